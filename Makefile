@@ -1,0 +1,31 @@
+# Every target sets up what it needs: the environment is .venv, server jars and wheels are cached under $APBATCH_CACHE.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: help demo test check bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+.venv/.ready: setup.cfg constraints/all.txt jobs/setup.sh
+	@PYTHON=$(PYTHON) sh jobs/setup.sh
+	@touch $@
+
+demo: .venv/.ready ## the main job, embedded: simulation, Spark, CNN, report
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch run jobs/gamma_hadron.yaml
+
+test: .venv/.ready ## all tests, on real servers
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch doctor --install --for test
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs $(ARGS)
+
+check: .venv/.ready ## lint, types, layers, unit tests: under a minute
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@$(BIN)/python -m pytest tests/unit -x
+
+bench: .venv/.ready ## storage and index benchmark, small, with its report
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch bench run storage index --size smoke
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch bench report
+
+clean: ## remove the environment and what tools left behind; data and caches stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Merged tree, policy, mount, export (to come)."""

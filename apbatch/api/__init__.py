@@ -1,0 +1,1 @@
+"""REST, GraphQL and the web pages (to come)."""

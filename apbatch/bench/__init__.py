@@ -1,0 +1,1 @@
+"""Benchmark cases, their runner and the report."""

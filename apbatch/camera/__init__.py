@@ -1,0 +1,1 @@
+"""Camera geometry, calibration, cleaning, Hillas parameters, grids on whole batches of images."""

@@ -1,0 +1,1 @@
+"""Development servers: start, health, stop."""

@@ -1,0 +1,112 @@
+"""Where state lives and which services are used: one small file of settings, `conf/apbatch.yaml` by default.
+
+A URL in the settings may name a development server by ``{hdfs}``, ``{cassandra}``, ``{spark}`` or ``{afs}``;
+the address is the one that ``apbatch cluster up`` wrote down. Production settings carry plain URLs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field
+
+from apbatch.errors import ServerError
+from apbatch.yamlfile import load_model
+
+
+def home() -> Path:
+    """Return the folder of all state: ``$APBATCH_HOME`` or the platform's data folder."""
+    return Path(os.environ.get("APBATCH_HOME") or platformdirs.user_data_dir("apbatch")).absolute()
+
+
+def cache() -> Path:
+    """Return the folder of what can be made again (server jars, wheels, particle banks): ``$APBATCH_CACHE``."""
+    return Path(os.environ.get("APBATCH_CACHE") or platformdirs.user_cache_dir("apbatch")).absolute()
+
+
+class Section(BaseModel):
+    """Base of every section of settings: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SparkSettings(Section):
+    """How Spark is reached."""
+
+    master: str = "local[*]"
+    driver_memory: str = "1g"
+    executor_memory: str = "1g"
+    conf: dict[str, str] = Field(default_factory=dict)
+
+
+class TrainingSettings(Section):
+    """How the CNN's ranks are run: `auto` takes Horovod where it is built and one process elsewhere."""
+
+    collective: Literal["auto", "single", "horovod"] = "auto"
+    ranks: int = Field(default=2, ge=1)
+
+
+class Settings(Section):
+    """All settings, with addresses filled in."""
+
+    catalogue: str = "sqlite:///{home}/catalogue.sqlite"
+    store: str = "file://{home}/store"
+    spark: SparkSettings = SparkSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+def endpoints_file() -> Path:
+    """Return the file in which ``apbatch cluster up`` keeps the addresses of the running servers."""
+    return home() / "cluster" / "endpoints.json"
+
+
+def endpoints() -> dict[str, str]:
+    """Return the addresses of the development servers that are up, by name (`hdfs`, `cassandra`, `spark`, …)."""
+    try:
+        content: dict[str, str] = json.loads(endpoints_file().read_text())
+    except FileNotFoundError:
+        return {}
+    return content
+
+
+def fill_in(text: str) -> str:
+    """Replace ``{home}`` and the names of servers in `text` by their addresses.
+
+    Raises
+    ------
+    ServerError
+        If a named server is not up.
+    """
+    known = {"home": str(home()), **endpoints()}
+
+    def replace(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in known:
+            raise ServerError(f"the server '{name}' is not up", remedy=f"apbatch cluster up {name}")
+        return known[name]
+
+    return re.sub(r"\{(\w+)\}", replace, text)
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read the settings at `path` (or ``$APBATCH_CONFIG``, or the defaults) and fill in the addresses.
+
+    Raises
+    ------
+    NotFoundError, UsageError
+        For a file that is missing or wrong.
+    ServerError
+        If the settings name a development server that is not up.
+    """
+    if path is None and os.environ.get("APBATCH_CONFIG"):
+        path = Path(os.environ["APBATCH_CONFIG"])
+    settings = load_model(path, Settings) if path else Settings()
+    spark = settings.spark.model_copy(update={"master": fill_in(settings.spark.master)})
+    return settings.model_copy(
+        update={"catalogue": fill_in(settings.catalogue), "store": fill_in(settings.store), "spark": spark}
+    )

@@ -1,0 +1,1 @@
+"""CNN: data, models, collective, training, blind analysis, evaluation, report."""

@@ -1,0 +1,132 @@
+"""What a format plug-in is: it recognises its files, extracts metadata, and, where there are images, reads them.
+
+Plug-ins are found through the entry-point group ``apbatch.readers``. Input is hostile until proven otherwise:
+a reader raises `FormatError` with file, place and remedy, or reports a `Problem` and goes on with the next record.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import cache
+from importlib.metadata import entry_points
+from typing import BinaryIO, ClassVar, Literal
+
+import pyarrow as pa
+
+Scalar = str | int | float | bool | date | datetime
+AttributeType = Literal["string", "integer", "number", "boolean", "date", "time"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """Declaration of one searchable attribute.
+
+    Attributes
+    ----------
+    name : str
+        Lower-case identifier.
+    type : str
+        ``string``, ``integer``, ``number``, ``boolean``, ``date`` or ``time`` (UTC).
+    unit : str, optional
+        Unit of the stored number; a query's units are converted to it.
+    description : str
+        One sentence.
+    """
+
+    name: str
+    type: AttributeType
+    description: str
+    unit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A record that could not be read and was passed over."""
+
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a reader finds in one file; None means that the format does not tell.
+
+    Attributes
+    ----------
+    night : datetime.date, optional
+        Date of the evening on which the observing night began (UTC date of the noon before).
+    time_start, time_end : datetime.datetime, optional
+        UTC, of the first and last event.
+    events : int, optional
+        Number of whole, readable events.
+    attributes : Mapping
+        More attributes by name; each is declared in the reader's `attributes`.
+    problems : tuple of Problem
+        Records passed over; a file with problems is still registered.
+    """
+
+    experiment: str | None = None
+    run: int | None = None
+    night: date | None = None
+    time_start: datetime | None = None
+    time_end: datetime | None = None
+    telescope: int | None = None
+    cluster: int | None = None
+    events: int | None = None
+    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+
+class Reader(ABC):
+    """One file format."""
+
+    #: Name of the format in the catalogue, such as ``taiga-raw``.
+    name: ClassVar[str]
+    #: Attributes that this format adds to the common ones.
+    attributes: ClassVar[tuple[Attribute, ...]] = ()
+    #: How many first bytes `sniff` wants.
+    head_bytes: ClassVar[int] = 4096
+
+    @abstractmethod
+    def sniff(self, name: str, head: bytes) -> bool:
+        """Tell from the file's name and first bytes whether it is of this format."""
+
+    @abstractmethod
+    def metadata(self, stream: BinaryIO, name: str) -> Metadata:
+        """Extract metadata, reading in bounded memory.
+
+        Raises
+        ------
+        FormatError
+            If the file is not usable at all; it names the file and the byte or line.
+        """
+
+
+class ImageReader(Reader):
+    """A format that holds camera images, one a record."""
+
+    @abstractmethod
+    def images(self, stream: BinaryIO, name: str, batch_size: int = 1024) -> Iterator[pa.RecordBatch]:
+        """Yield the images in `apbatch.formats.images.image_schema` (its camera is in the schema's metadata)."""
+
+    def truth(self, stream: BinaryIO, name: str, batch_size: int = 1024) -> Iterator[pa.RecordBatch]:
+        """Yield Monte Carlo truth in `apbatch.formats.images.TRUTH_SCHEMA`; nothing for real data."""
+        return iter(())
+
+
+@cache
+def readers() -> dict[str, Reader]:
+    """Return one instance of every installed reader by format name."""
+    found = [entry.load()() for entry in entry_points(group="apbatch.readers")]
+    return {reader.name: reader for reader in sorted(found, key=lambda reader: reader.name)}
+
+
+def recognise(name: str, head: bytes) -> Reader | None:
+    """Return the reader of the file with this name and these first bytes, or None."""
+    for reader in readers().values():
+        if reader.sniff(name, head[: reader.head_bytes]):
+            return reader
+    return None

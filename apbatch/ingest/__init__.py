@@ -1,0 +1,1 @@
+"""Sites: registration in place, mirror."""

@@ -1,0 +1,1 @@
+"""Air-shower Monte Carlo and detector response."""

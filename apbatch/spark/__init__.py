@@ -1,0 +1,1 @@
+"""Spark: session, image steps, jobs."""

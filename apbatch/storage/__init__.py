@@ -1,0 +1,1 @@
+"""Stores on fsspec: local, AFS, HDFS, WebHDFS; atomic, verified writes."""

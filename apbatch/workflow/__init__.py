@@ -1,0 +1,1 @@
+"""YAML job descriptions: model, planner, runner."""

@@ -1,0 +1,28 @@
+"""Fixtures of all tests: a state folder of its own for each test, the real data, real servers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("APBATCH_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh $APBATCH_HOME."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("APBATCH_HOME", str(folder))
+    monkeypatch.delenv("APBATCH_CONFIG", raising=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data; skips, with the reason, where it is missing."""
+    if not DATA.is_dir():
+        pytest.skip(f"real data are missing: no folder {DATA} (set APBATCH_TEST_DATA)")
+    return DATA
