@@ -1,0 +1,51 @@
+"""The record of a finished step: what it made, and from what. Written last, in one move: a step is done or it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from apbatch.provenance import provenance
+from apbatch.workflow.step import Products
+
+
+class Records:
+    """Finished steps of one job on one set of services, one small JSON file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _file(self, kind: str, key: str) -> Path:
+        return self._folder / f"{kind}-{key}.json"
+
+    def products(self, kind: str, key: str) -> Products | None:
+        """Return what a finished step made, or None if it has not finished (or its record is damaged)."""
+        try:
+            content = json.loads(self._file(kind, key).read_text())
+            products: Products = content["products"]
+        except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+            return None
+        return products
+
+    def finish(self, kind: str, key: str, inputs: Any, parameters: Any, products: Products) -> None:
+        """Record that a step has finished."""
+        record = {**provenance(kind, inputs, parameters), "products": products}
+        write_json(self._file(kind, key), record)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that the file is there whole or not at all, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(content, file, indent=1, default=str)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,169 @@
+"""Runs a job: each step once for each set of inputs and parameters; what is done is not done again."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apbatch.config import Settings
+from apbatch.errors import ApbatchError, NotFoundError
+from apbatch.index.catalogue import open_catalogue
+from apbatch.progress import say
+from apbatch.provenance import digest
+from apbatch.workflow.model import Job
+from apbatch.workflow.records import Records
+from apbatch.workflow.step import Context, Products, Step
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+#: Raised when a change of the code changes what steps make from the same inputs.
+_GENERATION = 1
+
+
+@dataclass
+class Outcome:
+    """What a run of a job did.
+
+    Attributes
+    ----------
+    products : dict
+        Everything the steps handed on.
+    ran, reused : list of str
+        Steps that worked and steps that were done before.
+    """
+
+    products: Products = field(default_factory=dict)
+    ran: list[str] = field(default_factory=list)
+    reused: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One line of a plan.
+
+    Attributes
+    ----------
+    state : str
+        ``done``, ``to do``, or ``each time`` for a step that looks at the outside world.
+    """
+
+    step: str
+    state: str
+    line: int
+    parameters: dict[str, Any]
+
+
+def run(job: Job, settings: Settings) -> Outcome:
+    """Run a job to its end, going on where an earlier run stopped.
+
+    Raises
+    ------
+    ApbatchError
+        From the step that failed, with the line in the job description; finished steps stay finished.
+    """
+    with _surroundings(job, settings) as (context, records):
+        outcome = Outcome(products=context.products)
+        for number, (step, line) in enumerate(zip(job.steps, job.lines, strict=True), start=1):
+            title = f"[{number}/{len(job.steps)}] {step.kind}"
+            inputs, key = _address(step, context)
+            finished = None if step.always else records.products(step.kind, key)
+            if finished is not None and step.intact(finished):
+                say(f"{title}: done before")
+                outcome.reused.append(step.kind)
+                context.products.update(finished)
+                continue
+            say(f"{title} …")
+            started = time.monotonic()
+            try:
+                products = step.run(context, key)
+            except ApbatchError as error:
+                error.where = error.where or f"{job.path}:{line}"
+                raise
+            records.finish(step.kind, key, inputs, _parameters(step), products)
+            context.products.update(products)
+            outcome.ran.append(step.kind)
+            say(f"{title}: {time.monotonic() - started:.1f} s")
+        return outcome
+
+
+def plan(job: Job, settings: Settings) -> list[Planned]:
+    """Say what a run would do, without doing any of it.
+
+    The address of a step depends on what earlier steps made; from the first step that would work onwards, all
+    later ones are to do as well.
+    """
+    planned: list[Planned] = []
+    with _surroundings(job, settings) as (context, records):
+        known = True
+        for step, line in zip(job.steps, job.lines, strict=True):
+            state = "each time" if step.always else "to do"
+            if known and step.always:
+                known = step.foresee(context)
+            elif known:
+                try:
+                    finished = records.products(step.kind, _address(step, context)[1])
+                except NotFoundError:
+                    finished = None
+                known = finished is not None and step.intact(finished)
+                if known and finished is not None:
+                    state = "done"
+                    context.products.update(finished)
+            planned.append(Planned(step.kind, state, line, _parameters(step)))
+    return planned
+
+
+def _parameters(step: Step) -> dict[str, Any]:
+    return step.model_dump(mode="json")
+
+
+def _address(step: Step, context: Context) -> tuple[Any, str]:
+    inputs = step.inputs(context)
+    return inputs, digest([_GENERATION, step.kind, _parameters(step), inputs])
+
+
+@contextmanager
+def _surroundings(job: Job, settings: Settings) -> Iterator[tuple[Context, Records]]:
+    """Open what steps need: the catalogue, Spark on the first demand, the records; one run of a job at a time."""
+    with ExitStack() as stack:
+        catalogue = stack.enter_context(open_catalogue(settings.catalogue))
+        sessions: list[SparkSession] = []
+
+        def spark() -> SparkSession:
+            from apbatch.spark.session import session
+
+            if not sessions:
+                say(f"starting Spark on {settings.spark.master}")
+                sessions.append(session(settings.spark, f"apbatch {job.name}"))
+                stack.callback(sessions[0].stop)
+            return sessions[0]
+
+        context = Context(job.name, job.path.parent, settings, catalogue, job.select, spark)
+        stack.enter_context(_only_one(context.folder))
+        services = digest([settings.catalogue, settings.store])
+        yield context, Records(context.folder / "steps" / services)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the kernel however the process ends
+        except BlockingIOError:
+            lock.seek(0)
+            raise ApbatchError(
+                f"this job is running already (process {lock.read().strip() or 'unknown'})",
+                where=str(folder),
+                remedy="wait for it, or give the job another name",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
