@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
+from apbatch.errors import UsageError
+
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
@@ -52,6 +54,10 @@ class Publication(ABC):
     def write(self, block: bytes | memoryview) -> None:
         """Append `block` and hash it."""
 
+    @abstractmethod
+    def so_far(self) -> Checksums:
+        """Return the checksums of what was written until now, to be compared before the context is left."""
+
 
 class Store(ABC):
     """A place for files under a root URL; paths are relative to the root, ``/``-separated."""
@@ -63,8 +69,20 @@ class Store(ABC):
         self.url = url.rstrip("/")
 
     def url_of(self, path: str) -> str:
-        """Return the full URL of `path`."""
+        """Return the full URL of `path`, as Spark and Hadoop take it: nothing in it is percent-quoted for the web."""
         return f"{self.url}/{path.lstrip('/')}"
+
+    def path_of(self, url: str) -> str:
+        """Return the path below the root of a URL that `url_of` made.
+
+        Raises
+        ------
+        UsageError
+            If the URL is not in this store.
+        """
+        if not url.startswith(f"{self.url}/"):
+            raise UsageError(f"not in the store {self.url}", where=url)
+        return url[len(self.url) + 1 :]
 
     @abstractmethod
     def open(self, path: str) -> BinaryIO:
@@ -120,3 +138,17 @@ def open_store(url: str) -> Store:
     from apbatch.storage.backends import backend_for  # the back-ends import this module
 
     return backend_for(url)
+
+
+def open_url(url: str) -> BinaryIO:
+    """Open the file at a full URL (of a replica, or of a file in place) for reading, seekable.
+
+    Raises
+    ------
+    UsageError, NotFoundError, ServerError
+    """
+    from apbatch.storage.backends import split_url
+
+    root, _ = split_url(url)
+    store = open_store(root)
+    return store.open(store.path_of(url))

@@ -1,0 +1,75 @@
+"""Which store a URL means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from apbatch.errors import UsageError, nearest_word
+from apbatch.storage.store import Store
+
+#: Schemes of stores.
+SCHEMES = ("file", "afs", "hdfs", "webhdfs")
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Split a URL into the root of its file system (``file:///``, ``hdfs://host:port``) and the path below.
+
+    Raises
+    ------
+    UsageError
+        If it is no URL of a store.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise UsageError(
+            f"'{url}' is no URL of a store", remedy="write file:///FOLDER, afs:///FOLDER or hdfs://HOST:PORT/FOLDER"
+        )
+    if scheme not in SCHEMES:
+        raise UsageError(
+            f"unknown kind of store '{scheme}'",
+            where=url,
+            nearest=nearest_word(scheme, SCHEMES),
+            remedy=f"known are {', '.join(SCHEMES)}",
+        )
+    authority, _, path = rest.partition("/")
+    if scheme in ("file", "afs"):
+        if authority:
+            raise UsageError(
+                "a path needs three slashes and starts at the root", where=url, remedy=f"write {scheme}:///{rest}"
+            )
+        return f"{scheme}://", path
+    if not authority:
+        raise UsageError("the NameNode's address is missing", where=url, remedy=f"write {scheme}://HOST:PORT/FOLDER")
+    try:
+        _ = urlsplit(f"{scheme}://{authority}").port
+    except ValueError as error:
+        raise UsageError(f"'{authority}' is no HOST:PORT", where=url) from error
+    return f"{scheme}://{authority}", path
+
+
+def backend_for(url: str) -> Store:
+    """Return the store at `url`. Nothing is contacted yet.
+
+    Raises
+    ------
+    UsageError
+        If the scheme is unknown or the URL is malformed.
+    """
+    # `file://` alone is what `split_url` makes of the root folder.
+    root, path = (url, "") if url in ("file://", "afs://") else split_url(url)
+    if root == "file://":
+        from apbatch.storage.local import LocalStore
+
+        return LocalStore(f"{root}/{path}" if path else root, Path("/") / path)
+    if root == "afs://":
+        from apbatch.storage.afs import AfsStore
+
+        return AfsStore(f"{root}/{path}" if path else root, Path("/") / path)
+    if root.startswith("hdfs:"):
+        from apbatch.storage.hdfs import HdfsStore
+
+        return HdfsStore(f"{root}/{path}")
+    from apbatch.storage.webhdfs import WebHdfsStore
+
+    return WebHdfsStore(f"{root}/{path}")

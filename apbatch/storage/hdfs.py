@@ -1,0 +1,324 @@
+"""HDFS through hdfs-native (no JVM), for programs in the cluster.
+
+The client checks the DataNodes' checksums while it reads, but offers none for a whole file; so what was written is
+read back and its BLAKE3 compared. That also finds a block that a DataNode wrote badly, and costs about a third of
+the writing. The client waits for ever for a NameNode that is down, and its panics are no `Exception`: every call
+goes through a time limit and one translation of errors.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NoReturn, TypeVar, cast
+from urllib.parse import quote, urlsplit
+
+from apbatch.config import endpoints
+from apbatch.errors import ApbatchError, MissingSoftwareError, NotFoundError, ServerError, UsageError
+from apbatch.storage import names
+from apbatch.storage.deadline import LIMIT_S, Heart, watched, within
+from apbatch.storage.hashing import BLOCK, hash_blocks
+from apbatch.storage.publishing import Draft, PublishingStore
+from apbatch.storage.store import Checksums, FileInfo
+
+if TYPE_CHECKING:
+    import hdfs_native
+
+Result = TypeVar("Result")
+
+_CONNECT_S = 5.0
+_JAVA_ERROR = re.compile(r'RPCError\("(?:[\w$]+\.)*([\w$]+)", "(.*)', re.DOTALL)
+
+
+def raise_translated(error: BaseException, where: str) -> NoReturn:
+    """Raise the project's error for one of hdfs-native's."""
+    text = str(error)
+    if isinstance(error, FileNotFoundError):
+        if "is not a file" in text:
+            raise UsageError("this is a folder, not a file", where=where) from error
+        raise NotFoundError("no such file or folder", where=where) from error
+    if isinstance(error, FileExistsError):
+        raise UsageError("a file or folder stands in the way", where=where) from error
+    java = _JAVA_ERROR.search(text)
+    if java:
+        kind, message = java[1], re.split(r"\\n|\n", java[2])[0]
+        if kind in ("ParentNotDirectoryException", "FileAlreadyExistsException"):
+            raise UsageError("a file or folder stands in the way", where=where) from error
+        raise ServerError(f"{kind}: {message}", where=where) from error
+    raise ServerError(
+        f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}", where=where
+    ) from error
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn whatever hdfs-native raises into the project's errors, with the place."""
+    try:
+        yield
+    except (ApbatchError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic of the Rust side is no `Exception`
+        raise_translated(error, where)
+
+
+class HdfsStore(PublishingStore):
+    """Files under a folder of HDFS, ``hdfs://HOST:PORT/FOLDER``."""
+
+    kind: ClassVar[str] = "hdfs"
+
+    def __init__(self, url: str, limit_s: float = LIMIT_S) -> None:
+        super().__init__(url)
+        # Not by urlsplit: '?' and '#' are ordinary characters in a path here.
+        self._authority, _, root = self.url.partition("://")[2].partition("/")
+        self._root = f"/{root}" if root else ""
+        self._limit_s = limit_s
+        self._lock = threading.Lock()
+        self._client_of: tuple[int, hdfs_native.Client] | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.url, self._limit_s)
+
+    def url_of(self, path: str) -> str:
+        """Return the full URL of `path`; characters that HDFS can't hold are escaped in it."""
+        return super().url_of(names.escape(path))
+
+    def path_of(self, url: str) -> str:
+        """Return the path below the root of a URL that `url_of` made."""
+        return names.unescape(super().path_of(url))
+
+    def _client(self) -> hdfs_native.Client:
+        with self._lock:
+            if self._client_of is None or self._client_of[0] != os.getpid():
+                try:
+                    import hdfs_native
+                except ImportError as error:
+                    raise MissingSoftwareError(
+                        "hdfs-native is not installed", where=self.url, remedy="pip install 'apbatch[hdfs]'"
+                    ) from error
+                self._reach()
+                with translated(self.url):
+                    self._client_of = os.getpid(), hdfs_native.Client(f"hdfs://{self._authority}")
+            return self._client_of[1]
+
+    def _reach(self) -> None:
+        """Fail at once if nobody listens: the client itself would only wait."""
+        host, _, port = self._authority.partition(":")
+        if not port:  # the name of a service in the Hadoop configuration
+            return
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+        except (OSError, ValueError) as error:
+            raise ServerError(
+                f"the NameNode can't be reached: {error}", where=self.url, remedy="apbatch cluster up hdfs"
+            ) from error
+
+    def _path(self, path: str) -> str:
+        return f"{self._root}/{names.escape(path)}" if path else self._root or "/"
+
+    def _call(self, path: str, call: Callable[..., Result], *arguments: Any) -> Result:
+        where = self.url_of(path)
+        with translated(where):
+            try:
+                return within(self._limit_s, where, call, *arguments)
+            except ServerError:
+                self._client_of = None  # out of time: look first whether the server is there before the next call
+                raise
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading, seekable.
+
+        Raises
+        ------
+        NotFoundError, UsageError, ServerError
+        """
+        path = names.clean_path(path)
+        reader = self._call(path, self._client().read, self._path(path))
+        return cast(BinaryIO, io.BufferedReader(HdfsReader(self, path, reader), 1 << 20))
+
+    def _info(self, path: str) -> FileInfo | None:
+        try:
+            status = self._call(path, self._client().get_file_info, self._path(path))
+        except NotFoundError:
+            return None
+        return FileInfo(path, status.length, status.isdir, status.modification_time * 1_000_000)
+
+    def _all_entries(self, folder: str) -> list[FileInfo]:
+        client = self._client()
+        here = self._path(folder)
+        listing = self._call(folder, lambda: list(client.list_status(here)))
+        if len(listing) == 1 and listing[0].path == here and not listing[0].isdir:
+            raise NotFoundError("this is a file, not a folder", where=self.url_of(folder))
+        above = f"{folder}/" if folder else ""
+        return [
+            FileInfo(
+                above + names.unescape(status.path.rsplit("/", 1)[1]),
+                status.length,
+                status.isdir,
+                status.modification_time * 1_000_000,
+            )
+            for status in listing
+        ]
+
+    def _hash(self, path: str) -> Checksums:
+        where = self.url_of(path)
+        client = self._client()
+
+        def read_through(heart: Heart) -> Checksums:
+            reader = client.read(self._path(path))
+
+            def blocks() -> Iterator[bytes]:
+                for block in reader.read_range_stream(0, len(reader)):
+                    heart.beat()
+                    yield block
+
+            return hash_blocks(blocks())
+
+        with translated(where):
+            return watched(read_through, self._limit_s, where)
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder with all in it; nothing there is no error.
+
+        Raises
+        ------
+        UsageError
+            For the root of the store.
+        ServerError
+        """
+        path = names.clean_path(path)
+        if not path:
+            raise UsageError("the root of a store can't be removed", where=self.url)
+        self._remove(path, recursive=True)
+
+    def _remove(self, path: str, recursive: bool) -> None:
+        try:
+            self._call(path, self._client().delete, self._path(path), recursive)
+        except NotFoundError:
+            return
+
+    def _make_folder(self, folder: str) -> None:
+        self._call(folder, self._client().mkdirs, self._path(folder), 0o755, True)
+
+    def _create(self, part: str) -> HdfsDraft:
+        return HdfsDraft(self, part, self._call(part, self._client().create, self._path(part)))
+
+    def _verify(self, part: str, draft: Draft, written: Checksums) -> None:
+        self._compare_size(part, written)
+        self._compare_content(part, written)
+
+    def _rename(self, part: str, path: str) -> None:
+        self._call(path, self._client().rename, self._path(part), self._path(path), True)
+
+    def _delete(self, path: str) -> None:
+        self._remove(path, recursive=False)
+
+    def block_hosts(self, path: str) -> list[list[str]]:
+        """Return the hosts of each block of a file, for locality.
+
+        hdfs-native does not tell them; they come over WebHDFS of the same NameNode. Empty where its address is not
+        known.
+        """
+        web = web_address(self._authority)
+        return web_block_hosts(web, self._path(names.clean_path(path)), self._limit_s) if web else []
+
+
+class HdfsReader(io.RawIOBase):
+    """A raw stream over hdfs-native's reader, each of whose calls has a time limit."""
+
+    def __init__(self, store: HdfsStore, path: str, reader: hdfs_native.FileReader) -> None:
+        self._store, self._path, self._reader = store, path, reader
+        self._position, self._size = 0, len(reader)
+
+    def readable(self) -> bool:  # noqa: D102
+        return True
+
+    def seekable(self) -> bool:  # noqa: D102
+        return True
+
+    def tell(self) -> int:  # noqa: D102
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:  # noqa: D102
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError("negative seek position")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:  # noqa: D102
+        # Reading past the end would be a panic.
+        count = max(0, min(len(buffer), BLOCK, self._size - self._position))
+        if count:
+            buffer[:count] = self._store._call(self._path, self._reader.read_range, self._position, count)
+            self._position += count
+        return count
+
+    def readall(self) -> bytes:
+        """Read to the end, in the client's quickest way."""
+        start, self._position = min(self._position, self._size), self._size
+        if start == self._size:
+            return b""
+
+        def read(heart: Heart) -> bytes:
+            blocks = []
+            for block in self._reader.read_range_stream(start, self._size - start):
+                heart.beat()
+                blocks.append(block)
+            return b"".join(blocks)
+
+        where = self._store.url_of(self._path)
+        with translated(where):
+            return watched(read, self._store._limit_s, where)
+
+
+class HdfsDraft(Draft):
+    """A file in HDFS, being written."""
+
+    def __init__(self, store: HdfsStore, part: str, writer: hdfs_native.FileWriter) -> None:
+        self._store, self._part, self._writer = store, part, writer
+
+    def write(self, block: bytes | memoryview) -> None:
+        """Append a block."""
+        self._store._call(self._part, self._writer.write, bytes(block))
+
+    def close(self) -> None:
+        """Send the rest and complete the file at the NameNode."""
+        self._store._call(self._part, self._writer.close)
+
+    def abandon(self) -> None:
+        """Nothing: dropping the writer completes the part, and the part is deleted."""
+
+
+def web_address(authority: str) -> str | None:
+    """Return ``host:port`` of WebHDFS of the NameNode at `authority`, if it is one of `apbatch cluster`."""
+    known = endpoints()
+    if urlsplit(known.get("hdfs", "")).netloc == authority:
+        return urlsplit(known.get("webhdfs", "")).netloc or None
+    return None
+
+
+def web_block_hosts(web: str, hdfs_path: str, limit_s: float) -> list[list[str]]:
+    """Ask WebHDFS at `web` for the hosts of each block of a file.
+
+    Raises
+    ------
+    NotFoundError, ServerError
+    """
+    import requests
+
+    url = f"http://{web}/webhdfs/v1{quote(hdfs_path)}"
+    try:
+        answer = requests.get(url, params={"op": "GETFILEBLOCKLOCATIONS"}, timeout=limit_s)
+    except requests.RequestException as error:
+        raise ServerError(f"WebHDFS does not answer: {error}", where=url) from error
+    if answer.status_code == 404:
+        raise NotFoundError("no such file", where=url)
+    if not answer.ok:
+        raise ServerError(f"WebHDFS answers {answer.status_code}", where=url)
+    blocks = answer.json()["BlockLocations"]["BlockLocation"]
+    return [list(block["hosts"]) for block in blocks]

@@ -1,0 +1,187 @@
+"""A folder of this machine as a store."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, TypeVar
+
+from apbatch.errors import NotFoundError, ServerError, UsageError
+from apbatch.storage import names
+from apbatch.storage.hashing import hash_stream
+from apbatch.storage.publishing import Draft, PublishingStore
+from apbatch.storage.store import Checksums, FileInfo
+
+Result = TypeVar("Result")
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "the quota is used up",
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+    errno.EROFS: "the file system is mounted read-only",
+}
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn errors of the operating system into the project's, with the place."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError("no such file or folder", where=where) from error
+    except IsADirectoryError as error:
+        raise UsageError("this is a folder, not a file", where=where) from error
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ServerError(reason, where=where, remedy=_REMEDIES.get(error.errno or 0)) from error
+
+
+class LocalStore(PublishingStore):
+    """Files under a folder of a disk of this machine.
+
+    The disk's own checks are trusted: after fsync the size is compared. With `read_back` the content is read
+    again and compared as well (from the page cache, mostly, so it tells more about memory than about the disk).
+    """
+
+    kind: ClassVar[str] = "local"
+
+    def __init__(self, url: str, root: Path, read_back: bool = False) -> None:
+        super().__init__(url)
+        self.root = root
+        self._read_back = read_back
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.url, self.root, self._read_back)
+
+    def _call(self, where: str, call: Callable[..., Result], *arguments: Any) -> Result:
+        """Run one call of the operating system."""
+        with translated(where):
+            return call(*arguments)
+
+    def _file(self, path: str) -> Path:
+        return self.root / path if path else self.root
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading, seekable.
+
+        Raises
+        ------
+        NotFoundError, UsageError, ServerError
+        """
+        return self._open(names.clean_path(path))
+
+    def _open(self, path: str) -> BinaryIO:
+        file: io.BufferedReader = self._call(self.url_of(path), self._file(path).open, "rb")
+        return file
+
+    def _info(self, path: str) -> FileInfo | None:
+        try:
+            found: os.stat_result = self._call(self.url_of(path), self._file(path).stat)
+        except NotFoundError:
+            return None
+        return FileInfo(path, found.st_size, stat.S_ISDIR(found.st_mode), found.st_mtime_ns)
+
+    def _all_entries(self, folder: str) -> list[FileInfo]:
+        return self._call(self.url_of(folder), self._scan, folder)
+
+    def _scan(self, folder: str) -> list[FileInfo]:
+        found = []
+        with os.scandir(self._file(folder)) as entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:  # went while we looked, or a link to nowhere
+                    continue
+                found.append(FileInfo(path, status.st_size, stat.S_ISDIR(status.st_mode), status.st_mtime_ns))
+        return found
+
+    def _hash(self, path: str) -> Checksums:
+        with self._open(path) as file, translated(self.url_of(path)):
+            return hash_stream(file)
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder with all in it; nothing there is no error.
+
+        Raises
+        ------
+        UsageError
+            For the root of the store.
+        ServerError
+        """
+        path = names.clean_path(path)
+        if not path:
+            raise UsageError("the root of a store can't be removed", where=self.url)
+        file = self._file(path)
+        if self._call(self.url_of(path), lambda: file.is_dir() and not file.is_symlink()):
+            self._call(self.url_of(path), shutil.rmtree, file)
+        else:
+            self._delete(path)
+
+    def _make_folder(self, folder: str) -> None:
+        file = self._file(folder)
+        try:
+            self._call(self.url_of(folder), lambda: file.mkdir(parents=True, exist_ok=True))
+        except NotFoundError as error:  # a file stands in the way
+            raise UsageError("a file stands where a folder is needed", where=self.url_of(folder)) from error
+        except ServerError as error:
+            if isinstance(error.__cause__, FileExistsError):
+                raise UsageError("a file stands where a folder is needed", where=self.url_of(folder)) from error
+            raise
+
+    def _create(self, part: str) -> LocalDraft:
+        return LocalDraft(self, self.url_of(part), self._file(part))
+
+    def _verify(self, part: str, draft: Draft, written: Checksums) -> None:
+        self._compare_size(part, written)
+        if self._read_back:
+            self._compare_content(part, written)
+
+    def _rename(self, part: str, path: str) -> None:
+        self._call(self.url_of(path), self._rename_for_good, self._file(part), self._file(path))
+
+    @staticmethod
+    def _rename_for_good(part: Path, file: Path) -> None:
+        part.replace(file)
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # else a power cut may bring the old name back
+        finally:
+            os.close(folder)
+
+    def _delete(self, path: str) -> None:
+        file = self._file(path)
+        self._call(self.url_of(path), lambda: file.unlink(missing_ok=True))
+
+
+class LocalDraft(Draft):
+    """A file of the operating system, being written."""
+
+    def __init__(self, store: LocalStore, where: str, file: Path) -> None:
+        self._store, self._where = store, where
+        self._file: BinaryIO = store._call(where, lambda: file.open("xb", buffering=0))
+
+    def write(self, block: bytes | memoryview) -> None:
+        """Append a block."""
+        self._store._call(self._where, self._write, block)
+
+    def _write(self, block: bytes | memoryview) -> None:
+        view = memoryview(block)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def close(self) -> None:
+        """Force the bytes to the disk and close."""
+        self._store._call(self._where, os.fsync, self._file.fileno())
+        self._store._call(self._where, self._file.close)
+
+    def abandon(self) -> None:
+        """Close without more."""
+        self._store._call(self._where, self._file.close)

@@ -1,0 +1,185 @@
+"""Publication, the same for every back-end: write beside, hash on the way, close, verify, rename into place."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from apbatch.errors import ApbatchError, UsageError, VerificationError
+from apbatch.storage import names
+from apbatch.storage.hashing import BLOCK, Hasher
+from apbatch.storage.store import Checksums, FileInfo, Publication, Store
+
+
+class Draft(ABC):
+    """A file open for writing in one back-end, under the name of a part."""
+
+    @abstractmethod
+    def write(self, block: bytes | memoryview) -> None:
+        """Append a block of at most `BLOCK` bytes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish; every byte is with the server."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Release the connection without finishing, whatever state it is in."""
+
+
+class _DraftPublication(Publication):
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._hasher = Hasher()
+
+    def write(self, block: bytes | memoryview) -> None:
+        view = memoryview(block).cast("B")
+        for start in range(0, len(view), BLOCK):
+            piece = view[start : start + BLOCK]
+            self._draft.write(piece)
+            self._hasher.update(piece)
+
+    def so_far(self) -> Checksums:
+        return self._hasher.result()
+
+
+class PublishingStore(Store):
+    """A store whose `publish` is made of a few steps that each back-end supplies."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._swept: set[str] = set()
+
+    @abstractmethod
+    def _make_folder(self, folder: str) -> None:
+        """Make a folder and its parents; no error if it is there."""
+
+    @abstractmethod
+    def _create(self, part: str) -> Draft:
+        """Open a new file for writing."""
+
+    @abstractmethod
+    def _verify(self, part: str, draft: Draft, written: Checksums) -> None:
+        """Compare what the closed file holds with what was written, as far as this back-end needs it.
+
+        Raises
+        ------
+        VerificationError
+        """
+
+    @abstractmethod
+    def _rename(self, part: str, path: str) -> None:
+        """Move a file to another name in the same folder in one step, replacing a file there."""
+
+    @abstractmethod
+    def _delete(self, path: str) -> None:
+        """Delete one file; nothing there is no error."""
+
+    @abstractmethod
+    def _all_entries(self, folder: str) -> list[FileInfo]:
+        """Return the entries of a folder, files being written included."""
+
+    def entries(self, path: str = "") -> Iterator[FileInfo]:
+        """Yield the entries of a folder, names sorted; files being written are left out.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such folder.
+        """
+        found = self._all_entries(names.clean_path(path))
+        found.sort(key=lambda entry: entry.path)
+        return iter([entry for entry in found if not names.is_part(names.split(entry.path)[1])])
+
+    @contextmanager
+    def publish(self, path: str) -> Iterator[Publication]:
+        """Write a file so that it appears whole and verified, or not at all; replaces an older file.
+
+        Raises
+        ------
+        VerificationError
+            If what was read back after close is not what was written.
+        ServerError
+        """
+        path = names.clean_path(path)
+        folder, name = names.split(path)
+        if not name:
+            raise UsageError("a file needs a name", where=self.url)
+        self._make_folder(folder)
+        self._sweep(folder)
+        part_name = names.new_part(name)
+        part = f"{folder}/{part_name}" if folder else part_name
+        draft: Draft | None = None
+        try:
+            draft = self._create(part)
+            publication = _DraftPublication(draft)
+            yield publication
+            draft.close()
+            written = publication.so_far()
+            self._verify(part, draft, written)
+            self._rename(part, path)
+            publication.checksums = written
+        except BaseException:
+            # The first error counts; what can't be cleaned up now is swept by the next writer in this folder.
+            with suppress(Exception):
+                if draft is not None:
+                    draft.abandon()
+            with suppress(Exception):
+                self._delete(part)
+            raise
+        finally:
+            names.end_part(part_name)
+
+    def _sweep(self, folder: str) -> None:
+        """Remove what killed writers left in a folder, once for each folder: listing it is not free."""
+        if folder in self._swept:
+            return
+        now = time.time()
+        for entry in self._all_entries(folder):
+            age_s = now - (entry.mtime_ns or 0) / 1e9
+            if not entry.is_directory and names.is_left_behind(names.split(entry.path)[1], age_s):
+                with suppress(ApbatchError):
+                    self._delete(entry.path)
+        self._swept.add(folder)
+
+    def _compare_size(self, part: str, written: Checksums) -> None:
+        info = self._info(part)
+        size = None if info is None else info.size
+        if size != written.size:
+            raise VerificationError(
+                f"{written.size} bytes were written but {size if size is not None else 'no'} bytes are there",
+                where=self.url_of(part),
+                remedy="is the store full or over its quota?",
+            )
+
+    def _compare_content(self, part: str, written: Checksums) -> None:
+        found = self._hash(part)
+        if found != written:
+            raise VerificationError(
+                f"read back BLAKE3 {found.blake3[:16]}… of {found.size} bytes, "
+                f"written {written.blake3[:16]}… of {written.size} bytes",
+                where=self.url_of(part),
+            )
+
+    @abstractmethod
+    def _info(self, path: str) -> FileInfo | None:
+        """`info` for any path, parts included."""
+
+    @abstractmethod
+    def _hash(self, path: str) -> Checksums:
+        """`checksums` for any path, parts included."""
+
+    def info(self, path: str) -> FileInfo | None:
+        """Return what is known of `path`, or None if nothing is there."""
+        return self._info(names.clean_path(path))
+
+    def checksums(self, path: str) -> Checksums:
+        """Read a file through and return its checksums.
+
+        Raises
+        ------
+        NotFoundError, ServerError
+        """
+        return self._hash(names.clean_path(path))

@@ -1,0 +1,313 @@
+"""Parts of the stores that need no server: names, time limits, checksums, URLs, transfers."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apbatch.errors import ServerError, UsageError
+from apbatch.storage import names
+from apbatch.storage.crc import FileChecksum
+from apbatch.storage.deadline import Heart, TimedReader, watched, within
+from apbatch.storage.hashing import hash_stream
+from apbatch.storage.hdfs import HdfsStore, raise_translated
+from apbatch.storage.local import LocalStore
+from apbatch.storage.store import Checksums, open_store
+from apbatch.storage.transfer import InterruptedTransferError, SourceChangedError, transfer
+
+# Text with what HDFS can't hold, and with what looks like its replacement.
+HOSTILE = st.text(st.sampled_from("%:235A8F\udc80\udcff ab"), max_size=12)
+
+
+def checksums_of(content: bytes) -> Checksums:
+    return Checksums(blake3(content).hexdigest(), f"{zlib.adler32(content):08x}", len(content))
+
+
+@given(HOSTILE)
+def test_an_escaped_name_comes_back(name: str) -> None:
+    assert names.unescape(names.escape(name)) == name
+
+
+@given(HOSTILE.filter(lambda name: ":" not in name and name.isascii()))
+def test_a_name_made_by_others_comes_back(name: str) -> None:
+    assert names.escape(names.unescape(name)) == name
+
+
+@given(HOSTILE)
+def test_an_escaped_name_can_be_held_by_hdfs(name: str) -> None:
+    escaped = names.escape(name)
+    assert ":" not in escaped
+    escaped.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("a:b", "a%3Ab"), ("a%3Ab", "a%253Ab"), ("a%253Ab", "a%25253Ab"), ("100%", "100%"), ("%zz", "%zz")],
+)
+def test_only_what_must_be_escaped_is(name: str, kept: str) -> None:
+    assert names.escape(name) == kept
+
+
+def test_the_name_of_a_part_fits_into_the_longest_name_of_a_file() -> None:
+    assert len(names.new_part("é" * 127).encode()) <= 255
+
+
+def test_a_part_of_a_dead_process_is_left_behind() -> None:
+    program = "from apbatch.storage import names; print(names.new_part('file'))"
+    part = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+    assert names.is_part(part)
+    assert names.is_left_behind(part, age_s=0)
+
+
+def test_a_part_that_is_being_written_is_not_left_behind() -> None:
+    part = names.new_part("file")
+    assert not names.is_left_behind(part, age_s=1e9)
+    names.end_part(part)
+    assert names.is_left_behind(part, age_s=0)
+
+
+def test_a_part_from_another_machine_is_left_behind_after_a_day() -> None:
+    part = ".file.00000000-1-1-01234567.part"
+    assert not names.is_left_behind(part, age_s=3600)
+    assert names.is_left_behind(part, age_s=25 * 3600)
+
+
+def test_the_name_of_a_part_can_not_be_published(tmp_path: Path) -> None:
+    with pytest.raises(UsageError), open_store(f"file://{tmp_path}").publish(names.new_part("file")):
+        pass
+
+
+def test_a_call_that_hangs_is_left_after_its_limit() -> None:
+    started = time.monotonic()
+    with pytest.raises(ServerError, match="no answer within"):
+        within(0.1, "hdfs://nowhere", time.sleep, 5)
+    assert time.monotonic() - started < 2
+
+
+def test_after_a_call_that_hangs_others_go_on() -> None:
+    with pytest.raises(ServerError):
+        within(0.05, "here", time.sleep, 5)
+    assert within(1, "here", lambda: "answer") == "answer"
+
+
+def test_a_long_call_goes_on_while_its_heart_beats() -> None:
+    def work(heart: Heart) -> str:
+        for _ in range(8):
+            time.sleep(0.05)
+            heart.beat()
+        return "done"
+
+    assert watched(work, 0.2, "here") == "done"
+
+
+def test_an_error_in_a_call_reaches_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        within(1, "here", lambda: 1 / 0)
+
+
+def test_a_call_gets_its_helper_again_in_a_forked_process() -> None:
+    within(1, "here", int)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(within(2, "here", lambda: 7))
+        finally:
+            os._exit(99)
+    for _ in range(100):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        pytest.fail("the forked process hangs")
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
+def test_helpers_end_with_their_threads() -> None:
+    def count() -> int:
+        return sum(thread.name == "time-limited" for thread in threading.enumerate())
+
+    before = count()
+    for _ in range(5):
+        thread = threading.Thread(target=within, args=(1, "here", int))
+        thread.start()
+        thread.join()
+    for _ in range(40):
+        if count() <= before:
+            break
+        time.sleep(0.05)
+    assert count() <= before
+
+
+def test_a_stalled_read_has_a_time_limit() -> None:
+    class Stalled(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            time.sleep(5)
+            return b""
+
+    with pytest.raises(ServerError):
+        io.BufferedReader(TimedReader(Stalled(), 0.1, "afs:///x")).read(1)  # type: ignore[arg-type]
+
+
+def test_a_panic_of_the_client_becomes_an_error_with_its_place() -> None:
+    class Panic(BaseException):
+        pass
+
+    with pytest.raises(ServerError, match="hdfs://h:1/x: Panic: out of range"):
+        raise_translated(Panic("out of range"), "hdfs://h:1/x")
+
+
+def test_a_namenode_that_is_not_there_is_told_at_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(ServerError, match="can't be reached"):
+        HdfsStore("hdfs://127.0.0.1:1/x").info("file")
+    assert time.monotonic() - started < 3
+
+
+def test_a_webhdfs_server_that_is_not_there_is_told_at_once() -> None:
+    with pytest.raises(ServerError, match="can't be reached"):
+        open_store("webhdfs://127.0.0.1:1/x").info("file")
+
+
+# Answers of a NameNode (Hadoop 3.5.0) for files of these bytes and block sizes.
+@pytest.mark.parametrize(
+    ("content", "block_size", "checksum"),
+    [
+        (b"", 1 << 20, "70bc8f4b72a86921468bf8e8441dce51"),
+        (b"hello", 1 << 26, "2ebac5fafc444475c9720587791d7412"),
+    ],
+)
+def test_the_file_checksum_is_that_of_hdfs(content: bytes, block_size: int, checksum: str) -> None:
+    computed = FileChecksum(block_size)
+    computed.update(content)
+    assert computed.hexdigest() == checksum
+
+
+@given(st.binary(max_size=5000), st.lists(st.integers(1, 700), max_size=8))
+def test_the_file_checksum_does_not_depend_on_the_pieces(content: bytes, cuts: list[int]) -> None:
+    whole, pieces = FileChecksum(2048), FileChecksum(2048)
+    whole.update(content)
+    start = 0
+    for cut in cuts:
+        pieces.update(content[start : start + cut])
+        start += cut
+    pieces.update(content[start:])
+    assert pieces.hexdigest() == whole.hexdigest()
+
+
+@given(st.binary(max_size=100_000))
+def test_a_stream_is_hashed_as_the_libraries_hash_its_bytes(content: bytes) -> None:
+    assert hash_stream(io.BytesIO(content)) == checksums_of(content)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "/plain/path", "s3://bucket/x", "hdsf://h:1/x", "file://relative", "hdfs:///x", "hdfs://h:port/x"]
+)
+def test_a_wrong_url_is_the_users_error(url: str) -> None:
+    with pytest.raises(UsageError):
+        open_store(url)
+
+
+def test_an_unknown_scheme_names_the_nearest() -> None:
+    with pytest.raises(UsageError) as raised:
+        open_store("hdsf://h:1/x")
+    assert raised.value.nearest == "hdfs"
+
+
+@pytest.mark.parametrize("url", ["file:///a/b", "afs:///afs/cell", "hdfs://h:1/a?b#c", "webhdfs://h:1/"])
+def test_the_url_of_a_path_begins_with_the_url_of_the_store(url: str) -> None:
+    store = open_store(url)
+    assert store.url_of("x/y") == f"{url.rstrip('/')}/x/y"
+    assert store.path_of(store.url_of("x/y")) == "x/y"
+
+
+def test_a_url_of_another_store_is_refused() -> None:
+    with pytest.raises(UsageError):
+        open_store("file:///a").path_of("file:///b/c")
+
+
+class Failing(LocalStore):
+    """Fails in the middle of the first `failures` files."""
+
+    def __init__(self, root: Path, failures: int) -> None:
+        super().__init__(f"file://{root}", root)
+        self.failures, self.tried = failures, 0
+
+    def _create(self, part: str) -> Any:
+        draft = super()._create(part)
+        self.tried += 1
+        if self.tried <= self.failures:
+
+            def fail(block: bytes | memoryview) -> None:
+                raise ServerError("the DataNode died")
+
+            draft.write = fail  # type: ignore[method-assign]
+        return draft
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apbatch.storage.transfer._PAUSE_S", 0.0)
+
+
+def source(content: bytes) -> Any:
+    def open_it() -> BinaryIO:
+        return io.BytesIO(content)
+
+    return open_it
+
+
+def test_a_transfer_tries_the_whole_file_again(tmp_path: Path) -> None:
+    store = Failing(tmp_path, failures=2)
+    transfer(source(b"whole"), store, "file", checksums_of(b"whole"))
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+def test_a_transfer_gives_up_after_its_attempts(tmp_path: Path) -> None:
+    store = Failing(tmp_path, failures=99)
+    with pytest.raises(ServerError, match="DataNode died"):
+        transfer(source(b"whole"), store, "file", attempts=3)
+    assert store.tried == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("now", [b"changed!", b"shorter", b"much longer than before"])
+def test_a_source_that_changed_is_not_published(tmp_path: Path, now: bytes) -> None:
+    store = open_store(f"file://{tmp_path}")
+    with pytest.raises(SourceChangedError):
+        transfer(source(now), store, "file", checksums_of(b"original"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_transfer_stops_when_told(tmp_path: Path) -> None:
+    with pytest.raises(InterruptedTransferError):
+        transfer(source(b"whole"), open_store(f"file://{tmp_path}"), "file", stop=lambda: True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(self: object, block: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("apbatch.storage.local.LocalDraft._write", no_space)
+    with (
+        pytest.raises(ServerError, match="No space left on device"),
+        open_store(f"file://{tmp_path}").publish("file") as publication,
+    ):
+        publication.write(b"x")
+    assert list(tmp_path.iterdir()) == []
