@@ -1,0 +1,253 @@
+"""The mirror's bookkeeping, on local folders and a catalogue of a few dictionaries."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pytest
+from blake3 import blake3
+
+from apbatch.errors import ServerError, UsageError
+from apbatch.index.catalogue import Catalogue, FileRecord, Replica
+from apbatch.index.query import Everything
+from apbatch.ingest.mirror import MirrorSummary, Outcome, best_source, mirror, target_store
+from apbatch.storage.local import LocalStore
+from apbatch.storage.store import Store, open_store
+
+
+class Shelf:
+    """The few methods of a catalogue that a mirror uses."""
+
+    def __init__(self, records: list[FileRecord]) -> None:
+        self.records = records
+        self.kept: dict[tuple[str, str], Replica] = {}
+
+    def select(self, query: object) -> Iterator[FileRecord]:
+        return iter(self.records)
+
+    def replicas(self, path: str) -> list[Replica]:
+        return [replica for (of, _), replica in self.kept.items() if of == path]
+
+    def add_replica(self, replica: Replica) -> None:
+        self.kept[replica.path, replica.url] = replica
+
+
+class Site:
+    """A folder with a few files, and how often each was opened."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.opened: list[str] = []
+        root.mkdir()
+
+    def register(self, name: str, content: bytes) -> FileRecord:
+        (self.root / name).write_bytes(content)
+        return FileRecord(
+            path=f"/exp/site/{name}",
+            site="site",
+            source=name,
+            size=len(content),
+            mtime_ns=0,
+            checksum=blake3(content).hexdigest(),
+            adler32=f"{zlib.adler32(content):08x}",
+            format="test",
+            experiment="EXP",
+        )
+
+    def open(self, record: FileRecord) -> BinaryIO:
+        self.opened.append(record.source)
+        return (self.root / record.source).open("rb")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "site")
+
+
+@pytest.fixture
+def shelf(site: Site) -> Shelf:
+    return Shelf([site.register(f"file {n}", os.urandom(1000 + n)) for n in range(5)])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"file://{tmp_path}/store")
+
+
+def run(shelf: Shelf, store: Store, site: Site, **options: Any) -> MirrorSummary:
+    return mirror(cast(Catalogue, shelf), Everything(), store, open_source=site.open, **options)
+
+
+def replica_file(store: Store, record: FileRecord) -> Path:
+    assert isinstance(store, LocalStore)
+    return store.root / record.path.lstrip("/")
+
+
+def test_every_file_is_copied_under_its_logical_path(shelf: Shelf, store: Store, site: Site) -> None:
+    run(shelf, store, site)
+    for record in shelf.records:
+        assert replica_file(store, record).read_bytes() == (site.root / record.source).read_bytes()
+
+
+def test_every_copy_is_recorded_with_its_checksum(shelf: Shelf, store: Store, site: Site) -> None:
+    run(shelf, store, site)
+    for record in shelf.records:
+        (replica,) = shelf.replicas(record.path)
+        assert (replica.url, replica.kind) == (f"{store.url}{record.path}", "local")
+        assert replica.checksum == record.checksum
+
+
+def test_a_second_run_reads_nothing(shelf: Shelf, store: Store, site: Site) -> None:
+    run(shelf, store, site)
+    site.opened.clear()
+    summary = run(shelf, store, site)
+    assert site.opened == []
+    assert summary.count(Outcome.SKIPPED) == 5
+
+
+def test_what_was_published_but_not_recorded_is_recorded_without_copying(
+    shelf: Shelf, store: Store, site: Site
+) -> None:
+    run(shelf, store, site)
+    del shelf.kept[next(iter(shelf.kept))]
+    site.opened.clear()
+    summary = run(shelf, store, site)
+    assert site.opened == []
+    assert (summary.count(Outcome.ADOPTED), summary.count(Outcome.SKIPPED)) == (1, 4)
+    assert len(shelf.kept) == 5
+
+
+def test_an_unrecorded_file_with_other_bytes_is_replaced(shelf: Shelf, store: Store, site: Site) -> None:
+    record = shelf.records[0]
+    with store.publish(record.path) as publication:
+        publication.write(b"\0" * record.size)
+    run(shelf, store, site)
+    assert replica_file(store, record).read_bytes() == (site.root / record.source).read_bytes()
+
+
+def test_a_replica_that_was_removed_is_copied_again(shelf: Shelf, store: Store, site: Site) -> None:
+    run(shelf, store, site)
+    store.remove(shelf.records[2].path)
+    site.opened.clear()
+    run(shelf, store, site)
+    assert site.opened == ["file 2"]
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_verify_finds_a_flipped_byte_and_copies_anew(shelf: Shelf, store: Store, site: Site) -> None:
+    run(shelf, store, site)
+    damaged = shelf.records[3]
+    flip(replica_file(store, damaged))
+    summary = run(shelf, store, site, verify=True)
+    assert [file.path for file in summary.files if file.outcome is Outcome.REPAIRED] == [damaged.path]
+    assert summary.count(Outcome.VERIFIED) == 4
+    assert replica_file(store, damaged).read_bytes() == (site.root / damaged.source).read_bytes()
+
+
+def test_verify_renews_the_time_of_verification(shelf: Shelf, store: Store, site: Site) -> None:
+    run(shelf, store, site)
+    before = {key: replica.verified for key, replica in shelf.kept.items()}
+    run(shelf, store, site, verify=True)
+    assert all(replica.verified > before[key] for key, replica in shelf.kept.items())
+
+
+def test_a_source_that_changed_is_reported_and_not_copied(shelf: Shelf, store: Store, site: Site) -> None:
+    changed = shelf.records[1]
+    flip(site.root / changed.source)
+    summary = run(shelf, store, site)
+    (failure,) = summary.failures
+    assert failure.path == changed.path
+    assert "registered" in str(failure.reason)
+    assert store.info(changed.path) is None
+    assert shelf.replicas(changed.path) == []
+
+
+def test_a_file_that_fails_does_not_stop_the_others(shelf: Shelf, store: Store, site: Site) -> None:
+    (site.root / "file 0").unlink()
+    summary = run(shelf, store, site)
+    assert [failure.path for failure in summary.failures] == ["/exp/site/file 0"]
+    assert summary.count(Outcome.COPIED) == 4
+
+
+def test_a_file_registered_anew_replaces_its_old_replica(shelf: Shelf, store: Store, site: Site) -> None:
+    run(shelf, store, site)
+    shelf.records[0] = site.register("file 0", b"new content")
+    summary = run(shelf, store, site)
+    assert summary.count(Outcome.COPIED) == 1
+    assert replica_file(store, shelf.records[0]).read_bytes() == b"new content"
+
+
+def test_replicas_can_lie_under_a_folder(shelf: Shelf, store: Store, site: Site) -> None:
+    run(shelf, store, site, under="/deep/er/")
+    assert store.info(f"deep/er{shelf.records[0].path}") is not None
+
+
+def test_a_store_that_is_gone_stops_the_run(
+    shelf: Shelf, store: Store, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: LocalStore, path: str) -> None:
+        raise ServerError("no answer")
+
+    monkeypatch.setattr(LocalStore, "info", gone)
+    summary = run(shelf, store, site, threads=1)
+    assert len(summary.failures) == 5
+    assert summary.count(Outcome.NOT_TRIED) >= 3
+    assert "does not answer" in str(summary.failures[-1].reason)
+
+
+def test_an_interrupted_run_leaves_nothing_half_written(shelf: Shelf, store: Store, site: Site) -> None:
+    class Interrupted(Shelf):
+        def add_replica(self, replica: Replica) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(shelf.records), store, site)
+    for entry in store.entries("exp/site"):
+        record = next(record for record in shelf.records if record.path == f"/{entry.path}")
+        assert store.checksums(entry.path).blake3 == record.checksum
+
+
+def replica(record: FileRecord, url: str, kind: str, checksum: str | None = None) -> Replica:
+    return Replica(record.path, url, kind, checksum or record.checksum, datetime.now(UTC))
+
+
+@pytest.mark.parametrize("prefer", ["hdfs", "hdfs://h:1", "hdfs://h:1/mirror/"])
+def test_the_replica_in_the_preferred_store_is_read(shelf: Shelf, prefer: str) -> None:
+    record = shelf.records[0]
+    replicas = [replica(record, "file:///x", "local"), replica(record, "hdfs://h:1/mirror/x", "hdfs")]
+    assert best_source(record, replicas, prefer) == "hdfs://h:1/mirror/x"
+
+
+def test_a_replica_of_older_content_is_not_read(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = shelf.records[0]
+    replicas = [
+        replica(record, "hdfs://h:1/old", "hdfs", checksum="0" * 64),
+        replica(record, "hdfs://h:1/new", "hdfs"),
+    ]
+    assert best_source(record, replicas, "hdfs") == "hdfs://h:1/new"
+
+
+def test_an_unknown_target_names_the_nearest(home: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        target_store("hfds")
+    assert raised.value.nearest == "hdfs"
+
+
+@pytest.mark.parametrize("target", ["hdfs", "webhdfs", "afs"])
+def test_a_target_whose_server_is_down_says_how_to_start_it(home: Path, target: str) -> None:
+    with pytest.raises(ServerError, match="apbatch cluster up"):
+        target_store(target)
+
+
+def test_the_local_target_is_a_folder_of_the_state(home: Path) -> None:
+    assert target_store("local").url == f"file://{home}/mirror"
