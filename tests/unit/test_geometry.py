@@ -1,0 +1,91 @@
+"""Cameras: the TAIGA rule against the collaboration's tables, others against ctapipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apbatch.camera.geometry import camera_from_positions, camera_named, cameras
+from apbatch.camera.taiga import DEG_PER_CM
+from apbatch.errors import FormatError, NotFoundError
+
+
+def test_the_rule_gives_the_positions_of_the_pixel_table_in_its_order(data: Path) -> None:
+    camera = camera_named("TAIGA-IACT01")
+    table = np.loadtxt(data / "taiga_geom" / "RowColClust560_fix_375.txt")
+    assert camera.n_pixels == len(table) == 560
+    assert np.array_equal(camera.cluster, table[:, 2])
+    assert np.abs(camera.x / DEG_PER_CM - table[:, 3]).max() < 0.01
+    assert np.abs(camera.y / DEG_PER_CM - table[:, 4]).max() < 0.01
+
+
+def test_channels_and_neighbours_agree_with_the_neighbour_table(data: Path) -> None:
+    camera = camera_named("TAIGA-IACT01")
+    keys = list(zip(camera.cluster.tolist(), camera.number.tolist(), strict=True))
+    lines = (data / "taiga_geom" / "neighbour_clean_experiment_iact1_375.txt").read_text().splitlines()
+    for pixel, line in enumerate(lines):
+        words = line.split()
+        assert keys[pixel] == (int(words[0]), int(words[1]))
+        wanted = {(int(words[i]), int(words[i + 1])) for i in range(5, 5 + 2 * int(words[4]), 2)}
+        assert {keys[i] for i in camera.neighbours[pixel] if i >= 0} == wanted, line
+
+
+def test_the_camera_of_2017_has_the_coordinates_measured_then(data: Path) -> None:
+    camera = camera_named("TAIGA-IACT01-2017")
+    table = np.loadtxt(data / "taiga_raw" / "xy_turn_2017n.txt")
+    pixel = camera.index(table[:, 0].astype(int), table[:, 5].astype(int))
+    assert sorted(pixel.tolist()) == list(range(560))
+    assert np.abs(camera.x[pixel] / DEG_PER_CM - table[:, 3]).max() < 0.01
+    assert np.abs(camera.y[pixel] / DEG_PER_CM - table[:, 4]).max() < 0.01
+
+
+def test_both_orientations_have_the_same_pixel_order() -> None:
+    one, other = camera_named("TAIGA-IACT01"), camera_named("TAIGA-IACT01-2017")
+    assert np.array_equal(one.cluster, other.cluster)
+    assert np.array_equal(one.number, other.number)
+
+
+@pytest.mark.parametrize("name", ["TAIGA-IACT01", "TAIGA-IACT01-2017"])
+def test_axial_coordinates_found_from_positions_give_the_same_neighbours(name: str) -> None:
+    camera = camera_named(name)
+    found = camera_from_positions("again", camera.x, camera.y)
+    assert found.pitch == pytest.approx(3 * DEG_PER_CM)
+    assert np.array_equal(found.neighbours, camera.neighbours)
+
+
+def test_neighbours_lie_one_pitch_apart() -> None:
+    camera = camera_named("TAIGA-IACT01-2017")
+    pixel, slot = np.nonzero(camera.neighbours >= 0)
+    other = camera.neighbours[pixel, slot]
+    distance = np.hypot(camera.x[pixel] - camera.x[other], camera.y[pixel] - camera.y[other])
+    assert np.allclose(distance, camera.pitch)
+
+
+def test_a_pixel_that_does_not_exist_has_no_index() -> None:
+    assert camera_named("TAIGA-IACT01").index(np.array([1, 17, 23]), np.array([4, 4, 4])).tolist() == [0, -1, -1]
+
+
+def test_shared_cameras_can_not_be_changed() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        camera_named("TAIGA-IACT01").x[0] = 1
+
+
+def test_an_unknown_camera_names_the_nearest_known_one() -> None:
+    assert "TAIGA-IACT01" in cameras()
+    with pytest.raises(NotFoundError) as caught:
+        camera_named("TAIGA-IACT1")
+    assert caught.value.nearest == "TAIGA-IACT01"
+
+
+def test_square_pixels_are_refused() -> None:
+    x, y = (axis.ravel().astype(float) for axis in np.mgrid[:8, :8])
+    with pytest.raises(FormatError, match="hexagonal"):
+        camera_from_positions("square", x, y)
+
+
+def test_two_pixels_on_one_place_are_refused() -> None:
+    camera = camera_named("TAIGA-IACT01")
+    with pytest.raises(FormatError, match="same place"):
+        camera_from_positions("double", np.append(camera.x, camera.x[5]), np.append(camera.y, camera.y[5]))
