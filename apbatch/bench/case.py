@@ -1,0 +1,87 @@
+"""What is measured: one operation of one peer, with a proof that it did its work."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["MB/s", "files/s", "records/s", "ms"]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that all peers of a group do on the same data.
+
+    Attributes
+    ----------
+    suite : str
+        ``storage`` or ``index``.
+    name : str
+        Short and unique in its suite.
+    description : str
+        What exactly is timed, one or two sentences for the reader of the report.
+    unit : str
+        A rate (higher is better), or ``ms`` for each of `count` (lower is better).
+    count : float
+        How much one run does: megabytes (10⁶), files, records, or calls.
+    reference : str, optional
+        The peer that stands for a physical limit; ratios are given against it.
+    """
+
+    suite: str
+    name: str
+    description: str
+    unit: Unit
+    count: float
+    reference: str | None = None
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a larger figure is the better one."""
+        return self.unit != "ms"
+
+    def figure(self, seconds: float) -> float:
+        """Return the figure in `unit` for one run that took `seconds`."""
+        return self.count / seconds if self.higher_is_better else 1000.0 * seconds / self.count
+
+
+class Case(ABC):
+    """One peer doing one operation.
+
+    The runner calls `set_up` once; then, for each round, `prepare`, `run` (the only one that is timed) and `check`;
+    at the end `tear_down`.
+
+    Parameters
+    ----------
+    operation : Operation
+    peer : str
+        Who does it, as the report names it.
+    bytes : int
+        Bytes of payload that one run moves.
+    """
+
+    def __init__(self, operation: Operation, peer: str, bytes: int = 0) -> None:
+        self.operation, self.peer, self.bytes = operation, peer, bytes
+
+    def set_up(self) -> None:  # noqa: B027 (a hook)
+        """Make what all rounds need."""
+
+    def prepare(self) -> None:  # noqa: B027 (a hook)
+        """Bring everything back to where a round starts."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Do the operation."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Prove that the last run did the work.
+
+        Raises
+        ------
+        VerificationError
+        """
+
+    def tear_down(self) -> None:  # noqa: B027 (a hook)
+        """Remove what was made; called also after a failure."""

@@ -1,0 +1,94 @@
+"""The report of a run: one HTML page for people, one JSON file with every sample for programs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import jinja2
+
+from apbatch.bench.plots import svg
+from apbatch.bench.samples import read_run
+from apbatch.bench.statistics import Result, advice, results
+
+#: Peers between which a user has to choose.
+_CHOICES = (
+    ("HDFS (hdfs-native)", "HDFS (WebHDFS)"), ("HDFS (hdfs-native)", "AFS"), ("local store", "HDFS (hdfs-native)"),
+    ("SQLite", "Cassandra"),
+)  # fmt: skip
+_TITLES = {"storage": "Storage", "index": "Index"}
+
+
+def write_report(folder: Path) -> tuple[Path, Path]:
+    """Write ``report.html`` and ``report.json`` into the folder of a run; return their paths.
+
+    Raises
+    ------
+    NotFoundError, UsageError
+        If there is no run, or it is damaged.
+    """
+    run = read_run(folder)
+    found = results(run)
+    page, data = folder / "report.html", folder / "report.json"
+    loads = [sample.load for sample in run.samples] or [0.0]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("apbatch.bench", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["figure"] = three_digits
+    text = environment.get_template("report.html.j2").render(
+        about=run.about,
+        results=found,
+        plots={result.operation: svg(result) for result in found},
+        titles=_TITLES,
+        advice=advice(found, _CHOICES),
+        samples=len(run.samples),
+        load=(min(loads), max(loads)),
+    )
+    _write(page, text)
+    content = {
+        "about": run.about,
+        "results": [_plain(result) for result in found],
+        "samples": [asdict(sample) for sample in run.samples],
+    }
+    _write(data, json.dumps(content, indent=1, default=str))
+    return page, data
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    """Return the medians of a run as flat records, for the command line."""
+    return [
+        {
+            "suite": result.operation.suite,
+            "operation": result.operation.name,
+            "peer": figure.peer,
+            "median": round(figure.median, 3),
+            "lowest": round(figure.low, 3),
+            "highest": round(figure.high, 3),
+            "unit": result.operation.unit,
+            "samples": len(figure.values),
+        }
+        for result in results(read_run(folder))
+        for figure in result.figures
+    ]
+
+
+def three_digits(value: float) -> str:
+    """Return a figure with three significant digits: no more are known."""
+    if value >= 100:
+        return f"{value:,.0f}".replace(",", "\u2009")
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+
+
+def _plain(result: Result) -> dict[str, object]:
+    content = asdict(result)
+    content["operation"]["higher_is_better"] = result.operation.higher_is_better
+    return content
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,52 @@
+"""How much is measured: `smoke` to see that everything works, larger ones for figures to rely on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from apbatch.errors import UsageError, nearest_word
+from apbatch.yamlfile import load_model
+
+
+class Size(BaseModel):
+    """Amounts of one size of benchmark."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repeats: int = Field(ge=1, description="measured rounds, after one warm-up round that is kept apart")
+    large_mb: int = Field(ge=1, description="size of the large file, 10⁶ bytes")
+    small_files: int = Field(ge=1)
+    small_kb: int = Field(ge=1, description="size of each small file, 10³ bytes")
+    records: int = Field(ge=100, description="files registered in each catalogue")
+    lookups: int = Field(ge=1, description="single calls in one round of an index operation")
+
+
+class _Sizes(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    sizes: dict[str, Size]
+
+
+BUILT_IN = {
+    "smoke": Size(repeats=5, large_mb=32, small_files=60, small_kb=20, records=1500, lookups=20),
+    "small": Size(repeats=9, large_mb=256, small_files=500, small_kb=20, records=20_000, lookups=100),
+}
+
+
+def size_named(name: str, file: Path | None = None) -> Size:
+    """Return the size of that name, from `file` (as `conf/bench.yaml`) or of the built-in ones.
+
+    Raises
+    ------
+    NotFoundError, UsageError
+    """
+    known = dict(BUILT_IN)
+    if file is not None:
+        known.update(load_model(file, _Sizes).sizes)
+    if name not in known:
+        raise UsageError(
+            f"unknown size '{name}'", nearest=nearest_word(name, known), remedy=f"known are {', '.join(known)}"
+        )
+    return known[name]

@@ -1,0 +1,164 @@
+"""What the samples say: medians with their spread, ratios, and only such conclusions as the samples carry."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from apbatch.bench.case import Operation
+from apbatch.bench.samples import Run, Sample
+
+#: With fewer samples than this no order of peers is stated.
+FEWEST_FOR_A_STATEMENT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """The samples of one peer in one operation.
+
+    Attributes
+    ----------
+    values : list of float
+        Every figure, in the order measured.
+    low, median, high : float
+        Lowest, median and highest.
+    cpu_share : float
+        Median of this process' CPU time over wall-clock time.
+    ratio : float, optional
+        Median as a part of the reference peer's (rates), or as a multiple of it (times).
+    """
+
+    peer: str
+    values: list[float]
+    low: float
+    median: float
+    high: float
+    cpu_share: float
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One operation: its peers, the best first, and what failed."""
+
+    operation: Operation
+    reference: str | None
+    figures: list[Figure]
+    failures: dict[str, str]
+    statement: str
+
+
+def results(run: Run) -> list[Result]:
+    """Return the result of each operation of a run."""
+    return [_result(run, operation) for operation in run.operations]
+
+
+def _result(run: Run, operation: Operation) -> Result:
+    by_peer: dict[str, list[Sample]] = {}
+    for sample in run.of(operation):
+        by_peer.setdefault(sample.peer, []).append(sample)
+    medians = {peer: statistics.median(_values(samples)) for peer, samples in by_peer.items()}
+    reference = operation.reference if operation.reference in medians else next(iter(medians), None)
+    figures = [_figure(peer, samples, medians[reference] if reference else None) for peer, samples in by_peer.items()]
+    figures.sort(key=lambda figure: figure.median, reverse=operation.higher_is_better)
+    failures = {
+        sample.peer: sample.error
+        for sample in run.samples
+        if (sample.suite, sample.operation) == (operation.suite, operation.name) and sample.error
+    }
+    return Result(operation, reference, figures, failures, statement(operation, figures))
+
+
+def _values(samples: Sequence[Sample]) -> list[float]:
+    return [sample.figure for sample in samples if sample.figure is not None]
+
+
+def _figure(peer: str, samples: Sequence[Sample], reference: float | None) -> Figure:
+    values = _values(samples)
+    median = statistics.median(values)
+    shares = [(sample.cpu_user_s + sample.cpu_system_s) / sample.seconds for sample in samples if sample.seconds > 0]
+    return Figure(
+        peer, values, min(values), median, max(values),
+        statistics.median(shares) if shares else 0.0,
+        median / reference if reference else None,
+    )  # fmt: skip
+
+
+def statement(operation: Operation, figures: Sequence[Figure]) -> str:
+    """Say who is ahead, as far as the samples carry it.
+
+    Peers are compared without the physical limit. Two peers are told apart only if all samples of one lie beyond
+    all samples of the other: with 5 samples each and no real difference that happens by chance once in 126 times.
+    """
+    peers = [figure for figure in figures if figure.peer != operation.reference]
+    if len(peers) < 2:
+        return "Nothing to compare: fewer than two peers were measured."
+    if min(len(figure.values) for figure in peers) < FEWEST_FOR_A_STATEMENT:
+        return f"Fewer than {FEWEST_FOR_A_STATEMENT} samples of a peer: no order is stated."
+    levels = _levels(operation, peers)
+    parts = []
+    for level, following in zip(levels, [*levels[1:], []], strict=True):
+        text = _list([figure.peer for figure in level])
+        if len(level) > 1:
+            text += " (not told apart)"
+        if following:
+            text += f", {_times(operation, level[0], following[0]):.1f} times {following[0].peer}"
+        parts.append(text)
+    return f"{parts[0]} first; then {'; then '.join(parts[1:])}." if len(parts) > 1 else f"{parts[0]}."
+
+
+def _levels(operation: Operation, ordered: Sequence[Figure]) -> list[list[Figure]]:
+    """Split peers, the best first, where all samples on one side are beyond all on the other."""
+    levels = [[ordered[0]]]
+    for figure in ordered[1:]:
+        above = [other for level in levels for other in level]
+        if all(_beyond(other, figure, operation.higher_is_better) for other in above):
+            levels.append([figure])
+        else:
+            levels[-1].append(figure)
+    return levels
+
+
+def _times(operation: Operation, better: Figure, worse: Figure) -> float:
+    return better.median / worse.median if operation.higher_is_better else worse.median / better.median
+
+
+def advice(found: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Say for pairs of peers how often one was ahead, and which to prefer if the samples agree."""
+    sentences = []
+    for one, other in pairs:
+        ahead: dict[str, list[str]] = {one: [], other: []}
+        level: list[str] = []
+        for result in found:
+            figures = {figure.peer: figure for figure in result.figures if figure.peer in (one, other)}
+            if len(figures) < 2 or min(len(figure.values) for figure in figures.values()) < FEWEST_FOR_A_STATEMENT:
+                continue
+            name, better = result.operation.name, result.operation.higher_is_better
+            if _beyond(figures[one], figures[other], better):
+                ahead[one].append(name)
+            elif _beyond(figures[other], figures[one], better):
+                ahead[other].append(name)
+            else:
+                level.append(name)
+        if not (ahead[one] or ahead[other] or level):
+            continue
+        parts = [
+            f"{peer} is ahead at {_list([f'“{name}”' for name in names])}" for peer, names in ahead.items() if names
+        ]
+        if level:
+            parts.append(f"they are not told apart at {_list([f'“{name}”' for name in level])}")
+        sentence = f"{one} and {other}: {'; '.join(parts)}."
+        for peer, rival in ((one, other), (other, one)):
+            if ahead[peer] and not ahead[rival]:
+                sentence += f" For such work on one machine take {peer}."
+        sentences.append(sentence)
+    return sentences
+
+
+def _beyond(first: Figure, other: Figure, higher_is_better: bool) -> bool:
+    return first.low > other.high if higher_is_better else first.high < other.low
+
+
+def _list(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

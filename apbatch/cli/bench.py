@@ -1,0 +1,64 @@
+"""`apbatch bench`: measure storage and index back-ends, and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apbatch.cli.output import Format, show
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to the application."""
+    group = typer.Typer(no_args_is_help=True, help="Measure storage and index back-ends, and report.")
+    group.command("run")(run)
+    group.command("report")(report)
+    app.add_typer(group, name="bench")
+
+
+def run(
+    suites: Annotated[list[str], typer.Argument(help="storage, index, or both.")],
+    size: Annotated[str, typer.Option("--size", help="smoke, small, or one of --sizes.")] = "smoke",
+    sizes: Annotated[Path | None, typer.Option("--sizes", help="File with more sizes, as conf/bench.yaml.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run; default $APBATCH_HOME/bench/TIME.")
+    ] = None,
+    start: Annotated[
+        bool, typer.Option("--start/--no-start", help="Start servers that are not up, stop them after.")
+    ] = True,
+    format: Annotated[Format, typer.Option("--format")] = Format.TABLE,
+) -> int:
+    """Measure; every sample is kept as it comes. Ends with status 1 if a peer failed in the middle."""
+    from apbatch.bench import campaign
+    from apbatch.bench.report import rows
+    from apbatch.bench.samples import read_run
+    from apbatch.bench.servers import development_servers
+    from apbatch.bench.sizes import size_named
+    from apbatch.progress import say
+
+    amounts = size_named(size, sizes)
+    folder = out or campaign.new_folder()
+    with development_servers(start) as servers:
+        peers = campaign.run(suites, size, amounts, servers, folder)
+    for peer, reason in peers.left_out.items():
+        say(f"left out: {peer}: {reason}")
+    failed = {(sample.peer, sample.error) for sample in read_run(folder).samples if sample.error}
+    for failed_peer, error in sorted(failed):
+        say(f"failed: {failed_peer}: {error}")
+    show(rows(folder), format)
+    say(f"samples are in {folder}; the page: apbatch bench report {folder}")
+    return 1 if failed else 0
+
+
+def report(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of a run; default the latest.")] = None,
+    format: Annotated[Format, typer.Option("--format")] = Format.TABLE,
+) -> None:
+    """Write report.html and report.json of a run (also of one that was broken off)."""
+    from apbatch.bench.campaign import latest_folder
+    from apbatch.bench.report import write_report
+
+    page, data = write_report(folder or latest_folder())
+    show([{"page": str(page), "data": str(data)}], format)
