@@ -1,0 +1,369 @@
+"""The electromagnetic cascade, particle by particle.
+
+Pair production and bremsstrahlung after Bethe and Heitler with Butcher and Messel's screening functions, Compton
+scattering after Klein and Nishina, ionisation with Sternheimer's density effect, delta rays, multiple scattering as a
+Gaussian core and single Rutherford scatters, bending in the Earth's field. Energies in GeV, lengths in m, thickness
+in g/cm2. Rates are sampled by null collisions: a constant rate above the true one, of which a part is rejected.
+
+References
+----------
+J. C. Butcher and H. Messel, Nucl. Phys. 20 (1960) 15; Y. S. Tsai, Rev. Mod. Phys. 46 (1974) 815; W. R. Nelson et al.,
+The EGS4 code system, SLAC-265 (1985); R. M. Sternheimer et al., At. Data Nucl. Data Tables 30 (1984) 261;
+G. Moliere, Z. Naturforsch. 3a (1948) 78.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from apbatch.sim.atmosphere import RADIATION_LENGTH, REFRACTIVITY, density, depth, height_at
+from apbatch.sim.cherenkov import emit
+from apbatch.sim.scene import DEPOSITED, DROPPED, FIRST_HEIGHT, GROUND, OVERFLOW, PROFILE_STEP, STEPS, Record, Scene
+
+Floats = npt.NDArray[np.float64]
+
+ELECTRON_MASS = 0.51099895e-3
+#: Photons below this make no electron that gives light, GeV.
+PHOTON_CUT = 0.022
+#: Softer bremsstrahlung is a continuous loss, GeV.
+SOFT_BREMSSTRAHLUNG = 0.015
+#: Softer knock-on electrons are a continuous loss, GeV.
+DELTA_CUT = 0.020
+
+_Z_CHARGE = 7.37
+_Z_OVER_A = 0.49919
+_SCREEN = 136.0 / _Z_CHARGE ** (1.0 / 3.0) * ELECTRON_MASS
+_F_HALF = (8.0 / 3.0 * math.log(_Z_CHARGE)) / 2.0
+_COULOMB = 1.202 * (_Z_CHARGE / 137.036) ** 2  # Davies, Bethe, Maximon; 8 f_c beyond 50 MeV, half of it here
+_F_HIGH = _F_HALF + 4.0 * _COULOMB
+_NORM_LOW = 20.867 - _F_HALF
+_NORM_HIGH = 20.867 - _F_HIGH
+_KNOCK_ON = 0.153537e-3 * _Z_OVER_A  # 2 pi r_e^2 m N_A Z/A, GeV cm2/g
+_COMPTON = _KNOCK_ON / (2.0 * ELECTRON_MASS)  # pi r_e^2 N_A Z/A, cm2/g
+_CHI_C = 0.6547e-6  # chi_c^2 p^2 per thickness, GeV^2 cm2/g: 0.157 sum Z(Z+1)/A of air
+_CHI_A = 7.67e-11  # Moliere's screening angle squared times p^2, GeV^2
+
+#: Columns of a particle on the stack.
+KIND, ENERGY, X, Y, Z, UX, UY, UZ, PATH = range(9)
+COLUMNS = 9
+_STACK = 20_000
+
+
+@njit(cache=True, fastmath=True)
+def screening(delta: float) -> tuple[float, float]:
+    """Return Butcher and Messel's screening functions phi1 and phi2."""
+    if delta > 1.0:
+        value = 21.12 - 4.184 * math.log(delta + 0.952)
+        return value, value
+    return 20.867 + delta * (-3.242 + 0.625 * delta), 20.209 + delta * (-1.930 - 0.086 * delta)
+
+
+@njit(cache=True, fastmath=True)
+def pair_density(energy: float, share: float) -> float:
+    """Return pairs per radiation length and per unit of the share of energy that one partner takes."""
+    rest = share * (1.0 - share)
+    phi1, phi2 = screening(_SCREEN / energy / rest)
+    shift, norm = (_F_HIGH, _NORM_HIGH) if energy > 0.05 else (_F_HALF, _NORM_LOW)
+    value = (1.0 - 2.0 * rest) * (phi1 - shift) + 2.0 / 3.0 * rest * (phi2 - shift)
+    return max(0.0, value / norm)
+
+
+@njit(cache=True, fastmath=True)
+def bremsstrahlung_density(energy: float, y: float) -> float:
+    """Return photons per radiation length and per d(ln y), y being the photon's share of the energy."""
+    if y >= 1.0:
+        return 0.0
+    phi1, phi2 = screening(_SCREEN / energy * y / (1.0 - y))
+    shift, norm = (_F_HIGH, _NORM_HIGH) if energy > 0.05 else (_F_HALF, _NORM_LOW)
+    value = (1.0 + (1.0 - y) ** 2) * (phi1 - shift) - 2.0 / 3.0 * (1.0 - y) * (phi2 - shift)
+    return max(0.0, value / norm)
+
+
+@njit(cache=True, fastmath=True)
+def turn(ux: float, uy: float, uz: float, sine: float, cosine: float, phi: float) -> tuple[float, float, float]:
+    """Return the direction that makes an angle with (ux, uy, uz), at the azimuth `phi` round it."""
+    a, b = sine * math.cos(phi), sine * math.sin(phi)
+    across = math.sqrt(ux * ux + uy * uy)
+    if across < 1e-9:
+        return a, b, cosine if uz > 0.0 else -cosine
+    vx = cosine * ux + (a * ux * uz - b * uy) / across
+    vy = cosine * uy + (a * uy * uz + b * ux) / across
+    vz = cosine * uz - a * across
+    norm = 1.0 / math.sqrt(vx * vx + vy * vy + vz * vz)
+    return vx * norm, vy * norm, vz * norm
+
+
+@njit(cache=True, fastmath=True)
+def bend(
+    scene: Scene, ux: float, uy: float, uz: float, charge: float, momentum: float, length: float
+) -> tuple[float, float, float]:
+    """Return the direction after a way in the Earth's field: dp/dl = 0.3 q u x B (GeV, T, m)."""
+    k = 0.299792458 * charge * length / momentum
+    vx = ux + k * (uy * scene.field_z - uz * scene.field_y)
+    vy = uy + k * (uz * scene.field_x - ux * scene.field_z)
+    vz = uz + k * (ux * scene.field_y - uy * scene.field_x)
+    norm = 1.0 / math.sqrt(vx * vx + vy * vy + vz * vz)
+    return vx * norm, vy * norm, vz * norm
+
+
+@njit(cache=True, fastmath=True)
+def scattering_angle(momentum_beta: float, thickness: float) -> float:
+    """Return a polar angle of multiple scattering, rad: Gaussian core, and one Rutherford scatter in the tail.
+
+    Single scatters beyond theta_c^2 = 5 chi_c^2 happen 1/5 times a step on average; the rest has the mean square
+    chi_c^2 (ln(theta_c^2/chi_a^2) - 1).
+    """
+    inverse = 1.0 / (momentum_beta * momentum_beta)
+    chi_c = _CHI_C * thickness * inverse
+    angle2 = -chi_c * max(1.0, math.log(5.0 * _CHI_C * thickness / _CHI_A) - 1.0) * math.log(np.random.random() + 1e-300)
+    if np.random.random() < 0.18127:  # 1 - exp(-1/5)
+        angle2 += 5.0 * chi_c / (np.random.random() + 1e-300)
+    return min(math.sqrt(angle2), 1.5)
+
+
+def loss_table(points: int = 200, top: float = 1.0e6) -> Floats:
+    """Return the continuous loss of electrons, GeV per g/cm2, evenly in ln E from 1 MeV to `top` GeV.
+
+    Ionisation up to `DELTA_CUT` and bremsstrahlung up to `SOFT_BREMSSTRAHLUNG`. The density effect is that of air at
+    4e-4 g/cm3 (near the shower's maximum); between 1e-4 and 1e-3 it changes the loss by 3 %.
+    """
+    energies = np.exp(np.linspace(math.log(1e-3), math.log(top), points))
+    shift = 0.5 * math.log10(1.205e-3 / 4.0e-4)
+    losses = np.empty(points)
+    for index, energy in enumerate(energies):
+        gamma2 = (energy / ELECTRON_MASS) ** 2 + 1.0
+        limit = min(DELTA_CUT, 0.5 * energy)
+        x = 0.5 * math.log10(gamma2 - 1.0) - shift
+        effect = 0.0
+        if x > 1.7418:
+            effect = 4.6052 * x - 10.5961 + (0.1091 * (4.2759 - x) ** 3.3994 if x < 4.2759 else 0.0)
+        logarithm = math.log(2.0 * ELECTRON_MASS * (gamma2 - 1.0) * limit / 85.7e-9**2)
+        ionisation = _KNOCK_ON * (logarithm - 1.0 - effect)
+        highest = min(1.0, SOFT_BREMSSTRAHLUNG / energy)
+        y = (np.arange(200) + 0.5) / 200 * highest
+        radiation = energy * highest * float(np.mean([bremsstrahlung_density(energy, share) for share in y]))
+        losses[index] = ionisation + radiation / RADIATION_LENGTH
+    return losses
+
+
+@njit(cache=True, fastmath=True)
+def cascade(start: Floats, losses: Floats, scene: Scene, record: Record) -> int:
+    """Follow photons, electrons and positrons, and all they make, to the ground or below the threshold for light.
+
+    Parameters
+    ----------
+    start : ndarray of shape (n, 9)
+        Kind (0 photon, -1 electron, +1 positron), energy, place, direction, way gone.
+    losses : ndarray
+        Of `loss_table`.
+    scene, record : Scene, Record
+        Telescopes; storage. `record.tally` gets the energy deposited, dropped below threshold, and at the ground.
+
+    Returns
+    -------
+    int
+        0, or 1 if the stack overflowed (which needs 20,000 particles pending at once).
+    """
+    stack = np.empty((_STACK, COLUMNS))
+    log_low = math.log(1e-3)
+    log_step = (math.log(1.0e6) - log_low) / (losses.size - 1)
+    ground_depth = depth(scene.ground)
+    tally = record.tally
+    for entry in range(start.shape[0]):
+        for column in range(COLUMNS):
+            stack[0, column] = start[entry, column]
+        pending = 1
+        while pending > 0:
+            pending -= 1
+            kind = stack[pending, KIND]
+            energy = stack[pending, ENERGY]
+            x, y, z = stack[pending, X], stack[pending, Y], stack[pending, Z]
+            ux, uy, uz = stack[pending, UX], stack[pending, UY], stack[pending, UZ]
+            path = stack[pending, PATH]
+            if pending + 3 > _STACK or record.tally[OVERFLOW] > 0.0:
+                tally[OVERFLOW] = 1.0
+                return 1
+            if -uz < 0.05:  # sideways or upward: never seen
+                tally[DROPPED] += energy
+                continue
+            x_depth = depth(z)
+
+            if kind == 0.0:
+                if energy < PHOTON_CUT:
+                    tally[DROPPED] += energy
+                    continue
+                ratio = ELECTRON_MASS / energy
+                compton = _COMPTON * RADIATION_LENGTH * ratio * (math.log(2.0 / ratio) + 0.5)
+                total = 1.0 + compton
+                while True:
+                    thickness = -math.log(np.random.random() + 1e-300) * RADIATION_LENGTH / total
+                    x_depth -= thickness * uz
+                    if x_depth >= ground_depth:
+                        tally[GROUND] += energy
+                        break
+                    if np.random.random() * total < compton:
+                        after = height_at(x_depth)
+                        way = (z - after) / -uz
+                        x, y, z, path = x + ux * way, y + uy * way, after, path + way
+                        if tally[FIRST_HEIGHT] < 0.0:
+                            tally[FIRST_HEIGHT] = z
+                        # Klein-Nishina: share of the photon from 1/(1+2/ratio) to 1, density 1/s + s.
+                        lowest = 1.0 / (1.0 + 2.0 / ratio)
+                        weight1 = -math.log(lowest)
+                        weight2 = 0.5 * (1.0 - lowest * lowest)
+                        while True:
+                            if np.random.random() * (weight1 + weight2) < weight1:
+                                share = math.exp(-weight1 * np.random.random())
+                            else:
+                                share = math.sqrt(lowest * lowest + (1.0 - lowest * lowest) * np.random.random())
+                            t = ratio * (1.0 - share) / share
+                            sine2 = max(0.0, t * (2.0 - t))
+                            if np.random.random() < 1.0 - share * sine2 / (1.0 + share * share):
+                                break
+                        phi = 2.0 * math.pi * np.random.random()
+                        recoil = energy * (1.0 - share)
+                        photon = energy * share
+                        momentum = math.sqrt(recoil * (recoil + 2.0 * ELECTRON_MASS))
+                        sine = math.sqrt(sine2)
+                        if recoil > PHOTON_CUT:
+                            s_e = min(1.0, photon * sine / momentum)
+                            vx, vy, vz = turn(ux, uy, uz, s_e, math.sqrt(1.0 - s_e * s_e), phi + math.pi)
+                            stack[pending, KIND] = -1.0
+                            stack[pending, ENERGY] = recoil
+                            stack[pending, X], stack[pending, Y], stack[pending, Z] = x, y, z
+                            stack[pending, UX], stack[pending, UY], stack[pending, UZ] = vx, vy, vz
+                            stack[pending, PATH] = path
+                            pending += 1
+                        else:
+                            tally[DROPPED] += recoil
+                        if photon > PHOTON_CUT:
+                            vx, vy, vz = turn(ux, uy, uz, sine, 1.0 - t, phi)
+                            stack[pending, KIND] = 0.0
+                            stack[pending, ENERGY] = photon
+                            stack[pending, X], stack[pending, Y], stack[pending, Z] = x, y, z
+                            stack[pending, UX], stack[pending, UY], stack[pending, UZ] = vx, vy, vz
+                            stack[pending, PATH] = path
+                            pending += 1
+                        else:
+                            tally[DROPPED] += photon
+                        break
+                    share = np.random.random()
+                    edge = ratio
+                    if share > edge and share < 1.0 - edge and np.random.random() < pair_density(energy, share):
+                        after = height_at(x_depth)
+                        way = (z - after) / -uz
+                        x, y, z, path = x + ux * way, y + uy * way, after, path + way
+                        if tally[FIRST_HEIGHT] < 0.0:
+                            tally[FIRST_HEIGHT] = z
+                        charge = 1.0 if np.random.random() < 0.5 else -1.0
+                        low, high = min(share, 1.0 - share), max(share, 1.0 - share)
+                        # The smaller partner is followed first, so the stack stays short.
+                        for part in range(2):
+                            stack[pending, KIND] = charge if part == 0 else -charge
+                            stack[pending, ENERGY] = energy * (high if part == 0 else low)
+                            stack[pending, X], stack[pending, Y], stack[pending, Z] = x, y, z
+                            stack[pending, UX], stack[pending, UY], stack[pending, UZ] = ux, uy, uz
+                            stack[pending, PATH] = path
+                            pending += 1
+                        break
+                continue
+
+            # An electron or positron: steps until it makes something, falls below threshold, or lands.
+            while True:
+                rho = density(x_depth)
+                threshold = ELECTRON_MASS / math.sqrt(2.0 * REFRACTIVITY * rho)
+                if energy < threshold or -uz < 0.05:
+                    tally[DROPPED] += energy
+                    break
+                tally[STEPS] += 1.0
+                softest = SOFT_BREMSSTRAHLUNG / energy
+                brems = 4.0 / 3.0 * -math.log(softest) / RADIATION_LENGTH if softest < 1.0 else 0.0
+                highest = 0.5 * energy if kind < 0.0 else energy
+                delta = _KNOCK_ON * (1.0 / DELTA_CUT - 1.0 / highest) if highest > DELTA_CUT else 0.0
+                total = brems + delta
+                limit = min(0.1 * RADIATION_LENGTH, 55.0 * energy, 4.0e4 * rho)  # the last: 400 m
+                free = -math.log(np.random.random() + 1e-300) / total
+                thickness = min(free, limit)
+                after_depth = x_depth - thickness * uz
+                landed = after_depth >= ground_depth
+                if landed:
+                    after_depth = ground_depth
+                    thickness = (ground_depth - x_depth) / -uz
+                    if thickness <= 0.0:
+                        tally[GROUND] += energy
+                        break
+                after = height_at(after_depth)
+                way = (z - after) / -uz
+                place = (math.log(energy) - log_low) / log_step
+                cell = min(int(place), losses.size - 2)
+                lost = (losses[cell] + (losses[cell + 1] - losses[cell]) * (place - cell)) * thickness
+                mean_energy = energy - 0.5 * lost
+                middle = 0.5 * (x_depth + after_depth)
+                gamma = mean_energy / ELECTRON_MASS
+                level = int(middle / PROFILE_STEP)
+                if level < record.profile.size:
+                    record.profile[level] += thickness * -uz / PROFILE_STEP
+                emit(
+                    scene, record, x, y, z, ux, uy, uz, way, density(middle), 1.0 / (gamma * gamma), path, middle
+                )
+                x, y, z, path, x_depth = x + ux * way, y + uy * way, after, path + way, after_depth
+                ux, uy, uz = bend(scene, ux, uy, uz, kind, mean_energy, way)
+                angle = scattering_angle(mean_energy, thickness)
+                ux, uy, uz = turn(ux, uy, uz, math.sin(angle), math.cos(angle), 2.0 * math.pi * np.random.random())
+                if lost >= energy:
+                    tally[DEPOSITED] += energy
+                    break
+                energy -= lost
+                tally[DEPOSITED] += lost
+                if landed:
+                    tally[GROUND] += energy
+                    break
+                if free > limit:
+                    continue
+                if np.random.random() * total < brems:
+                    share = softest ** np.random.random()
+                    if np.random.random() * 4.0 / 3.0 < bremsstrahlung_density(energy, share):
+                        photon = energy * share
+                        energy -= photon
+                        if photon > PHOTON_CUT and pending < _STACK:
+                            # The photon is put off only while the electron goes on from here: both are pushed and
+                            # the softer is followed first.
+                            stack[pending, KIND] = kind if photon < energy else 0.0
+                            stack[pending, ENERGY] = max(photon, energy)
+                            stack[pending, X], stack[pending, Y], stack[pending, Z] = x, y, z
+                            stack[pending, UX], stack[pending, UY], stack[pending, UZ] = ux, uy, uz
+                            stack[pending, PATH] = path
+                            pending += 1
+                            stack[pending, KIND] = 0.0 if photon < energy else kind
+                            stack[pending, ENERGY] = min(photon, energy)
+                            stack[pending, X], stack[pending, Y], stack[pending, Z] = x, y, z
+                            stack[pending, UX], stack[pending, UY], stack[pending, UZ] = ux, uy, uz
+                            stack[pending, PATH] = path
+                            pending += 1
+                            break
+                        tally[DROPPED] += photon
+                else:
+                    knock = 1.0 / (1.0 / DELTA_CUT - np.random.random() * (1.0 / DELTA_CUT - 1.0 / highest))
+                    if knock < energy:
+                        sine2 = min(1.0, 2.0 * ELECTRON_MASS * (1.0 / knock - 1.0 / energy))
+                        vx, vy, vz = turn(
+                            ux, uy, uz, math.sqrt(sine2), math.sqrt(1.0 - sine2), 2.0 * math.pi * np.random.random()
+                        )
+                        stack[pending, KIND] = -1.0
+                        stack[pending, ENERGY] = knock
+                        stack[pending, X], stack[pending, Y], stack[pending, Z] = x, y, z
+                        stack[pending, UX], stack[pending, UY], stack[pending, UZ] = vx, vy, vz
+                        stack[pending, PATH] = path
+                        pending += 1
+                        energy -= knock
+    return 0
+
+
+@njit(cache=True)
+def seed_kernels(seed: int) -> None:
+    """Seed the random numbers that the kernels draw from (they have a state of their own)."""
+    np.random.seed(seed)

@@ -1,0 +1,121 @@
+"""Every number of the Monte Carlo: site, detector, what is drawn, and how it is cut into work.
+
+One detector and one set of draws serve all primaries. What a class has of its own is `Primary`: the particle and its
+range and index of energies.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from apbatch.units import Degrees, Metres, PhotoElectrons, TeV
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SiteModel(Section):
+    """Where the telescopes stand and where they look."""
+
+    altitude: Metres = Field(default=675.0, ge=0, le=5000, description="observation level above sea level")
+    zenith: Degrees = Field(default=30.0, ge=0, le=45, description="pointing; the flat atmosphere ends near 45 deg")
+    magnetic_field: tuple[float, float, float] = Field(
+        default=(18.0, 0.0, -57.0), description="microtesla: north, west, up (assumed, not surveyed)"
+    )
+    aerosol_depth: float = Field(default=0.06, ge=0, description="vertical optical depth of aerosol at 400 nm (assumed)")
+    aerosol_height: Metres = Field(default=1200.0, gt=0, description="scale height of aerosol (assumed)")
+    aerosol_exponent: float = Field(default=1.3, description="aerosol extinction falls with wavelength to this power")
+
+
+class DetectorModel(Section):
+    """One telescope: mirror, camera, electronics, trigger. Most numbers are assumed, see docs/simulation.md."""
+
+    camera: str = Field(default="TAIGA-IACT01", description="name of the camera's geometry")
+    mirror_area: float = Field(default=9.6, gt=0, description="m2; taken as a sphere of the same cross-section")
+    psf: Degrees = Field(default=0.04, ge=0, description="Gaussian point spread, one axis (assumed)")
+    wavelengths: tuple[float, ...] = Field(
+        default=(270.0, 290.0, 310.0, 330.0, 360.0, 400.0, 440.0, 480.0, 520.0, 560.0, 600.0, 650.0),
+        description="nm, where the quantum efficiency is given",
+    )
+    quantum_efficiency: tuple[float, ...] = Field(
+        default=(0.0, 0.05, 0.13, 0.19, 0.235, 0.25, 0.235, 0.2, 0.14, 0.07, 0.03, 0.0),
+        description="of a bialkali photo-cathode behind its window (assumed shape)",
+    )
+    efficiency: float = Field(
+        default=0.6, gt=0, le=1, description="mirror, shadow, light guides, collection: the one fitted number"
+    )
+    integration_window: float = Field(
+        default=100.0, gt=0, description="ns around the median arrival time of the telescope's photons (assumed)"
+    )
+    night_sky: PhotoElectrons = Field(default=1.6, ge=0, description="mean a pixel and integration (assumed)")
+    single_pe_spread: float = Field(default=0.45, ge=0, description="relative width of one photo-electron's charge")
+    pedestal_noise: PhotoElectrons = Field(default=0.9, ge=0, description="electronic noise, standard deviation")
+    gain_spread: float = Field(default=0.05, ge=0, lt=0.5, description="pixel to pixel error of the gains' calibration")
+    trigger_threshold: PhotoElectrons = Field(default=10.0, gt=0, description="of each pixel that takes part")
+    trigger_pixels: Literal[2, 3] = Field(default=2, description="a pixel and neighbours of the same cluster")
+
+    @model_validator(mode="after")
+    def _curves_match(self) -> Self:
+        if len(self.wavelengths) != len(self.quantum_efficiency) or len(self.wavelengths) < 2:
+            raise ValueError("wavelengths and quantum_efficiency must have the same length, at least 2")
+        if any(b <= a for a, b in zip(self.wavelengths, self.wavelengths[1:], strict=False)):
+            raise ValueError("wavelengths must increase")
+        return self
+
+
+class Spectrum(Section):
+    """A power law of energies."""
+
+    energy_min: TeV = Field(gt=0.05, le=1000)
+    energy_max: TeV = Field(gt=0.05, le=1000)
+    index: float = Field(description="differential: dN/dE ~ E^index")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.energy_max < self.energy_min:
+            raise ValueError("energy_max is below energy_min")
+        return self
+
+
+class BankModel(Section):
+    """How many hadronic interactions are made beforehand; the size decides the time the first run takes."""
+
+    low_nodes: int = Field(default=9, ge=2, description="UrQMD energies, evenly in log E")
+    low_events: int = Field(default=120, ge=1, description="UrQMD events a node and projectile")
+    low_min: float = Field(default=2.0, ge=2.0, description="GeV, total energy of the projectile")
+    low_max: float = Field(default=50.0, description="GeV")
+    high_nodes: int = Field(default=22, ge=2, description="SIBYLL energies, evenly in log E")
+    high_events: int = Field(default=250, ge=1, description="SIBYLL events a node and projectile")
+    high_min: float = Field(default=80.0, ge=60.0, description="GeV; SIBYLL starts at 10 GeV in the centre of mass")
+    high_max: float = Field(default=3.0e5, description="GeV")
+    seed: int = Field(default=20181, ge=0)
+
+
+class Production(Section):
+    """One production of images: what is thrown, into which detector, with which seed."""
+
+    gammas: int = Field(default=500, ge=0, description="gamma showers thrown")
+    protons: int = Field(default=900, ge=0, description="proton showers thrown")
+    seed: int = Field(default=1, ge=0)
+    telescopes: int = Field(default=16, ge=1, le=200, description="at random around each shower's axis")
+    gamma: Spectrum = Spectrum(energy_min=2.0, energy_max=60.0, index=-2.6)
+    proton: Spectrum = Spectrum(energy_min=2.0, energy_max=150.0, index=-2.7)
+    cone: Degrees = Field(default=5.0, ge=0, le=20, description="arrival directions: within this of the pointing")
+    core_max: Metres = Field(default=450.0, gt=0, le=2000, description="distance across the axis")
+    run: int = Field(default=1, ge=0, description="run number of all images")
+    site: SiteModel = SiteModel()
+    detector: DetectorModel = DetectorModel()
+    banks: BankModel = BankModel()
+    showers_per_chunk: int = Field(default=10, ge=1, le=1000, description="unit of work and of resuming")
+    images_per_part: int = Field(default=2000, ge=1, description="rows of a part file")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.gammas + self.protons == 0:
+            raise ValueError("nothing to simulate: gammas and protons are both 0")
+        return self
