@@ -24,7 +24,7 @@ from apbatch.storage import names
 from apbatch.storage.deadline import LIMIT_S, Heart, watched, within
 from apbatch.storage.hashing import BLOCK, hash_blocks
 from apbatch.storage.publishing import Draft, PublishingStore
-from apbatch.storage.store import Checksums, FileInfo
+from apbatch.storage.store import REFUSALS, Checksums, FileInfo, RefusedError
 
 if TYPE_CHECKING:
     import hdfs_native
@@ -49,7 +49,8 @@ def raise_translated(error: BaseException, where: str) -> NoReturn:
         kind, message = java[1], re.split(r"\\n|\n", java[2])[0]
         if kind in ("ParentNotDirectoryException", "FileAlreadyExistsException"):
             raise UsageError("a file or folder stands in the way", where=where) from error
-        raise ServerError(f"{kind}: {message}", where=where) from error
+        refused = RefusedError if kind in REFUSALS else ServerError
+        raise refused(f"{kind}: {message}", where=where) from error
     raise ServerError(
         f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}", where=where
     ) from error

@@ -16,7 +16,7 @@ from apbatch.errors import NotFoundError, ServerError, UsageError
 from apbatch.storage import names
 from apbatch.storage.hashing import hash_stream
 from apbatch.storage.publishing import Draft, PublishingStore
-from apbatch.storage.store import Checksums, FileInfo
+from apbatch.storage.store import Checksums, FileInfo, RefusedError
 
 Result = TypeVar("Result")
 
@@ -40,7 +40,8 @@ def translated(where: str) -> Iterator[None]:
         raise UsageError("this is a folder, not a file", where=where) from error
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ServerError(reason, where=where, remedy=_REMEDIES.get(error.errno or 0)) from error
+        refused = RefusedError if error.errno in _REMEDIES else ServerError
+        raise refused(reason, where=where, remedy=_REMEDIES.get(error.errno or 0)) from error
 
 
 class LocalStore(PublishingStore):

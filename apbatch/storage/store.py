@@ -12,7 +12,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
-from apbatch.errors import UsageError
+from apbatch.errors import ServerError, UsageError
+
+
+class RefusedError(ServerError):
+    """The server answered, and its answer is no (permission, quota, space): trying again at once is of no use."""
+
+
+#: Java exceptions of a NameNode that are such an answer.
+REFUSALS = (
+    "AccessControlException", "DSQuotaExceededException", "NSQuotaExceededException", "InvalidPathException",
+    "PathComponentTooLongException", "SecurityException",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ from typing import BinaryIO
 
 from apbatch.errors import ApbatchError, ServerError, VerificationError
 from apbatch.storage.hashing import BLOCK
-from apbatch.storage.store import Checksums, Store
+from apbatch.storage.store import Checksums, RefusedError, Store
 
-_PAUSE_S = 1.0
+#: Pauses before the attempts after the first. A DataNode that died is still offered by the NameNode for a while (30 s
+#: by default), and the same clients would run into it again.
+_PAUSES_S = (2.0, 8.0, 20.0)
 
 
 class SourceChangedError(ApbatchError):
@@ -26,7 +28,7 @@ def transfer(
     store: Store,
     path: str,
     expected: Checksums | None = None,
-    attempts: int = 3,
+    attempts: int = 1 + len(_PAUSES_S),
     stop: Callable[[], bool] = lambda: False,
 ) -> Checksums:
     """Copy a file into a store; return its checksums.
@@ -42,7 +44,7 @@ def transfer(
         What the source must be; compared before the copy becomes visible.
     attempts : int
         How often the whole file is tried when the store fails: HDFS clients can't get over the loss of a server in
-        the middle of a file.
+        the middle of a file. A refusal is final.
     stop : callable
         Asked between blocks; if it says True, the copy is given up.
 
@@ -55,14 +57,25 @@ def transfer(
     InterruptedTransferError
         If `stop` said so.
     """
-    for attempt in range(1, attempts + 1):
+    for attempt in range(attempts):
         try:
             return _once(source, store, path, expected, stop)
-        except (ServerError, VerificationError):
-            if attempt == attempts or stop():
+        except RefusedError:
+            raise
+        except VerificationError:
+            if attempt >= 1 or attempt + 1 >= attempts or stop():
+                raise  # twice the wrong bytes: this is no accident
+        except ServerError:
+            if attempt + 1 >= attempts or stop():
                 raise
-            time.sleep(_PAUSE_S * attempt)
+            _pause(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)], stop)
     raise ValueError("at least one attempt is needed")
+
+
+def _pause(seconds: float, stop: Callable[[], bool]) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not stop():
+        time.sleep(0.1)
 
 
 def _once(

@@ -24,7 +24,7 @@ from apbatch.storage.deadline import LIMIT_S
 from apbatch.storage.hashing import BLOCK, hash_stream
 from apbatch.storage.hdfs import web_block_hosts
 from apbatch.storage.publishing import Draft, PublishingStore
-from apbatch.storage.store import Checksums, FileInfo
+from apbatch.storage.store import REFUSALS, Checksums, FileInfo, RefusedError
 
 if TYPE_CHECKING:
     import hdfs
@@ -55,7 +55,8 @@ def translated(where: str) -> Iterator[None]:
             raise NotFoundError("no such file or folder", where=where) from error
         if kind in ("ParentNotDirectoryException", "FileAlreadyExistsException"):
             raise UsageError("a file or folder stands in the way", where=where) from error
-        raise ServerError(f"{kind}: {message}" if kind else message, where=where) from error
+        refused = RefusedError if kind in REFUSALS else ServerError
+        raise refused(f"{kind}: {message}" if kind else message, where=where) from error
     except (requests.ConnectionError, requests.Timeout) as error:
         raise ServerError(
             f"WebHDFS can't be reached or does not answer ({type(error).__name__})",

@@ -262,7 +262,7 @@ class Failing(LocalStore):
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apbatch.storage.transfer._PAUSE_S", 0.0)
+    monkeypatch.setattr("apbatch.storage.transfer._PAUSES_S", (0.0,))
 
 
 def source(content: bytes) -> Any:
@@ -276,6 +276,19 @@ def test_a_transfer_tries_the_whole_file_again(tmp_path: Path) -> None:
     store = Failing(tmp_path, failures=2)
     transfer(source(b"whole"), store, "file", checksums_of(b"whole"))
     assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+def test_a_refusal_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def no_space(self: object, block: object) -> None:
+        tried.append(block)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("apbatch.storage.local.LocalDraft._write", no_space)
+    with pytest.raises(ServerError, match="No space left"):
+        transfer(source(b"whole"), open_store(f"file://{tmp_path}"), "file")
+    assert len(tried) == 1
 
 
 def test_a_transfer_gives_up_after_its_attempts(tmp_path: Path) -> None:
