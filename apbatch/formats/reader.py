@@ -89,10 +89,16 @@ class Reader(ABC):
     attributes: ClassVar[tuple[Attribute, ...]] = ()
     #: How many first bytes `sniff` wants.
     head_bytes: ClassVar[int] = 4096
+    #: Whether `metadata` and `images` need a stream that can seek (Parquet, HDF5); others read from start to end.
+    seeks: ClassVar[bool] = False
 
     @abstractmethod
     def sniff(self, name: str, head: bytes) -> bool:
         """Tell from the file's name and first bytes whether it is of this format."""
+
+    def confirm(self, stream: BinaryIO, name: str) -> bool:
+        """Look again, into the whole file, where the first bytes are shared by several formats."""
+        return True
 
     @abstractmethod
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
@@ -124,9 +130,25 @@ def readers() -> dict[str, Reader]:
     return {reader.name: reader for reader in sorted(found, key=lambda reader: reader.name)}
 
 
-def recognise(name: str, head: bytes) -> Reader | None:
-    """Return the reader of the file with this name and these first bytes, or None."""
+def recognise(name: str, head: bytes, stream: BinaryIO | None = None) -> Reader | None:
+    """Return the reader of a file, or None.
+
+    Parameters
+    ----------
+    name : str
+        Its name, or its path below the root of its site.
+    head : bytes
+        Its first bytes.
+    stream : BinaryIO, optional
+        The file, seekable; without it, the first bytes decide.
+    """
     for reader in readers().values():
         if reader.sniff(name, head[: reader.head_bytes]):
+            if stream is not None:
+                stream.seek(0)
+                confirmed = reader.confirm(stream, name)
+                stream.seek(0)
+                if not confirmed:
+                    continue
             return reader
     return None

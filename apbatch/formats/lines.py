@@ -1,0 +1,99 @@
+"""Text files read line by line, in bounded memory whatever the file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from apbatch.formats.reader import Problem
+
+#: A longer line is no line of any table here.
+LONGEST_LINE = 64 * 1024
+#: Problems that are kept of one file; the rest is only counted.
+MOST_PROBLEMS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a text file.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    offset : int
+        Byte at which it starts.
+    text : str
+        Without the end of line; bytes that are not UTF-8 are shown as ``\\xNN``.
+    """
+
+    number: int
+    offset: int
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        """The line split at white space."""
+        return self.text.split()
+
+
+class Problems:
+    """Collects what was passed over in one file; keeps the first hundred and the number of all."""
+
+    def __init__(self) -> None:
+        self.kept: list[Problem] = []
+        self.count = 0
+
+    def add(self, offset: int, reason: str) -> None:
+        """Note a record that was passed over."""
+        self.count += 1
+        if len(self.kept) < MOST_PROBLEMS:
+            self.kept.append(Problem(offset, reason))
+
+    def at_line(self, line: Line, reason: str) -> None:
+        """Note a line that was passed over."""
+        self.add(line.offset, f"line {line.number}: {reason}")
+
+    def result(self) -> tuple[Problem, ...]:
+        """Return what was noted; if more than a hundred, the last entry says how many more."""
+        more = self.count - len(self.kept)
+        last = (Problem(self.kept[-1].offset, f"{more} more after this"),) if more else ()
+        return (*self.kept, *last)
+
+
+def lines_of(stream: BinaryIO, problems: Problems) -> Iterator[Line]:
+    """Yield the lines of a stream that are not blank; overlong lines are noted and passed over."""
+    number, offset = 0, 0
+    while raw := stream.readline(LONGEST_LINE + 1):
+        number += 1
+        start, length = offset, len(raw)
+        complete = raw.endswith(b"\n") or length <= LONGEST_LINE
+        while not complete:  # drop the rest of an overlong line, a piece at a time
+            piece = stream.readline(LONGEST_LINE)
+            length += len(piece)
+            complete = not piece or piece.endswith(b"\n")
+        offset += length
+        if length > LONGEST_LINE + 1:
+            problems.add(start, f"line {number}: {length} bytes long, no line of a table")
+        elif not raw.isspace():
+            yield Line(number, start, raw.decode("utf-8", errors="backslashreplace").rstrip("\r\n"))
+
+
+def head_lines(head: bytes) -> list[str] | None:
+    """Return the whole, non-blank lines at the start of a text file; None if the bytes are no plain text."""
+    if b"\0" in head:
+        return None
+    text = head.decode("utf-8", errors="replace")
+    whole = text.split("\n")
+    if len(head) >= 4096 or len(whole) > 1:  # the last line may be cut by the end of the head
+        whole = whole[:-1] if not text.endswith("\n") and len(head) >= 4096 else whole
+    return [line.rstrip("\r") for line in whole if line.strip()]
+
+
+def numbers(words: list[str]) -> list[float] | None:
+    """Return the words as numbers, or None if one is none (``nan`` is a number here, ``1_000`` is none)."""
+    try:
+        return [float(word) for word in words] if not any("_" in word for word in words) else None
+    except ValueError:
+        return None
