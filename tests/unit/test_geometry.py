@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from apbatch.camera.files import camera_from_camgeom, camera_from_table
 from apbatch.camera.geometry import camera_from_positions, camera_named, cameras
 from apbatch.camera.taiga import DEG_PER_CM
 from apbatch.errors import FormatError, NotFoundError
@@ -89,3 +90,57 @@ def test_two_pixels_on_one_place_are_refused() -> None:
     camera = camera_named("TAIGA-IACT01")
     with pytest.raises(FormatError, match="same place"):
         camera_from_positions("double", np.append(camera.x, camera.x[5]), np.append(camera.y, camera.y[5]))
+
+
+@pytest.mark.parametrize(
+    ("file", "camera"),
+    [
+        ("taiga_geom/RowColClust560_fix_375.txt", "TAIGA-IACT01"),
+        ("taiga_geom/neighbour_clean_corsica_iact1_375.txt", "TAIGA-IACT01"),
+        ("taiga_geom/neighbour_clean_experiment_iact1_375.txt", "TAIGA-IACT01"),
+        ("taiga_raw/PMT_coordinates.txt", "TAIGA-IACT01-2017"),
+        ("taiga_raw/xy_turn_2017n.txt", "TAIGA-IACT01-2017"),
+    ],
+)
+def test_every_kind_of_pixel_table_gives_the_camera(data: Path, file: str, camera: str) -> None:
+    found, rule = camera_from_table(data / file), camera_named(camera)
+    assert np.allclose(found.x, rule.x, atol=0.01 * DEG_PER_CM)
+    assert np.array_equal(found.cluster, rule.cluster)
+    assert np.array_equal(found.neighbours, rule.neighbours)
+
+
+def test_the_second_telescope_has_595_pixels_and_its_own_neighbours(data: Path) -> None:
+    camera = camera_from_table(data / "taiga_geom" / "neighbour_clean_corsica_iact2_375.txt")
+    lines = (data / "taiga_geom" / "neighbour_clean_corsica_iact2_375.txt").read_text().splitlines()
+    for pixel, line in enumerate(lines):
+        assert sorted(int(word) for word in line.split()[7:] if word != "-1") == [
+            i for i in camera.neighbours[pixel].tolist() if i >= 0
+        ]
+    assert camera.n_pixels == 595
+
+
+@pytest.mark.parametrize("name", ["FACT", "LSTCam", "VERITAS", "HESS-I", "DigiCam"])
+def test_neighbours_of_other_cameras_agree_with_ctapipe(data: Path, name: str) -> None:
+    instrument = pytest.importorskip("ctapipe.instrument")
+    path = data / "camgeom" / f"{name}.camgeom.fits.gz"
+    camera = camera_from_camgeom(path, focal_length=10.0)
+    matrix = instrument.CameraGeometry.from_table(str(path)).neighbor_matrix
+    ours = np.zeros_like(matrix)
+    pixel, slot = np.nonzero(camera.neighbours >= 0)
+    ours[pixel, camera.neighbours[pixel, slot]] = True
+    assert np.array_equal(ours, matrix)
+
+
+def test_a_camera_of_square_modules_is_refused(data: Path) -> None:
+    with pytest.raises(FormatError, match="hexagonal"):
+        camera_from_camgeom(data / "camgeom" / "CHEC.camgeom.fits.gz", focal_length=2.28)
+
+
+def test_a_line_that_does_not_fit_the_table_is_named(tmp_path: Path, data: Path) -> None:
+    lines = (data / "taiga_geom" / "RowColClust560_fix_375.txt").read_text().splitlines()
+    lines[99] = "1 2 3 4 5 6"
+    path = tmp_path / "table.txt"
+    path.write_text("\n".join(lines))
+    with pytest.raises(FormatError) as caught:
+        camera_from_table(path)
+    assert caught.value.where == f"{path}:100"
