@@ -119,7 +119,9 @@ def scattering_angle(momentum_beta: float, thickness: float) -> float:
     """
     inverse = 1.0 / (momentum_beta * momentum_beta)
     chi_c = _CHI_C * thickness * inverse
-    angle2 = -chi_c * max(1.0, math.log(5.0 * _CHI_C * thickness / _CHI_A) - 1.0) * math.log(np.random.random() + 1e-300)
+    angle2 = (
+        -chi_c * max(1.0, math.log(5.0 * _CHI_C * thickness / _CHI_A) - 1.0) * math.log(np.random.random() + 1e-300)
+    )
     if np.random.random() < 0.18127:  # 1 - exp(-1/5)
         angle2 += 5.0 * chi_c / (np.random.random() + 1e-300)
     return min(math.sqrt(angle2), 1.5)
@@ -307,9 +309,7 @@ def cascade(start: Floats, losses: Floats, scene: Scene, record: Record) -> int:
                 level = int(middle / PROFILE_STEP)
                 if level < record.profile.size:
                     record.profile[level] += thickness * -uz / PROFILE_STEP
-                emit(
-                    scene, record, x, y, z, ux, uy, uz, way, density(middle), 1.0 / (gamma * gamma), path, middle
-                )
+                emit(scene, record, x, y, z, ux, uy, uz, way, density(middle), 1.0 / (gamma * gamma), path, middle)
                 x, y, z, path, x_depth = x + ux * way, y + uy * way, after, path + way, after_depth
                 ux, uy, uz = bend(scene, ux, uy, uz, kind, mean_energy, way)
                 angle = scattering_angle(mean_energy, thickness)

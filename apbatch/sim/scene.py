@@ -90,9 +90,7 @@ def camera_frame(zenith: float, azimuth: float) -> Floats:
     Azimuth counts from north through west, in the frame of `Scene`.
     """
     theta, phi = math.radians(zenith), math.radians(azimuth)
-    pointing = np.array(
-        [math.sin(theta) * math.cos(phi), math.sin(theta) * math.sin(phi), math.cos(theta)]
-    )
+    pointing = np.array([math.sin(theta) * math.cos(phi), math.sin(theta) * math.sin(phi), math.cos(theta)])
     across = np.array([math.sin(phi), -math.cos(phi), 0.0])
     return np.array([across, np.cross(pointing, across), pointing])
 
@@ -110,9 +108,7 @@ class Optics(NamedTuple):
         return cls(pixel_table(camera), camera.n_pixels, light_yield(site, detector, _LIGHT_STEP))
 
 
-def make_scene(
-    optics: Optics, site: SiteModel, detector: DetectorModel, telescopes: Floats, azimuth: float
-) -> Scene:
+def make_scene(optics: Optics, site: SiteModel, detector: DetectorModel, telescopes: Floats, azimuth: float) -> Scene:
     """Return the scene of one shower: its telescopes, all looking at the same direction."""
     north, west, up = (float(component) * 1e-6 for component in site.magnetic_field)
     return Scene(

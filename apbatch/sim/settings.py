@@ -6,11 +6,15 @@ range and index of energies.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from apbatch.errors import UsageError
 from apbatch.units import Degrees, Metres, PhotoElectrons, TeV
+from apbatch.yamlfile import load_model
 
 
 class Section(BaseModel):
@@ -27,7 +31,9 @@ class SiteModel(Section):
     magnetic_field: tuple[float, float, float] = Field(
         default=(18.0, 0.0, -57.0), description="microtesla: north, west, up (assumed, not surveyed)"
     )
-    aerosol_depth: float = Field(default=0.06, ge=0, description="vertical optical depth of aerosol at 400 nm (assumed)")
+    aerosol_depth: float = Field(
+        default=0.06, ge=0, description="vertical optical depth of aerosol at 400 nm (assumed)"
+    )
     aerosol_height: Metres = Field(default=1200.0, gt=0, description="scale height of aerosol (assumed)")
     aerosol_exponent: float = Field(default=1.3, description="aerosol extinction falls with wavelength to this power")
 
@@ -119,3 +125,19 @@ class Production(Section):
         if self.gammas + self.protons == 0:
             raise ValueError("nothing to simulate: gammas and protons are both 0")
         return self
+
+
+def load_production(path: Path | None, named: Mapping[str, object]) -> Production:
+    """Return the production of a YAML file (or the defaults) with what was named otherwise put over it.
+
+    Raises
+    ------
+    NotFoundError, UsageError
+        For a file that is missing or wrong, or a value that is not possible.
+    """
+    given = load_model(path, Production).model_dump(exclude_unset=True) if path else {}
+    try:
+        return Production.model_validate({**given, **named})
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors()]
+        raise UsageError("; ".join(fault.replace("Value error, ", "") for fault in faults)) from None

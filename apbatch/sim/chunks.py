@@ -1,0 +1,196 @@
+"""Pieces of a production: made by any process, written whole, never made twice."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from apbatch.formats.images import to_binary
+from apbatch.sim.interactions import Bank, Events, load_bank, load_events, run_generator
+from apbatch.sim.primaries import PROTON, energy_from, primaries, random_of
+from apbatch.sim.settings import Production
+from apbatch.sim.shower import FirstInteraction, Simulator
+
+#: First interactions a generator process makes: enough to forget its start, few enough to lose.
+_PROTONS_A_BLOCK = 1000
+#: Columns of a chunk: the image, and the truth it will be parted from.
+CHUNK_SCHEMA = pa.schema(
+    [
+        ("image", pa.binary()),
+        ("shower", pa.int64()),
+        ("primary", pa.string()),
+        ("true_energy", pa.float64()),
+        ("true_core_x", pa.float64()),
+        ("true_core_y", pa.float64()),
+        ("true_zenith", pa.float64()),
+        ("true_azimuth", pa.float64()),
+        ("true_source_x", pa.float64()),
+        ("true_source_y", pa.float64()),
+        ("true_h_first", pa.float64()),
+    ]
+)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a hidden name beside `path` to write to; rename it to `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a production is cut: which showers a chunk has, where files lie.
+
+    Attributes
+    ----------
+    settings : Production
+        The production.
+    folder : Path
+        Working folder.
+    """
+
+    settings: Production
+    folder: Path
+
+    @property
+    def showers(self) -> int:
+        """Number of showers."""
+        return self.settings.gammas + self.settings.protons
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return -(-self.showers // self.settings.showers_per_chunk)
+
+    def range_of(self, chunk: int) -> range:
+        """Return the numbers of the showers in a chunk."""
+        size = self.settings.showers_per_chunk
+        return range(chunk * size, min((chunk + 1) * size, self.showers))
+
+    def file_of(self, chunk: int) -> Path:
+        """Return the file of a chunk."""
+        return self.folder / "chunks" / f"{chunk:06d}.arrow"
+
+    def block_file(self, block: int) -> Path:
+        """Return the file of a block of first interactions."""
+        return self.folder / "first" / f"{block:06d}.npz"
+
+    def blocks(self) -> dict[int, list[int]]:
+        """Return the showers whose first interactions each block has: protons in order of their number."""
+        protons = [shower for shower, kind in enumerate(primaries(self.settings)) if kind == PROTON]
+        return {
+            block: protons[start : start + _PROTONS_A_BLOCK]
+            for block, start in enumerate(range(0, len(protons), _PROTONS_A_BLOCK))
+        }
+
+
+def make_block(plan: Plan, block: int, showers: list[int]) -> None:
+    """Make the first interactions of some protons at their exact energies, seeded by the block's number."""
+    settings = plan.settings
+    energies = [1000.0 * energy_from(settings.proton, random_of(settings, shower).random()) for shower in showers]
+    seed = int(np.random.SeedSequence([settings.seed, 4, block]).generate_state(1)[0] >> 1)
+    run_generator({"what": "first", "energies": energies, "seed": seed}, plan.block_file(block))
+
+
+class Worker:
+    """Makes chunks: one in each process, with the tables, the bank and the kernels loaded once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.kinds = primaries(plan.settings)
+        bank: Bank | None = load_bank(plan.settings.banks, 1) if plan.settings.protons else None
+        self.simulator = Simulator(plan.settings, bank)
+        self.where = {
+            shower: (block, index) for block, row in plan.blocks().items() for index, shower in enumerate(row)
+        }
+        self._block = -1
+        self._events: Events | None = None
+        self._sections = np.empty(0)
+
+    def _first(self, shower: int) -> FirstInteraction | None:
+        if shower not in self.where:
+            return None
+        block, index = self.where[shower]
+        if block != self._block:
+            self._events, self._sections = load_events(self.plan.block_file(block))
+            self._block = block
+        assert self._events is not None
+        rows = slice(self._events.offset[index], self._events.offset[index + 1])
+        event = Events(
+            self._events.offset[index : index + 2] - self._events.offset[index],
+            self._events.code[rows],
+            self._events.charge[rows],
+            self._events.momentum[rows],
+        )
+        return FirstInteraction(event, float(self._sections[index]))
+
+    def make(self, chunk: int) -> int:
+        """Make a chunk unless it is there; return the number of its showers."""
+        target = self.plan.file_of(chunk)
+        numbers = self.plan.range_of(chunk)
+        if not target.is_file():
+            batches = [self._shower(number) for number in numbers]
+            with written_whole(target) as partial, pa.OSFile(str(partial), "wb") as sink:
+                with pa.ipc.new_file(sink, CHUNK_SCHEMA) as writer:
+                    for batch in batches:
+                        writer.write_batch(batch)
+        return len(numbers)
+
+    def _shower(self, number: int) -> pa.RecordBatch:
+        made = self.simulator.run(number, self.kinds[number], self._first(number))
+        thrown, rows = made.thrown, len(made.telescope)
+        places = thrown.telescopes[made.telescope]
+        north, west, up = -thrown.direction
+        azimuth = float(np.degrees(np.arctan2(west, north)) % 360.0)
+        columns = [
+            to_binary(made.images) if rows else pa.array([], pa.binary()),
+            pa.array(np.full(rows, number, np.int64)),
+            pa.array([thrown.primary] * rows, pa.string()),
+            pa.array(np.full(rows, thrown.energy / 1000.0)),
+            pa.array(-places[:, 0]),
+            pa.array(-places[:, 1]),
+            pa.array(np.full(rows, float(np.degrees(np.arccos(up))))),
+            pa.array(np.full(rows, azimuth)),
+            pa.array(np.full(rows, thrown.source[0])),
+            pa.array(np.full(rows, thrown.source[1])),
+            pa.array(np.full(rows, made.first_height)),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=CHUNK_SCHEMA)
+
+
+_worker: Worker | None = None
+
+
+def start_worker(plan: Plan, parent: int) -> None:
+    """Prepare a process of a pool, and end it when the parent is gone (a killed parent can't say so)."""
+    global _worker
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    _worker = Worker(plan)
+
+
+def make_in_pool(chunk: int) -> int:
+    """Make a chunk in a process of a pool."""
+    assert _worker is not None
+    return _worker.make(chunk)

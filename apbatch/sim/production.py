@@ -1,0 +1,321 @@
+"""A production: showers in chunks, then one shuffled set of image files and, apart from it, the truth.
+
+Nothing in an image file depends on the primary but the pixels: rows of all showers are shuffled together by the seed,
+events are numbered in that order, parts have the same number of rows. The same settings give the same bytes whatever
+the number of processes, and whether or not it was interrupted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apbatch.errors import ApbatchError, UsageError
+from apbatch.formats.images import TRUTH_SCHEMA, image_schema
+from apbatch.progress import Task
+from apbatch.progress import progress as show_progress
+from apbatch.provenance import digest, provenance
+from apbatch.sim.chunks import Plan, Worker, make_block, make_in_pool, start_worker, written_whole
+from apbatch.sim.interactions import chromo_version, load_bank
+from apbatch.sim.settings import Production
+
+#: Experiment of simulated images.
+EXPERIMENT = "TAIGA-SIM"
+#: Changes of the physics or the files that make older chunks useless.
+_VERSION = 1
+_SUMMARY = "production.json"
+
+
+@dataclass(frozen=True)
+class ProductionSummary:
+    """What a production holds.
+
+    Attributes
+    ----------
+    output : str
+        Its folder.
+    showers, triggered, images : dict
+        By primary: thrown; with at least one image; images.
+    parts : int
+        Part files of images.
+    made : int
+        Showers simulated by this call: 0 if everything was there.
+    seconds : float
+        Of this call, wall clock.
+    """
+
+    output: str
+    showers: dict[str, int]
+    triggered: dict[str, int]
+    images: dict[str, int]
+    parts: int
+    made: int
+    seconds: float
+
+
+def key_of(settings: Production) -> str:
+    """Return the short hash of everything that decides the output."""
+    return digest({"version": _VERSION, "settings": settings.model_dump()})
+
+
+def simulate(settings: Production, output: Path, progress: Task | None = None, processes: int = 2) -> ProductionSummary:
+    """Make a production in a folder; what an earlier call left is used, and a finished one is not touched.
+
+    Parameters
+    ----------
+    settings : Production
+        What to make.
+    output : Path
+        Folder: ``images/part-*.parquet``, ``truth/part-*.parquet``, ``production.json``, and while it is being made
+        a hidden ``.work``.
+    progress : Task, optional
+        Gets one for each shower; a display of its own is opened if None.
+    processes : int
+        That simulate at the same time.
+
+    Returns
+    -------
+    ProductionSummary
+
+    Raises
+    ------
+    UsageError
+        If the folder holds another production, or another process is at work in it.
+    MissingSoftwareError
+        If protons are wanted and chromo is missing.
+    """
+    began = time.monotonic()
+    if settings.protons:
+        chromo_version()
+    try:
+        finished = _finished(settings, output)
+        if finished is not None:
+            return finished
+        with _locked(output):
+            plan = _prepare(settings, output)
+            if progress is None:
+                with show_progress("simulate", plan.showers) as task:
+                    made = _make(plan, task, processes)
+            else:
+                made = _make(plan, progress, processes)
+            return _publish(plan, output, made, began)
+    except OSError as error:
+        raise ApbatchError(f"can't write the production: {error.strerror or error}", where=str(output)) from error
+
+
+def _finished(settings: Production, output: Path) -> ProductionSummary | None:
+    summary = output / _SUMMARY
+    if not summary.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(summary.read_text())
+        key, counts = content["key"], content["summary"]
+        result = ProductionSummary(**{**counts, "output": str(output), "made": 0, "seconds": 0.0})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            "not the summary of a production", where=str(summary), remedy="choose another folder"
+        ) from error
+    if key != key_of(settings):
+        raise UsageError(
+            "the folder holds a production with other settings", where=str(output), remedy="choose another folder"
+        )
+    for kind in ("images", "truth"):
+        found = len(list((output / kind).glob("part-*.parquet")))
+        if found != result.parts:
+            raise ApbatchError(
+                f"{found} of {result.parts} part files are there", where=str(output / kind),
+                remedy="remove the folder and simulate again",
+            )  # fmt: skip
+    shutil.rmtree(output / ".work", ignore_errors=True)  # left if a kill came between summary and clearing up
+    return result
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    work = output / ".work"
+    if output.exists() and not output.is_dir():
+        raise UsageError("not a folder", where=str(output))
+    if not work.is_dir() and output.is_dir() and any(output.iterdir()):
+        raise UsageError("the folder is not empty and holds no production", where=str(output),
+                         remedy="choose another folder")  # fmt: skip
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError("another process is simulating into this folder", where=str(output)) from error
+        yield
+
+
+def _prepare(settings: Production, output: Path) -> Plan:
+    work = output / ".work"
+    note = work / "settings.json"
+    key = key_of(settings)
+    if note.is_file():
+        if json.loads(note.read_text())["key"] != key:
+            raise UsageError(
+                "the folder holds an unfinished production with other settings", where=str(output),
+                remedy="choose another folder, or remove this one",
+            )  # fmt: skip
+    else:
+        with written_whole(note) as partial:
+            partial.write_text(json.dumps({"key": key, "settings": settings.model_dump()}, indent=1))
+    return Plan(settings, work)
+
+
+def _make(plan: Plan, task: Task, processes: int) -> int:
+    missing = [chunk for chunk in range(plan.chunks) if not plan.file_of(chunk).is_file()]
+    done = plan.showers - sum(len(plan.range_of(chunk)) for chunk in missing)
+    if done:
+        task.advance(done)
+    if not missing:
+        return 0
+    if plan.settings.protons:
+        task.note("making the bank of hadronic interactions")
+        load_bank(plan.settings.banks, processes)
+        for block, showers in plan.blocks().items():
+            if not plan.block_file(block).is_file():
+                task.note(f"first interactions, block {block + 1}")
+                make_block(plan, block, showers)
+    task.note("compiling")
+    began, made = time.monotonic(), 0
+    for count in _chunks(plan, missing, processes):
+        made += count
+        task.advance(count)
+        task.note(f"{made / (time.monotonic() - began):.1f} showers/s")
+    return made
+
+
+def _chunks(plan: Plan, missing: list[int], processes: int) -> Iterator[int]:
+    if processes <= 1 or len(missing) == 1:
+        worker = Worker(plan)
+        yield from (worker.make(chunk) for chunk in missing)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        min(processes, len(missing)), mp_context=context, initializer=start_worker, initargs=(plan, os.getpid())
+    )
+    try:
+        for future in as_completed([pool.submit(make_in_pool, chunk) for chunk in missing]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise ApbatchError("a simulating process was ended", remedy="start again: it goes on from there") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Chunks:
+    """Random access to the rows of all chunks; one chunk is open at a time."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        rows = []
+        for chunk in range(plan.chunks):
+            with self._open(chunk) as reader:
+                rows.append(sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches)))
+        self.bounds = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
+
+    @property
+    def rows(self) -> int:
+        return int(self.bounds[-1])
+
+    @contextmanager
+    def _open(self, chunk: int) -> Iterator[pa.ipc.RecordBatchFileReader]:
+        path = self.plan.file_of(chunk)
+        try:
+            with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+                yield reader
+        except pa.ArrowInvalid as error:
+            raise ApbatchError(
+                f"a chunk is damaged: {error}", where=str(path), remedy="remove it and start again"
+            ) from error
+
+    def take(self, wanted: npt.NDArray[np.int64]) -> pa.Table:
+        """Return the rows with these numbers, in this order."""
+        chunk_of = np.searchsorted(self.bounds, wanted, side="right") - 1
+        pieces, places = [], []
+        for chunk in np.unique(chunk_of):
+            chosen = np.flatnonzero(chunk_of == chunk)
+            with self._open(int(chunk)) as reader:
+                pieces.append(reader.read_all().take(pa.array(wanted[chosen] - self.bounds[chunk])))
+            places.append(chosen)
+        back = np.argsort(np.concatenate(places), kind="stable")
+        return pa.concat_tables(pieces).combine_chunks().take(pa.array(back))
+
+
+def _publish(plan: Plan, output: Path, made: int, began: float) -> ProductionSummary:
+    """Shuffle all rows into parts, move both folders into place, then write the summary that says it is done."""
+    settings = plan.settings
+    chunks = _Chunks(plan)
+    order = np.random.default_rng(np.random.SeedSequence([settings.seed, 5])).permutation(chunks.rows)
+    parts = math.ceil(chunks.rows / settings.images_per_part)
+    final = plan.folder / "final"
+    shutil.rmtree(final, ignore_errors=True)
+    for kind in ("images", "truth"):
+        (final / kind).mkdir(parents=True)
+    images: dict[str, int] = {"gamma": 0, "proton": 0}
+    seen: dict[str, set[int]] = {"gamma": set(), "proton": set()}
+    for part in range(parts):
+        rows = order[part * settings.images_per_part : (part + 1) * settings.images_per_part]
+        table = chunks.take(rows)
+        first_event = part * settings.images_per_part + 1
+        _write_part(table, settings, first_event, final, f"part-{part:05d}.parquet")
+        for primary, shower in zip(table["primary"].to_pylist(), table["shower"].to_pylist(), strict=True):
+            images[primary] += 1
+            seen[primary].add(shower)
+    for kind in ("images", "truth"):
+        shutil.rmtree(output / kind, ignore_errors=True)  # of a call that was killed right here
+        (final / kind).rename(output / kind)
+    summary = ProductionSummary(
+        output=str(output),
+        showers={"gamma": settings.gammas, "proton": settings.protons},
+        triggered={primary: len(showers) for primary, showers in seen.items()},
+        images=images,
+        parts=parts,
+        made=made,
+        seconds=time.monotonic() - began,
+    )
+    record = provenance("simulate", [], settings.model_dump(mode="json"))
+    with written_whole(output / _SUMMARY) as partial:
+        partial.write_text(json.dumps({"key": key_of(settings), "summary": asdict(summary), **record}, indent=1))
+    shutil.rmtree(plan.folder)
+    return summary
+
+
+def _write_part(table: pa.Table, settings: Production, first_event: int, folder: Path, name: str) -> None:
+    rows = table.num_rows
+    keys = {
+        "experiment": pa.array([EXPERIMENT] * rows, pa.string()),
+        "run": pa.array(np.full(rows, settings.run, np.int64)),
+        "event": pa.array(np.arange(first_event, first_event + rows, dtype=np.int64)),
+        "telescope": pa.array(np.ones(rows, np.int32)),
+    }
+    schema = image_schema(settings.detector.camera)
+    columns = {**keys, "time": pa.nulls(rows, schema.field("time").type), "image": table["image"]}
+    # No compression: the size of a file must not tell what is in it, and noise hardly shrinks.
+    pq.write_table(
+        pa.table([columns[name] for name in schema.names], schema=schema), folder / "images" / name,
+        compression="none", use_dictionary=False, row_group_size=1000,
+    )  # fmt: skip
+    truth = {**keys, **{field: table[field] for field in table.column_names if field != "image"}}
+    pq.write_table(
+        pa.table([truth[name] for name in TRUTH_SCHEMA.names], schema=TRUTH_SCHEMA), folder / "truth" / name,
+        compression="zstd",
+    )  # fmt: skip
