@@ -309,6 +309,6 @@ def best_source(record: FileRecord, replicas: Iterable[Replica], prefer: str | N
         for replica in sorted(replicas, key=lambda replica: replica.verified, reverse=True):
             if replica.checksum == record.checksum and (replica.kind == prefer or replica.url.startswith(root)):
                 return replica.url
-    from apbatch.ingest.sites import site_of
+    from apbatch.ingest.sites import source_url
 
-    return site_of(record).url_of(record.source)
+    return source_url(record)
