@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from operator import eq, ge, gt, le, lt, ne
+from typing import Any, Literal
 
 from apbatch.formats.reader import Attribute, Scalar
 
@@ -99,4 +102,96 @@ def parse(text: str, attributes: Mapping[str, Attribute]) -> Query:
     UsageError
         With the place in the text and the nearest known attribute or keyword.
     """
-    raise NotImplementedError
+    from apbatch.index.parser import parse_query  # the parser imports this module
+
+    return parse_query(text, attributes)
+
+
+def names(query: Query) -> set[str]:
+    """Return the attributes that a query names."""
+    if isinstance(query, And | Or):
+        return set().union(*(names(part) for part in query.parts))
+    if isinstance(query, Not):
+        return names(query.part)
+    return set() if isinstance(query, Everything) else {query.name}
+
+
+_OPPOSITE: dict[Operator, Operator] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+
+
+def normalise(query: Query, negated: bool = False) -> Query:
+    """Push `not` down to the leaves; what is left is `Not` around `In`, `Like`, `IsNull` and `Everything` only.
+
+    A comparison with a missing value is neither true nor false, as in SQL; pushed down, that holds on every back-end.
+    """
+    match query:
+        case Not(part):
+            return normalise(part, not negated)
+        case And(parts):
+            kind = Or if negated else And
+            return kind(tuple(normalise(part, negated) for part in parts))
+        case Or(parts):
+            kind = And if negated else Or
+            return kind(tuple(normalise(part, negated) for part in parts))
+        case Compare(name, operator, value) if negated:
+            return Compare(name, _OPPOSITE[operator], value)
+        case Between(name, low, high) if negated:
+            return Or((Compare(name, "<", low), Compare(name, ">", high)))
+        case _:
+            return Not(query) if negated else query
+
+
+def of_registered(query: Query) -> Query:
+    """Leave out quarantined and missing files, unless the query names `state`; the result is normalised."""
+    if "state" in names(query):
+        return normalise(query)
+    registered = Compare("state", "=", "registered")
+    return registered if isinstance(query, Everything) else And((normalise(query), registered))
+
+
+def matches(query: Query, values: Mapping[str, Any]) -> bool:
+    """Tell whether a normalised query holds for one record: the reference for every back-end."""
+    match query:
+        case And(parts):
+            return all(matches(part, values) for part in parts)
+        case Or(parts):
+            return any(matches(part, values) for part in parts)
+        case Everything():
+            return True
+        case Not(Everything()):
+            return False
+        case IsNull(name):
+            return values.get(name) is None
+        case Not(IsNull(name)):
+            return values.get(name) is not None
+        case Not(part):
+            return values.get(part.name) is not None and not matches(part, values)
+    value = values.get(query.name)
+    if value is None:
+        return False
+    match query:
+        case Compare(_, operator, other):
+            return bool(_COMPARE[operator](value, other))
+        case Between(_, low, high):
+            return bool(low <= value <= high)
+        case In(_, choices):
+            return value in choices
+        case Like(_, pattern):
+            return like_pattern(pattern).fullmatch(str(value)) is not None
+
+
+_COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {
+    "=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge,
+}  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def like_pattern(pattern: str) -> re.Pattern[str]:
+    """Return the regular expression of a `like` pattern (``%`` any text, ``_`` one character)."""
+    parts = [".*" if char == "%" else "." if char == "_" else re.escape(char) for char in pattern]
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def like_prefix(pattern: str) -> str:
+    """Return the fixed text with which every match of a `like` pattern begins."""
+    return re.split("[%_]", pattern, maxsplit=1)[0]

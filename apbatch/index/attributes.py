@@ -1,0 +1,65 @@
+"""Attributes that every file has, with types and units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from apbatch.errors import UsageError
+from apbatch.formats.reader import Attribute
+
+_COMMON = (
+    Attribute("path", "string", "path in the merged tree"),
+    Attribute("site", "string", "site that holds the file"),
+    Attribute("source", "string", "path below the site's root"),
+    Attribute("size", "integer", "length of the file", "byte"),
+    Attribute("mtime_ns", "integer", "time of last change, since 1970", "ns"),
+    Attribute("checksum", "string", "BLAKE3 of the content"),
+    Attribute("adler32", "string", "Adler-32 of the content"),
+    Attribute("format", "string", "format as recognised"),
+    Attribute("experiment", "string", "experiment that took or simulated the data"),
+    Attribute("state", "string", "registered, missing or quarantined"),
+    Attribute("reason", "string", "why the file is in quarantine"),
+    Attribute("run", "integer", "number of the run"),
+    Attribute("night", "date", "date of the evening on which the night began"),
+    Attribute("time_start", "time", "time of the first event, UTC"),
+    Attribute("time_end", "time", "time of the last event, UTC"),
+    Attribute("telescope", "integer", "number of the telescope"),
+    Attribute("cluster", "integer", "number of the read-out cluster"),
+    Attribute("events", "integer", "number of readable events"),
+    Attribute("revision", "integer", "revision of the last change in the catalogue"),
+)
+COMMON: dict[str, Attribute] = {attribute.name: attribute for attribute in _COMMON}
+
+#: Columns of image parameters that are no float64 parameters.
+EVENT_COLUMNS: dict[str, Attribute] = {
+    "event": Attribute("event", "integer", "number of the event in its run"),
+    "run": COMMON["run"],
+    "telescope": COMMON["telescope"],
+    "experiment": COMMON["experiment"],
+    "cleaning": Attribute("cleaning", "string", "how the image was cleaned"),
+    "dataset": Attribute("dataset", "string", "URL of the image's dataset"),
+}
+
+
+def merge_declarations(known: Mapping[str, Attribute], new: Iterable[Attribute]) -> dict[str, Attribute]:
+    """Return the declarations in `new` that are not yet in `known`.
+
+    Raises
+    ------
+    UsageError
+        If a name is known with another type or unit, or is no plain lower-case name.
+    """
+    fresh: dict[str, Attribute] = {}
+    for attribute in new:
+        old = known.get(attribute.name) or fresh.get(attribute.name)
+        if not (attribute.name.isidentifier() and attribute.name == attribute.name.lower()):
+            raise UsageError(f"'{attribute.name}' is no name for an attribute", remedy="use a-z, 0-9 and _")
+        if old is None:
+            fresh[attribute.name] = attribute
+        elif (old.type, old.unit) != (attribute.type, attribute.unit):
+            raise UsageError(
+                f"attribute '{attribute.name}' is declared as {old.type} in {old.unit or 'no unit'} already, "
+                f"not {attribute.type} in {attribute.unit or 'no unit'}",
+                remedy="choose another name, or the same type and unit",
+            )
+    return fresh

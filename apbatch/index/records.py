@@ -1,0 +1,93 @@
+"""Records to and from rows: the one place that knows how values are written down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from apbatch.formats.reader import Attribute, Scalar
+from apbatch.index.attributes import COMMON
+from apbatch.index.catalogue import COMMON_FIELDS, EVENT_KEYS, FileRecord, State
+
+_TIME = "%Y-%m-%dT%H:%M:%S.%f"
+
+
+def to_plain(value: Any) -> Any:
+    """Write a value as text or number: dates as ISO text, times as UTC ISO text of fixed width, so that order holds."""
+    if isinstance(value, datetime):
+        return (value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)).strftime(_TIME)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, State):
+        return value.value
+    return value
+
+
+def from_plain(attribute: Attribute | None, value: Any) -> Any:
+    """Read back what `to_plain` wrote."""
+    if value is None or attribute is None:
+        return value
+    match attribute.type:
+        case "date":
+            return date.fromisoformat(value)
+        case "time":
+            return datetime.strptime(value, _TIME).replace(tzinfo=UTC)
+        case "boolean":
+            return bool(value)
+        case "integer":
+            return int(value)
+        case "number":
+            return float(value)
+    return value
+
+
+def to_row(record: FileRecord) -> dict[str, Any]:
+    """Return the common fields of a record as plain values."""
+    return {name: to_plain(getattr(record, name)) for name in COMMON_FIELDS}
+
+
+def from_row(row: Mapping[str, Any], attributes: Mapping[str, Scalar]) -> FileRecord:
+    """Return the record of a row of plain values."""
+    values = {name: from_plain(COMMON[name], row[name]) for name in COMMON_FIELDS}
+    values["state"] = State(values["state"])
+    return FileRecord(**values, attributes=attributes)
+
+
+def parameter_names(events: pa.RecordBatch) -> list[str]:
+    """Return the columns of a batch of events that are parameters."""
+    return [name for name in events.schema.names if name not in (*EVENT_KEYS, "dataset")]
+
+
+def event_rows(events: pa.RecordBatch) -> Iterator[tuple[tuple[Any, ...], str | None, dict[str, float]]]:
+    """Yield (key, dataset, parameters) of each event; values that are missing or no number are left out."""
+    names = parameter_names(events)
+    keys = [events.column(name).to_pylist() for name in EVENT_KEYS]
+    datasets = events.column("dataset").to_pylist() if "dataset" in events.schema.names else [None] * len(events)
+    columns = [events.column(name).to_pylist() for name in names]
+    for row in range(len(events)):
+        values = {
+            name: float(column[row])
+            for name, column in zip(names, columns, strict=True)
+            if column[row] is not None and math.isfinite(column[row])
+        }
+        yield tuple(key[row] for key in keys), datasets[row], values
+
+
+def event_batch(rows: Sequence[tuple[tuple[Any, ...], str | None, Mapping[str, float]]]) -> pa.RecordBatch:
+    """Return events as one batch: keys, dataset, then one float64 column a parameter."""
+    names = sorted({name for _, _, values in rows for name in values})
+    types = {"experiment": pa.string(), "cleaning": pa.string(), "telescope": pa.int32()}
+    columns = {
+        name: pa.array([key[index] for key, _, _ in rows], types.get(name, pa.int64()))
+        for index, name in enumerate(EVENT_KEYS)
+    }
+    columns["dataset"] = pa.array([dataset for _, dataset, _ in rows], pa.string())
+    for name in names:
+        columns[name] = pa.array([values.get(name) for _, _, values in rows], pa.float64())
+    return pa.RecordBatch.from_pydict(columns)

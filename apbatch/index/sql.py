@@ -1,0 +1,451 @@
+"""The catalogue in SQLite, by SQLAlchemy Core: composed statements, bound parameters.
+
+Typed attributes are rows of `attribute_value`, indexed by (name, number) and (name, text), so that a condition on
+an attribute is as much a search in an index as one on a column. Every write is one transaction; with the
+write-ahead log, readers never wait for writers, and what was acknowledged survives a killed process.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from apbatch.errors import ApbatchError, ServerError, UsageError
+from apbatch.formats.reader import Attribute
+from apbatch.index import query as q
+from apbatch.index.attributes import COMMON, EVENT_COLUMNS, merge_declarations
+from apbatch.index.catalogue import COMMON_FIELDS, EVENT_KEYS, Catalogue, FileRecord, Replica
+from apbatch.index.records import event_batch, event_rows, from_plain, from_row, to_plain, to_row
+
+_SCHEMA_VERSION = 1
+_BATCH = 500
+_INTEGERS = {name for name, attribute in COMMON.items() if attribute.type == "integer"}
+
+metadata = sa.MetaData()
+files = sa.Table(
+    "file",
+    metadata,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("parent", sa.Text, nullable=False, index=True),
+    *(
+        sa.Column(name, sa.BigInteger if name in _INTEGERS else sa.Text, nullable=name not in ("site", "size"))
+        for name in COMMON_FIELDS
+        if name != "path"
+    ),
+    sa.Column("attributes", sa.Text, nullable=False),
+    sa.Index("file_by_night", "experiment", "night"),
+    sa.Index("file_by_run", "experiment", "run"),
+    sa.Index("file_by_site", "site"),
+    sa.Index("file_by_format", "format"),
+    sa.Index("file_by_events", "events"),
+    sa.Index("file_by_revision", "revision"),
+)
+directories = sa.Table(
+    "directory",
+    metadata,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("parent", sa.Text, nullable=False, index=True),
+)
+values = sa.Table(
+    "attribute_value",
+    metadata,
+    sa.Column("path", sa.Text, sa.ForeignKey("file.path", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("number", sa.Numeric(asdecimal=False)),
+    sa.Column("text", sa.Text),
+    sa.Index("value_by_number", "name", "number"),
+    sa.Index("value_by_text", "name", "text"),
+)
+declarations = sa.Table(
+    "attribute",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("unit", sa.Text),
+    sa.Column("description", sa.Text, nullable=False),
+)
+replicas = sa.Table(
+    "replica",
+    metadata,
+    sa.Column("path", sa.Text, sa.ForeignKey("file.path", ondelete="CASCADE"), primary_key=True),
+    sa.Column("url", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("checksum", sa.Text, nullable=False),
+    sa.Column("verified", sa.Text, nullable=False),
+)
+events = sa.Table(
+    "image_event",
+    metadata,
+    sa.Column("experiment", sa.Text, primary_key=True),
+    sa.Column("run", sa.BigInteger, primary_key=True),
+    sa.Column("event", sa.BigInteger, primary_key=True),
+    sa.Column("telescope", sa.Integer, primary_key=True),
+    sa.Column("cleaning", sa.Text, primary_key=True),
+    sa.Column("dataset", sa.Text),
+    sa.Column("parameters", sa.Text, nullable=False),  # JSON object
+)
+counters = sa.Table(
+    "counter", metadata, sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.BigInteger, nullable=False)
+)
+
+
+class SqlCatalogue(Catalogue):
+    """A catalogue in one SQLite file, open to several processes at once."""
+
+    def __init__(self, url: str) -> None:
+        path = Path(url.removeprefix("sqlite:///"))
+        if not path.name or "://" in str(path):
+            raise UsageError("the URL names no file", where=url, remedy="sqlite:///FILE")
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
+        sa.event.listen(self._engine, "connect", _configure)
+        sa.event.listen(self._engine, "begin", _begin)
+        try:
+            self._prepare()
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+            raise _explained(error, path) from error
+
+    def _prepare(self) -> None:
+        with self._engine.connect() as connection:
+            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if version == _SCHEMA_VERSION:
+            return
+        if version > _SCHEMA_VERSION:
+            raise UsageError(
+                f"this catalogue has schema {version}, this program knows {_SCHEMA_VERSION}",
+                where=str(self._path),
+                remedy="use a newer apbatch",
+            )
+        with self._write() as connection:
+            metadata.create_all(connection)
+            connection.execute(insert(counters).values(name="revision", value=0).on_conflict_do_nothing())
+            connection.exec_driver_sql(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        with self._engine.connect().execution_options(write=True) as connection:
+            try:
+                with connection.begin():
+                    yield connection
+            except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
+                raise _explained(error, self._path) from error
+
+    def _rows(self, statement: sa.Select[Any]) -> Iterator[sa.RowMapping]:
+        try:
+            with self._engine.connect() as connection:
+                yield from connection.execution_options(yield_per=1000).execute(statement).mappings()
+        except sa.exc.DatabaseError as error:
+            raise _explained(error, self._path) from error
+
+    # attributes
+
+    def declare(self, attributes: Iterable[Attribute]) -> None:
+        """Make attributes known; see `Catalogue.declare`."""
+        fresh = merge_declarations(self.attributes(), attributes)
+        if fresh:
+            rows = [
+                {"name": a.name, "type": a.type, "unit": a.unit, "description": a.description} for a in fresh.values()
+            ]
+            with self._write() as connection:
+                connection.execute(insert(declarations).on_conflict_do_nothing(), rows)
+
+    def attributes(self) -> dict[str, Attribute]:
+        """Return every attribute a query may name."""
+        declared = {
+            row["name"]: Attribute(row["name"], row["type"], row["description"], row["unit"])
+            for row in self._rows(sa.select(declarations).order_by(declarations.c.name))
+        }
+        return {**COMMON, **declared}
+
+    # files
+
+    def upsert(self, records: Iterable[FileRecord]) -> int:
+        """Insert or replace files by path, in transactions of some hundred."""
+        declared = self.attributes()
+        iterator = iter(records)
+        written = 0
+        while batch := list(islice(iterator, _BATCH)):
+            batch = list({record.path: record for record in batch}.values())
+            self._upsert_batch(batch, declared)
+            written += len(batch)
+        return written
+
+    def _upsert_batch(self, batch: list[FileRecord], declared: dict[str, Attribute]) -> None:
+        for record in batch:
+            unknown = [name for name in record.attributes if name not in declared]
+            if unknown:
+                raise UsageError(f"attribute '{unknown[0]}' of {record.path} was not declared")
+        paths = [record.path for record in batch]
+        with self._write() as connection:
+            last = connection.execute(
+                sa.update(counters)
+                .where(counters.c.name == "revision")
+                .values(value=counters.c.value + len(batch))
+                .returning(counters.c.value)
+            ).scalar_one()
+            rows, typed, folders = [], [], set()
+            for revision, record in enumerate(batch, start=last - len(batch) + 1):
+                plain = {name: to_plain(value) for name, value in record.attributes.items() if value is not None}
+                parent = record.path.rpartition("/")[0]
+                rows.append({**to_row(record), "parent": parent, "revision": revision, "attributes": json.dumps(plain)})
+                folders.add(parent)
+                for name, value in plain.items():
+                    text = isinstance(value, str)
+                    typed.append(
+                        {
+                            "path": record.path,
+                            "name": name,
+                            "number": None if text else value,
+                            "text": value if text else None,
+                        }
+                    )
+            statement = insert(files)
+            replaced = {c.name: statement.excluded[c.name] for c in files.c if c.name != "path"}
+            connection.execute(statement.on_conflict_do_update(index_elements=["path"], set_=replaced), rows)
+            connection.execute(sa.delete(values).where(values.c.path.in_(paths)))
+            if typed:
+                connection.execute(sa.insert(values), typed)
+            connection.execute(insert(directories).on_conflict_do_nothing(), _with_parents(folders))
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Forget files, their replicas, and folders left empty."""
+        iterator = iter(paths)
+        while batch := list(islice(iterator, _BATCH)):
+            with self._write() as connection:
+                connection.execute(sa.delete(files).where(files.c.path.in_(batch)))
+                empty = (
+                    sa.delete(directories)
+                    .where(~sa.exists().where(files.c.parent == directories.c.path))
+                    .where(~directories.c.path.in_(sa.select(directories.alias("child").c.parent)))
+                )
+                while connection.execute(empty).rowcount:
+                    pass
+
+    def get(self, path: str) -> FileRecord | None:
+        """Return one file, or None."""
+        return next(self._records(sa.select(files).where(files.c.path == path)), None)
+
+    def list_directory(self, directory: str) -> Iterator[tuple[str, bool]]:
+        """Yield (name, is_directory) of the entries of a folder of the merged tree."""
+        directory = "/" + directory.strip("/") if directory.strip("/") else ""
+        start = len(directory) + 1
+        folders = self._rows(sa.select(directories.c.path).where(directories.c.parent == directory))
+        plain = self._rows(sa.select(files.c.path).where(files.c.parent == directory, files.c.state == "registered"))
+        entries = {row["path"][start:]: True for row in folders} | {row["path"][start:]: False for row in plain}
+        yield from sorted((name, folder) for name, folder in entries.items() if name)
+
+    def of_site(self, site: str) -> Iterator[FileRecord]:
+        """Yield every file of a site, in any state."""
+        return self._records(sa.select(files).where(files.c.site == site).order_by(files.c.path))
+
+    def select(self, query: q.Query, limit: int | None = None) -> Iterator[FileRecord]:
+        """Yield the files that match, by path."""
+        statement = sa.select(files).where(self._condition(query)).order_by(files.c.path)
+        return self._records(statement if limit is None else statement.limit(limit))
+
+    def count(self, query: q.Query, by: str | None = None) -> dict[Any, int]:
+        """Count matching files, by the values of attribute `by`."""
+        condition = self._condition(query)
+        if by is None:
+            statement = sa.select(sa.func.count().label("n")).select_from(files).where(condition)
+            return {None: next(self._rows(statement))["n"]}
+        attribute = self.attributes()[by]
+        if by in COMMON:
+            key: sa.ColumnElement[Any] = files.c[by]
+        else:
+            column = values.c.text if attribute.type in ("string", "date", "time") else values.c.number
+            key = sa.select(column).where(values.c.path == files.c.path, values.c.name == by).scalar_subquery()
+        grouped = sa.select(key.label("key"), sa.func.count().label("n")).where(condition).group_by("key")
+        return {from_plain(attribute, row["key"]): row["n"] for row in self._rows(grouped.order_by("key"))}
+
+    def explain(self, query: q.Query) -> str:
+        """Return SQLite's own plan and the statement."""
+        statement = sa.select(files.c.path).where(self._condition(query))
+        compiled = statement.compile(self._engine)
+        with self._engine.connect() as connection:
+            plan = connection.exec_driver_sql(
+                f"EXPLAIN QUERY PLAN {compiled}", tuple(compiled.params[name] for name in compiled.positiontup or ())
+            )
+            lines = [str(row[3]) for row in plan]
+        return "\n".join([*lines, "", str(compiled)])
+
+    def changes(self, since: int) -> Iterator[FileRecord]:
+        """Yield files with a revision above `since`, oldest change first."""
+        return self._records(sa.select(files).where(files.c.revision > since).order_by(files.c.revision))
+
+    def _records(self, statement: sa.Select[Any]) -> Iterator[FileRecord]:
+        declared = self.attributes()
+        for row in self._rows(statement):
+            plain = json.loads(row["attributes"])
+            yield from_row(dict(row), {name: from_plain(declared.get(name), value) for name, value in plain.items()})
+
+    def _condition(self, query: q.Query) -> sa.ColumnElement[bool]:
+        declared = self.attributes()
+        return _compile(q.of_registered(query), lambda leaf: _leaf(leaf, declared))
+
+    # replicas
+
+    def add_replica(self, replica: Replica) -> None:
+        """Record (or renew) a replica, by path and URL."""
+        row = {
+            "path": replica.path,
+            "url": replica.url,
+            "kind": replica.kind,
+            "checksum": replica.checksum,
+            "verified": to_plain(replica.verified),
+        }
+        renewed = {name: row[name] for name in ("kind", "checksum", "verified")}
+        with self._write() as connection:
+            connection.execute(
+                insert(replicas).values(row).on_conflict_do_update(index_elements=["path", "url"], set_=renewed)
+            )
+
+    def replicas(self, path: str) -> list[Replica]:
+        """Return the replicas of a file."""
+        rows = self._rows(sa.select(replicas).where(replicas.c.path == path).order_by(replicas.c.url))
+        time = COMMON["time_start"]
+        return [
+            Replica(row["path"], row["url"], row["kind"], row["checksum"], from_plain(time, row["verified"]))
+            for row in rows
+        ]
+
+    def remove_replica(self, path: str, url: str) -> None:
+        """Forget a replica."""
+        with self._write() as connection:
+            connection.execute(sa.delete(replicas).where(replicas.c.path == path, replicas.c.url == url))
+
+    # events
+
+    def upsert_events(self, batch: pa.RecordBatch) -> int:
+        """Insert or replace image parameters; one transaction."""
+        rows = [
+            {**dict(zip(EVENT_KEYS, key, strict=True)), "dataset": dataset, "parameters": json.dumps(parameters)}
+            for key, dataset, parameters in event_rows(batch)
+        ]
+        if rows:
+            statement = insert(events)
+            renewed = {"dataset": statement.excluded.dataset, "parameters": statement.excluded.parameters}
+            with self._write() as connection:
+                connection.execute(statement.on_conflict_do_update(index_elements=list(EVENT_KEYS), set_=renewed), rows)
+        return len(rows)
+
+    def select_events(
+        self, experiment: str, run: int | None = None, where: q.Query | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield image parameters, ordered by key."""
+        statement = sa.select(events).where(events.c.experiment == experiment)
+        if run is not None:
+            statement = statement.where(events.c.run == run)
+        if where is not None:
+            statement = statement.where(_compile(q.normalise(where), _event_leaf))
+        rows = self._rows(statement.order_by(*(events.c[name] for name in EVENT_KEYS)))
+        while part := list(islice(rows, 10_000)):
+            yield event_batch(
+                [
+                    (tuple(row[name] for name in EVENT_KEYS), row["dataset"], json.loads(row["parameters"]))
+                    for row in part
+                ]
+            )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+
+def _configure(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None  # SQLAlchemy begins transactions, see _begin
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "case_sensitive_like=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    # A writer takes the lock at once: a reader that turns writer could only fail.
+    write = connection.get_execution_options().get("write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _explained(error: Exception, path: Path) -> ApbatchError:
+    text = str(getattr(error, "orig", error))
+    if "not a database" in text or "malformed" in text:
+        return ServerError(
+            f"the catalogue is damaged ({text})",
+            where=str(path),
+            remedy="move it away and ingest the sites again: nothing but the catalogue is affected",
+        )
+    if "locked" in text:
+        return ServerError("another process holds the catalogue for over a minute", where=str(path))
+    return ServerError(f"the catalogue failed: {text}", where=str(path))
+
+
+def _with_parents(folders: Iterable[str]) -> list[dict[str, str]]:
+    every: set[str] = set()
+    for folder in folders:
+        while folder and folder not in every:
+            every.add(folder)
+            folder = folder.rpartition("/")[0]
+    return [{"path": path, "parent": path.rpartition("/")[0]} for path in sorted(every)]
+
+
+def _compile(query: q.Query, leaf: Any) -> sa.ColumnElement[bool]:
+    match query:
+        case q.And(parts):
+            return sa.and_(*(_compile(part, leaf) for part in parts))
+        case q.Or(parts):
+            return sa.or_(*(_compile(part, leaf) for part in parts))
+        case q.Everything():
+            return sa.true()
+        case q.Not(q.Everything()):
+            return sa.false()
+        case _:
+            condition: sa.ColumnElement[bool] = leaf(query)
+            return condition
+
+
+def _test(column: sa.ColumnElement[Any], leaf: q.Query) -> sa.ColumnElement[bool]:
+    """Return the SQL of one normalised leaf on a column."""
+    match leaf:
+        case q.Compare(_, operator, value):
+            return column.op("!=" if operator == "!=" else operator)(to_plain(value))
+        case q.Between(_, low, high):
+            return column.between(to_plain(low), to_plain(high))
+        case q.In(_, choices):
+            return column.in_([to_plain(choice) for choice in choices])
+        case q.Like(_, pattern):
+            return column.like(pattern)
+        case q.IsNull():
+            return column.is_(None)
+        case q.Not(q.IsNull()):
+            return column.is_not(None)
+        case q.Not(part):
+            return sa.not_(_test(column, part))
+    raise AssertionError(leaf)
+
+
+def _leaf(leaf: q.Query, declared: dict[str, Attribute]) -> sa.ColumnElement[bool]:
+    (name,) = q.names(leaf)
+    if name in COMMON:
+        return _test(files.c[name], leaf)
+    having = sa.select(values.c.path).where(values.c.name == name)
+    if isinstance(leaf, q.IsNull):
+        return files.c.path.not_in(having)
+    if leaf == q.Not(q.IsNull(name)):
+        return files.c.path.in_(having)
+    column = values.c.text if declared[name].type in ("string", "date", "time") else values.c.number
+    return files.c.path.in_(having.where(_test(column, leaf)))
+
+
+def _event_leaf(leaf: q.Query) -> sa.ColumnElement[bool]:
+    (name,) = q.names(leaf)
+    if name in EVENT_COLUMNS:
+        return _test(events.c[name], leaf)
+    return _test(sa.func.json_extract(events.c.parameters, f"$.{name}"), leaf)
