@@ -1,0 +1,120 @@
+"""`apbatch site` and `apbatch ingest`: describe sites, and register their files in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apbatch.cli.output import Format, show
+
+#: So many files of a kind are named one by one; the rest is counted.
+_SHOWN = 20
+
+site_app = typer.Typer(no_args_is_help=True, help="Sites: folders of an experiment's files, only ever read.")
+
+FormatOption = Annotated[Format, typer.Option("--format")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.add_typer(site_app, name="site")
+    app.command("ingest")(ingest)
+
+
+@site_app.command("add")
+def add(
+    file: Annotated[Path, typer.Argument(help="YAML file with at least name, experiment and root.")],
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Make a site known, or take over its changed description."""
+    from apbatch.ingest.sites import add_site
+
+    site, outcome = add_site(file)
+    show([{"site": site.name, "experiment": site.experiment, "root": site.root, "outcome": outcome}], format)
+
+
+@site_app.command("list")
+def list_sites(format: FormatOption = Format.TABLE) -> None:
+    """List the known sites."""
+    from apbatch.ingest.sites import sites
+
+    columns = ("site", "experiment", "root")
+    show([{"site": site.name, "experiment": site.experiment, "root": site.root} for site in sites()], format, columns)
+
+
+@site_app.command("show")
+def show_site(name: str, format: FormatOption = Format.TABLE) -> None:
+    """Show the description of a site."""
+    from apbatch.ingest.sites import load_site
+
+    content = load_site(name).model_dump(mode="json", exclude_none=True)
+    if format is Format.JSON:
+        show([content], format)
+    else:
+        show([{"key": key, "value": value} for key, value in content.items()], format)
+
+
+@site_app.command("remove")
+def remove(name: str, format: FormatOption = Format.TABLE) -> None:
+    """Forget a site. Its files and what is registered of them stay."""
+    from apbatch.ingest.sites import remove_site
+
+    site = remove_site(name)
+    show([{"site": site.name, "experiment": site.experiment, "root": site.root, "outcome": "removed"}], format)
+
+
+def ingest(
+    sites: Annotated[list[str] | None, typer.Argument(help="Names of sites, or YAML files of sites to add.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All known sites.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Read every file, also unchanged ones.")] = False,
+    accept_empty: Annotated[
+        bool, typer.Option("--accept-empty", help="Believe an empty site, whose files are all gone.")
+    ] = False,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=64, help="Files at the same time.")] = 2,
+    format: FormatOption = Format.TABLE,
+) -> int:
+    """Register what is new, changed or gone at SITES. Nothing at a site is changed; a broken file stops no other.
+
+    Ends with status 0 also if files are in quarantine; which and why is told on standard error.
+    """
+    from apbatch.config import load_settings
+    from apbatch.errors import ApbatchError, UsageError
+    from apbatch.index.catalogue import open_catalogue
+    from apbatch.ingest.scan import IngestSummary
+    from apbatch.ingest.scan import ingest as run
+    from apbatch.ingest.sites import resolve_site
+    from apbatch.ingest.sites import sites as known_sites
+    from apbatch.progress import say
+
+    if bool(sites) == every:
+        raise UsageError("name sites, or give --all", remedy="apbatch ingest SITE, or apbatch ingest --all")
+    wanted = known_sites() if every else [resolve_site(name) for name in sites or []]
+    if not wanted:
+        raise UsageError("no site is known", remedy="apbatch site add FILE.yaml")
+    summaries: list[IngestSummary] = []
+    status = 0
+    with open_catalogue(load_settings().catalogue) as catalogue:
+        for site in wanted:
+            try:
+                summary = run(site, catalogue, threads=threads, again=again, accept_empty=accept_empty)
+            except ApbatchError as error:
+                if len(wanted) == 1:
+                    raise
+                say(f"apbatch: {error}")  # one site that is away does not keep the others from being registered
+                status = max(status, error.status)
+                continue
+            for title, names in (
+                ("in quarantine", [f"{source}: {reason}" for source, reason in summary.quarantined.items()]),
+                ("folder can't be listed", [f"{source}: {reason}" for source, reason in summary.unreadable.items()]),
+                ("changes while it is read", summary.busy),
+                ("of no known format", summary.unrecognised),
+            ):
+                for name in names[:_SHOWN]:
+                    say(f"{site.name}: {title}: {name}")
+                if len(names) > _SHOWN:
+                    say(f"{site.name}: {title}: {len(names) - _SHOWN} more")
+            summaries.append(summary)
+    show([summary.record() for summary in summaries], format)
+    return status
