@@ -1,0 +1,182 @@
+"""TAIGA Monte Carlo and KASCADE files, whole and broken."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apbatch.camera.geometry import camera_named
+from apbatch.errors import FormatError
+from apbatch.formats.images import camera_of, from_binary
+from apbatch.formats.kascade import KascadeReader
+from apbatch.formats.lines import Problems, lines_of
+from apbatch.formats.reader import recognise
+from apbatch.formats.taiga_mc import TaigaHillasReader, TaigaMcReader
+
+MC_NAME = "taiga607_clean_iact01_14_7fix_cb0.txt"
+#: Two images: one of two pixels, one of one.
+IMAGES = (
+    b"0 1 1 2 192.901 7.02741 7.15309 485.326 171.931 -1.7 20.4\n"
+    b"2 12 15 -10.3923 22.382\n"
+    b"2 14 13.5 -7.79423 11.03\n"
+    b"1 1 4 1 192.901 7.02741 7.15309 -159.7 -333.3 -0.2 9.3\n"
+    b"3 7 -7.5 12.9904 86.938\n"
+)
+EVENT = (
+    b"6402 4 1207904712 80208800 7.92485e+14 91.6915 39.9405 0.596909 4.54156 15945.2 5757.44 "
+    b"0.18 0.003 0.20 0.003 0.24 0.003 0.18 0.003 10.0898 984.061\n"
+)
+
+
+def mc(content: bytes, name: str = MC_NAME):  # type: ignore[no-untyped-def]
+    return TaigaMcReader().metadata(io.BytesIO(content), name)
+
+
+def test_the_real_images_are_as_many_and_as_large_as_the_collaborations_table_says(data: Path) -> None:
+    path = data / "taiga_mc" / MC_NAME
+    with (data / "taiga_mc" / "taiga607_hillas_iact01_14_7fix_cb0.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    camera = camera_named("TAIGA-IACT01")
+    size, x, pixels = [], [], []
+    with path.open("rb") as stream:
+        for batch in TaigaMcReader().images(stream, path.name):
+            assert camera_of(batch.schema) == "TAIGA-IACT01"
+            images = from_binary(batch["image"])
+            size += images.sum(axis=1).tolist()
+            x += (images @ camera.x / images.sum(axis=1)).tolist()
+            pixels += from_binary(batch["mask"], "u1").sum(axis=1).tolist()
+    assert len(rows) == len(size) == 5698
+    assert np.allclose(size, [float(row["size"]) for row in rows], rtol=1e-4)
+    assert pixels == [int(row["numb_pix"]) for row in rows]
+    assert np.allclose(x, [float(row["Xc[0]"]) for row in rows], atol=2e-4)
+
+
+def test_truth_has_the_energies_cores_and_source_of_the_table_and_one_row_an_image(data: Path) -> None:
+    with (data / "taiga_mc" / "taiga607_hillas_iact01_14_7fix_cb0.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    with (data / "taiga_mc" / MC_NAME).open("rb") as stream:
+        truth = [row for batch in TaigaMcReader().truth(stream, MC_NAME) for row in batch.to_pylist()]
+    assert [row["shower"] for row in truth] == [int(row["event_number"]) for row in rows]
+    for ours, name in (("true_energy", "energy"), ("true_core_x", "x_ground"), ("true_source_x", "source_x")):
+        assert np.allclose([row[ours] for row in truth], [float(row[name]) for row in rows], rtol=1e-5, atol=1e-5)
+    assert len({row["event"] for row in truth}) == 5698
+
+
+def test_image_and_table_are_described_alike(data: Path) -> None:
+    with (data / "taiga_mc" / MC_NAME).open("rb") as stream:
+        images = TaigaMcReader().metadata(stream, MC_NAME)
+    table_name = "taiga607_hillas_iact01_14_7fix_cb0.csv"
+    with (data / "taiga_mc" / table_name).open("rb") as stream:
+        table = TaigaHillasReader().metadata(stream, table_name)
+    for name in ("energy_min", "energy_max", "showers"):
+        assert images.attributes[name] == table.attributes[name]
+    assert (images.events, images.run, images.telescope) == (table.events, table.run, table.telescope) == (5698, 607, 1)
+
+
+def test_images_lie_in_the_right_pixels() -> None:
+    (batch,) = TaigaMcReader().images(io.BytesIO(IMAGES), MC_NAME)
+    camera = camera_named("TAIGA-IACT01")
+    image = from_binary(batch["image"])[0]
+    (hit,) = np.flatnonzero(image == np.float32(22.382))
+    assert (camera.cluster[hit], camera.number[hit]) == (2, 24)
+    assert camera.x[hit] == pytest.approx(15 * 0.1206)
+    assert batch["event"].to_pylist() == [101, 104]
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        (IMAGES.replace(b"2 14 13.5", b"2 14 what"), 3),
+        (IMAGES.replace(b"2 14 13.5 -7.79423 11.03\n", b""), 1),
+        (IMAGES.replace(b"2 14 13.5", b"2 14 14.7"), 1),  # no pixel there
+        (IMAGES.replace(b"2 14 13.5 -7.79423 11.03", b"2 12 15 -10.3923 11.03"), 1),  # twice the same
+    ],
+)
+def test_a_broken_image_costs_only_itself(broken: bytes, line: int) -> None:
+    found = mc(broken)
+    assert found.events == 1
+    assert found.problems[0].reason.startswith(f"line {line}:")
+
+
+def test_an_image_cut_by_the_end_of_the_file_is_reported_at_its_header() -> None:
+    found = mc(IMAGES + b"2 2 0 3 50 7 7 1 1 0 0\n2 12 15 -10.3923 22.382\n")
+    assert found.events == 2
+    assert found.problems[0].offset == len(IMAGES)
+    assert "1 of 3 pixels" in found.problems[0].reason
+
+
+def test_a_text_without_a_whole_image_is_refused() -> None:
+    with pytest.raises(FormatError, match="no whole image"):
+        mc(IMAGES.split(b"\n", 1)[0])
+
+
+def test_windows_line_ends_make_no_difference() -> None:
+    assert mc(IMAGES.replace(b"\n", b"\r\n")).events == 2
+
+
+@given(st.binary(max_size=600))
+def test_no_bytes_crash_the_text_readers(junk: bytes) -> None:
+    for reader in (TaigaMcReader(), TaigaHillasReader(), KascadeReader()):
+        reader.sniff("x", junk)
+        try:
+            reader.metadata(io.BytesIO(junk), "x")
+        except FormatError:
+            continue
+
+
+def test_an_endless_line_is_passed_over_in_bounded_memory() -> None:
+    problems = Problems()
+    found = list(lines_of(io.BytesIO(b"a\n" + b"x" * 300_000 + b"\nb\n"), problems))
+    assert [(line.number, line.offset, line.text) for line in found] == [(1, 0, "a"), (3, 300_003, "b")]
+    assert "300001 bytes long" in problems.kept[0].reason
+
+
+def test_the_real_kascade_events_are_ten_of_two_runs(data: Path) -> None:
+    for name in ("kascade.dat", "kascade.h5"):
+        with (data / "kascade" / name).open("rb") as stream:
+            head = stream.read(4096)
+            reader = recognise(name, head, stream)
+            assert reader is not None and reader.name == "kascade"
+            found = reader.metadata(stream, name)
+        assert (found.events, found.run) == (10, 6402)
+        assert found.attributes["run_list"] == "6402 6898"
+        assert found.attributes["energy_min"] == pytest.approx(198.997)  # TeV
+        assert found.attributes["zenith_max"] == pytest.approx(np.degrees(0.647813))
+        assert found.time_start == datetime(2008, 4, 11, 9, 5, 12, 80208, tzinfo=UTC)
+
+
+def test_a_damaged_hdf5_file_is_refused_by_its_name(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "kascade_2.h5"
+    path.write_bytes((data / "kascade" / "kascade.h5").read_bytes()[:20_000])
+    with path.open("rb") as stream:
+        reader = recognise(path.name, stream.read(4096), stream)
+        assert reader is not None
+        with pytest.raises(FormatError):
+            reader.metadata(stream, path.name)
+
+
+def test_other_hdf5_files_are_not_kascades(data: Path) -> None:
+    path = data / "airshower" / "hisparc_process_events.h5"
+    with path.open("rb") as stream:
+        assert recognise(path.name, stream.read(4096), stream) is None
+
+
+@pytest.mark.parametrize(
+    "line", [b"1 2 3\n", EVENT.replace(b"0.596909", b"nan"), EVENT.replace(b"1207904712", b"12"), EVENT[:60] + b"\n"]
+)
+def test_a_broken_kascade_line_is_reported_and_passed_over(line: bytes) -> None:
+    found = KascadeReader().metadata(io.BytesIO(EVENT + line + EVENT), "k.dat")
+    assert found.events == 2
+    assert (found.problems[0].offset, found.problems[0].reason.split(":")[0]) == (len(EVENT), "line 2")
+
+
+@pytest.mark.parametrize("head", [b"", b"1 2 3\n", b"# only a comment\n", b" ".join([b"1"] * 21) + b"\n"])
+def test_tables_of_something_else_are_not_kascades(head: bytes) -> None:
+    assert not KascadeReader().sniff("x.dat", head)
