@@ -31,7 +31,7 @@ def mirror(
 
     from apbatch.config import load_settings
     from apbatch.index.catalogue import open_catalogue
-    from apbatch.index.parser import parse
+    from apbatch.index.query import parse
     from apbatch.ingest.mirror import mirror as run
     from apbatch.ingest.mirror import target_store
 

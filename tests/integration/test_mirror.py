@@ -39,20 +39,30 @@ def apbatch(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=300)
 
 
-@pytest.fixture
-def site(home: Path, data: Path, tmp_path: Path) -> Path:
-    """A registered site with some of the real TAIGA raw files, one a cluster."""
-    root = tmp_path / "site"
+@pytest.fixture(scope="module")
+def registered(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A site with some of the real TAIGA raw files, one a cluster, and the state in which it is registered."""
+    base = tmp_path_factory.mktemp("mirror")
+    root, state = base / "site", base / "home"
     for folder in sorted(path for path in (data / "taiga_raw").iterdir() if path.is_dir())[:FILES]:
         shutil.copytree(folder, root / folder.name)
     for file in root.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)
-    description = tmp_path / "site.yaml"
+    description = base / "site.yaml"
     description.write_text(f"name: tunka\nexperiment: TAIGA\nroot: {root}\n")
-    for arguments in (("site", "add", str(description)), ("ingest", "tunka")):
-        done = apbatch(*arguments)
-        assert done.returncode == 0, done.stderr
-    return root
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("APBATCH_HOME", str(state))
+        for arguments in (("site", "add", str(description)), ("ingest", "tunka")):
+            done = apbatch(*arguments)
+            assert done.returncode == 0, done.stderr
+    return root, state
+
+
+@pytest.fixture
+def site(home: Path, registered: tuple[Path, Path]) -> Path:
+    """Root of the registered site; the catalogue is a fresh copy for each test."""
+    shutil.copytree(registered[1], home)
+    return registered[0]
 
 
 def mirror(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
@@ -171,10 +181,12 @@ def test_a_flipped_byte_in_a_replica_is_found_and_mended(site: Path, target: str
 @pytest.mark.parametrize("target", ["hdfs"], indirect=True)
 def test_a_source_that_changed_since_registration_is_reported_and_the_rest_copied(site: Path, target: str) -> None:
     changed = records()[0]
-    with (site / changed.source).open("r+b") as file:
-        file.seek(1000)
-        file.write(b"\xff\xfe")
-    status, files = mirror("--to", target)
+    original = (site / changed.source).read_bytes()
+    (site / changed.source).write_bytes(original[:1000] + b"\xff\xfe" + original[1002:])
+    try:
+        status, files = mirror("--to", target)
+    finally:
+        (site / changed.source).write_bytes(original)
     assert status == 1
     (failure,) = [file for file in files if file["outcome"] == "failed"]
     assert failure["path"] == changed.path
