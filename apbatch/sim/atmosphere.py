@@ -15,8 +15,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from apbatch.sim.kernel import kernel
 from apbatch.sim.settings import DetectorModel, SiteModel
 
 Floats = npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ _DEPTHS = tuple(
 )
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def depth(height: float) -> float:
     """Return the vertical depth, g/cm2, at a height, m."""
     if height < _TOPS[0]:
@@ -58,7 +58,7 @@ def depth(height: float) -> float:
     return max(0.0, _A[4] - _B[4] * height / _C[4])
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def height_at(x: float) -> float:
     """Return the height, m, at which the vertical depth is `x`, g/cm2."""
     if x > _DEPTHS[0]:
@@ -72,7 +72,7 @@ def height_at(x: float) -> float:
     return (_A[4] - max(x, 0.0)) * _C[4] / _B[4]
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def density(x: float) -> float:
     """Return the density, g/cm3, at the depth `x`, g/cm2: the slope of the layer, (X - a)/c."""
     if x > _DEPTHS[0]:
@@ -115,5 +115,6 @@ def light_yield(site: SiteModel, detector: DetectorModel, step: float = 100.0) -
     aerosol = site.aerosol_depth * haze[:, None] * (400.0 / wavelength) ** site.aerosol_exponent
     seen = np.exp(-airmass * (rayleigh + aerosol)) * cathode * detector.efficiency
     spectrum = 2.0 * math.pi / 137.036 / (wavelength * 1e-9) ** 2  # photons per m of track and m of wavelength
-    photons = np.trapezoid(seen * spectrum, wavelength * 1e-9, axis=1)
+    # The sensitivity vanishes at both ends of the range, so the plain sum is the trapezoidal rule.
+    photons = (seen * spectrum).sum(axis=1) * (wavelength[1] - wavelength[0]) * 1e-9
     return np.asarray(np.where(heights < site.altitude - step, 0.0, photons))

@@ -11,15 +11,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from apbatch.sim.atmosphere import REFRACTIVITY, depth
+from apbatch.sim.kernel import kernel
 from apbatch.sim.scene import EMITTED, OVERFLOW, PROFILE_STEP, Record, Scene
 
 _LIGHT = 0.299792458  # m/ns
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def emit(
     scene: Scene,
     record: Record,
@@ -123,7 +123,7 @@ def emit(
             pixel = scene.pixel_at[column, row]
             if pixel < 0:
                 continue
-            index = record.count[0]
+            index = record.number[0]
             if index >= record.pixel.size:
                 record.tally[OVERFLOW] = 1.0
                 return
@@ -132,4 +132,4 @@ def emit(
             delay = 0.01 * REFRACTIVITY * (depth(scene.ground) - x_depth) / max(0.1, -wz)
             record.pixel[index] = telescope * scene.n_pixels + pixel
             record.time[index] = (path + s + way + delay) / _LIGHT
-            record.count[0] = index + 1
+            record.number[0] = index + 1

@@ -146,10 +146,13 @@ class Worker:
         numbers = self.plan.range_of(chunk)
         if not target.is_file():
             batches = [self._shower(number) for number in numbers]
-            with written_whole(target) as partial, pa.OSFile(str(partial), "wb") as sink:
-                with pa.ipc.new_file(sink, CHUNK_SCHEMA) as writer:
-                    for batch in batches:
-                        writer.write_batch(batch)
+            with (
+                written_whole(target) as partial,
+                pa.OSFile(str(partial), "wb") as sink,
+                pa.ipc.new_file(sink, CHUNK_SCHEMA) as writer,
+            ):
+                for batch in batches:
+                    writer.write_batch(batch)
         return len(numbers)
 
     def _shower(self, number: int) -> pa.RecordBatch:

@@ -18,10 +18,10 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from apbatch.sim.atmosphere import RADIATION_LENGTH, REFRACTIVITY, density, depth, height_at
 from apbatch.sim.cherenkov import emit
+from apbatch.sim.kernel import kernel
 from apbatch.sim.scene import DEPOSITED, DROPPED, FIRST_HEIGHT, GROUND, OVERFLOW, PROFILE_STEP, STEPS, Record, Scene
 
 Floats = npt.NDArray[np.float64]
@@ -53,7 +53,7 @@ COLUMNS = 9
 _STACK = 20_000
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def screening(delta: float) -> tuple[float, float]:
     """Return Butcher and Messel's screening functions phi1 and phi2."""
     if delta > 1.0:
@@ -62,17 +62,17 @@ def screening(delta: float) -> tuple[float, float]:
     return 20.867 + delta * (-3.242 + 0.625 * delta), 20.209 + delta * (-1.930 - 0.086 * delta)
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def pair_density(energy: float, share: float) -> float:
     """Return pairs per radiation length and per unit of the share of energy that one partner takes."""
     rest = share * (1.0 - share)
     phi1, phi2 = screening(_SCREEN / energy / rest)
     shift, norm = (_F_HIGH, _NORM_HIGH) if energy > 0.05 else (_F_HALF, _NORM_LOW)
     value = (1.0 - 2.0 * rest) * (phi1 - shift) + 2.0 / 3.0 * rest * (phi2 - shift)
-    return max(0.0, value / norm)
+    return value / norm if value > 0.0 else 0.0
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def bremsstrahlung_density(energy: float, y: float) -> float:
     """Return photons per radiation length and per d(ln y), y being the photon's share of the energy."""
     if y >= 1.0:
@@ -80,10 +80,10 @@ def bremsstrahlung_density(energy: float, y: float) -> float:
     phi1, phi2 = screening(_SCREEN / energy * y / (1.0 - y))
     shift, norm = (_F_HIGH, _NORM_HIGH) if energy > 0.05 else (_F_HALF, _NORM_LOW)
     value = (1.0 + (1.0 - y) ** 2) * (phi1 - shift) - 2.0 / 3.0 * (1.0 - y) * (phi2 - shift)
-    return max(0.0, value / norm)
+    return value / norm if value > 0.0 else 0.0
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def turn(ux: float, uy: float, uz: float, sine: float, cosine: float, phi: float) -> tuple[float, float, float]:
     """Return the direction that makes an angle with (ux, uy, uz), at the azimuth `phi` round it."""
     a, b = sine * math.cos(phi), sine * math.sin(phi)
@@ -97,7 +97,7 @@ def turn(ux: float, uy: float, uz: float, sine: float, cosine: float, phi: float
     return vx * norm, vy * norm, vz * norm
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def bend(
     scene: Scene, ux: float, uy: float, uz: float, charge: float, momentum: float, length: float
 ) -> tuple[float, float, float]:
@@ -110,7 +110,7 @@ def bend(
     return vx * norm, vy * norm, vz * norm
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def scattering_angle(momentum_beta: float, thickness: float) -> float:
     """Return a polar angle of multiple scattering, rad: Gaussian core, and one Rutherford scatter in the tail.
 
@@ -152,7 +152,7 @@ def loss_table(points: int = 200, top: float = 1.0e6) -> Floats:
     return losses
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def cascade(start: Floats, losses: Floats, scene: Scene, record: Record) -> int:
     """Follow photons, electrons and positrons, and all they make, to the ground or below the threshold for light.
 
@@ -363,7 +363,7 @@ def cascade(start: Floats, losses: Floats, scene: Scene, record: Record) -> int:
     return 0
 
 
-@njit(cache=True)
+@kernel
 def seed_kernels(seed: int) -> None:
     """Seed the random numbers that the kernels draw from (they have a state of their own)."""
     np.random.seed(seed)

@@ -26,6 +26,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 #: Secondaries below this total energy, GeV, are not kept: photons and neutral pions, other hadrons.
 _KEEP_LIGHT, _KEEP_HADRON = 0.05, 1.0
+#: Times the wanted number of events that is made at most to find those with new particles.
+_TRIES = 3
 #: Nitrogen, oxygen (with argon) by number of nuclei.
 _AIR = (("N14", 0.785), ("O16", 0.215))
 
@@ -61,6 +63,19 @@ def _start(generator: str, kinematics: Any, seed: int) -> Any:
     return (models.Sibyll23d if generator == "sibyll" else models.UrQMD34)(kinematics, seed=seed)
 
 
+def _producing(running: Any, wanted: int, projectile: int) -> list[tuple[npt.NDArray[Any], ...]]:
+    """Return `wanted` events that made new particles, filled up with others where hardly any do (slow kaons)."""
+    produced: list[tuple[npt.NDArray[Any], ...]] = []
+    scattered: list[tuple[npt.NDArray[Any], ...]] = []
+    for _ in range(_TRIES):
+        for event in running(wanted):
+            final = event.final_state()
+            (produced if is_produced(final.pid, projectile) else scattered).append(_secondaries(final))
+        if len(produced) >= wanted:
+            return produced[:wanted]
+    return (produced + scattered)[:wanted]
+
+
 def bank(generator: str, energies: list[float], events: int, seed: int) -> Arrays:
     """Make `events` interactions at each energy (GeV) of each projectile; and production cross-sections, mb."""
     from chromo.constants import GeV
@@ -77,13 +92,7 @@ def bank(generator: str, energies: list[float], events: int, seed: int) -> Array
             running.kinematics = kinematics
             if generator == "sibyll":
                 sections[row, column] = running.cross_section(kinematics).prod
-            found = 0
-            while found < events:
-                for event in running(events - found):
-                    final = event.final_state()
-                    if is_produced(final.pid, projectile):
-                        made.append(_secondaries(final))
-                        found += 1
+            made.extend(_producing(running, events, projectile))
     return {**_pack(made), "sections": sections, "energies": np.array(energies)}
 
 

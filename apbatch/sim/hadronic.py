@@ -11,12 +11,12 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from apbatch.sim.atmosphere import density, depth, height_at
 from apbatch.sim.cherenkov import emit
 from apbatch.sim.electromagnetic import bend, scattering_angle, turn
 from apbatch.sim.interactions import Bank
+from apbatch.sim.kernel import kernel
 from apbatch.sim.particles import (
     ELECTRON,
     ETA,
@@ -59,7 +59,7 @@ _STACK = 60_000
 _PENDING, _HANDED = 0, 1
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def fly(scene: Scene, record: Record, particle: Floats, length: float) -> None:
     """Move a particle by `length`; a charged one gives light, loses energy, scatters and bends on the way."""
     code = int(particle[CODE])
@@ -104,7 +104,7 @@ def fly(scene: Scene, record: Record, particle: Floats, length: float) -> None:
         left -= way
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def _push(
     heap: Floats, handed: Floats, state: Floats, parent: Floats, record: Record,
     code: int, charge: float, energy: float, px: float, py: float, pz: float,
@@ -135,14 +135,14 @@ def _push(
     state[_HANDED if light else _PENDING] = count + 1
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def momentum_in_decay(mass: float, m1: float, m2: float) -> float:
     """Return the momentum of the two products in the rest frame of a particle that decays."""
     value = (mass * mass - (m1 + m2) ** 2) * (mass * mass - (m1 - m2) ** 2)
     return math.sqrt(max(0.0, value)) / (2.0 * mass)
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def two_body(energy: float, mass: float, m1: float, m2: float, products: Floats) -> None:
     """Decay a particle of `energy` along z isotropically in its rest frame.
 
@@ -168,7 +168,7 @@ def two_body(energy: float, mass: float, m1: float, m2: float, products: Floats)
     products[1, 3] = -gamma * p * cosine + boost * e2
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def three_body(energy: float, mass: float, m1: float, m2: float, m3: float, products: Floats) -> None:
     """Decay a particle of `energy` along z by phase space alone; `products` (3, 4) gets E, px, py, pz.
 
@@ -202,7 +202,7 @@ def three_body(energy: float, mass: float, m1: float, m2: float, m3: float, prod
         products[index + 1, 1], products[index + 1, 2], products[index + 1, 3] = vx * q, vy * q, vz * q
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def _channel(code: int, charge: float) -> tuple[int, float, int, float, int, float]:
     """Draw a decay channel: code and charge of two or three products, code -1 for a neutrino, -2 for none.
 
@@ -255,7 +255,7 @@ def _channel(code: int, charge: float) -> tuple[int, float, int, float, int, flo
     return PHOTON, 0.0, PHOTON, 0.0, -2, 0.0  # neutral pion
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def _decay(heap: Floats, handed: Floats, state: Floats, parent: Floats, record: Record, products: Floats) -> None:
     """Decay a particle where it is; products are pushed, neutrinos forgotten."""
     code = int(parent[CODE])
@@ -278,15 +278,17 @@ def _decay(heap: Floats, handed: Floats, state: Floats, parent: Floats, record: 
         )  # fmt: skip
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def _interact(heap: Floats, handed: Floats, state: Floats, parent: Floats, record: Record, bank: Bank) -> None:
     """Replace a hadron by the secondaries of an event of the bank."""
     code = int(parent[CODE])
     row = PROJECTILES[code]
-    place = np.searchsorted(bank.log_energy, math.log(parent[ENERGY]))
-    node = min(max(place, 1), bank.log_energy.size - 1)
+    log_energy = math.log(parent[ENERGY])
+    node = 1
+    while node < bank.log_energy.size - 1 and bank.log_energy[node] < log_energy:
+        node += 1
     step = bank.log_energy[node] - bank.log_energy[node - 1]
-    share = (math.log(parent[ENERGY]) - bank.log_energy[node - 1]) / step
+    share = (log_energy - bank.log_energy[node - 1]) / step
     if np.random.random() > share:
         node -= 1
     event = bank.start[row, node] + int(np.random.random() * bank.number[row, node])
@@ -314,7 +316,7 @@ def _interact(heap: Floats, handed: Floats, state: Floats, parent: Floats, recor
         )  # fmt: skip
 
 
-@njit(cache=True, fastmath=True)
+@kernel
 def hadron_cascade(
     parent: Floats,
     code: npt.NDArray[np.int8],

@@ -29,7 +29,7 @@ from apbatch.sim.settings import BankModel
 Floats = npt.NDArray[np.float64]
 
 #: Changes of the bank's content or layout.
-_VERSION = 1
+_VERSION = 2
 #: Mean mass of air's nuclei over Avogadro's number: thickness, g/cm2, per inverse cross-section in mb.
 AIR_MASS = 14.54 * 1.66053907e3
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,7 +36,7 @@ _CODES: dict[int, tuple[int, int]] = {
 _NEUTRINOS = frozenset((12, -12, 14, -14, 16, -16))
 
 
-def codes_of(pids: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+def codes_of(pids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
     """Return code and charge of PDG ids; code -1 for neutrinos, nuclei and what is not followed."""
     codes, charges = np.full(len(pids), -1, np.int8), np.zeros(len(pids), np.int8)
     for pid in np.unique(pids):
@@ -44,7 +46,7 @@ def codes_of(pids: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int8], npt.N
     return codes, charges
 
 
-def is_produced(pids: npt.NDArray[np.integer], projectile: int) -> bool:
+def is_produced(pids: npt.NDArray[Any], projectile: int) -> bool:
     """Return whether an event made new particles, i.e. is neither elastic nor quasi-elastic.
 
     The interaction length is that of production, so events that only scatter must not be in the bank.

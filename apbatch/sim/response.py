@@ -5,6 +5,7 @@ Images of all primaries pass through the same functions; none knows what made th
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,9 @@ class Camera(NamedTuple):
         return cls(np.where((neighbours >= 0) & same, neighbours, -1), gains)
 
 
-def integrate(pixel: npt.NDArray[np.int32], time: Floats, n_telescopes: int, n_pixels: int, window: float) -> Ints:
+def integrate(
+    pixel: npt.NDArray[np.int32], time: npt.NDArray[np.float32], n_telescopes: int, n_pixels: int, window: float
+) -> Ints:
     """Count the photo-electrons that arrive within a window around each telescope's median time.
 
     Parameters
@@ -63,7 +66,7 @@ def integrate(pixel: npt.NDArray[np.int32], time: Floats, n_telescopes: int, n_p
     order = np.lexsort((time, telescope))
     bounds = np.searchsorted(telescope[order], np.arange(n_telescopes + 1))
     inside = np.zeros(len(pixel), bool)
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in pairwise(bounds):
         if last > first:
             rows = order[first:last]
             inside[rows] = np.abs(time[rows] - time[rows[(last - first) // 2]]) <= 0.5 * window

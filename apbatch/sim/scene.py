@@ -58,7 +58,7 @@ class Record(NamedTuple):
 
     pixel: npt.NDArray[np.int32]  # telescope x n_pixels + pixel
     time: npt.NDArray[np.float32]  # ns, against the shower front's arrival at the telescope
-    count: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]  # how many there are
     tally: Floats
     profile: Floats  # mean number of charged particles above the threshold for light
     light: Floats  # Cherenkov photons made, by depth of emission, as photo-electrons before any loss by distance

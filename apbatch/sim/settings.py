@@ -53,7 +53,7 @@ class DetectorModel(Section):
         description="of a bialkali photo-cathode behind its window (assumed shape)",
     )
     efficiency: float = Field(
-        default=0.6, gt=0, le=1, description="mirror, shadow, light guides, collection: the one fitted number"
+        default=0.25, gt=0, le=1, description="mirror, shadow, light guides, collection: the one fitted number"
     )
     integration_window: float = Field(
         default=100.0, gt=0, description="ns around the median arrival time of the telescope's photons (assumed)"
@@ -91,8 +91,8 @@ class Spectrum(Section):
 class BankModel(Section):
     """How many hadronic interactions are made beforehand; the size decides the time the first run takes."""
 
-    low_nodes: int = Field(default=9, ge=2, description="UrQMD energies, evenly in log E")
-    low_events: int = Field(default=120, ge=1, description="UrQMD events a node and projectile")
+    low_nodes: int = Field(default=8, ge=2, description="UrQMD energies, evenly in log E")
+    low_events: int = Field(default=90, ge=1, description="UrQMD events a node and projectile")
     low_min: float = Field(default=2.0, ge=2.0, description="GeV, total energy of the projectile")
     low_max: float = Field(default=50.0, description="GeV")
     high_nodes: int = Field(default=22, ge=2, description="SIBYLL energies, evenly in log E")

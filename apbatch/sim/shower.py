@@ -96,7 +96,7 @@ class Simulator:
             capacity *= 4
             if capacity > _MOST:
                 raise ApbatchError(
-                    f"shower {shower} ({primary}, {thrown.energy / 1000:.4g} TeV) makes more light or particles than fit",
+                    f"shower {shower} ({primary}, {thrown.energy / 1000:.4g} TeV) makes more light than fits in memory",
                     remedy="lower the highest energy or the number of telescopes",
                 )
         images, telescope = self._images(thrown, record, rng)
@@ -141,7 +141,7 @@ class Simulator:
         self, thrown: Throw, record: Record, rng: np.random.Generator
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         n_telescopes, n_pixels = len(thrown.telescopes), self.optics.n_pixels
-        count = int(record.count[0])
+        count = int(record.number[0])
         pixel, time = record.pixel[:count], record.time[:count]
         detector = self.settings.detector
         signal = integrate(pixel, time, n_telescopes, n_pixels, detector.integration_window)

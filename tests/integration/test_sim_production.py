@@ -1,0 +1,208 @@
+"""Whole productions: the same bytes however they were made, nothing that gives the class away, truth apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from apbatch.errors import ApbatchError, UsageError
+from apbatch.formats.images import TRUTH_SCHEMA, camera_of, from_binary, image_schema
+from apbatch.sim.production import simulate
+from apbatch.sim.settings import BankModel, Production, Spectrum
+
+LOW = Spectrum(energy_min=2.0, energy_max=4.0, index=-2.6)
+# The smallest bank that covers the energies: seconds to make.
+TINY_BANK = BankModel(low_nodes=2, low_events=4, high_nodes=3, high_events=6, high_max=5000.0)
+
+
+def small(gammas: int = 24, protons: int = 0, seed: int = 3) -> Production:
+    return Production(
+        gammas=gammas, protons=protons, seed=seed, telescopes=8, gamma=LOW, proton=LOW, cone=2.0, core_max=150.0,
+        banks=TINY_BANK, showers_per_chunk=4, images_per_part=30,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A production of both classes, made by two processes with a bank of its own."""
+    folder = tmp_path_factory.mktemp("sim")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APBATCH_CACHE", str(folder / "cache"))
+        simulate(small(12, 24), folder / "both", processes=2)
+        simulate(small(12, 24), folder / "both-by-one", processes=1)
+    return folder
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*.parquet"))
+    }
+
+
+def table(folder: Path) -> pa.Table:
+    return pa.concat_tables([pq.read_table(file) for file in sorted(folder.glob("part-*.parquet"))])
+
+
+def test_one_and_two_processes_make_the_same_bytes(both: Path) -> None:
+    assert fingerprint(both / "both") == fingerprint(both / "both-by-one")
+    assert fingerprint(both / "both")
+
+
+def test_another_seed_makes_other_images(tmp_path: Path) -> None:
+    simulate(small(4, seed=1), tmp_path / "1", processes=1)
+    simulate(small(4, seed=2), tmp_path / "2", processes=1)
+    assert not set(fingerprint(tmp_path / "1").values()) & set(fingerprint(tmp_path / "2").values())
+
+
+def test_a_second_run_touches_nothing(both: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in (both / "both").rglob("*")}
+    summary = simulate(small(12, 24), both / "both")
+    assert summary.made == 0
+    assert {file: file.stat().st_mtime_ns for file in (both / "both").rglob("*")} == before
+
+
+def test_image_files_hold_no_truth(both: Path) -> None:
+    for file in (both / "both" / "images").iterdir():
+        schema = pq.read_schema(file)
+        assert schema.equals(image_schema("TAIGA-IACT01"), check_metadata=False)
+        assert camera_of(schema) == "TAIGA-IACT01"
+        assert b"gamma" not in file.read_bytes()
+        assert b"proton" not in file.read_bytes()
+
+
+def test_truth_has_one_row_for_each_image_with_its_keys(both: Path) -> None:
+    images, truth = table(both / "both" / "images"), table(both / "both" / "truth")
+    assert truth.schema.equals(TRUTH_SCHEMA, check_metadata=False)
+    for key in ("experiment", "run", "event", "telescope"):
+        assert images[key].to_pylist() == truth[key].to_pylist()
+    assert images["event"].to_pylist() == list(range(1, images.num_rows + 1))
+
+
+def test_nothing_but_pixels_tells_the_class(both: Path) -> None:
+    images, truth = table(both / "both" / "images"), table(both / "both" / "truth")
+    gamma = np.array(truth["primary"].to_pylist()) == "gamma"
+    assert 20 < gamma.sum() < len(gamma) - 20
+    for key in ("experiment", "run", "telescope", "time"):
+        assert len(set(images[key].to_pylist())) == 1
+    # Order: the mean rank of one class among all is that of a random order within 4 standard deviations.
+    rank, n, m = np.flatnonzero(gamma).mean(), len(gamma), gamma.sum()
+    assert abs(rank - (n - 1) / 2) < 4.0 * np.sqrt((n + 1) * (n - m) / (12.0 * m))
+    shower = np.array(truth["shower"].to_pylist())
+    assert set(shower[gamma]).isdisjoint(shower[~gamma])
+    assert min(shower[gamma]) < max(shower[~gamma])
+    assert min(shower[~gamma]) < max(shower[gamma])
+
+
+def test_parts_have_equal_rows_and_images_equal_sizes(both: Path) -> None:
+    rows = [pq.read_metadata(file).num_rows for file in sorted((both / "both" / "images").iterdir())]
+    assert set(rows[:-1]) <= {30}
+    assert rows[-1] <= 30
+    assert from_binary(table(both / "both" / "images")["image"]).shape == (sum(rows), 560)
+
+
+def test_every_image_has_passed_the_trigger(both: Path) -> None:
+    pixels = from_binary(table(both / "both" / "images")["image"])
+    assert np.isfinite(pixels).all()
+    assert (np.sort(pixels, axis=1)[:, -2] > 10.0).all()
+
+
+def test_a_shower_is_the_same_whatever_else_the_production_makes(tmp_path: Path) -> None:
+    simulate(small(4), tmp_path / "4", processes=1)
+    simulate(small(8), tmp_path / "8", processes=1)
+
+    def first_four(folder: Path) -> set[bytes]:
+        shower = np.array(table(folder / "truth")["shower"].to_pylist())
+        images = table(folder / "images")["image"].to_pylist()
+        return {image for image, number in zip(images, shower, strict=True) if number < 4}
+
+    assert first_four(tmp_path / "4") == first_four(tmp_path / "8")
+    assert first_four(tmp_path / "4")
+
+
+def run_in_background(output: Path, settings: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [
+            sys.executable, "-c", "from apbatch.cli.main import main; main()", "sim", "--settings", str(settings),
+            "--gammas", "24", "--protons", "0", "--seed", "3", "--telescopes", "8", "--output", str(output),
+        ],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def test_killed_it_goes_on_and_gives_what_an_unbroken_run_gives(tmp_path: Path) -> None:
+    production = small()
+    settings = tmp_path / "sim.yaml"
+    settings.write_text(json.dumps(production.model_dump(mode="json", include={
+        "gamma", "proton", "cone", "core_max", "banks", "showers_per_chunk", "images_per_part"})))  # fmt: skip
+    output = tmp_path / "killed"
+    running = run_in_background(output, settings)
+    chunks = output / ".work" / "chunks"
+    for _ in range(1200):
+        if list(chunks.glob("*.arrow")) or running.poll() is not None:
+            break
+        time.sleep(0.05)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    there = {file.name: file.stat().st_mtime_ns for file in chunks.glob("*.arrow")}
+    assert there
+    assert not (output / "production.json").exists()
+    time.sleep(1.5)  # its workers see that it is gone
+    summary = simulate(production, output, processes=1)
+    assert 0 < summary.made < 24
+    simulate(production, tmp_path / "whole", processes=1)
+    assert fingerprint(output) == fingerprint(tmp_path / "whole")
+    assert not (output / ".work").exists()
+
+
+def test_killed_between_moving_images_and_truth_it_still_ends_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.rename
+
+    def dies(self: Path, target: Path) -> Path:
+        if self.name == "truth":
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dies)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(small(4), tmp_path / "out", processes=1)
+    simulate(small(4), tmp_path / "out", processes=1)
+    simulate(small(4), tmp_path / "whole", processes=1)
+    assert fingerprint(tmp_path / "out") == fingerprint(tmp_path / "whole")
+
+
+def test_a_folder_with_another_production_is_left_alone(both: Path) -> None:
+    before = fingerprint(both / "both")
+    with pytest.raises(UsageError, match="other settings"):
+        simulate(small(12, 25), both / "both")
+    assert fingerprint(both / "both") == before
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        simulate(small(4), tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_lost_part_of_a_finished_production_is_reported(tmp_path: Path) -> None:
+    simulate(small(4), tmp_path / "out", processes=1)
+    next((tmp_path / "out" / "truth").iterdir()).unlink()
+    with pytest.raises(ApbatchError, match=r"truth.*part files are there"):
+        simulate(small(4), tmp_path / "out", processes=1)
