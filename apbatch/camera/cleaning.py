@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from apbatch.camera.geometry import CameraGeometry, Ints
+from apbatch.camera.kernel import kernel
 from apbatch.errors import UsageError
 
 #: Name of the cleaning that keeps every pixel with light.
@@ -76,7 +76,7 @@ def of_camera(images: npt.NDArray[np.float32], camera: CameraGeometry) -> npt.ND
     return np.ascontiguousarray(images.reshape(len(images), camera.n_pixels), np.float32)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _tailcuts(
     images: npt.NDArray[np.float32],
     neighbours: Ints,
