@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -393,6 +393,13 @@ def load_site(name: str) -> Site:
             nearest=nearest_word(name, known),
             remedy="apbatch site list shows the known ones, apbatch site add FILE.yaml adds one",
         )
+    status = path.stat()
+    return _loaded(path, (status.st_mtime_ns, status.st_ino, status.st_size))
+
+
+@lru_cache(maxsize=256)
+def _loaded(path: Path, version: tuple[int, ...]) -> Site:
+    """Read a known site, once for each version of its file: a mirror asks for it with every file."""
     return load_model(path, Site)
 
 
