@@ -104,9 +104,9 @@ def _photo_electrons(
         for c in range(n_channels):
             amplitude = adc[i, c, 0] / 4.0 - pedestal[c, 0]
             value = amplitude / codes_per_pe[c, 0]
-            if amplitude > limit or not value == value:  # saturated, or the high gain is not calibrated
+            if amplitude > limit or np.isnan(value):  # saturated, or the high gain is not calibrated
                 low = (adc[i, c, 1] / 4.0 - pedestal[c, 1]) / codes_per_pe[c, 1]
-                if low == low:
+                if not np.isnan(low):
                     value = low
             out[i, c] = value
     return out

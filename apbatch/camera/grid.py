@@ -124,6 +124,6 @@ def _scatter(
     for i in range(n_images):
         for p in range(n_pixels):
             value = images[i, p]
-            if value == value and (not masked or keep[i, p]):  # NaN is not equal to itself
+            if not np.isnan(value) and (not masked or keep[i, p]):
                 out[i, place[p]] = value
     return out

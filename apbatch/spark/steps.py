@@ -1,0 +1,174 @@
+"""The steps themselves: pure functions from Arrow batches to Arrow batches.
+
+They know nothing of Spark: the same functions serve Spark's workers, tests and programs of one process. No step
+takes or makes a column of Monte Carlo truth.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from apbatch.camera.calibration import assemble
+from apbatch.camera.cleaning import NONE, tailcuts
+from apbatch.camera.geometry import CameraGeometry
+from apbatch.camera.grid import to_grid
+from apbatch.camera.hillas import PARAMETERS, hillas
+from apbatch.errors import FormatError
+from apbatch.formats.images import from_binary, to_binary
+
+KEYS = ("experiment", "run", "event", "telescope")
+_KEY_FIELDS = [
+    pa.field("experiment", pa.string()),
+    pa.field("run", pa.int64()),
+    pa.field("event", pa.int64()),
+    pa.field("telescope", pa.int32()),
+]
+#: Nanoseconds since 1970 (UTC): Spark's own time has microseconds, which is too coarse.
+_TIME = pa.field("time_ns", pa.int64())
+
+#: Calibrated records of single clusters: `pe` is float32 by channel.
+RECORDS = pa.schema([*_KEY_FIELDS, _TIME, pa.field("cluster", pa.int32()), pa.field("pe", pa.binary())])
+#: Camera images, and the same with the mask of a cleaning.
+IMAGES = pa.schema([*_KEY_FIELDS, _TIME, pa.field("image", pa.binary())])
+CLEANED = IMAGES.append(pa.field("mask", pa.binary()))
+#: Image parameters, one row an image and cleaning.
+PARAMETER_ROWS = pa.schema(
+    [*_KEY_FIELDS, pa.field("cleaning", pa.string()), *(pa.field(name, pa.float64()) for name in PARAMETERS)]
+)
+#: Images on the grid: all light, and what cleaning keeps.
+GRIDS = pa.schema([*_KEY_FIELDS, pa.field("grid", pa.binary()), pa.field("grid_cleaned", pa.binary())])
+
+
+def images_of(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Bring images as readers yield them (`apbatch.formats.images`) into the schema `IMAGES`."""
+    time = batch.column("time").cast(pa.int64())
+    columns = [batch.column(name) for name in KEYS]
+    arrays = [*columns, time, batch.column("image")]
+    return pa.RecordBatch.from_arrays(
+        [array.cast(field.type) for array, field in zip(arrays, IMAGES, strict=True)], schema=IMAGES
+    )
+
+
+def assembled(records: pa.RecordBatch, camera: CameraGeometry) -> tuple[pa.RecordBatch, int]:
+    """Make camera images of the records of clusters that belong to the same events.
+
+    Parameters
+    ----------
+    records : RecordBatch of schema `RECORDS`
+        With all records of each of its events; of any runs and telescopes.
+    camera : CameraGeometry
+
+    Returns
+    -------
+    images : RecordBatch of schema `IMAGES`
+        The time of an image is that of its smallest cluster.
+    repeated : int
+        Records left out because their cluster had the event already.
+    """
+    made, repeated = [], 0
+    whose = pa.StructArray.from_arrays(
+        [records.column(name) for name in ("experiment", "run", "telescope")], ["experiment", "run", "telescope"]
+    )
+    codes = _codes(whose)
+    for code in np.unique(codes):
+        rows = np.flatnonzero(codes == code)
+        mine = records.take(pa.array(rows))
+        pe = from_binary(mine.column("pe"))
+        whole = assemble(_integers(mine, "event"), _integers(mine, "cluster"), np.asarray(pe, np.float32), camera)
+        heads = mine.take(pa.array(whole.first))
+        arrays = [*(heads.column(name) for name in (*KEYS, "time_ns")), to_binary(whole.images)]
+        made.append(pa.RecordBatch.from_arrays(arrays, schema=IMAGES))
+        repeated += whole.repeated
+    if not made:
+        return _empty(IMAGES), 0
+    return pa.concat_batches(made), repeated
+
+
+def cleaned(
+    batch: pa.RecordBatch, camera: CameraGeometry, *, picture: float, boundary: float, min_neighbours: int = 0
+) -> pa.RecordBatch:
+    """Add the mask of a tail-cut cleaning: `IMAGES` to `CLEANED`."""
+    if not batch.num_rows:
+        return _empty(CLEANED)
+    mask = tailcuts(_pixels(batch, camera), camera, picture=picture, boundary=boundary, min_neighbours=min_neighbours)
+    return pa.RecordBatch.from_arrays([*(batch.column(name) for name in IMAGES.names), to_binary(mask)], schema=CLEANED)
+
+
+def parametrised(batch: pa.RecordBatch, camera: CameraGeometry, cleaning: str) -> pa.RecordBatch:
+    """Compute image parameters: `CLEANED` to `PARAMETER_ROWS`.
+
+    Parameters
+    ----------
+    batch : RecordBatch of schema `CLEANED`
+    camera : CameraGeometry
+    cleaning : str
+        Name of the cleaning that made the mask.
+
+    Returns
+    -------
+    RecordBatch
+        Two rows an image: with the cleaning ``none`` (all pixels with light) and with this one.
+    """
+    if not batch.num_rows:
+        return _empty(PARAMETER_ROWS)
+    pixels, mask = _pixels(batch, camera), _mask(batch)
+    made = []
+    for name, keep in ((NONE, None), (cleaning, mask)):
+        values = hillas(pixels, camera, keep)
+        arrays = [*(batch.column(key) for key in KEYS), pa.array([name] * batch.num_rows, pa.string())]
+        arrays += [pa.array(values[parameter]) for parameter in PARAMETERS]
+        made.append(pa.RecordBatch.from_arrays(arrays, schema=PARAMETER_ROWS))
+    return pa.concat_batches(made)
+
+
+def gridded(batch: pa.RecordBatch, camera: CameraGeometry, method: str = "axial") -> pa.RecordBatch:
+    """Map images onto the square grid, whole and cleaned: `CLEANED` to `GRIDS`."""
+    if not batch.num_rows:
+        return _empty(GRIDS)
+    pixels = _pixels(batch, camera)
+    grids = [to_grid(pixels, camera, mask, method) for mask in (None, _mask(batch))]
+    return pa.RecordBatch.from_arrays(
+        [*(batch.column(key) for key in KEYS), *(to_binary(grid) for grid in grids)], schema=GRIDS
+    )
+
+
+def _empty(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+
+
+def _codes(column: pa.Array) -> npt.NDArray[np.int64]:
+    """Number the different values of a struct of keys."""
+    names = [field.name for field in column.type]
+    text = pc.binary_join_element_wise(*(column.field(name).cast(pa.string()) for name in names), "\x1f")
+    return np.asarray(text.dictionary_encode().indices.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _integers(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
+    return np.asarray(batch.column(name).to_numpy(zero_copy_only=False), np.int64)
+
+
+def _pixels(batch: pa.RecordBatch, camera: CameraGeometry) -> npt.NDArray[np.float32]:
+    """Return the pixels of images.
+
+    Raises
+    ------
+    FormatError
+        If images are missing or have not the camera's number of pixels.
+    """
+    try:
+        pixels = from_binary(batch.column("image"))
+    except ValueError as error:
+        raise FormatError(str(error)) from error
+    if pixels.shape[1] != camera.n_pixels:
+        raise FormatError(f"images of {pixels.shape[1]} pixels, {camera.name} has {camera.n_pixels}")
+    return np.asarray(pixels, np.float32)
+
+
+def _mask(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    try:
+        return np.asarray(from_binary(batch.column("mask"), "u1"), np.uint8) != 0
+    except (KeyError, ValueError) as error:
+        raise FormatError(f"images without a usable mask: {error}", remedy="run jobs/clean.py first") from error
