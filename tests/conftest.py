@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ("tests.servers",)
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("APBATCH_TEST_DATA", ROOT.parent / "shared" / "data"))
 

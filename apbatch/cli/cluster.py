@@ -1,0 +1,54 @@
+"""`apbatch cluster`: development servers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from apbatch.cli.output import Format, show
+
+_NAMES = Annotated[list[str] | None, typer.Argument(help="hdfs, cassandra, spark, afs; none: the first three.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group to the application."""
+    group = typer.Typer(no_args_is_help=True, help="Real HDFS, Cassandra, Spark and OpenAFS servers on loopback.")
+    group.command("up")(up)
+    group.command("status")(status)
+    group.command("down")(down)
+    app.add_typer(group, name="cluster")
+
+
+def up(names: _NAMES = None) -> None:
+    """Start servers and wait until they are healthy; those that are up stay as they are."""
+    from apbatch.cluster import registry, server
+
+    servers = registry.named(names or registry.DEFAULT)
+    with registry.exclusively():
+        server.up(servers)
+
+
+def status(
+    names: _NAMES = None, format: Annotated[Format, typer.Option("--format", help="Format.")] = Format.TABLE
+) -> None:
+    """Show every process with its pid, memory, address and log."""
+    from apbatch.cluster import registry
+
+    servers = registry.named(names or registry.SERVERS)
+    show((asdict(row) for server in servers for row in server.status()), format)
+
+
+def down(names: _NAMES = None) -> None:
+    """Stop what `up` started; data stay."""
+    from apbatch.cluster import registry
+    from apbatch.progress import say
+
+    servers = registry.named(names or registry.SERVERS)
+    with registry.exclusively():
+        for server in servers[::-1]:
+            was_up = any(row.state == "up" for row in server.status())
+            server.down()
+            if was_up:
+                say(f"{server.name}: down")

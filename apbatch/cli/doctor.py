@@ -1,0 +1,32 @@
+"""`apbatch doctor`: what is missing here, and the command that mends it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from apbatch.cli.output import Format, show
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    install: Annotated[bool, typer.Option("--install", help="Install missing Debian packages (as root).")] = False,
+    purpose: Annotated[str, typer.Option("--for", help="demo or test.")] = "demo",
+    format: Annotated[Format, typer.Option("--format", help="Format.")] = Format.TABLE,
+) -> None:
+    """Say what is missing on this machine and the command that mends it; status 1 if something needed is."""
+    from apbatch.cluster import doctor as examiner
+
+    wanted = examiner.purpose_named(purpose)
+    findings = examiner.examine(wanted)
+    if install:
+        examiner.install(findings)
+        findings = examiner.examine(wanted)
+    show(({"what": f.what, "state": f.state, "found": f.found, "remedy": f.remedy} for f in findings), format)
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,135 @@
+"""A real Apache Cassandra 5 node, from Maven's artifacts."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import ClassVar
+
+import yaml
+
+from apbatch.cluster.artifacts import jars, jars_folder, java, require_java
+from apbatch.cluster.ports import port
+from apbatch.cluster.process import Daemon
+from apbatch.cluster.server import Server
+
+VERSION = "5.0.9"
+_HEAP = "768m"
+
+# What Java 17 must open to Cassandra, as its own jvm17-server.options has it.
+_EXPORTS = ["java.base/jdk.internal.misc", "java.management.rmi/com.sun.jmx.remote.internal.rmi", "java.rmi/sun.rmi.registry", "java.rmi/sun.rmi.server", "java.sql/java.sql", "java.base/java.lang.ref", "jdk.unsupported/sun.misc", "jdk.compiler/com.sun.tools.javac.file", "jdk.attach/sun.tools.attach"]
+_OPENS = ["java.base/java.lang.module", "java.base/jdk.internal.loader", "java.base/jdk.internal.ref", "java.base/jdk.internal.reflect", "java.base/jdk.internal.math", "java.base/jdk.internal.module", "java.base/jdk.internal.util.jar", "jdk.management/com.sun.management.internal", "java.base/sun.nio.ch", "java.base/java.io", "java.base/java.lang.reflect", "jdk.compiler/com.sun.tools.javac", "java.base/java.lang", "java.base/java.util", "java.base/java.nio"]
+
+_LOGBACK = """<configuration><appender name="OUT" class="ch.qos.logback.core.ConsoleAppender">
+<encoder><pattern>%-5level [%thread] %date{ISO8601} %F:%L - %msg%n</pattern></encoder></appender>
+<root level="INFO"><appender-ref ref="OUT"/></root></configuration>
+"""
+
+
+class Cassandra(Server):
+    """One node on loopback, without passwords."""
+
+    name: ClassVar[str] = "cassandra"
+
+    def prepare(self) -> None:
+        """Fetch Cassandra and write its configuration."""
+        require_java()
+        jars("cassandra", VERSION, [f"org.apache.cassandra:cassandra-all:{VERSION}"])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "logback.xml").write_text(_LOGBACK)
+        (self.folder / "cassandra.yaml").write_text(yaml.safe_dump(self._settings()))
+
+    def _settings(self) -> dict[str, object]:
+        data = self.folder / "data"
+        seeds = {"class_name": "org.apache.cassandra.locator.SimpleSeedProvider"}
+        memtables = {
+            "skiplist": {"class_name": "SkipListMemtable"},
+            "trie": {"class_name": "TrieMemtable"},
+            "default": {"inherits": "trie"},
+        }
+        return {
+            "cluster_name": "apbatch development",
+            "num_tokens": 16,
+            "partitioner": "org.apache.cassandra.dht.Murmur3Partitioner",
+            "endpoint_snitch": "SimpleSnitch",
+            "seed_provider": [{**seeds, "parameters": [{"seeds": "127.0.0.1"}]}],
+            "listen_address": "127.0.0.1",
+            "rpc_address": "127.0.0.1",
+            "native_transport_port": port(30),
+            "storage_port": port(31),
+            "storage_compatibility_mode": "NONE",
+            "sstable": {"selected_format": "bti"},
+            "default_secondary_index": "sai",
+            "default_secondary_index_enabled": True,
+            "auto_snapshot": False,
+            "data_file_directories": [str(data / "data")],
+            "commitlog_directory": str(data / "commitlog"),
+            "saved_caches_directory": str(data / "saved_caches"),
+            "hints_directory": str(data / "hints"),
+            "cdc_raw_directory": str(data / "cdc_raw"),
+            # an acknowledged write is on disk: a killed node loses nothing
+            "commitlog_sync": "group",
+            "commitlog_sync_group_window": "10ms",
+            "commitlog_total_space": "512MiB",
+            "memtable": {"configurations": memtables},
+            "memtable_allocation_type": "offheap_objects",
+            "memtable_heap_space": "128MiB",
+            "memtable_offheap_space": "256MiB",
+            "memtable_flush_writers": 1,
+            "file_cache_size": "128MiB",
+            "networking_cache_size": "32MiB",
+            "key_cache_size": "0MiB",
+            "concurrent_reads": 16,
+            "concurrent_writes": 32,
+            "concurrent_compactors": 1,
+            "compaction_throughput": "64MiB/s",
+            "disk_access_mode": "mmap_index_only",
+            # the default of 1 GiB a segment ends a small heap at the first compaction
+            "sai_options": {"segment_write_buffer_size": "32MiB"},
+        }
+
+    def daemons(self) -> list[Daemon]:
+        """Return the node."""
+        lib = jars_folder("cassandra", VERSION)
+        jamm = next(iter(sorted(lib.glob("jamm-*.jar"))), Path("jamm.jar"))
+        options = {
+            "cassandra.config": f"file://{self.folder}/cassandra.yaml",
+            "logback.configurationFile": str(self.folder / "logback.xml"),
+            "cassandra.storagedir": str(self.folder / "data"),
+            "cassandra.logdir": str(self.folder),
+            "cassandra.jmx.local.port": str(port(32)),
+            "cassandra.available_processors": "2",
+            # one node: nobody to gossip with
+            "cassandra.skip_wait_for_gossip_to_settle": "0",
+            "cassandra.ring_delay_ms": "100",
+            "cassandra.superuser_setup_delay_ms": "100",
+            "cassandra-foreground": "yes",
+            "java.net.preferIPv4Stack": "true",
+            "java.io.tmpdir": str(self.folder / "data"),
+            "jdk.attach.allowAttachSelf": "true",
+            "io.netty.tryReflectionSetAccessible": "true",
+        }
+        command = [java(), f"-Xms{_HEAP}", f"-Xmx{_HEAP}", "-Xss256k", "-XX:+UseG1GC", "-XX:+PerfDisableSharedMem"]
+        command += ["-XX:MaxDirectMemorySize=512m", "-XX:+ExitOnOutOfMemoryError", f"-javaagent:{jamm}"]
+        for module in _EXPORTS:
+            command += ["--add-exports", f"{module}=ALL-UNNAMED"]
+        for module in _OPENS:
+            command += ["--add-opens", f"{module}=ALL-UNNAMED"]
+        command += [f"-D{name}={value}" for name, value in options.items()]
+        command += ["-cp", f"{self.folder}:{lib}/*", "org.apache.cassandra.service.CassandraDaemon"]
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        return [Daemon("cassandra", command, self.folder, ports=[port(30), port(31), port(32)])]
+
+    def unhealthy(self) -> str | None:
+        """The node must answer the OPTIONS request of the CQL protocol."""
+        try:
+            with socket.create_connection(("127.0.0.1", port(30)), timeout=2) as connection:
+                connection.sendall(b"\x04\x00\x00\x00\x05\x00\x00\x00\x00")
+                answer = connection.recv(9)
+        except OSError as error:
+            return f"no CQL on port {port(30)} ({error})"
+        return None if len(answer) == 9 and answer[4] == 0x06 else "the node does not speak CQL yet"
+
+    def addresses(self) -> dict[str, str]:
+        """Return the CQL address."""
+        return {"cassandra": f"cassandra://127.0.0.1:{port(30)}"}

@@ -1,0 +1,154 @@
+"""A real HDFS: one NameNode and three DataNodes, each its own process, replication 2."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import ClassVar
+from xml.sax.saxutils import escape
+
+from apbatch.cluster.artifacts import jars, jars_folder, java, require_java
+from apbatch.cluster.ports import port
+from apbatch.cluster.process import Daemon
+from apbatch.cluster.server import Server
+from apbatch.errors import ServerError
+
+VERSION = "3.5.0"
+DATANODES = 3
+_ARTIFACTS = [
+    # hadoop-hdfs names the other two as "provided", so all three are asked for; the web pages are in the tests jar
+    *(f"org.apache.hadoop:{name}:{VERSION}" for name in ("hadoop-hdfs", "hadoop-common", "hadoop-hdfs-client")),
+    f"org.apache.hadoop:hadoop-hdfs:{VERSION}:tests",
+]
+_LOG4J = """log4j.rootLogger=INFO,A
+log4j.appender.A=org.apache.log4j.ConsoleAppender
+log4j.appender.A.layout=org.apache.log4j.PatternLayout
+log4j.appender.A.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
+"""
+
+
+class Hdfs(Server):
+    """HDFS on loopback."""
+
+    name: ClassVar[str] = "hdfs"
+
+    @property
+    def _rpc(self) -> int:
+        return port(20)
+
+    @property
+    def _web(self) -> int:
+        return port(70)
+
+    def prepare(self) -> None:
+        """Fetch Hadoop, write the configuration, format the NameNode once."""
+        require_java()
+        lib = jars("hadoop-hdfs", VERSION, _ARTIFACTS, webapps_from=f"hadoop-hdfs-{VERSION}-tests.jar")
+        for node in range(DATANODES + 1):
+            self._configure(node)
+        if not (self.folder / "name" / "current" / "VERSION").exists():
+            command = [java(), "-Xmx128m", "-cp", f"{self._conf(0)}:{lib}/*"]
+            command += ["org.apache.hadoop.hdfs.server.namenode.NameNode", "-format", "-nonInteractive"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+            if done.returncode:
+                raise ServerError(f"the NameNode could not be formatted:\n{done.stderr[-800:]}", where=str(self.folder))
+
+    def _conf(self, node: int) -> Path:
+        return self.folder / (f"datanode{node}" if node else "namenode") / "conf"
+
+    def _configure(self, node: int) -> None:
+        common = {
+            "fs.defaultFS": f"hdfs://127.0.0.1:{self._rpc}",
+            "hadoop.tmp.dir": str(self.folder / "tmp"),
+            "hadoop.http.staticuser.user": getpass.getuser(),
+        }
+        settings = {
+            "dfs.namenode.name.dir": f"file://{self.folder}/name",
+            "dfs.namenode.http-address": f"127.0.0.1:{self._web}",
+            "dfs.namenode.rpc-bind-host": "127.0.0.1",
+            "dfs.replication": "2",
+            "dfs.blocksize": str(64 << 20),
+            "dfs.namenode.fs-limits.min-block-size": "4096",
+            "dfs.namenode.datanode.registration.ip-hostname-check": "false",
+            "dfs.namenode.safemode.extension": "0",
+            "dfs.namenode.safemode.min.datanodes": "1",
+            # a node that died is noticed within seconds, not ten minutes
+            "dfs.heartbeat.interval": "1",
+            "dfs.namenode.heartbeat.recheck-interval": "2000",
+            "dfs.namenode.stale.datanode.interval": "5000",
+            "dfs.namenode.avoid.read.stale.datanode": "true",
+            "dfs.namenode.avoid.write.stale.datanode": "true",
+            "dfs.namenode.redundancy.interval.seconds": "1s",
+            # a file closes before its last block is reported: else many closes wait 0.4 s
+            "dfs.namenode.file.close.num-committed-allowed": "1",
+            "dfs.namenode.handler.count": "8",
+        }
+        if node:
+            base = port(100 + 10 * node)
+            settings |= {
+                "dfs.datanode.data.dir": f"file://{self.folder}/datanode{node}/data",
+                "dfs.datanode.hostname": "127.0.0.1",
+                "dfs.datanode.address": f"127.0.0.1:{base}",
+                "dfs.datanode.http.address": f"127.0.0.1:{base + 1}",
+                "dfs.datanode.ipc.address": f"127.0.0.1:{base + 2}",
+                "dfs.datanode.http.internal-proxy.port": str(base + 3),
+                "dfs.datanode.handler.count": "4",
+                "dfs.datanode.du.reserved": "0",
+                # the default of 1 GB refuses every write on a small disk, with a message that reads as nonsense
+                "dfs.datanode.round-robin-volume-choosing-policy.additional-available-space": "0",
+            }
+        conf = self._conf(node)
+        conf.mkdir(parents=True, exist_ok=True)
+        (self.folder / "tmp").mkdir(exist_ok=True)
+        (conf / "core-site.xml").write_text(_xml(common))
+        (conf / "hdfs-site.xml").write_text(_xml(settings))
+        (conf / "log4j.properties").write_text(_LOG4J)
+
+    def daemons(self) -> list[Daemon]:
+        """Return NameNode and DataNodes."""
+        package = "org.apache.hadoop.hdfs.server"
+        daemons = [self._daemon("namenode", 0, f"{package}.namenode.NameNode", [self._rpc, self._web])]
+        for node in range(1, DATANODES + 1):
+            base = port(100 + 10 * node)
+            ports = [base, base + 1, base + 2]
+            daemons.append(self._daemon(f"datanode{node}", node, f"{package}.datanode.DataNode", ports))
+        return daemons
+
+    def _daemon(self, name: str, node: int, main: str, ports: list[int]) -> Daemon:
+        lib = jars_folder("hadoop-hdfs", VERSION)
+        # the serial collector and the quick compiler: small, and up in seconds
+        flags = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
+        flags += [f"-Djava.io.tmpdir={self.folder}/tmp", "-Djava.net.preferIPv4Stack=true"]
+        command = [java(), *flags, "-cp", f"{self._conf(node)}:{lib}:{lib}/*", main]
+        return Daemon(name, command, self._conf(node).parent, ports=ports)
+
+    def unhealthy(self) -> str | None:
+        """Safe mode must be off, and each DataNode must have reported its blocks."""
+        try:
+            url = f"http://127.0.0.1:{self._web}/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                beans = json.load(answer)["beans"]
+        except (OSError, ValueError, urllib.error.URLError) as error:
+            return f"the NameNode does not answer ({error})"
+        if not beans or beans[0]["FSState"] != "Operational":
+            return "the NameNode is in safe mode"
+        for daemon in self.daemons()[1:]:
+            # a node that was killed and came back is called live all along, so the NameNode's count is not enough
+            if "Successfully sent block report" not in daemon.log.read_text(errors="replace"):
+                return f"{daemon.name} has not reported its blocks"
+        return None
+
+    def addresses(self) -> dict[str, str]:
+        """Return the RPC and the HTTP address."""
+        return {"hdfs": f"hdfs://127.0.0.1:{self._rpc}", "webhdfs": f"webhdfs://127.0.0.1:{self._web}"}
+
+
+def _xml(settings: dict[str, str]) -> str:
+    rows = "".join(
+        f"<property><name>{name}</name><value>{escape(value)}</value></property>\n" for name, value in settings.items()
+    )
+    return f"<configuration>\n{rows}</configuration>\n"

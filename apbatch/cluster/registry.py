@@ -1,0 +1,49 @@
+"""The servers by name, and the lock that keeps two `up` or `down` from meeting."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from apbatch.cluster.afs import Afs
+from apbatch.cluster.cassandra import Cassandra
+from apbatch.cluster.hdfs import Hdfs
+from apbatch.cluster.server import Server
+from apbatch.cluster.spark import Spark
+from apbatch.config import home
+from apbatch.errors import UsageError, nearest_word
+
+SERVERS: dict[str, type[Server]] = {server.name: server for server in (Hdfs, Cassandra, Spark, Afs)}
+#: What `apbatch cluster up` starts when no server is named.
+DEFAULT = ("hdfs", "cassandra", "spark")
+
+
+def named(names: Iterable[str]) -> list[Server]:
+    """Return the servers with these names.
+
+    Raises
+    ------
+    UsageError
+        With the nearest known name.
+    """
+    servers = []
+    for name in names:
+        if name not in SERVERS:
+            raise UsageError(
+                f"unknown server '{name}'",
+                nearest=nearest_word(name, SERVERS),
+                remedy=f"servers are {', '.join(SERVERS)}",
+            )
+        servers.append(SERVERS[name]())
+    return servers
+
+
+@contextmanager
+def exclusively() -> Iterator[None]:
+    """Wait until no other process brings servers up or down."""
+    folder = home() / "cluster"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
