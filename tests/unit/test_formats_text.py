@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from apbatch.camera.geometry import camera_named
@@ -122,6 +122,7 @@ def test_windows_line_ends_make_no_difference() -> None:
 
 
 @given(st.binary(max_size=600))
+@example(b"a\rb,c\n1,2\n")  # a carriage return within a line once raised in the table's reader
 def test_no_bytes_crash_the_text_readers(junk: bytes) -> None:
     for reader in (TaigaMcReader(), TaigaHillasReader(), KascadeReader()):
         reader.sniff("x", junk)
