@@ -169,6 +169,6 @@ def _pixels(batch: pa.RecordBatch, camera: CameraGeometry) -> npt.NDArray[np.flo
 
 def _mask(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
     try:
-        return np.asarray(from_binary(batch.column("mask"), "u1"), np.uint8) != 0
+        return np.asarray(from_binary(batch.column("mask"), "u1")).astype(np.bool_)
     except (KeyError, ValueError) as error:
         raise FormatError(f"images without a usable mask: {error}", remedy="run jobs/clean.py first") from error
