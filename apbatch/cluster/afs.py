@@ -99,6 +99,11 @@ class Afs(Server):
             except BaseException:
                 self.down()
                 raise
+        # one stable path, whatever the keeper's pid: replicas are recorded under it
+        link = self.folder / "data.new"
+        link.unlink(missing_ok=True)
+        link.symlink_to(self._data())
+        link.replace(self.folder / "data")
         publish(self.addresses())
 
     def unhealthy(self) -> str | None:
@@ -118,7 +123,7 @@ class Afs(Server):
 
     def addresses(self) -> dict[str, str]:
         """Return the path of the mounted volume, as seen from outside the namespace."""
-        return {"afs": f"afs://{self._data()}"}
+        return {"afs": f"afs://{self.folder}/data"}
 
     def down(self) -> None:
         """Unmount, shut the servers down in order, end the namespace."""
@@ -229,12 +234,13 @@ class Afs(Server):
         krb = self.folder / "krb"
         (krb / "krb5.conf").write_text(
             f"[libdefaults]\n default_realm = {_REALM}\n dns_lookup_kdc = false\n dns_lookup_realm = false\n"
-            f" rdns = false\n dns_canonicalize_hostname = false\n[realms]\n {_REALM} = {{\n  kdc = {_ADDRESS}:8888\n }}\n"
+            f" rdns = false\n dns_canonicalize_hostname = false\n"
+            f"[realms]\n {_REALM} = {{\n  kdc = {_ADDRESS}:8888\n }}\n"
             f"[domain_realm]\n {_CELL} = {_REALM}\n"
         )
         (krb / "kdc.conf").write_text(
-            f"[kdcdefaults]\n kdc_listen = {_ADDRESS}:8888\n kdc_tcp_listen = {_ADDRESS}:8888\n[realms]\n {_REALM} = {{\n"
-            f"  database_name = {krb}/principal\n  key_stash_file = {krb}/stash\n"
+            f"[kdcdefaults]\n kdc_listen = {_ADDRESS}:8888\n kdc_tcp_listen = {_ADDRESS}:8888\n"
+            f"[realms]\n {_REALM} = {{\n  database_name = {krb}/principal\n  key_stash_file = {krb}/stash\n"
             f"  supported_enctypes = aes256-cts-hmac-sha1-96:normal\n }}\n[logging]\n kdc = FILE:{krb}/kdc.log\n"
         )
 
@@ -293,11 +299,11 @@ class Afs(Server):
 
 def _processes_in(keeper: psutil.Process) -> list[psutil.Process]:
     """Return the processes that share the keeper's network namespace, without the keeper."""
-    wanted = os.readlink(f"/proc/{keeper.pid}/ns/net")
+    wanted = Path(f"/proc/{keeper.pid}/ns/net").readlink()
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != keeper.pid and os.readlink(f"/proc/{process.pid}/ns/net") == wanted:
+            if process.pid != keeper.pid and Path(f"/proc/{process.pid}/ns/net").readlink() == wanted:
                 found.append(process)
         except (OSError, psutil.Error):
             continue

@@ -17,8 +17,18 @@ VERSION = "5.0.9"
 _HEAP = "768m"
 
 # What Java 17 must open to Cassandra, as its own jvm17-server.options has it.
-_EXPORTS = ["java.base/jdk.internal.misc", "java.management.rmi/com.sun.jmx.remote.internal.rmi", "java.rmi/sun.rmi.registry", "java.rmi/sun.rmi.server", "java.sql/java.sql", "java.base/java.lang.ref", "jdk.unsupported/sun.misc", "jdk.compiler/com.sun.tools.javac.file", "jdk.attach/sun.tools.attach"]
-_OPENS = ["java.base/java.lang.module", "java.base/jdk.internal.loader", "java.base/jdk.internal.ref", "java.base/jdk.internal.reflect", "java.base/jdk.internal.math", "java.base/jdk.internal.module", "java.base/jdk.internal.util.jar", "jdk.management/com.sun.management.internal", "java.base/sun.nio.ch", "java.base/java.io", "java.base/java.lang.reflect", "jdk.compiler/com.sun.tools.javac", "java.base/java.lang", "java.base/java.util", "java.base/java.nio"]
+_EXPORTS = (
+    "java.base/jdk.internal.misc java.management.rmi/com.sun.jmx.remote.internal.rmi java.rmi/sun.rmi.registry "
+    "java.rmi/sun.rmi.server java.sql/java.sql java.base/java.lang.ref jdk.unsupported/sun.misc "
+    "jdk.compiler/com.sun.tools.javac.file jdk.attach/sun.tools.attach"
+)
+_OPENS = (
+    "java.base/java.lang.module java.base/jdk.internal.loader java.base/jdk.internal.ref "
+    "java.base/jdk.internal.reflect java.base/jdk.internal.math java.base/jdk.internal.module "
+    "java.base/jdk.internal.util.jar jdk.management/com.sun.management.internal java.base/sun.nio.ch "
+    "java.base/java.io java.base/java.lang.reflect jdk.compiler/com.sun.tools.javac java.base/java.lang "
+    "java.base/java.util java.base/java.nio"
+)
 
 _LOGBACK = """<configuration><appender name="OUT" class="ch.qos.logback.core.ConsoleAppender">
 <encoder><pattern>%-5level [%thread] %date{ISO8601} %F:%L - %msg%n</pattern></encoder></appender>
@@ -111,9 +121,9 @@ class Cassandra(Server):
         }
         command = [java(), f"-Xms{_HEAP}", f"-Xmx{_HEAP}", "-Xss256k", "-XX:+UseG1GC", "-XX:+PerfDisableSharedMem"]
         command += ["-XX:MaxDirectMemorySize=512m", "-XX:+ExitOnOutOfMemoryError", f"-javaagent:{jamm}"]
-        for module in _EXPORTS:
+        for module in _EXPORTS.split():
             command += ["--add-exports", f"{module}=ALL-UNNAMED"]
-        for module in _OPENS:
+        for module in _OPENS.split():
             command += ["--add-opens", f"{module}=ALL-UNNAMED"]
         command += [f"-D{name}={value}" for name, value in options.items()]
         command += ["-cp", f"{self.folder}:{lib}/*", "org.apache.cassandra.service.CassandraDaemon"]
