@@ -77,8 +77,8 @@ class DetectorModel(Section):
 class Spectrum(Section):
     """A power law of energies."""
 
-    energy_min: TeV = Field(gt=0.05, le=1000)
-    energy_max: TeV = Field(gt=0.05, le=1000)
+    energy_min: TeV = Field(ge=0.1, le=1000)
+    energy_max: TeV = Field(ge=0.1, le=1000)
     index: float = Field(description="differential: dN/dE ~ E^index")
 
     @model_validator(mode="after")

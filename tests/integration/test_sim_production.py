@@ -194,6 +194,37 @@ def test_a_folder_with_another_production_is_left_alone(both: Path) -> None:
     assert fingerprint(both / "both") == before
 
 
+def test_a_damaged_chunk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from apbatch.sim import production
+
+    with monkeypatch.context() as patch:
+        patch.setattr(production, "_publish", lambda *_: None)
+        simulate(small(8), tmp_path / "out", processes=1)
+    chunk = tmp_path / "out" / ".work" / "chunks" / "000001.arrow"
+    chunk.write_bytes(chunk.read_bytes()[:-500])
+    with pytest.raises(ApbatchError, match=r"000001\.arrow.*damaged.*start again"):
+        simulate(small(8), tmp_path / "out", processes=1)
+    chunk.unlink()
+    assert simulate(small(8), tmp_path / "out", processes=1).made == 4
+
+
+def test_the_command_prints_counts_as_json_and_wrong_values_with_status_2(both: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from apbatch.cli.main import main; main()", "sim", "--format", "json"]
+    counted = subprocess.run(
+        [*command, "--gammas", "0", "--protons", "0", "--output", str(tmp_path / "no")], capture_output=True, text=True
+    )
+    assert counted.returncode == 2
+    assert "nothing to simulate" in counted.stderr
+    assert not (tmp_path / "no").exists()
+    (tmp_path / "s.yaml").write_text("showers_per_chunk: 1\n")
+    made = subprocess.run(
+        [*command, "--settings", str(tmp_path / "s.yaml"), "--gammas", "1", "--protons", "0", "--output",
+         str(tmp_path / "one")], capture_output=True, text=True,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert [(row["primary"], row["showers"]) for row in json.loads(made.stdout)] == [("gamma", 1), ("proton", 0)]
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):

@@ -13,8 +13,8 @@ import pytest
 from apbatch.camera.geometry import camera_named
 from apbatch.errors import MissingSoftwareError, UsageError
 from apbatch.sim import atmosphere, electromagnetic, hadronic, interactions
-from apbatch.sim.generators import bank as make_bank  # noqa: F401  the module imports without chromo
-from apbatch.sim.particles import MASSES, codes_of, is_produced
+from apbatch.sim.interactions import AIR_MASS, Bank
+from apbatch.sim.particles import MASSES, MUON, PI_ZERO, PION, PROTON, codes_of, is_produced
 from apbatch.sim.primaries import energy_from, primaries, random_of, throw
 from apbatch.sim.production import simulate
 from apbatch.sim.response import Camera, digitise, integrate, triggered
@@ -103,10 +103,10 @@ def test_forced_sampling_gives_the_light_that_tracing_every_photon_gives(optics:
             rho = atmosphere.density(x_depth)
             emit(scene, record, 0.0, 0.0, top, 0.0, 0.0, -1.0, 10.0, rho, 1e-9, 0.0, x_depth)
     for top in steps:
-        heights = top - 10.0 * rng.random(4000)
+        heights = top - 10.0 * rng.random(60000)
         sin2 = 2.0 * 2.83e-4 * atmosphere.density(atmosphere.depth(top - 5.0)) / 1.225e-3
         ring = (heights - SITE.altitude) * math.tan(math.asin(math.sqrt(sin2)))
-        phi = 2.0 * math.pi * rng.random(4000)
+        phi = 2.0 * math.pi * rng.random(60000)
         hit = np.hypot(ring * np.cos(phi) - distance, ring * np.sin(phi)) < scene.radius
         yield_here = 50.0 * np.interp(top - 5.0, np.arange(optics.light.size) * 100.0, optics.light)
         expected += 60 * yield_here * sin2 * 10.0 * hit.mean()
@@ -196,6 +196,54 @@ def test_three_body_decays_conserve_energy_and_momentum() -> None:
     for _ in range(20):
         hadronic.three_body(8.0, 0.497611, 0.13957, 0.13957, 0.134977, products)
         assert products.sum(axis=0) == pytest.approx([8.0, 0.0, 0.0, math.sqrt(64.0 - 0.497611**2)], abs=1e-6)
+
+
+def quiet_bank() -> Bank:
+    """A bank whose only event is a neutral pion with all of the energy, and interaction lengths of 100 g/cm2."""
+    rows = np.zeros((3, 2), np.int64)
+    return Bank(
+        np.log([2.0, 1e5]), rows, rows + 1, np.full((3, 2), 100.0), np.array([0, 1]), np.array([PI_ZERO], np.int8),
+        np.zeros(1, np.int8), np.array([[2.0, 0.0, 0.0, 1.99]], np.float32),
+    )  # fmt: skip
+
+
+def secondaries_of(optics: Optics, code: int, charge: int, energy: float, seed: int = 1) -> tuple[np.ndarray, Record]:
+    """Follow one secondary, released downward at 10 km; return what went to the electromagnetic cascade."""
+    record = make_record()
+    electromagnetic.seed_kernels(seed)
+    parent = np.array([PROTON, 1.0, 1e5, 0.0, 0.0, 10000.0, 0.0, 0.0, -1.0, 0.0])
+    momentum = math.sqrt(energy**2 - MASSES[code] ** 2)
+    handed = hadronic.hadron_cascade(
+        parent, np.array([code], np.int8), np.array([charge], np.int8),
+        np.array([[energy, 0.0, 0.0, momentum]], np.float32), quiet_bank(), scene_with(optics, [(50.0, 0.0)]), record,
+    )  # fmt: skip
+    return handed, record
+
+
+def test_a_neutral_pion_hands_two_photons_with_its_energy_over(optics: Optics) -> None:
+    handed, _ = secondaries_of(optics, PI_ZERO, 0, 50.0, seed=2)
+    assert handed[:, 0].tolist() == [0.0, 0.0]
+    assert handed[:, 1].sum() == pytest.approx(50.0, rel=1e-6)
+    assert handed[:, 4].tolist() == [10000.0, 10000.0]
+
+
+def test_a_muon_crosses_the_air_and_loses_2_mev_a_gram(optics: Optics) -> None:
+    handed, record = secondaries_of(optics, MUON, -1, 100.0)
+    passed = atmosphere.depth(SITE.altitude) - atmosphere.depth(10000.0)
+    assert len(handed) == 0
+    assert record.tally[DEPOSITED] == pytest.approx(passed * (2.1e-3 + 3e-6 * 99.0), rel=0.02)
+
+
+def test_charged_pions_decay_or_interact_in_the_ratio_of_their_lengths(optics: Optics) -> None:
+    # At 10 km the air has 4.13e-4 g/cm3; a pion of 20 GeV decays after 1118 m, i.e. 46 g/cm2 (the air thickens by
+    # a sixth on the way), and interacts after 100 g/cm2.
+    interacted = sum(len(secondaries_of(optics, PION, 1, 20.0, seed)[0]) > 0 for seed in range(1, 401))
+    assert interacted / 400 == pytest.approx(46.0 * 1.08 / (46.0 * 1.08 + 100.0), abs=0.07)
+
+
+def test_an_interaction_length_follows_from_the_cross_section() -> None:
+    # 300 mb on air of mean mass 14.54: 80.5 g/cm2.
+    assert pytest.approx(80.5, abs=0.1) == AIR_MASS / 300.0
 
 
 def test_generators_ids_become_codes_with_charge_and_neutrinos_are_left_out() -> None:
