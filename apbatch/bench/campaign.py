@@ -79,6 +79,21 @@ def latest_folder() -> Path:
     return runs[-1].parent
 
 
+def require_suites(suites: Sequence[str]) -> None:
+    """Raise unless every suite is known.
+
+    Raises
+    ------
+    UsageError
+        With the nearest known one.
+    """
+    for suite in suites:
+        if suite not in SUITES:
+            raise UsageError(
+                f"unknown suite '{suite}'", nearest=nearest_word(suite, SUITES), remedy=f"known are {', '.join(SUITES)}"
+            )
+
+
 def run(suites: Sequence[str], size_name: str, size: Size, servers: Servers, folder: Path) -> Peers:
     """Run the benchmark into `folder`; return who took part.
 
@@ -87,11 +102,7 @@ def run(suites: Sequence[str], size_name: str, size: Size, servers: Servers, fol
     UsageError
         For an unknown suite, or a folder that holds a run already.
     """
-    for suite in suites:
-        if suite not in SUITES:
-            raise UsageError(
-                f"unknown suite '{suite}'", nearest=nearest_word(suite, SUITES), remedy=f"known are {', '.join(SUITES)}"
-            )
+    require_suites(suites)
     if (folder / "run.json").exists():
         raise UsageError("this folder holds a run already", where=str(folder), remedy="give another by --out")
     folder.mkdir(parents=True, exist_ok=True)

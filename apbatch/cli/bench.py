@@ -39,8 +39,9 @@ def run(
     from apbatch.progress import say
 
     amounts = size_named(size, sizes)
+    campaign.require_suites(suites)
     folder = out or campaign.new_folder()
-    with development_servers(start) as servers:
+    with development_servers(suites, start) as servers:
         peers = campaign.run(suites, size, amounts, servers, folder)
     for peer, reason in peers.left_out.items():
         say(f"left out: {peer}: {reason}")

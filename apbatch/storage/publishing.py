@@ -132,6 +132,18 @@ class PublishingStore(Store):
         finally:
             names.end_part(part_name)
 
+    def rename(self, path: str, to: str) -> None:
+        """Give a file, or a folder with all in it, another name in the same folder, in one step.
+
+        Raises
+        ------
+        NotFoundError, UsageError, ServerError
+        """
+        path, to = names.clean_path(path), names.clean_path(to)
+        if not path or not to or names.split(path)[0] != names.split(to)[0]:
+            raise UsageError(f"'{path}' can't be moved to '{to}': only the name may change", where=self.url)
+        self._rename(path, to)
+
     def _sweep(self, folder: str) -> None:
         """Remove what killed writers left in a folder, once for each folder: listing it is not free."""
         if folder in self._swept:

@@ -131,6 +131,13 @@ class Store(ABC):
     def remove(self, path: str) -> None:
         """Remove a file or a folder with all in it; nothing there is no error."""
 
+    @abstractmethod
+    def rename(self, path: str, to: str) -> None:
+        """Give a file, or a folder with all in it, another name in the same folder, in one step.
+
+        An older file of that name is replaced; a folder there is an error.
+        """
+
     def block_hosts(self, path: str) -> list[list[str]]:
         """Return the hosts of each block of a file, for locality; empty where the store has no blocks."""
         return []

@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import pytest
@@ -182,6 +183,55 @@ def test_a_namenode_that_is_not_there_is_told_at_once() -> None:
 def test_a_webhdfs_server_that_is_not_there_is_told_at_once() -> None:
     with pytest.raises(ServerError, match="can't be reached"):
         open_store("webhdfs://127.0.0.1:1/x").info("file")
+
+
+class _Reader(io.BytesIO):
+    """As much of hdfs-native's reader as a store uses."""
+
+    def __len__(self) -> int:
+        return len(self.getvalue())
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        return self.getvalue()[offset : offset + length]
+
+    def read_range_stream(self, offset: int, length: int) -> Any:
+        return iter([self.read_range(offset, length)])
+
+
+class _LateBlock:
+    """A client that leaves out the last block at first, as hdfs-native was seen to do just after a write."""
+
+    def __init__(self, late: int) -> None:
+        self.late = late
+
+    def read(self, path: str) -> _Reader:
+        self.late -= 1
+        return _Reader(b"" if self.late >= 0 else b"muon")
+
+    def get_file_info(self, path: str) -> Any:
+        return SimpleNamespace(length=4)
+
+
+@pytest.fixture
+def late_store(monkeypatch: pytest.MonkeyPatch) -> HdfsStore:
+    client = _LateBlock(late=2)
+    monkeypatch.setattr(HdfsStore, "_client", lambda self: client)
+    return HdfsStore("hdfs://h:1/x", limit_s=0.5)
+
+
+def test_a_block_that_is_reported_late_is_waited_for(late_store: HdfsStore) -> None:
+    with late_store.open("file") as stream:
+        assert stream.read() == b"muon"
+
+
+def test_a_file_whose_last_block_is_reported_late_is_hashed_whole(late_store: HdfsStore) -> None:
+    assert late_store.checksums("file") == checksums_of(b"muon")
+
+
+def test_a_block_that_never_comes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HdfsStore, "_client", lambda self: _LateBlock(late=1000))
+    with pytest.raises(ServerError, match="only 0 of 4 bytes"):
+        HdfsStore("hdfs://h:1/x", limit_s=0.1).open("file")
 
 
 # Answers of a NameNode (Hadoop 3.5.0) for files of these bytes and block sizes.
