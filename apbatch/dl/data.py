@@ -1,0 +1,170 @@
+"""Images of a blind set as arrays, and in which order they are trained on: the same for any number of ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from apbatch.dl.files import read_parquet
+from apbatch.dl.selection import VARIANTS
+from apbatch.errors import FormatError, UsageError, nearest_word
+from apbatch.formats.images import from_binary
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split of a blind set, one treatment.
+
+    Attributes
+    ----------
+    ids : list of str
+    pixels : ndarray of float32, shape (n_images, rows, cols)
+        p.e.; a pixel without a measurement is 0.
+    gamma : ndarray of bool, shape (n_images,), optional
+        None for the test set.
+    """
+
+    ids: list[str]
+    pixels: Floats
+    gamma: npt.NDArray[np.bool_] | None
+
+
+def check_variant(variant: str) -> None:
+    """Raise a UsageError with the nearest known name if there is no such treatment of images."""
+    if variant not in VARIANTS:
+        raise UsageError(
+            f"unknown variant '{variant}'",
+            nearest=nearest_word(variant, VARIANTS),
+            remedy=f"variants are {', '.join(VARIANTS)}",
+        )
+
+
+def load(files: Path, manifest: dict[str, Any], split: str, variant: str) -> Images:
+    """Load the images of one split in the order of the set.
+
+    Parameters
+    ----------
+    files : pathlib.Path
+        The folder ``set`` of a blind analysis.
+    split : str
+        ``train``, ``validation`` or ``test``.
+    variant : str
+        ``none`` or ``cleaned``.
+
+    Raises
+    ------
+    FormatError
+        If an image has no measured pixel, an infinite one, or not the shape of the grid.
+    """
+    check_variant(variant)
+    place = files / f"{split}.parquet"
+    labelled = [] if split == "test" else ["gamma"]
+    table = read_parquet(place, ["id", VARIANTS[variant], *labelled])
+    shape = (int(manifest["rows"]), int(manifest["cols"]))
+    try:
+        flat = from_binary(table[VARIANTS[variant]])
+    except ValueError as error:
+        raise FormatError(str(error), where=str(place)) from error
+    ids = table["id"].to_pylist()
+    if len(ids) and flat.shape[1] != shape[0] * shape[1]:
+        raise FormatError(f"images of {flat.shape[1]} pixels, not {shape[0]} x {shape[1]}", where=str(place))
+    missing = np.isnan(flat)
+    empty, infinite = missing.all(axis=1), np.isinf(flat).any(axis=1)
+    for wrong, what in ((empty, "no measured pixel (all NaN)"), (infinite, "an infinite pixel")):
+        if wrong.any():
+            first = ids[int(np.flatnonzero(wrong)[0])]
+            raise FormatError(f"{int(wrong.sum())} images have {what}, the first is {first}", where=str(place))
+    pixels = np.where(missing, np.float32(0), flat).astype(np.float32).reshape(-1, *shape)
+    gamma = np.asarray(table["gamma"].to_numpy(zero_copy_only=False), bool) if labelled else None
+    return Images(ids, pixels, gamma)
+
+
+def scale_of(images: Images) -> tuple[float, float]:
+    """Return mean and spread of log(1 + p.e.) over all pixels, for the input of a network."""
+    logs = np.log1p(np.maximum(images.pixels, 0), dtype=np.float32)
+    return float(logs.mean(dtype=np.float64)), float(max(logs.std(dtype=np.float64), 1e-6))
+
+
+def steps_of(n_images: int, batch: int, ranks: int) -> tuple[int, int]:
+    """Return the number of steps of an epoch and the global batch, equal for all ranks.
+
+    Raises
+    ------
+    UsageError
+        If the batch can't be split over the ranks, or there are fewer images than ranks.
+    """
+    if batch % ranks:
+        raise UsageError(f"a batch of {batch} can't be split over {ranks} ranks", remedy="batch_size: a multiple")
+    batch = min(batch, n_images // ranks * ranks)
+    if batch == 0:
+        raise UsageError(f"{n_images} training images are fewer than {ranks} ranks", remedy="fewer ranks, more images")
+    return n_images // batch, batch
+
+
+def order_of(n_images: int, epoch: int, seed: int, batch: int, ranks: int) -> npt.NDArray[np.int64]:
+    """Return which images are in which step of an epoch, shape (n_steps, batch).
+
+    Rank r takes the r-th part of each row, so that a step sees the same images however many ranks there are. The
+    remainder that fills no batch is left out, another one in each epoch.
+    """
+    steps, batch = steps_of(n_images, batch, ranks)
+    order = np.random.default_rng([seed, epoch, 1]).permutation(n_images)
+    return order[: steps * batch].reshape(steps, batch)
+
+
+def symmetries(seen: npt.NDArray[np.bool_], least: float = 0.9) -> npt.NDArray[np.int64]:
+    """Return the rotations and reflections of an axial grid that map the camera onto itself.
+
+    A shower from a diffuse source may arrive turned by 60 degrees or mirrored; on the axial grid both only move
+    pixels, so that each image can be trained on in up to twelve ways without any interpolation.
+
+    Parameters
+    ----------
+    seen : ndarray of bool, shape (rows, cols)
+        Cells that are pixels of the camera; rows along r, columns along q.
+    least : float
+        Share of the pixels that must fall on pixels.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_symmetries, rows * cols)
+        For each cell the cell its content comes from, rows * cols where there is none; the first is the identity.
+    """
+    rows, cols = seen.shape
+    cells = rows * cols
+    r, q = np.divmod(np.arange(cells), cols)
+    lit = seen.ravel()
+    tables = [np.arange(cells)]
+    if not lit.any():
+        return np.array(tables)
+    # Exact thirds: the camera's middle is a pixel or a corner between three.
+    middle_q, middle_r = (round(3 * float(axis[lit].mean())) / 3 for axis in (q, r))
+    for mirrored in (False, True):
+        for turn in range(6):
+            a, b = q - middle_q, r - middle_r
+            if mirrored:
+                a, b = b, a
+            for _ in range(turn):
+                a, b = -b, a + b
+            from_q, from_r = a + middle_q, b + middle_r
+            near_q, near_r = np.rint(from_q).astype(int), np.rint(from_r).astype(int)
+            exact = (np.abs(from_q - near_q) < 1e-6) & (np.abs(from_r - near_r) < 1e-6)
+            inside = exact & (near_q >= 0) & (near_q < cols) & (near_r >= 0) & (near_r < rows)
+            source = np.where(inside, near_r * cols + near_q, cells)
+            found = np.append(lit, False)[source]
+            if (turn or mirrored) and (found & lit).sum() >= least * lit.sum():
+                tables.append(np.where(found, source, cells))
+    return np.array(tables)
+
+
+def turned(pixels: Floats, tables: npt.NDArray[np.int64], which: npt.NDArray[np.int64]) -> Floats:
+    """Apply to each image, shape (n, rows, cols), the symmetry with its number in `which`, shape (n,)."""
+    flat = pixels.reshape(len(pixels), -1)
+    padded = np.concatenate([flat, np.zeros((len(flat), 1), np.float32)], axis=1)
+    return np.take_along_axis(padded, tables[which], axis=1).reshape(pixels.shape)

@@ -1,0 +1,204 @@
+"""Start a training run in processes of its own: `horovodrun` with several ranks, or one process without Horovod."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any, Literal
+
+from apbatch import errors
+from apbatch.dl.blind import read_manifest
+from apbatch.dl.files import read_json, write_json
+from apbatch.dl.spec import TrainSpec, identity_of
+from apbatch.errors import ApbatchError, MissingSoftwareError, UsageError
+from apbatch.progress import Task, progress, say
+
+_MARK = "@apbatch "
+#: How horovodrun marks the lines of a rank, and how it tells of a dead one.
+_SAID = re.compile(r"^\[(\d+)\]<std(?:out|err)>:(.*)")
+_ENDED = re.compile(r"Process (\d+) exit with status code (-?\d+)")
+
+
+def train(spec: TrainSpec, collective: Literal["auto", "single", "horovod"] = "auto", ranks: int = 2) -> Path:
+    """Train, or go on where a killed run stopped; trained already from the same: nothing is done.
+
+    Parameters
+    ----------
+    spec : TrainSpec
+    collective : str
+        ``auto`` takes Horovod where it is built and more than one rank is wanted.
+    ranks : int
+        Number of processes on this machine, each with its share of the cores.
+
+    Returns
+    -------
+    pathlib.Path
+        The output folder, with ``trained.json`` and ``predictions.parquet``.
+
+    Raises
+    ------
+    UsageError
+        If the specification does not fit the data or an earlier checkpoint.
+    MissingSoftwareError
+        If TensorFlow, or a Horovod that was asked for, is not installed.
+    ApbatchError
+        If a rank died; the message names the log.
+    """
+    spec = spec.model_copy(update={"data": spec.data.absolute(), "output": spec.output.absolute()})
+    spec.check()
+    manifest = read_manifest(spec.data)
+    if _trained(spec, manifest):
+        return spec.output
+    kind, ranks = _choose(collective, ranks)
+    spec.output.mkdir(parents=True, exist_ok=True)
+    for stale in spec.output.glob("error-*.json"):
+        stale.unlink()
+    write_json(spec.output / "spec.json", spec.model_dump(mode="json"))
+    log = spec.output / "training.log"
+    status, tail = _run(_command(spec, kind, ranks), _environment(kind, ranks), log, spec)
+    if status != 0 or not (spec.output / "trained.json").exists():
+        raise _failure(spec, status, tail, log, ranks)
+    return spec.output
+
+
+def _trained(spec: TrainSpec, manifest: dict[str, Any]) -> bool:
+    done = spec.output / "trained.json"
+    if not done.exists():
+        return False
+    record = read_json(done)
+    if record.get("identity") != identity_of(spec, manifest) or set(record["variants"]) != set(spec.variants):
+        raise UsageError(
+            "the folder holds a training of another model, other data or other settings",
+            where=str(spec.output),
+            remedy="choose another output folder, or remove this one",
+        )
+    return (spec.output / "predictions.parquet").exists()
+
+
+def _choose(collective: str, ranks: int) -> tuple[str, int]:
+    if importlib.util.find_spec("tensorflow") is None:
+        raise MissingSoftwareError("TensorFlow is not installed", remedy="pip install 'apbatch[dl]'")
+    there = importlib.util.find_spec("horovod") is not None and _horovodrun() is not None
+    if collective == "horovod" and not there:
+        raise MissingSoftwareError("Horovod is not installed", remedy="sh jobs/setup.sh, with g++ on the machine")
+    if collective == "single" or ranks == 1:
+        return ("horovod" if collective == "horovod" else "single"), 1
+    if not there:
+        say("Horovod is not installed: training in one process")
+        return "single", 1
+    return "horovod", ranks
+
+
+def _horovodrun() -> str | None:
+    beside = Path(sys.executable).with_name("horovodrun")
+    return str(beside) if beside.exists() else shutil.which("horovodrun")
+
+
+def _command(spec: TrainSpec, kind: str, ranks: int) -> list[str]:
+    rank = [sys.executable, "-m", "apbatch.dl.training", str(spec.output / "spec.json"), kind]
+    if kind == "single":
+        return rank
+    launcher = [sys.executable, str(_horovodrun()), "-np", str(ranks), "-H", f"localhost:{ranks}", "--gloo"]
+    return [*launcher, "--network-interfaces", "lo", *rank]
+
+
+def _environment(kind: str, ranks: int) -> dict[str, str]:
+    threads = str(max(1, (os.cpu_count() or 1) // ranks))
+    package_root = str(Path(__file__).resolve().parents[2])
+    paths = [package_root, os.environ.get("PYTHONPATH", "")]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": "1",
+        "OMP_NUM_THREADS": threads,
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "HOROVOD_CYCLE_TIME": "1",
+        "HOROVOD_STALL_CHECK_TIME_SECONDS": "60",
+        "PYTHONUNBUFFERED": "1",
+        "APBATCH_LAUNCHER": str(os.getpid()),
+    }
+
+
+def _run(command: list[str], environment: dict[str, str], log: Path, spec: TrainSpec) -> tuple[int, list[str]]:
+    """Run the ranks; what they say goes to the log, the epochs to the user."""
+    tail: deque[str] = deque(maxlen=200)
+    total = spec.epochs * len(spec.variants)
+    with progress("train", total) as task, log.open("a", encoding="utf-8") as file:
+        file.write(f"$ {' '.join(command)}\n")
+        # A session of its own: an interrupt reaches the ranks through us, once.
+        with subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    file.write(line)
+                    file.flush()
+                    if _MARK in line:
+                        _show(line.split(_MARK, 1)[1], task)
+                    else:
+                        tail.append(line.rstrip())
+            except BaseException:
+                process.terminate()
+                raise
+        return process.returncode, list(tail)
+
+
+def _show(text: str, task: Task) -> None:
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return
+    if told["event"] == "resumed":
+        say(f"train {told['variant']}: going on after epoch {told['epoch']} of {told['epochs']}")
+        task.advance(told["epoch"])
+    if told["event"] == "epoch":
+        task.note(f"{told['variant']} validation AUC {told['validation_auc']:.3f}")
+        task.advance()
+        say(
+            f"train {told['variant']}: epoch {told['epoch']}/{told['epochs']}, loss {told['loss']:.4f}, "
+            f"validation loss {told['validation_loss']:.4f}, AUC {told['validation_auc']:.4f}, "
+            f"{told['images_per_s']:.0f} images/s"
+        )
+
+
+def _failure(spec: TrainSpec, status: int, tail: list[str], log: Path, ranks: int) -> ApbatchError:
+    """Return the error of a rank as its own kind, or what is known of a death without words."""
+    for left in sorted(spec.output.glob("error-*.json")):
+        told = read_json(left)
+        kind = getattr(errors, str(told.pop("kind")), ApbatchError)
+        return kind(told.pop("what"), **told)  # type: ignore[no-any-return]
+    rank, last = _last_words(tail)
+    whose = f"rank {rank} of {ranks}" if rank is not None else "the training process"
+    return ApbatchError(
+        f"{whose} died (status {status}): {last[:300]}",
+        where=str(log),
+        remedy="run again: training goes on from the last finished epoch",
+    )
+
+
+def _last_words(tail: list[str]) -> tuple[int | None, str]:
+    """Return which rank died first and the last line that it said."""
+    ended = next((match for line in tail if (match := _ENDED.search(line))), None)
+    rank = int(ended[1]) if ended else None
+    own = [match[2] for line in tail if (match := _SAID.match(line)) and int(match[1]) == rank]
+    spoken = [line.strip() for line in (own or tail) if line.strip()]
+    how = f"exit code {ended[2]}" if ended else "no words"
+    return rank, spoken[-1] if spoken else how

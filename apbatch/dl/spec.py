@@ -1,0 +1,72 @@
+"""What is to be trained, as a file that every rank reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from apbatch.dl.data import check_variant
+from apbatch.dl.files import read_json
+from apbatch.dl.models import check_model
+from apbatch.errors import UsageError
+from apbatch.provenance import digest
+
+
+class TrainSpec(BaseModel):
+    """A training run.
+
+    Attributes
+    ----------
+    data : pathlib.Path
+        The folder ``set`` of a blind analysis.
+    output : pathlib.Path
+        Folder of checkpoints, models, curves and predictions.
+    variants : tuple of str
+        Treatments of the images, each with a network of its own: ``none``, ``cleaned``.
+    batch_size : int
+        Images in a step, over all ranks.
+    augment : bool
+        Whether images are turned and mirrored by the symmetries of the camera.
+    patience : int, optional
+        Stop after so many epochs without a lower validation loss.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: Path
+    output: Path
+    variants: tuple[str, ...] = Field(default=("none", "cleaned"), min_length=1)
+    model: str = "talk-cnn"
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    augment: bool = True
+    patience: int | None = Field(default=None, ge=1)
+
+    def check(self) -> None:
+        """Raise a UsageError for a model or variant that is unknown."""
+        check_model(self.model)
+        for variant in self.variants:
+            check_variant(variant)
+
+
+def identity_of(spec: TrainSpec, manifest: dict[str, Any]) -> str:
+    """Return the hash of all that shapes the result: settings and data, not where they lie or the number of ranks."""
+    settings = spec.model_dump(mode="json", exclude={"data", "output", "variants"})
+    return digest({"settings": settings, "files": manifest["files"]})
+
+
+def read_spec(path: Path) -> TrainSpec:
+    """Read a specification.
+
+    Raises
+    ------
+    NotFoundError, FormatError, UsageError
+    """
+    try:
+        return TrainSpec.model_validate(read_json(path))
+    except ValidationError as error:
+        raise UsageError(f"not a training specification: {error}", where=str(path)) from error
