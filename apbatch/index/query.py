@@ -109,11 +109,15 @@ def parse(text: str, attributes: Mapping[str, Attribute]) -> Query:
 
 def names(query: Query) -> set[str]:
     """Return the attributes that a query names."""
-    if isinstance(query, And | Or):
-        return set().union(*(names(part) for part in query.parts))
-    if isinstance(query, Not):
-        return names(query.part)
-    return set() if isinstance(query, Everything) else {query.name}
+    match query:
+        case And(parts) | Or(parts):
+            return set().union(*(names(part) for part in parts))
+        case Not(part):
+            return names(part)
+        case Everything():
+            return set()
+        case Compare(name=name) | Between(name=name) | In(name=name) | Like(name=name) | IsNull(name=name):
+            return {name}
 
 
 _OPPOSITE: dict[Operator, Operator] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
@@ -165,19 +169,16 @@ def matches(query: Query, values: Mapping[str, Any]) -> bool:
         case Not(IsNull(name)):
             return values.get(name) is not None
         case Not(part):
-            return values.get(part.name) is not None and not matches(part, values)
-    value = values.get(query.name)
-    if value is None:
-        return False
-    match query:
-        case Compare(_, operator, other):
-            return bool(_COMPARE[operator](value, other))
-        case Between(_, low, high):
-            return bool(low <= value <= high)
-        case In(_, choices):
-            return value in choices
-        case Like(_, pattern):
-            return like_pattern(pattern).fullmatch(str(value)) is not None
+            (name,) = names(part)
+            return values.get(name) is not None and not matches(part, values)
+        case Compare(name, operator, other):
+            return values.get(name) is not None and bool(_COMPARE[operator](values[name], other))
+        case Between(name, low, high):
+            return values.get(name) is not None and bool(low <= values[name] <= high)  # type: ignore[operator]
+        case In(name, choices):
+            return values.get(name) is not None and values[name] in choices
+        case Like(name, pattern):
+            return values.get(name) is not None and like_pattern(pattern).fullmatch(str(values[name])) is not None
 
 
 _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {

@@ -1,0 +1,285 @@
+"""One suite for every catalogue: SQLite always, Cassandra on a real node."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from apbatch.errors import UsageError
+from apbatch.formats.reader import Attribute
+from apbatch.index.attributes import EVENT_COLUMNS
+from apbatch.index.catalogue import Catalogue, FileRecord, Replica, State, open_catalogue
+from apbatch.index.query import Query, matches, of_registered, parse
+
+DECLARED = (
+    Attribute("zenith", "number", "zenith angle", "deg"),
+    Attribute("label", "string", "a text"),
+    Attribute("simulated", "boolean", "a flag"),
+    Attribute("calibrated", "date", "a date"),
+)
+
+
+@pytest.fixture(scope="module")
+def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('catalogue') / 'c.sqlite'}"
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("cassandra", marks=pytest.mark.cassandra)])
+def catalogue(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Catalogue]:
+    if request.param == "sqlite":
+        url = sqlite_url
+    else:
+        url = f"{request.getfixturevalue('cassandra')}/contract_{secrets.token_hex(4)}"
+    with open_catalogue(url) as catalogue:
+        catalogue.declare(DECLARED)
+        yield catalogue
+
+
+@pytest.fixture
+def experiment() -> str:
+    """A name of its own for each test, so that tests share a catalogue without meeting."""
+    return f"E{secrets.token_hex(4)}"
+
+
+def record(experiment: str, name: str = "a.001", **changes: object) -> FileRecord:
+    base = FileRecord(
+        path=f"/{experiment}/site/{name}", site=f"{experiment}-site", source=name, size=156, mtime_ns=1, checksum="c",
+        adler32="0", format="taiga-raw", experiment=experiment,
+    )  # fmt: skip
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def found(catalogue: Catalogue, text: str) -> list[str]:
+    return [r.source for r in catalogue.select(parse(text, catalogue.attributes()))]
+
+
+def test_a_record_comes_back_as_it_was(catalogue: Catalogue, experiment: str) -> None:
+    original = record(
+        experiment, run=7, night=date(2017, 10, 28), time_start=datetime(2017, 10, 28, 16, 1, 2, 345678, tzinfo=UTC),
+        telescope=1, cluster=21, events=10_000, reason="none",
+        attributes={"zenith": 30.5, "label": "ü '%", "simulated": True, "calibrated": date(2017, 9, 30)},
+    )  # fmt: skip
+    catalogue.upsert([original])
+    back = catalogue.get(original.path)
+    assert back is not None and back.revision > 0
+    assert replace(back, revision=0) == original
+
+
+def test_what_is_not_there_is_none(catalogue: Catalogue, experiment: str) -> None:
+    assert catalogue.get(f"/{experiment}/nothing") is None
+
+
+def test_a_second_upsert_replaces_and_doubles_nothing(catalogue: Catalogue, experiment: str) -> None:
+    catalogue.upsert([record(experiment, night=date(2017, 1, 1), run=1, attributes={"zenith": 1.0})])
+    catalogue.upsert([record(experiment, night=date(2017, 1, 2), run=2, size=312)])
+    (only,) = catalogue.select(parse(f"experiment = '{experiment}'", catalogue.attributes()))
+    assert (only.size, only.night, only.run, dict(only.attributes)) == (312, date(2017, 1, 2), 2, {})
+    assert found(catalogue, f"experiment = '{experiment}' and night = 2017-01-01") == []
+    assert found(catalogue, f"experiment = '{experiment}' and run = 1") == []
+
+
+QUERIES = [
+    "",
+    "events > 1000",
+    "events between 10 and 1000",
+    "zenith < 30 deg",
+    "zenith < 0.5 rad and label = 'x'",
+    "label like 'x%'",
+    "not label = 'x'",
+    "not (zenith < 30 or events > 1000)",
+    "zenith is null",
+    "zenith is not null and events != 5",
+    "night = 2017-10-28",
+    "night between 2017-10-01 and 2017-10-31",
+    "night > 2017-10-28 or events = 5",
+    "night in (2017-10-28, 2017-11-01)",
+    "run = 3",
+    "run in (1, 3) and not events in (5, 6)",
+    "simulated = true",
+    "size > 100 byte and path like '%.001'",
+    "state = 'quarantined'",
+    "state != 'registered'",
+    "time_start > 2017-10-28T00:00",
+]
+
+values = st.builds(
+    dict,
+    run=st.none() | st.integers(1, 4),
+    night=st.none() | st.sampled_from([date(2017, 10, 28), date(2017, 10, 29), date(2017, 11, 1)]),
+    events=st.none() | st.sampled_from([5, 6, 10, 1000, 1001]),
+    size=st.sampled_from([1, 100, 101]),
+    state=st.sampled_from([State.REGISTERED, State.REGISTERED, State.QUARANTINED, State.MISSING]),
+    time_start=st.none() | st.just(datetime(2017, 10, 28, 1, tzinfo=UTC)),
+    attributes=st.fixed_dictionaries(
+        {},
+        optional={
+            "zenith": st.sampled_from([0.0, 29.9, 30.0, 60.0]),
+            "label": st.sampled_from(["x", "xy", "X", "%"]),
+            "simulated": st.booleans(),
+        },
+    ),
+)
+
+
+@pytest.mark.parametrize("text", QUERIES)
+def test_select_and_count_agree_with_the_definition(catalogue: Catalogue, text: str) -> None:
+    # the definition: test each record by itself
+    experiment = f"E{secrets.token_hex(4)}"
+    query = parse(f"experiment = '{experiment}'" + (f" and ({text})" if text else ""), catalogue.attributes())
+
+    @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(st.lists(values, min_size=1, max_size=8))
+    def check(many: list[dict[str, object]]) -> None:
+        records = [record(experiment, f"{n}.00{n % 3}", **changes) for n, changes in enumerate(many)]
+        catalogue.upsert(records)
+        wanted = [r.path for r in records if matches(of_registered(query), r.flat())]
+        try:
+            assert [r.path for r in catalogue.select(query)] == wanted
+            assert sum(catalogue.count(query).values()) == len(wanted)
+            by_night = catalogue.count(query, "night")
+            assert sum(by_night.values()) == len(wanted)
+            assert set(by_night) == {r.night for r in records if r.path in wanted}
+        finally:
+            catalogue.remove([r.path for r in records])
+
+    check()
+
+
+def test_a_condition_on_an_index_needs_no_experiment(catalogue: Catalogue, experiment: str) -> None:
+    run = secrets.randbelow(2**60)
+    catalogue.upsert([record(experiment, "a", run=run), record(experiment, "b", run=run + 1)])
+    assert found(catalogue, f"run = {run}") == ["a"]
+    assert found(catalogue, f"run > {run - 1} and run <= {run + 1} and size = 156") == ["a", "b"]
+
+
+def test_a_path_pattern_searches_below_its_folder(catalogue: Catalogue, experiment: str) -> None:
+    catalogue.upsert([record(experiment, name) for name in ("n1/a", "n1/b", "n2/a", "n10/a")])
+    assert found(catalogue, f"path like '/{experiment}/site/n1/%'") == ["n1/a", "n1/b"]
+    assert found(catalogue, f"path like '/{experiment}/site/n1%'") == ["n1/a", "n1/b", "n10/a"]
+    assert found(catalogue, f"path = '/{experiment}/site/n2/a'") == ["n2/a"]
+
+
+def test_limit_takes_the_first_by_path(catalogue: Catalogue, experiment: str) -> None:
+    catalogue.upsert([record(experiment, name) for name in "cab"])
+    query = parse(f"experiment = '{experiment}'", catalogue.attributes())
+    assert [r.source for r in catalogue.select(query, limit=2)] == ["a", "b"]
+
+
+def test_folders_list_their_entries(catalogue: Catalogue, experiment: str) -> None:
+    catalogue.upsert([record(experiment, name) for name in ("d/a", "d/e/b", "c")])
+    assert list(catalogue.list_directory(f"/{experiment}/site")) == [("c", False), ("d", True)]
+    assert list(catalogue.list_directory(f"/{experiment}/site/d/")) == [("a", False), ("e", True)]
+    assert (experiment, True) in list(catalogue.list_directory("/"))
+    assert list(catalogue.list_directory(f"/{experiment}/nowhere")) == []
+
+
+def test_removing_files_removes_folders_left_empty(catalogue: Catalogue, experiment: str) -> None:
+    catalogue.upsert([record(experiment, "d/e/a"), record(experiment, "b")])
+    catalogue.remove([f"/{experiment}/site/d/e/a"])
+    assert list(catalogue.list_directory(f"/{experiment}/site")) == [("b", False)]
+
+
+def test_changes_come_once_each_in_order(catalogue: Catalogue, experiment: str) -> None:
+    catalogue.upsert([record(experiment, "a"), record(experiment, "b")])
+    seen = [r for r in catalogue.changes(0) if r.experiment == experiment]
+    last = max(r.revision for r in seen)
+    assert sorted(r.source for r in seen) == ["a", "b"]
+    catalogue.upsert([record(experiment, "a", size=1)])
+    assert [r.source for r in catalogue.changes(last) if r.experiment == experiment] == ["a"]
+
+
+def test_replicas_are_kept_by_url_and_go_with_their_file(catalogue: Catalogue, experiment: str) -> None:
+    file = record(experiment)
+    catalogue.upsert([file])
+    copy = Replica(file.path, "hdfs://h/x", "hdfs", "c", datetime(2026, 1, 1, tzinfo=UTC))
+    catalogue.add_replica(copy)
+    catalogue.add_replica(replace(copy, checksum="d"))
+    assert catalogue.replicas(file.path) == [replace(copy, checksum="d")]
+    catalogue.remove([file.path])
+    assert catalogue.replicas(file.path) == []
+
+
+def test_a_changed_file_keeps_its_replicas(catalogue: Catalogue, experiment: str) -> None:
+    file = record(experiment)
+    catalogue.upsert([file])
+    catalogue.add_replica(Replica(file.path, "u", "local", "c", datetime(2026, 1, 1, tzinfo=UTC)))
+    catalogue.upsert([replace(file, size=3)])
+    assert len(catalogue.replicas(file.path)) == 1
+    catalogue.remove_replica(file.path, "u")
+    assert catalogue.replicas(file.path) == []
+
+
+def test_a_name_keeps_its_type_and_unit(catalogue: Catalogue) -> None:
+    with pytest.raises(UsageError, match="zenith"):
+        catalogue.declare([Attribute("zenith", "number", "x", "rad")])
+    with pytest.raises(UsageError, match="events"):
+        catalogue.declare([Attribute("events", "string", "x")])
+
+
+def test_an_undeclared_attribute_is_refused(catalogue: Catalogue, experiment: str) -> None:
+    with pytest.raises(UsageError, match="not declared"):
+        catalogue.upsert([record(experiment, attributes={"colour": "red"})])
+
+
+def test_files_of_a_site_come_in_every_state(catalogue: Catalogue, experiment: str) -> None:
+    catalogue.upsert([record(experiment, "a"), record(experiment, "b", state=State.MISSING)])
+    assert sorted(r.source for r in catalogue.of_site(f"{experiment}-site")) == ["a", "b"]
+
+
+def events(experiment: str, **columns: list[object]) -> pa.RecordBatch:
+    n = len(columns["event"])
+    keys = {"experiment": [experiment] * n, "run": [1] * n, "telescope": [1] * n, "cleaning": ["none"] * n}
+    return pa.RecordBatch.from_pydict({**keys, **columns})
+
+
+def test_event_parameters_are_replaced_by_key_and_searched(catalogue: Catalogue, experiment: str) -> None:
+    catalogue.upsert_events(events(experiment, event=[2, 1, 30_001], width=[0.3, 0.1, float("nan")]))
+    catalogue.upsert_events(events(experiment, event=[2], width=[0.2]))
+    (table,) = [pa.Table.from_batches(catalogue.select_events(experiment)).combine_chunks()][:1]
+    assert table["event"].to_pylist()[:2] == [1, 2] and table.num_rows == 3
+    where: Query = parse("width between 0.15 and 0.25", {**EVENT_COLUMNS, "width": Attribute("width", "number", "w")})
+    (batch,) = catalogue.select_events(experiment, 1, where)
+    assert batch.column("event").to_pylist() == [2] and batch.column("width").to_pylist() == [0.2]
+
+
+def test_sqlite_rows_are_what_sqlite3_reads(sqlite_url: str, experiment: str) -> None:
+    import sqlite3
+
+    with open_catalogue(sqlite_url) as catalogue:
+        catalogue.declare(DECLARED)
+        catalogue.upsert([record(experiment, events=11, attributes={"zenith": 2.5})])
+    rows = sqlite3.connect(Path(sqlite_url.removeprefix("sqlite:///"))).execute(
+        "select file.events, attribute_value.number from file join attribute_value using (path) "
+        "where experiment = ? and name = 'zenith'", (experiment,),
+    )  # fmt: skip
+    assert list(rows) == [(11, 2.5)]
+
+
+@pytest.mark.cassandra
+def test_cassandra_refuses_what_needs_every_row(cassandra: str) -> None:
+    with open_catalogue(f"{cassandra}/refuse_{secrets.token_hex(4)}") as catalogue:
+        catalogue.declare(DECLARED)
+        for text in ("zenith < 30", "label like '%x'", "zenith < 30 or experiment = 'TAIGA'"):
+            with pytest.raises(UsageError, match="only by reading every file"):
+                list(catalogue.select(parse(text, catalogue.attributes())))
+
+
+@pytest.mark.cassandra
+def test_cqlsh_reads_what_was_registered(cassandra: str, cqlsh: Callable[[str], str], experiment: str) -> None:
+    keyspace = f"cql_{secrets.token_hex(4)}"
+    with open_catalogue(f"{cassandra}/{keyspace}") as catalogue:
+        catalogue.declare(DECLARED)
+        catalogue.upsert([record(experiment, night=date(2017, 10, 28), events=4321, attributes={"zenith": 2.5})])
+    text = cqlsh(
+        f"SELECT path, events, numbers FROM {keyspace}.file_by_night "
+        f"WHERE experiment = '{experiment}' AND night = '2017-10-28'"
+    )
+    assert "4321" in text and "'zenith': 2.5" in text
