@@ -54,13 +54,26 @@ def tailcuts(
     UsageError
         If the thresholds make no sense or the images are not of this camera.
     """
-    if not (np.isfinite(picture) and np.isfinite(boundary)) or boundary > picture:
-        raise UsageError(f"the boundary threshold ({boundary:g} p.e.) must not be above the picture ({picture:g} p.e.)")
-    if min_neighbours < 0:
-        raise UsageError("a number of neighbours can't be negative")
+    check_thresholds(picture, boundary, min_neighbours)
     return _tailcuts(
         of_camera(images, camera), camera.neighbours, picture, boundary, keep_isolated, int(min_neighbours)
     )
+
+
+def check_thresholds(picture: float, boundary: float, min_neighbours: int = 0) -> None:
+    """Refuse senseless thresholds before any work is done.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not (np.isfinite(picture) and np.isfinite(boundary)) or not 0 < boundary <= picture:
+        raise UsageError(
+            f"picture {picture:g} p.e. and boundary {boundary:g} p.e. are no two levels",
+            remedy="0 < boundary <= picture, such as 14 and 7",
+        )
+    if not 0 <= min_neighbours <= 6:
+        raise UsageError(f"a pixel can't have {min_neighbours} neighbours", remedy="give a number from 0 to 6")
 
 
 def of_camera(images: npt.NDArray[np.float32], camera: CameraGeometry) -> npt.NDArray[np.float32]:

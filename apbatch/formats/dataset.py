@@ -88,6 +88,24 @@ def _read_part(store: Store, name: str, columns: Sequence[str] | None) -> pa.Tab
     return table.replace_schema_metadata(None)
 
 
+def count_rows(url: str) -> int:
+    """Return the number of rows in the part files of a folder, finished or not, from their footers.
+
+    Raises
+    ------
+    FormatError
+        If a part file is damaged.
+    """
+    store, rows = open_store(url), 0
+    for name in _parts(store):
+        with store.open(name) as stream:
+            try:
+                rows += int(pq.read_metadata(stream).num_rows)
+            except (pa.ArrowException, OSError, ValueError) as error:
+                raise FormatError(f"not a readable Parquet file: {error}", where=store.url_of(name)) from error
+    return rows
+
+
 def info(url: str) -> dict[str, Any]:
     """Return the sidecar of a dataset.
 
@@ -156,6 +174,25 @@ def remove(url: str) -> None:
     else:
         raise UsageError("this is a file, not a dataset", where=url)
     open_store(parent).remove(name)
+
+
+def replace(part: str, url: str) -> None:
+    """Give a finished dataset its name, in place of an older one.
+
+    Parameters
+    ----------
+    part, url : str
+        In the same folder.
+
+    Raises
+    ------
+    NotFoundError
+        If `part` is not complete.
+    """
+    _need_complete(open_store(part))
+    remove(url)
+    (parent, name), (_, unfinished) = parent_of(url), parent_of(part)
+    open_store(parent).rename(unfinished, name)
 
 
 def parent_of(url: str) -> tuple[str, str]:
