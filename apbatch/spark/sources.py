@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from apbatch.errors import UsageError
-from apbatch.formats.reader import ImageReader, readers
+from apbatch.errors import FormatError, NotFoundError, UsageError
+from apbatch.formats.reader import ImageReader, Metadata, readers, recognise
 from apbatch.formats.taiga_raw import TaigaRawReader
+from apbatch.storage.store import open_store, open_url
 
 if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue, FileRecord
 
 #: Format of files of single clusters, which are put together into images; all others hold whole images.
 RAW = TaigaRawReader.name
+_HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def image_formats() -> list[str]:
     return sorted({RAW} | {name for name, reader in readers().items() if isinstance(reader, ImageReader)})
 
 
-def sources_for(catalogue: Catalogue, records: Iterable[FileRecord], prefer: str | None = None) -> list[Source]:
+def sources_for(
+    catalogue: Catalogue, records: Iterable[FileRecord], prefer: str | None = None, *, only_preferred: bool = False
+) -> list[Source]:
     """Return the sources of images among the files of a selection, by path.
 
     Parameters
@@ -64,12 +68,14 @@ def sources_for(catalogue: Catalogue, records: Iterable[FileRecord], prefer: str
         Files of other formats (tables, truth) are passed over; a pedestal file serves the data files of its cluster
         and night.
     prefer : str, optional
-        Kind or URL of the store whose replicas are read; the site by default.
+        Kind or URL of the store whose replicas are read; the site by default, and for files without such a replica.
+    only_preferred : bool
+        Whether a file without a replica in the preferred store is an error.
 
     Raises
     ------
     UsageError
-        If no file holds images, or raw files come from a site without camera or factors.
+        If no file holds images, raw files come from a site without camera or factors, or a replica is missing.
     """
     from apbatch.ingest.mirror import best_source
     from apbatch.ingest.sites import load_site
@@ -83,7 +89,13 @@ def sources_for(catalogue: Catalogue, records: Iterable[FileRecord], prefer: str
         )
 
     def url(record: FileRecord) -> str:
-        return best_source(record, catalogue.replicas(record.path) if prefer else (), prefer)
+        replicas = catalogue.replicas(record.path) if prefer else []
+        found = best_source(record, replicas, prefer)
+        if only_preferred and found not in {replica.url for replica in replicas}:
+            raise UsageError(
+                f"there is no replica in {prefer}", where=record.path, remedy="apbatch mirror QUERY --to store"
+            )
+        return found
 
     pedestals = {_detector(record): record for record in records if _is_pedestal(record)}
     found = []
@@ -118,6 +130,78 @@ def sources_for(catalogue: Catalogue, records: Iterable[FileRecord], prefer: str
     if not found:
         raise UsageError("the selection holds pedestal files only", remedy="select the data files as well")
     return found
+
+
+def sources_at(urls: Iterable[str], *, camera: str | None = None, factors: str | None = None) -> list[Source]:
+    """Return the sources of images at URLs of files and folders, whether they are registered or not.
+
+    Parameters
+    ----------
+    urls : iterable of str
+        A folder stands for all files in it and below that hold images.
+    camera : str, optional
+        Camera of raw files.
+    factors : str, optional
+        Path of the table of conversion factors of raw files.
+
+    Raises
+    ------
+    NotFoundError
+        If nothing is at a URL.
+    UsageError
+        If no file holds images, or camera or factors are missing for raw files.
+    """
+    usable = set(image_formats())
+    found = []
+    for url in urls:
+        for file_url in _files_at(url):
+            with open_url(file_url) as stream:
+                reader = recognise(file_url, stream.read(_HEAD_BYTES), stream)
+                if reader is None or reader.name not in usable:
+                    continue
+                try:
+                    metadata = reader.metadata(stream, file_url)  # `recognise` left the stream at its start
+                except FormatError:
+                    metadata = Metadata()  # the step will tell what is wrong with it
+            if reader.name == RAW and (camera is None or factors is None):
+                raise UsageError(
+                    "raw files need a camera and conversion factors",
+                    where=file_url,
+                    remedy="give --camera NAME --factors FILE, or register the site and select",
+                )
+            named = metadata.attributes.get("camera") or camera
+            found.append(
+                Source(
+                    url=file_url,
+                    format=reader.name,
+                    experiment=metadata.experiment or "unknown",
+                    run=metadata.run,
+                    cluster=metadata.cluster,
+                    camera=str(named) if named else None,
+                    calibration={"factors": factors} if reader.name == RAW and factors else {},
+                    telescope=metadata.telescope if metadata.telescope is not None else 1,
+                )
+            )
+    if not found:
+        raise UsageError("no file there holds camera images", remedy=f"formats are {', '.join(sorted(usable))}")
+    return found
+
+
+def _files_at(url: str) -> Iterator[str]:
+    store = open_store(url)
+    here = store.info("")
+    if here is None:
+        raise NotFoundError("no such file or folder", where=url)
+    if not here.is_directory:
+        yield store.url
+        return
+    folders = [""]
+    while folders:
+        for entry in store.entries(folders.pop()):
+            if entry.is_directory:
+                folders.append(entry.path)
+            else:
+                yield store.url_of(entry.path)
 
 
 def _is_pedestal(record: FileRecord) -> bool:

@@ -1,0 +1,71 @@
+"""What the programs under `jobs/` share: options, settings, session, one message for an error, a summary on the output.
+
+They run as ``spark-submit jobs/clean.py …`` and as ``python jobs/clean.py …``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apbatch.config import Settings, load_settings
+from apbatch.errors import ApbatchError
+from apbatch.spark.pipeline import StepSummary
+from apbatch.spark.session import session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+#: Problems that are printed; all are counted.
+_SHOWN = 10
+
+Work = Callable[["SparkSession", argparse.Namespace, Settings], StepSummary]
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all these programs have."""
+    options = argparse.ArgumentParser(prog=name, description=description)
+    options.add_argument("--config", type=Path, help="settings, such as conf/cluster.yaml (default: embedded)")
+    options.add_argument("--output", required=True, metavar="URL", help="dataset to write, file:///… or hdfs://…")
+    options.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return options
+
+
+def main(options: argparse.ArgumentParser, work: Work) -> None:
+    """Run a program and exit: 0, 2 for a user's error, 1 for any other failure; JSON of the summary on the output."""
+    sys.exit(_status(options, work))
+
+
+def _status(options: argparse.ArgumentParser, work: Work) -> int:
+    arguments = options.parse_args()
+    try:
+        settings = load_settings(arguments.config)
+        spark = session(settings.spark, options.prog)
+        try:
+            summary = work(spark, arguments, settings)
+        finally:
+            spark.stop()
+    except ApbatchError as error:
+        if arguments.debug:
+            raise
+        print(f"{options.prog}: {error}", file=sys.stderr)
+        return error.status
+    except Exception as error:
+        if arguments.debug or os.environ.get("APBATCH_DEBUG"):
+            raise
+        print(f"{options.prog}: unexpected {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+        return 1
+    for problem in summary.problems[:_SHOWN]:
+        print(f"{options.prog}: passed over: {problem}", file=sys.stderr)
+    if len(summary.problems) > _SHOWN:
+        print(f"{options.prog}: {len(summary.problems) - _SHOWN} more problems", file=sys.stderr)
+    content = {**asdict(summary), "seconds": round(summary.seconds, 3), "output": arguments.output}
+    del content["problems"]
+    print(json.dumps(content))
+    return 0

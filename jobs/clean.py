@@ -1,0 +1,67 @@
+"""Read, calibrate and clean camera images: ``spark-submit jobs/clean.py --select QUERY --output URL``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from apbatch.config import Settings
+from apbatch.index.catalogue import open_catalogue
+from apbatch.index.query import parse
+from apbatch.spark import pipeline, submit
+from apbatch.spark.sources import Source, sources_at, sources_for
+from apbatch.units import parse_quantity
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def options() -> argparse.ArgumentParser:
+    """Return the options of the program."""
+    found = submit.parser("clean", "Read, calibrate and clean camera images with Spark.")
+    inputs = found.add_mutually_exclusive_group(required=True)
+    inputs.add_argument("--select", metavar="QUERY", help="registered files, such as \"format = 'taiga-raw'\"")
+    inputs.add_argument("--input", nargs="+", metavar="URL", help="files or folders that need not be registered")
+    found.add_argument(
+        "--from",
+        dest="prefer",
+        choices=("auto", "site", "mirror"),
+        default="auto",
+        help="read selected files at their site, in the store, or in the store where they are there (default)",
+    )
+    found.add_argument("--camera", help="with --input: camera of raw files")
+    found.add_argument("--factors", metavar="FILE", help="with --input: table of conversion factors of raw files")
+    found.add_argument("--picture", default="14 pe", help="picture threshold (default: 14 pe)")
+    found.add_argument("--boundary", default="7 pe", help="boundary threshold (default: 7 pe)")
+    found.add_argument("--min-neighbours", type=int, default=0, help="picture neighbours of a picture pixel")
+    return found
+
+
+def sources(arguments: argparse.Namespace, settings: Settings) -> list[Source]:
+    """Return the files to read."""
+    if arguments.input:
+        return sources_at(arguments.input, camera=arguments.camera, factors=arguments.factors)
+    with open_catalogue(settings.catalogue) as catalogue:
+        records = catalogue.select(parse(arguments.select, catalogue.attributes()))
+        return sources_for(
+            catalogue,
+            list(records),
+            prefer=None if arguments.prefer == "site" else settings.store,
+            only_preferred=arguments.prefer == "mirror",
+        )
+
+
+def work(spark: SparkSession, arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
+    """Run the step."""
+    return pipeline.clean(
+        spark,
+        sources(arguments, settings),
+        arguments.output,
+        picture=parse_quantity(arguments.picture, "pe"),
+        boundary=parse_quantity(arguments.boundary, "pe"),
+        min_neighbours=arguments.min_neighbours,
+    )
+
+
+if __name__ == "__main__":
+    submit.main(options(), work)

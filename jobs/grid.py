@@ -1,0 +1,30 @@
+"""Camera images on square grids: ``spark-submit jobs/grid.py --input URL --output URL --method axial``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from apbatch.camera.grid import METHODS
+from apbatch.config import Settings
+from apbatch.spark import pipeline, submit
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def options() -> argparse.ArgumentParser:
+    """Return the options of the program."""
+    found = submit.parser("grid", "Map hexagonal camera images onto square grids with Spark.")
+    found.add_argument("--input", required=True, metavar="URL", help="dataset of images that clean.py made")
+    found.add_argument("--method", default=METHODS[0], choices=METHODS, help="default: axial")
+    return found
+
+
+def work(spark: SparkSession, arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
+    """Run the step."""
+    return pipeline.grid(spark, arguments.input, arguments.output, arguments.method)
+
+
+if __name__ == "__main__":
+    submit.main(options(), work)

@@ -1,0 +1,35 @@
+"""Image parameters, optionally into the catalogue: ``spark-submit jobs/parameters.py --input URL --output URL``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from apbatch.config import Settings
+from apbatch.index.catalogue import open_catalogue
+from apbatch.progress import say
+from apbatch.spark import pipeline, submit
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def options() -> argparse.ArgumentParser:
+    """Return the options of the program."""
+    found = submit.parser("parameters", "Compute image parameters of cleaned images with Spark.")
+    found.add_argument("--input", required=True, metavar="URL", help="dataset of images that clean.py made")
+    found.add_argument("--register", action="store_true", help="write the parameters into the catalogue")
+    return found
+
+
+def work(spark: SparkSession, arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
+    """Run the step."""
+    summary = pipeline.parameters(spark, arguments.input, arguments.output)
+    if arguments.register:
+        with open_catalogue(settings.catalogue) as catalogue:
+            say(f"{pipeline.register_events(catalogue, arguments.output)} rows written to the catalogue")
+    return summary
+
+
+if __name__ == "__main__":
+    submit.main(options(), work)
