@@ -8,8 +8,8 @@ import os
 import sys
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import Abort, TyperException
 
 import apbatch
 from apbatch.errors import ApbatchError
@@ -52,10 +52,12 @@ def main() -> None:
             raise
         print(f"apbatch: {error}", file=sys.stderr)
         sys.exit(error.status)
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:  # typer brings a click of its own
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        if message:
+            print(f"apbatch: {message} (--help shows what is possible)", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, Abort):
         print("apbatch: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:

@@ -30,7 +30,7 @@ from apbatch.index import plan as p
 from apbatch.index import query as q
 from apbatch.index.attributes import COMMON, merge_declarations
 from apbatch.index.catalogue import COMMON_FIELDS, Catalogue, FileRecord, Replica
-from apbatch.index.records import event_batch, event_rows, from_plain, from_row, to_plain, to_row
+from apbatch.index.records import event_batch, event_rows, from_plain, from_row, parameter_names, to_plain, to_row
 
 _ALL = "all"  # the one partition of small tables
 _EVENTS_A_BUCKET = 20_000
@@ -404,6 +404,9 @@ class CassandraCatalogue(Catalogue):
             buckets.add((experiment, run, bucket))
             work.append((insert, (experiment, run, bucket, event, telescope, cleaning, dataset, values)))
         self._concurrently([(enter, key) for key in sorted(buckets)])
+        name = self._prepare("INSERT INTO event_parameter (experiment, name) VALUES (?, ?)")
+        experiments = sorted({key[0] for key in buckets})
+        self._concurrently([(name, (e, parameter)) for e in experiments for parameter in parameter_names(batch)])
         self._concurrently(work)
         return len(work)
 
@@ -412,6 +415,8 @@ class CassandraCatalogue(Catalogue):
     ) -> Iterator[pa.RecordBatch]:
         """Yield image parameters, ordered by key."""
         test = None if where is None else q.normalise(where)
+        known = self._run("SELECT name FROM event_parameter WHERE experiment = ?", experiment)
+        names = [row["name"] for row in known]
         cql = "SELECT run, bucket FROM event_bucket WHERE experiment = ?"
         keys = [(row["run"], row["bucket"]) for row in self._run(cql, experiment)]
         cql = "SELECT * FROM event_by_run WHERE experiment = ? AND run = ? AND bucket = ?"
@@ -425,7 +430,7 @@ class CassandraCatalogue(Catalogue):
                     key = (experiment, number, row["event"], row["telescope"], row["cleaning"])
                     kept.append((key, row["dataset"], values))
             if kept:
-                yield event_batch(kept)
+                yield event_batch(kept, names)
 
     def close(self) -> None:
         """Close the connections."""

@@ -79,9 +79,10 @@ def event_rows(events: pa.RecordBatch) -> Iterator[tuple[tuple[Any, ...], str | 
         yield tuple(key[row] for key in keys), datasets[row], values
 
 
-def event_batch(rows: Sequence[tuple[tuple[Any, ...], str | None, Mapping[str, float]]]) -> pa.RecordBatch:
-    """Return events as one batch: keys, dataset, then one float64 column a parameter."""
-    names = sorted({name for _, _, values in rows for name in values})
+def event_batch(
+    rows: Sequence[tuple[tuple[Any, ...], str | None, Mapping[str, float]]], names: Sequence[str]
+) -> pa.RecordBatch:
+    """Return events as one batch: keys, dataset, then one float64 column for each parameter in `names`."""
     types = {"experiment": pa.string(), "cleaning": pa.string(), "telescope": pa.int32()}
     columns = {
         name: pa.array([key[index] for key, _, _ in rows], types.get(name, pa.int64()))

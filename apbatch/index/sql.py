@@ -24,7 +24,7 @@ from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
 from apbatch.index.attributes import COMMON, EVENT_COLUMNS, merge_declarations
 from apbatch.index.catalogue import COMMON_FIELDS, EVENT_KEYS, Catalogue, FileRecord, Replica
-from apbatch.index.records import event_batch, event_rows, from_plain, from_row, to_plain, to_row
+from apbatch.index.records import event_batch, event_rows, from_plain, from_row, parameter_names, to_plain, to_row
 
 _SCHEMA_VERSION = 1
 _BATCH = 500
@@ -92,6 +92,12 @@ events = sa.Table(
     sa.Column("cleaning", sa.Text, primary_key=True),
     sa.Column("dataset", sa.Text),
     sa.Column("parameters", sa.Text, nullable=False),  # JSON object
+)
+event_parameters = sa.Table(
+    "event_parameter",
+    metadata,
+    sa.Column("experiment", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
 )
 counters = sa.Table(
     "counter", metadata, sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.BigInteger, nullable=False)
@@ -335,8 +341,12 @@ class SqlCatalogue(Catalogue):
         if rows:
             statement = insert(events)
             renewed = {"dataset": statement.excluded.dataset, "parameters": statement.excluded.parameters}
+            experiments = sorted({row["experiment"] for row in rows})
+            names = [{"experiment": e, "name": name} for e in experiments for name in parameter_names(batch)]
             with self._write() as connection:
                 connection.execute(statement.on_conflict_do_update(index_elements=list(EVENT_KEYS), set_=renewed), rows)
+                if names:
+                    connection.execute(insert(event_parameters).on_conflict_do_nothing(), names)
         return len(rows)
 
     def select_events(
@@ -348,13 +358,16 @@ class SqlCatalogue(Catalogue):
             statement = statement.where(events.c.run == run)
         if where is not None:
             statement = statement.where(_compile(q.normalise(where), _event_leaf))
+        known = sa.select(event_parameters.c.name).where(event_parameters.c.experiment == experiment)
+        names = sorted(row["name"] for row in self._rows(known))
         rows = self._rows(statement.order_by(*(events.c[name] for name in EVENT_KEYS)))
         while part := list(islice(rows, 10_000)):
             yield event_batch(
                 [
                     (tuple(row[name] for name in EVENT_KEYS), row["dataset"], json.loads(row["parameters"]))
                     for row in part
-                ]
+                ],
+                names,
             )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The record of a finished step: what it made, and from what. Written last, in one move: a step is done or it is not."""
+"""Records of finished steps: what each made, and from what. Written last, in one move: a step is done or not."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apbatch.config import Settings
-from apbatch.errors import ApbatchError, NotFoundError
+from apbatch.errors import ApbatchError, UsageError
 from apbatch.index.catalogue import open_catalogue
 from apbatch.progress import say
 from apbatch.provenance import digest
@@ -107,10 +107,7 @@ def plan(job: Job, settings: Settings) -> list[Planned]:
             if known and step.always:
                 known = step.foresee(context)
             elif known:
-                try:
-                    finished = records.products(step.kind, _address(step, context)[1])
-                except NotFoundError:
-                    finished = None
+                finished = records.products(step.kind, _address(step, context)[1])
                 known = finished is not None and step.intact(finished)
                 if known and finished is not None:
                     state = "done"
@@ -146,8 +143,25 @@ def _surroundings(job: Job, settings: Settings) -> Iterator[tuple[Context, Recor
 
         context = Context(job.name, job.path.parent, settings, catalogue, job.select, spark)
         stack.enter_context(_only_one(context.folder))
+        _check_query(job, context)
         services = digest([settings.catalogue, settings.store])
         yield context, Records(context.folder / "steps" / services)
+
+
+def _check_query(job: Job, context: Context) -> None:
+    """Find faults of the query before anything starts; without an ingest, what it picks is known now."""
+    from apbatch.formats.reader import readers
+    from apbatch.index.query import parse
+    from apbatch.workflow.image_steps import selection_digest
+
+    declared = {attribute.name: attribute for reader in readers().values() for attribute in reader.attributes}
+    try:
+        parse(job.select, {**declared, **context.catalogue.attributes()})
+    except UsageError as error:
+        error.where = f"{job.path}: select: {error.where}"
+        raise
+    if job.select and not any("selection" in step.makes for step in job.steps):
+        context.products["selection"] = selection_digest(context.selection())
 
 
 @contextmanager

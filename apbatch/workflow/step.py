@@ -56,15 +56,11 @@ class Context:
         """Return the URL of a step's dataset in the configured store."""
         return f"{self.settings.store}/datasets/{self.job}/{kind}-{key}"
 
-    def selection(self, file_format: str | None = None) -> list[FileRecord]:
-        """Return the files that the job's query picks, by path; of the job's own production if it simulates."""
-        from apbatch.index.parser import parse
-        from apbatch.index.query import And, Compare, Like, Query
+    def selection(self) -> list[FileRecord]:
+        """Return the files that the job's query picks, by path; those of its own production if it simulates."""
+        from apbatch.index.query import And, Like, parse
 
-        attributes = self.catalogue.attributes()
-        query: Query = parse(self.select, attributes)
-        if file_format is not None:
-            query = Compare("format", "=", file_format)
+        query = parse(self.select, self.catalogue.attributes())
         if "production" in self.products:
             query = And((query, Like("path", f"{self.products['production']}/%")))
         return sorted(self.catalogue.select(query), key=lambda record: record.path)

@@ -1,0 +1,65 @@
+"""Job descriptions are checked whole before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from apbatch.errors import UsageError
+from apbatch.workflow.model import load_job
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def job(tmp_path: Path, steps: str, head: str = "name: test\nselect: \"experiment = 'TAIGA'\"\n") -> Path:
+    file = tmp_path / "job.yaml"
+    file.write_text(f"{head}steps:\n{steps}")
+    return file
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "jobs").glob("*.yaml")))
+def test_every_shipped_job_is_valid(name: str) -> None:
+    assert load_job(ROOT / "jobs" / name).steps
+
+
+def test_thresholds_with_units_are_photo_electrons(tmp_path: Path) -> None:
+    clean = load_job(job(tmp_path, "  - clean: {picture: 14 pe, boundary: 7}\n")).steps[0]
+    assert (clean.model_dump()["picture"], clean.model_dump()["boundary"]) == (14.0, 7.0)
+
+
+def test_unknown_key_names_line_and_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"job.yaml:5: unknown key 'pictur'; did you mean 'picture'"):
+        load_job(job(tmp_path, "  - clean:\n      pictur: 14 pe\n"))
+
+
+def test_unknown_step_names_line_and_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"job.yaml:4: unknown step 'claen'; did you mean 'clean'"):
+        load_job(job(tmp_path, "  - claen: {}\n"))
+
+
+def test_wrong_unit_names_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"job.yaml:4: picture: 'deg' can't be converted to 'pe'"):
+        load_job(job(tmp_path, "  - clean: {picture: 14 deg}\n"))
+
+
+def test_all_faults_of_a_job_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_job(job(tmp_path, "  - clean: {picture: 14 deg}\n  - grid: {metod: axial}\n"))
+    assert "job.yaml:4" in str(caught.value) and "job.yaml:5" in str(caught.value)
+
+
+def test_a_step_before_what_it_needs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="step 'grid' needs images: put 'clean' before it"):
+        load_job(job(tmp_path, "  - grid: {}\n"))
+
+
+def test_boundary_above_picture_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="boundary"):
+        load_job(job(tmp_path, "  - clean: {picture: 7 pe, boundary: 14 pe}\n"))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "name: x", "name: x\nsteps: []", "name: '../x'\nsteps: [clean]", "7"])
+def test_no_job_at_all_is_a_clear_error(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(content)
+    with pytest.raises(UsageError):
+        load_job(file)
