@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from apbatch.camera.calibration import factors_of_cluster
 from apbatch.camera.cleaning import check_thresholds, tailcuts_name
@@ -281,11 +283,11 @@ class _Assemble(Worker):
 
 def _start_of_last(records: pa.RecordBatch) -> int:
     """Return the row at which the last event starts."""
-    row = records.num_rows - 1
-    key = [records.column(name)[row] for name in steps.KEYS]
-    while row > 0 and [records.column(name)[row - 1] for name in steps.KEYS] == key:
-        row -= 1
-    return row
+    other = np.zeros(records.num_rows, bool)
+    for name in steps.KEYS:
+        column = records.column(name)
+        other |= pc.not_equal(column, column[-1]).to_numpy(zero_copy_only=False)
+    return int(np.flatnonzero(other)[-1]) + 1 if other.any() else 0
 
 
 def _sources_in(batches: Iterator[pa.RecordBatch]) -> Iterator[Source]:
