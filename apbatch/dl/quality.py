@@ -1,0 +1,137 @@
+"""The quality factor Q = gamma efficiency / sqrt(hadron efficiency), its errors, and the cut where it is best.
+
+Images of one shower are alike, so errors come from a bootstrap that draws whole showers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+#: Cuts on a score that lies in 0…1; the last one is just below 1.
+CUTS: Floats = np.linspace(0, 1, 201)[:-1]
+#: Below this number of hadrons left Q is chance more than measurement.
+FEW_HADRONS = 50
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What each cut leaves; all arrays of shape (n_cuts,).
+
+    Attributes
+    ----------
+    gammas, hadrons : ndarray of int
+        Events with a score above the cut.
+    gamma_efficiency, hadron_efficiency, quality : ndarray
+        Quality is NaN where no hadron is left.
+    error : ndarray
+        One standard deviation of the quality from counting events as if they were independent.
+    """
+
+    cuts: Floats
+    gammas: npt.NDArray[np.int64]
+    hadrons: npt.NDArray[np.int64]
+    gamma_efficiency: Floats
+    hadron_efficiency: Floats
+    quality: Floats
+    error: Floats
+
+
+def passed(scores: Floats, cuts: Floats = CUTS) -> npt.NDArray[np.int64]:
+    """Return how many scores are above each cut, shape (n_cuts,)."""
+    return len(scores) - np.searchsorted(np.sort(scores), cuts, side="right")
+
+
+def curve(scores: Floats, gamma: Flags, cuts: Floats = CUTS) -> Curve:
+    """Compute efficiencies and Q for each cut.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_events,)
+    gamma : ndarray of bool, shape (n_events,)
+        With both classes.
+    """
+    n_gamma, n_hadron = int(gamma.sum()), int((~gamma).sum())
+    gammas, hadrons = passed(scores[gamma], cuts), passed(scores[~gamma], cuts)
+    kept, leaking = gammas / n_gamma, hadrons / n_hadron
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quality = np.where(hadrons > 0, kept / np.sqrt(leaking), np.nan)
+        relative = (1 - kept) / gammas + (1 - leaking) / (4 * hadrons)
+        error = np.where((hadrons > 0) & (gammas > 0), quality * np.sqrt(relative), np.nan)
+    return Curve(cuts, gammas, hadrons, kept, leaking, quality, error)
+
+
+def best_cut(scores: Floats, gamma: Flags, hadrons_min: int = 20, efficiency_min: float = 0.1) -> float:
+    """Choose a cut: the one with the highest Q minus its error, on events that are not the test set.
+
+    The error keeps the choice away from the far tail, where Q is high by chance. If no cut leaves `hadrons_min`
+    hadrons and `efficiency_min` of the gammas, the one at 0 is returned: all events are kept.
+    """
+    known = curve(scores, gamma)
+    allowed = (known.hadrons >= hadrons_min) & (known.gamma_efficiency >= efficiency_min)
+    careful = np.where(allowed, known.quality - known.error, -np.inf)
+    return float(known.cuts[int(np.argmax(careful))]) if np.isfinite(careful).any() else 0.0
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Resampled results, shape (n_resamples, n_cuts): quality, and gammas and hadrons rightly told."""
+
+    quality: Floats
+    gammas: Floats
+    hadrons_rejected: Floats
+
+    def band(self, values: Floats, level: float = 0.68) -> tuple[Floats, Floats]:
+        """Return the central interval at each cut; NaN where over half of the resamples have no hadron left."""
+        usable = np.isfinite(values).mean(axis=0) >= 0.5
+        filled = np.where(usable, values, 0.0)
+        low, high = np.nanquantile(filled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return np.where(usable, low, np.nan), np.where(usable, high, np.nan)
+
+
+def bootstrap(
+    scores: Floats,
+    gamma: Flags,
+    shower: npt.NDArray[np.int64],
+    resamples: int = 400,
+    seed: int = 0,
+    cuts: Floats = CUTS,
+) -> Bootstrap:
+    """Draw showers with replacement, separately for gammas and hadrons, and compute all curves again.
+
+    Parameters
+    ----------
+    shower : ndarray of int64, shape (n_events,)
+        Number of the shower of each event.
+    """
+    random = np.random.default_rng(seed)
+    kept: dict[bool, Floats] = {}
+    totals: dict[bool, Floats] = {}
+    for kind in (True, False):
+        chosen = gamma == kind
+        _, numbers = np.unique(shower[chosen], return_inverse=True)
+        n_showers = int(numbers.max()) + 1
+        above = scores[chosen][:, None] > cuts[None, :]
+        table = np.zeros((n_showers, len(cuts) + 1))
+        np.add.at(table, numbers, np.column_stack([np.ones(len(above)), above]))
+        drawn = random.multinomial(n_showers, np.full(n_showers, 1 / n_showers), size=resamples) @ table
+        totals[kind], kept[kind] = np.maximum(drawn[:, :1], 1), drawn[:, 1:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        leaking = kept[False] / totals[False]
+        quality = np.where(kept[False] > 0, kept[True] / totals[True] / np.sqrt(leaking), np.nan)
+    return Bootstrap(quality, kept[True], totals[False] - kept[False])
+
+
+def roc(scores: Floats, gamma: Flags) -> tuple[Floats, Floats, float]:
+    """Return hadron efficiency, gamma efficiency and the area under the curve; equal scores count half."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    gammas = np.concatenate([[0], np.cumsum(gamma[order])[ends]]) / max(int(gamma.sum()), 1)
+    hadrons = np.concatenate([[0], np.cumsum(~gamma[order])[ends]]) / max(int((~gamma).sum()), 1)
+    area = float(np.sum(np.diff(hadrons) * (gammas[1:] + gammas[:-1]) / 2))
+    return hadrons, gammas, area
