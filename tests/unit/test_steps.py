@@ -1,0 +1,128 @@
+"""Steps as functions of Arrow batches, without Spark."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.grid import from_grid, grid_of
+from apbatch.camera.hillas import PARAMETERS, hillas
+from apbatch.errors import FormatError
+from apbatch.formats.images import TRUTH_SCHEMA, from_binary, image_schema, to_binary
+from apbatch.index.catalogue import EVENT_KEYS
+from apbatch.spark import steps
+
+
+@pytest.fixture(scope="module")
+def camera() -> CameraGeometry:
+    return camera_named("TAIGA-IACT01")
+
+
+def pixels(camera: CameraGeometry, count: int = 5) -> np.ndarray:
+    rng = np.random.default_rng(9)
+    images = rng.normal(0, 3, (count, camera.n_pixels)).astype(np.float32)
+    for row in range(count):
+        images[row, camera.neighbours[100 + row]] += 30
+    return images
+
+
+def batch(camera: CameraGeometry, images: np.ndarray) -> pa.RecordBatch:
+    """Return images as a reader yields them."""
+    count = len(images)
+    columns = {
+        "experiment": ["TAIGA"] * count,
+        "run": [1] * count,
+        "event": list(range(count)),
+        "telescope": [1] * count,
+        "time": pa.array([1_500_000_000_123_456_789 + row for row in range(count)], pa.timestamp("ns", tz="UTC")),
+        "image": to_binary(images),
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=image_schema(camera.name))
+
+
+def clean(camera: CameraGeometry, images: np.ndarray) -> pa.RecordBatch:
+    return steps.cleaned(steps.images_of(batch(camera, images)), camera, picture=14, boundary=7)
+
+
+def test_times_keep_their_nanoseconds(camera):
+    made = steps.images_of(batch(camera, pixels(camera)))
+    assert made.column("time_ns").to_pylist()[:2] == [1_500_000_000_123_456_789, 1_500_000_000_123_456_790]
+
+
+def test_cleaning_adds_a_mask_and_leaves_the_image(camera):
+    images = pixels(camera)
+    made = clean(camera, images)
+    assert made.schema.equals(steps.CLEANED)
+    np.testing.assert_array_equal(from_binary(made.column("image")), images)
+    assert (from_binary(made.column("mask"), "u1").sum(axis=1) >= 6).all()
+
+
+def test_parameters_have_two_rows_an_image_keyed_as_the_catalogue_wants(camera):
+    images = pixels(camera)
+    made = steps.parametrised(clean(camera, images), camera, "tailcuts-14-7")
+    assert made.num_rows == 2 * len(images)
+    assert set(EVENT_KEYS) <= set(made.schema.names)
+    assert len({tuple(row[key] for key in EVENT_KEYS) for row in made.to_pylist()}) == made.num_rows
+    first = next(row for row in made.to_pylist() if row["cleaning"] == "none" and row["event"] == 0)
+    assert first["size"] == pytest.approx(float(images[0][images[0] > 0].sum()), rel=1e-6)
+    kept = next(row for row in made.to_pylist() if row["cleaning"] == "tailcuts-14-7" and row["event"] == 0)
+    mask = from_binary(clean(camera, images).column("mask"), "u1").astype(bool)
+    assert kept["width"] == hillas(images, camera, mask)["width"][0]
+
+
+def test_grids_hold_the_image_and_the_cleaned_image(camera):
+    images = pixels(camera)
+    cleaned = clean(camera, images)
+    made = steps.gridded(cleaned, camera)
+    shape = grid_of(camera)
+    whole = from_binary(made.column("grid")).reshape(-1, shape.rows, shape.cols)
+    kept = from_binary(made.column("grid_cleaned")).reshape(-1, shape.rows, shape.cols)
+    mask = from_binary(cleaned.column("mask"), "u1").astype(bool)
+    np.testing.assert_array_equal(from_grid(whole, camera), images)
+    np.testing.assert_array_equal(from_grid(kept, camera), np.where(mask, images, 0))
+
+
+def test_no_step_makes_a_column_of_truth():
+    truth = set(TRUTH_SCHEMA.names) - set(steps.KEYS)
+    for schema in (steps.RECORDS, steps.IMAGES, steps.CLEANED, steps.PARAMETER_ROWS, steps.GRIDS):
+        assert not truth & set(schema.names)
+    assert not any(name.startswith("true") for name in PARAMETERS)
+
+
+def test_empty_batches_give_empty_batches_of_the_right_schema(camera):
+    nothing = clean(camera, pixels(camera)).slice(0, 0)
+    assert steps.cleaned(nothing, camera, picture=14, boundary=7).schema.equals(steps.CLEANED)
+    assert steps.parametrised(nothing, camera, "x").schema.equals(steps.PARAMETER_ROWS)
+    assert steps.gridded(nothing, camera).schema.equals(steps.GRIDS)
+
+
+def test_images_of_another_camera_are_a_format_error(camera):
+    with pytest.raises(FormatError, match="37 pixels"):
+        clean(camera, np.zeros((2, 37), np.float32))
+
+
+def records(rows: list[tuple[int, int, int]]) -> pa.RecordBatch:
+    """Return records of (run, event, cluster), each channel with its number."""
+    pe = np.tile(np.arange(32, dtype=np.float32), (len(rows), 1))
+    columns = {
+        "experiment": ["TAIGA"] * len(rows),
+        "run": [row[0] for row in rows],
+        "event": [row[1] for row in rows],
+        "telescope": [1] * len(rows),
+        "time_ns": [100 + row[2] for row in rows],
+        "cluster": [row[2] for row in rows],
+        "pe": to_binary(pe),
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=steps.RECORDS)
+
+
+def test_records_meet_by_run_and_event(camera):
+    made, repeated = steps.assembled(records([(1, 5, 2), (1, 5, 4), (2, 5, 3), (1, 6, 2), (1, 5, 2)]), camera)
+    assert repeated == 1
+    found = {(row["run"], row["event"]): row for row in made.to_pylist()}
+    assert set(found) == {(1, 5), (1, 6), (2, 5)}
+    image = np.frombuffer(found[1, 5]["image"], "<f4")
+    assert set(camera.cluster[np.isfinite(image)]) == {2, 4}
+    assert found[1, 5]["time_ns"] == 102  # of the smallest cluster
