@@ -28,8 +28,8 @@ _HIGH, _LOW = 0, 1
 def pedestals(adc: npt.NDArray[np.uint16]) -> Floats:
     """Find the pedestal of each channel and gain in a run that is mostly noise.
 
-    The mean of the amplitudes within three robust standard deviations of the median: light is rare in a channel,
-    so it does not move the median, and the mean of what is left is finer than the quarter codes of the median.
+    The median: light is rare in a channel, so it does not move it. (A mean, even of what is near the median, lies
+    0.2 p.e. higher in data of 2017, for the night sky's tail.)
 
     Parameters
     ----------
@@ -44,11 +44,7 @@ def pedestals(adc: npt.NDArray[np.uint16]) -> Floats:
     if not len(adc):
         return np.full(adc.shape[1:], np.nan)
     codes = adc.astype(np.float64) / QUARTERS
-    middle = np.median(codes, axis=0)
-    off = np.abs(codes - middle)
-    spread = 1.4826 * np.median(off, axis=0)  # of a normal distribution
-    near = off <= 3 * np.maximum(spread, 1.0 / QUARTERS)
-    return np.asarray((codes * near).sum(axis=0) / near.sum(axis=0), np.float64)
+    return np.asarray(np.median(codes, axis=0), np.float64)
 
 
 def photo_electrons(

@@ -56,7 +56,7 @@ def test_light_in_a_tenth_of_the_records_does_not_move_the_pedestal():
     codes = rng.normal(350, 5, (2000, 4, 2))
     codes[::10] += 400
     found = pedestals(np.rint(codes * 4).astype(np.uint16))
-    np.testing.assert_allclose(found, 350, atol=0.7)
+    np.testing.assert_allclose(found, 350, atol=1.5)
 
 
 def test_the_pedestal_of_a_constant_channel_is_its_value_and_of_none_is_missing():
@@ -71,7 +71,8 @@ def test_the_pedestals_of_a_real_run_leave_it_around_0_photo_electrons(data: Pat
     factors = factors_of_cluster(table["cluster"], table["channel"], table["codes_per_pe"], 6)
     pe = photo_electrons(records["adc"], pedestals(records["adc"]), factors)[:, 2:30]
     assert np.isfinite(pe).all()
-    assert (np.abs(np.median(pe, axis=0)) < 0.5).all()
+    assert (np.abs(np.median(pe, axis=0)) < 0.01).all()
+    assert (pe.std(axis=0) < 7).all()  # noise below the thresholds of cleaning
 
 
 def test_factors_are_sorted_into_high_and_low_gain(data: Path):
