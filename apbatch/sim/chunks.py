@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -176,26 +173,3 @@ class Worker:
             pa.array(np.full(rows, made.first_height)),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=CHUNK_SCHEMA)
-
-
-_worker: Worker | None = None
-
-
-def start_worker(plan: Plan, parent: int) -> None:
-    """Prepare a process of a pool, and end it when the parent is gone (a killed parent can't say so)."""
-    global _worker
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool; its chunks in hand are finished
-    _worker = Worker(plan)
-
-
-def make_in_pool(chunk: int) -> int:
-    """Make a chunk in a process of a pool."""
-    assert _worker is not None
-    return _worker.make(chunk)

@@ -82,6 +82,12 @@ def chromo_version() -> str:
     return importlib.metadata.version("chromo")
 
 
+def package_path() -> str:
+    """Return a ``PYTHONPATH`` by which a new process, whatever its folder, finds this package."""
+    root = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+
+
 def run_generator(request: dict[str, Any], output: Path) -> None:
     """Answer a request of `apbatch.sim.generators` in a process of its own and put the result at `output`.
 
@@ -96,14 +102,12 @@ def run_generator(request: dict[str, Any], output: Path) -> None:
         question.write_text(json.dumps(request))
         # Beside the output, so that the rename can't cross file systems.
         partial = output.with_name(f".{output.name}.{os.getpid()}.{threading.get_ident()}.part").absolute()
-        package_root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
         try:
             with log.open("wb") as printed:
                 done = subprocess.run(
                     [sys.executable, "-m", "apbatch.sim.generators", str(question), str(partial)],
                     cwd=scratch,
-                    env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                    env={**os.environ, "PYTHONPATH": package_path(), "OMP_NUM_THREADS": "1"},
                     stdin=subprocess.DEVNULL,
                     stdout=printed,
                     stderr=subprocess.STDOUT,

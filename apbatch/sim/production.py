@@ -10,13 +10,9 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-import multiprocessing
-import os
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +28,8 @@ from apbatch.formats.images import TRUTH_SCHEMA, image_schema
 from apbatch.progress import Task
 from apbatch.progress import progress as show_progress
 from apbatch.provenance import digest, provenance
-from apbatch.sim.chunks import Plan, Worker, make_block, make_in_pool, start_worker, written_whole
+from apbatch.sim.chunks import Plan, Worker, make_block, written_whole
+from apbatch.sim.crew import make_chunks
 from apbatch.sim.interactions import chromo_version, load_bank
 from apbatch.sim.settings import Production
 
@@ -208,17 +205,7 @@ def _chunks(plan: Plan, missing: list[int], processes: int) -> Iterator[int]:
         worker = Worker(plan)
         yield from (worker.make(chunk) for chunk in missing)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        min(processes, len(missing)), mp_context=context, initializer=start_worker, initargs=(plan, os.getpid())
-    )
-    try:
-        for future in as_completed([pool.submit(make_in_pool, chunk) for chunk in missing]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise ApbatchError("a simulating process was ended", remedy="start again: it goes on from there") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    yield from make_chunks(plan, missing, processes)
 
 
 class _Chunks:

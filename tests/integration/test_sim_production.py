@@ -194,6 +194,32 @@ def test_a_folder_with_another_production_is_left_alone(both: Path) -> None:
     assert fingerprint(both / "both") == before
 
 
+def test_a_script_without_a_main_guard_can_simulate_in_processes(tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    production = small(8).model_dump_json()
+    script.write_text(
+        "import sys; from pathlib import Path\nfrom apbatch.sim.production import simulate\n"
+        "from apbatch.sim.settings import Production\nprint('started')\n"
+        f"simulate(Production.model_validate_json({production!r}), Path(sys.argv[1]), processes=2)\n"
+    )
+    done = subprocess.run([sys.executable, str(script), str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("started") == 1
+    assert (tmp_path / "out" / "production.json").is_file()
+
+
+def test_a_failure_in_a_process_is_told_and_the_rest_can_go_on(tmp_path: Path) -> None:
+    from apbatch.sim.chunks import Plan
+    from apbatch.sim.crew import make_chunks
+
+    plan = Plan(small(8), tmp_path)
+    (tmp_path / "chunks").write_text("a file where the folder should be")
+    with pytest.raises(ApbatchError, match="chunks"):
+        list(make_chunks(plan, [0, 1], 2))
+    (tmp_path / "chunks").unlink()
+    assert sum(make_chunks(plan, [0, 1], 2)) == 8
+
+
 def test_a_damaged_chunk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from apbatch.sim import production
 
