@@ -108,7 +108,8 @@ def cqlsh(cassandra: str) -> Callable[[str], str]:
 
     def run(statements: str) -> str:
         done = subprocess.run(
-            [str(Path(sys.executable).with_name("cqlsh")), host, port, "-e", statements],
+            [str(Path(sys.executable).with_name("cqlsh")), host, port],
+            input=statements,
             capture_output=True,
             text=True,
             timeout=120,

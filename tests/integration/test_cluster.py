@@ -1,0 +1,120 @@
+"""Development servers: idempotent, healthy when `up` returns, their data kept, foreign processes left alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import socket
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.servers import Servers
+
+
+def status(servers: Servers, *names: str) -> list[dict[str, Any]]:
+    done = servers.command("status", *names, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
+def pids(servers: Servers, name: str) -> dict[str, int]:
+    return {row["process"]: row["pid"] for row in status(servers, name)}
+
+
+@pytest.mark.hdfs
+def test_a_second_up_starts_nothing_new(servers: Servers, hdfs: str) -> None:
+    before = pids(servers, "hdfs")
+    assert servers.command("up", "hdfs").returncode == 0
+    assert pids(servers, "hdfs") == before and len(before) == 4
+
+
+@pytest.mark.hdfs
+def test_hdfs_answers_its_own_http_interface(webhdfs: str) -> None:
+    url = webhdfs.replace("webhdfs://", "http://") + "/webhdfs/v1/?op=LISTSTATUS"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert "FileStatuses" in json.load(answer)
+
+
+@pytest.mark.hdfs
+def test_a_killed_process_is_told_and_comes_back(servers: Servers, hdfs: str) -> None:
+    before = pids(servers, "hdfs")
+    os.kill(before["datanode3"], signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(before["datanode3"])] if psutil.pid_exists(before["datanode3"]) else [], 5)
+    assert {row["process"]: row["state"] for row in status(servers, "hdfs")}["datanode3"] == "down"
+    assert servers.command("up", "hdfs").returncode == 0
+    after = pids(servers, "hdfs")
+    assert after["datanode3"] not in (None, before["datanode3"])
+    assert after["namenode"] == before["namenode"]
+
+
+@pytest.mark.hdfs
+def test_data_survive_down_and_up(servers: Servers, hdfs: str) -> None:
+    from apbatch.storage.store import open_store
+
+    with open_store(hdfs).publish("kept/file") as file:
+        file.write(b"still here")
+    assert servers.command("down", "hdfs").returncode == 0
+    assert {row["state"] for row in status(servers, "hdfs")} == {"down"}
+    assert servers.url("hdfs") == hdfs
+    with open_store(hdfs).open("kept/file") as stream:
+        assert stream.read() == b"still here"
+
+
+@pytest.mark.spark
+def test_the_spark_master_counts_its_workers(spark_master: str) -> None:
+    port = int(spark_master.rpartition(":")[2]) + 1
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/", timeout=10) as answer:
+        assert json.load(answer)["aliveworkers"] == 2
+
+
+def test_everything_listens_on_loopback_only(servers: Servers, hdfs: str, cassandra: str, spark_master: str) -> None:
+    ours = {row["pid"] for row in status(servers) if row["pid"] and row["server"] != "afs"}
+    listening = [c for c in psutil.net_connections("inet") if c.pid in ours and c.status == psutil.CONN_LISTEN]
+    assert listening
+    assert {c.laddr.ip.removeprefix("::ffff:") for c in listening} <= {"127.0.0.1", "::1"}
+
+
+def test_a_taken_port_is_told_with_its_holder(tmp_path: Path) -> None:
+    other = Servers(tmp_path / "home")
+    base = int(other.environment["APBATCH_PORT_BASE"]) + 200  # ports of its own beside the session's servers
+    other.environment["APBATCH_PORT_BASE"] = str(base)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", base + 40))
+        holder.listen()
+        done = other.command("up", "spark")
+    assert done.returncode == 1
+    assert f"port {base + 40}" in done.stderr and f"process {os.getpid()}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(row["state"] == "down" for row in status(other, "spark"))
+
+
+def test_an_unknown_server_is_a_users_error(tmp_path: Path) -> None:
+    done = Servers(tmp_path / "home").command("up", "hdsf")
+    assert done.returncode == 2 and "did you mean 'hdfs'" in done.stderr
+
+
+def test_status_comes_as_csv(servers: Servers) -> None:
+    done = servers.command("status", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert {"namenode", "cassandra", "master", "worker2", "keeper"} <= {row["process"] for row in rows}
+
+
+@pytest.mark.afs
+def test_afs_shows_what_was_written_to_another_reader(servers: Servers, afs: str) -> None:
+    folder = Path(afs.removeprefix("afs://"))
+    (folder / "note").write_bytes(b"x" * 100_000)
+    keeper = pids(servers, "afs")["keeper"]
+    command = ["nsenter", "-m", "-n", "-t", str(keeper), "vos", "examine", "ap.data", "-localauth"]
+    import subprocess
+
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "On-line" in told
+    assert (folder / "note").read_bytes() == b"x" * 100_000

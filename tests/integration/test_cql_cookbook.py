@@ -1,0 +1,39 @@
+"""The documented CQL examples, run by the real cqlsh on real registered files."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from apbatch.index.catalogue import open_catalogue
+from apbatch.ingest.scan import ingest
+from apbatch.ingest.sites import add_site
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = re.findall(r"```cql\n(.*?)```", (ROOT / "docs" / "cql_cookbook.md").read_text(), re.DOTALL)
+
+pytestmark = pytest.mark.cassandra
+
+
+@pytest.fixture(scope="module")
+def keyspace(cassandra: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    name = f"cookbook_{secrets.token_hex(4)}"
+    with pytest.MonkeyPatch.context() as patch, open_catalogue(f"{cassandra}/{name}") as catalogue:
+        patch.setenv("APBATCH_HOME", str(tmp_path_factory.mktemp("home")))
+        site, _ = add_site(ROOT / "conf" / "sites" / "taiga-raw.yaml")
+        ingest(site, catalogue)
+    return name
+
+
+def test_every_example_runs(keyspace: str, cqlsh: Callable[[str], str]) -> None:
+    printed = cqlsh(f"USE {keyspace};\n" + "".join(EXAMPLES))
+    answers = [int(number) for number in re.findall(r"\((\d+) rows?\)", printed)]
+    assert len(answers) == len(EXAMPLES) >= 9
+    # one file in a folder, 20 folders, one night, …: numbers known from the data
+    assert answers[:3] == [1, 20, 1]
+    assert answers[5] == answers[6] == 20
+    assert answers[7] == 0
