@@ -55,8 +55,8 @@ class BlindSettings(Selection):
 
     test_fraction: float = Field(default=0.3, gt=0, lt=1)
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
-    gamma_fraction_min: float = Field(default=0.3, gt=0, lt=1)
-    gamma_fraction_max: float = Field(default=0.7, gt=0, lt=1)
+    gamma_fraction_min: float = Field(default=0.25, gt=0, lt=1)
+    gamma_fraction_max: float = Field(default=0.6, gt=0, lt=1)
     seed: int | None = Field(default=None, ge=0)
 
 

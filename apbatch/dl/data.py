@@ -136,31 +136,45 @@ def symmetries(seen: npt.NDArray[np.bool_], least: float = 0.9) -> npt.NDArray[n
     ndarray of int64, shape (n_symmetries, rows * cols)
         For each cell the cell its content comes from, rows * cols where there is none; the first is the identity.
     """
-    rows, cols = seen.shape
-    cells = rows * cols
-    r, q = np.divmod(np.arange(cells), cols)
     lit = seen.ravel()
-    tables = [np.arange(cells)]
     if not lit.any():
-        return np.array(tables)
-    # Exact thirds: the camera's middle is a pixel or a corner between three.
-    middle_q, middle_r = (round(3 * float(axis[lit].mean())) / 3 for axis in (q, r))
+        return np.arange(seen.size)[None]
+    r, q = np.nonzero(seen)
+    # The middle is a pixel or a corner between three, so in thirds of a pitch; a ragged rim moves the mean a little.
+    near = [(round(3 * float(q.mean())) + dq, round(3 * float(r.mean())) + dr) for dq in _NEAR for dr in _NEAR]
+    best = max((_symmetries_about(middle, seen, least) for middle in near), key=lambda found: found[:2])
+    return best[2]
+
+
+_NEAR = (0, -1, 1, -2, 2)
+
+
+def _symmetries_about(
+    middle: tuple[int, int], seen: npt.NDArray[np.bool_], least: float
+) -> tuple[int, int, npt.NDArray[np.int64]]:
+    """Return how many symmetries there are about a point (q, r in thirds), pixels that they map, and their tables."""
+    rows, cols = seen.shape
+    cells, lit = seen.size, seen.ravel()
+    r, q = np.divmod(np.arange(cells), cols)
+    tables, mapped = [np.arange(cells)], 0
     for mirrored in (False, True):
         for turn in range(6):
-            a, b = q - middle_q, r - middle_r
+            a, b = 3 * q - middle[0], 3 * r - middle[1]
             if mirrored:
                 a, b = b, a
             for _ in range(turn):
                 a, b = -b, a + b
-            from_q, from_r = a + middle_q, b + middle_r
-            near_q, near_r = np.rint(from_q).astype(int), np.rint(from_r).astype(int)
-            exact = (np.abs(from_q - near_q) < 1e-6) & (np.abs(from_r - near_r) < 1e-6)
-            inside = exact & (near_q >= 0) & (near_q < cols) & (near_r >= 0) & (near_r < rows)
-            source = np.where(inside, near_r * cols + near_q, cells)
+            from_q, from_r = a + middle[0], b + middle[1]
+            inside = (from_q % 3 == 0) & (from_r % 3 == 0)
+            from_q, from_r = from_q // 3, from_r // 3
+            inside &= (from_q >= 0) & (from_q < cols) & (from_r >= 0) & (from_r < rows)
+            source = np.where(inside, from_r * cols + from_q, cells)
             found = np.append(lit, False)[source]
-            if (turn or mirrored) and (found & lit).sum() >= least * lit.sum():
+            kept = int((found & lit).sum())
+            if (turn or mirrored) and kept >= least * lit.sum():
                 tables.append(np.where(found, source, cells))
-    return np.array(tables)
+                mapped += kept
+    return len(tables), mapped, np.array(tables)
 
 
 def turned(pixels: Floats, tables: npt.NDArray[np.int64], which: npt.NDArray[np.int64]) -> Floats:

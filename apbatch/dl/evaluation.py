@@ -42,7 +42,7 @@ class EvaluationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    hadrons_min: int = Field(default=20, ge=1)
+    hadrons_min: int = Field(default=30, ge=1)
     efficiency_min: float = Field(default=0.1, ge=0, lt=1)
     resamples: int = Field(default=400, ge=50, le=20000)
     seed: int = Field(default=0, ge=0)

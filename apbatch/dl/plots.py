@@ -49,7 +49,7 @@ def quality_against_cut(evaluation: Evaluation) -> str:
     """Draw Q against the cut on the score, one panel a treatment, with bootstrap bands and the chosen cuts."""
     variants = list(dict.fromkeys(result.variant for result in evaluation.results))
     with plt.rc_context(_STYLE):
-        figure, panels = plt.subplots(1, len(variants), figsize=(9.6, 4.0), sharey=True, squeeze=False)
+        figure, panels = plt.subplots(1, len(variants), figsize=(9.6, 4.0), sharex=True, sharey=True, squeeze=False)
         top = 1.5
         for axes, variant in zip(panels[0], variants, strict=True):
             for result in (result for result in evaluation.results if result.variant == variant):
@@ -111,7 +111,7 @@ def correct_against_cut(evaluation: Evaluation) -> str:
             axes.set(xlabel="cut on the score", ylabel=f"correctly identified {kind}", ylim=(0, 1.08 * total))
             axes.annotate(f"all {total}", (0.995, total), ha="right", va="bottom", color="#777", fontsize=9)
         panels[0].set_xlim(0, 1)
-        panels[0].legend(loc="lower left")
+        panels[1].legend(loc="lower right", fontsize=8)
         figure.tight_layout()
         return _svg(figure)
 
@@ -158,7 +158,7 @@ def score_distributions(evaluation: Evaluation) -> str:
                 axes.stairs(share, result.bins, color=colour, linewidth=1.6, label=name)
                 axes.stairs(share, result.bins, color=colour, alpha=0.12, fill=True)
             axes.axvline(result.cut, color="#555", linewidth=1, linestyle="--")
-            axes.set(title=f"{result.title}, {treatment(result.variant)}", yscale="log", xlim=(0, 1))
+            axes.set(title=f"{result.title}, {treatment(result.variant)}", yscale="log", xlim=(0, 1), ylim=(5e-4, 1.5))
             axes.set_ylabel("share of events")
         for axes in panels.ravel()[len(results) :]:
             axes.set_visible(False)

@@ -66,7 +66,7 @@ def curve(scores: Floats, gamma: Flags, cuts: Floats = CUTS) -> Curve:
     return Curve(cuts, gammas, hadrons, kept, leaking, quality, error)
 
 
-def best_cut(scores: Floats, gamma: Flags, hadrons_min: int = 20, efficiency_min: float = 0.1) -> float:
+def best_cut(scores: Floats, gamma: Flags, hadrons_min: int = 30, efficiency_min: float = 0.1) -> float:
     """Choose a cut: the one with the highest Q minus its error, on events that are not the test set.
 
     The error keeps the choice away from the far tail, where Q is high by chance. If no cut leaves `hadrons_min`

@@ -1,0 +1,123 @@
+"""Images as arrays: order independent of ranks, symmetries of the camera, refusal of broken images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from apbatch.camera.geometry import camera_named
+from apbatch.camera.grid import grid_of, to_grid
+from apbatch.dl.checkpoint import Checkpoint, read_checkpoint
+from apbatch.dl.data import load, order_of, steps_of, symmetries, turned
+from apbatch.errors import FormatError, UsageError
+
+MANIFEST = {"rows": 2, "cols": 3}
+
+
+def write(folder: Path, pixels: np.ndarray) -> None:
+    cells = pa.array([row.astype("<f4").tobytes() for row in pixels], pa.binary())
+    table = {"id": [str(number) for number in range(len(pixels))], "grid": cells, "gamma": [True] * len(pixels)}
+    pq.write_table(pa.table(table), folder / "train.parquet")
+
+
+def test_pixels_come_back_as_written_and_missing_ones_as_zero(tmp_path: Path) -> None:
+    write(tmp_path, np.array([[1, 2, np.nan, 4, 5, 6]]))
+    assert load(tmp_path, MANIFEST, "train", "none").pixels.tolist() == [[[1, 2, 0], [4, 5, 6]]]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_image_of_nan_or_infinity_is_named(tmp_path: Path, value: float) -> None:
+    write(tmp_path, np.array([[1.0] * 6, [value] * 6]))
+    with pytest.raises(FormatError, match="the first is 1"):
+        load(tmp_path, MANIFEST, "train", "none")
+
+
+def test_an_unknown_variant_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'cleaned'"):
+        load(tmp_path, MANIFEST, "train", "clean")
+
+
+def test_every_step_sees_the_same_images_for_one_two_and_four_ranks() -> None:
+    orders = [order_of(103, epoch=3, seed=5, batch=16, ranks=ranks) for ranks in (1, 2, 4)]
+    assert all(np.array_equal(orders[0], order) for order in orders)
+
+
+def test_an_epoch_takes_no_image_twice_and_the_next_is_in_another_order() -> None:
+    one, two = (order_of(103, epoch=epoch, seed=5, batch=16, ranks=2).ravel() for epoch in (0, 1))
+    assert len(set(one)) == len(one) == 96
+    assert not np.array_equal(one, two)
+
+
+def test_few_images_make_one_smaller_batch_and_fewer_than_ranks_are_an_error() -> None:
+    assert steps_of(5, 64, 2) == (1, 4)
+    with pytest.raises(UsageError, match="fewer than 2 ranks"):
+        steps_of(1, 64, 2)
+    with pytest.raises(UsageError, match="can't be split"):
+        steps_of(100, 63, 2)
+
+
+def test_symmetries_of_the_telescope_move_pixels_as_rotations_and_mirrors_do() -> None:
+    """In the camera's own coordinates each symmetry must keep all distances between pixels."""
+    camera = camera_named("TAIGA-IACT01")
+    grid = grid_of(camera)
+    tables = symmetries(grid.occupied)
+    assert len(tables) == 12
+    cell_to_pixel = np.full(grid.rows * grid.cols + 1, -1)
+    cell_to_pixel[grid.place] = np.arange(camera.n_pixels)
+    for table in tables:
+        source = cell_to_pixel[table[grid.place]]
+        both = np.flatnonzero(source >= 0)[::7]
+        x, y = camera.x, camera.y
+        before = np.hypot(x[both, None] - x[both], y[both, None] - y[both])
+        after = np.hypot(x[source[both], None] - x[source[both]], y[source[both], None] - y[source[both]])
+        np.testing.assert_allclose(before, after, atol=1e-9)
+
+
+def test_turning_an_image_moves_its_light_and_keeps_its_sum() -> None:
+    camera = camera_named("TAIGA-IACT01")
+    grid = grid_of(camera)
+    tables = symmetries(grid.occupied)
+    middle = np.hypot(camera.x, camera.y) < 1.5
+    image = np.where(middle, np.arange(camera.n_pixels), 0).astype(np.float32)[None]
+    pixels = np.repeat(to_grid(image, camera), len(tables), axis=0)
+    moved = turned(pixels, tables, np.arange(len(tables)))
+    np.testing.assert_allclose(moved.sum(axis=(1, 2)), pixels.sum(axis=(1, 2)))
+    assert np.array_equal(moved[0], pixels[0])
+    assert len({picture.tobytes() for picture in moved}) == len(tables)
+
+
+def test_a_camera_without_symmetry_is_left_alone() -> None:
+    seen = np.zeros((9, 9), bool)
+    seen[0, :7] = seen[1:3, 0] = True
+    assert len(symmetries(seen)) == 1
+
+
+def checkpoint(identity: str = "a") -> Checkpoint:
+    arrays = [np.arange(3, dtype=np.float32), np.array(7)]
+    return Checkpoint(identity, 4, arrays, arrays, arrays, [{"loss": 0.5}])
+
+
+def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
+    checkpoint().write(tmp_path / "c.npz")
+    back = read_checkpoint(tmp_path / "c.npz", "a")
+    assert back is not None
+    assert (back.epoch, back.curves, back.weights[0].tolist()) == (4, [{"loss": 0.5}], [0, 1, 2])
+    assert back.optimizer[1].shape == ()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    checkpoint("b").write(tmp_path / "c.npz")
+    with pytest.raises(UsageError, match="another model"):
+        read_checkpoint(tmp_path / "c.npz", "a")
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
+    checkpoint().write(tmp_path / "c.npz")
+    content = (tmp_path / "c.npz").read_bytes()
+    (tmp_path / "c.npz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(FormatError, match="damaged"):
+        read_checkpoint(tmp_path / "c.npz", "a")
