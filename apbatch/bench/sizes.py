@@ -30,7 +30,7 @@ class _Sizes(BaseModel):
 
 
 BUILT_IN = {
-    "smoke": Size(repeats=5, large_mb=32, small_files=60, small_kb=20, records=1500, lookups=20),
+    "smoke": Size(repeats=5, large_mb=32, small_files=30, small_kb=20, records=600, lookups=20),
     "small": Size(repeats=9, large_mb=256, small_files=500, small_kb=20, records=20_000, lookups=100),
 }
 

@@ -26,7 +26,7 @@ class Figure:
     cpu_share : float
         Median of this process' CPU time over wall-clock time.
     ratio : float, optional
-        Median as a part of the reference peer's (rates), or as a multiple of it (times).
+        Median over that of the reference: the physical limit, or else the best peer.
     """
 
     peer: str
@@ -59,7 +59,8 @@ def _result(run: Run, operation: Operation) -> Result:
     for sample in run.of(operation):
         by_peer.setdefault(sample.peer, []).append(sample)
     medians = {peer: statistics.median(_values(samples)) for peer, samples in by_peer.items()}
-    reference = operation.reference if operation.reference in medians else next(iter(medians), None)
+    best_first = sorted(medians, key=lambda peer: medians[peer], reverse=operation.higher_is_better)
+    reference = operation.reference if operation.reference in medians else next(iter(best_first), None)
     figures = [_figure(peer, samples, medians[reference] if reference else None) for peer, samples in by_peer.items()]
     figures.sort(key=lambda figure: figure.median, reverse=operation.higher_is_better)
     failures = {
@@ -99,13 +100,15 @@ def statement(operation: Operation, figures: Sequence[Figure]) -> str:
     levels = _levels(operation, peers)
     parts = []
     for level, following in zip(levels, [*levels[1:], []], strict=True):
-        text = _list([figure.peer for figure in level])
-        if len(level) > 1:
-            text += " (not told apart)"
-        if following:
-            text += f", {_times(operation, level[0], following[0]):.1f} times {following[0].peer}"
-        parts.append(text)
-    return f"{parts[0]} first; then {'; then '.join(parts[1:])}." if len(parts) > 1 else f"{parts[0]}."
+        who, several = _list([figure.peer for figure in level]), len(level) > 1
+        ahead = (
+            f"{_times(operation, level[0], following[0]):.1f} times ahead of {following[0].peer}" if following else ""
+        )
+        if several:
+            parts.append(f"{who} are not told apart{f' and {ahead}' if ahead else ''}")
+        elif ahead:
+            parts.append(f"{who} is {ahead}")
+    return f"{'; '.join(parts)}."
 
 
 def _levels(operation: Operation, ordered: Sequence[Figure]) -> list[list[Figure]]:

@@ -129,17 +129,23 @@ def test_the_ratio_is_against_the_physical_limit() -> None:
 
 def test_an_order_is_stated_when_all_samples_agree() -> None:
     (result,) = results(Run({}, [RATE], samples_of(RATE, A=[10, 11, 12, 13, 14], B=[20, 22, 24, 26, 28])))
-    assert result.statement == "B, 2.0 times A first; then A."
+    assert result.statement == "B is 2.0 times ahead of A."
 
 
 def test_no_order_is_stated_when_samples_overlap() -> None:
     (result,) = results(Run({}, [RATE], samples_of(RATE, A=[10, 11, 12, 13, 20.5], B=[20, 22, 24, 26, 28])))
-    assert result.statement == "B and A (not told apart)."
+    assert result.statement == "B and A are not told apart."
+
+
+def test_levels_are_stated_from_the_best_to_the_worst() -> None:
+    samples = samples_of(RATE, A=[90.0] * 5, B=[30.0, 31, 32, 33, 34], C=[29.0, 31, 32, 30, 29], D=[4.0] * 5)
+    (result,) = results(Run({}, [RATE], samples))
+    assert result.statement == ("A is 2.8 times ahead of B; B and C are not told apart and 8.0 times ahead of D.")
 
 
 def test_less_time_is_better() -> None:
     (result,) = results(Run({}, [TIME], samples_of(TIME, slow=[9.0] * 5, quick=[3.0] * 5)))
-    assert result.statement == "quick, 3.0 times slow first; then slow."
+    assert result.statement == "quick is 3.0 times ahead of slow."
 
 
 def test_no_order_is_stated_from_few_samples() -> None:
@@ -158,6 +164,19 @@ def test_advice_is_given_only_if_no_operation_disagrees() -> None:
     split = samples_of(RATE, A=[9.0] * 5, B=[1.0] * 5) + samples_of(other, A=[1.0] * 5, B=[9.0] * 5)
     assert "take A" in advice(results(Run({}, [RATE, other], agreeing)), [("A", "B")])[0]
     assert "take" not in advice(results(Run({}, [RATE, other], split)), [("A", "B")])[0]
+
+
+def test_no_advice_is_drawn_from_the_smallest_size(finished: Path, tmp_path: Path) -> None:
+    found = read_run(finished)
+    samples = samples_of(RATE, **{"local store": [9.0] * 5, "HDFS (hdfs-native)": [1.0] * 5})
+    pages = {}
+    for size in ("smoke", "small"):
+        folder = tmp_path / size
+        kept(folder, samples)
+        write_about(folder, {**found.about, "size": {**found.about["size"], "name": size}}, [RATE])
+        pages[size] = write_report(folder)[0].read_text()
+    assert "take local store" in pages["small"]
+    assert "take local store" not in pages["smoke"]
 
 
 def test_a_failed_round_does_not_count() -> None:
