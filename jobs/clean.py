@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from apbatch.camera.cleaning import check_thresholds
 from apbatch.config import Settings
 from apbatch.index.catalogue import open_catalogue
 from apbatch.index.query import parse
@@ -51,14 +53,17 @@ def sources(arguments: argparse.Namespace, settings: Settings) -> list[Source]:
         )
 
 
-def work(spark: SparkSession, arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
+def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
     """Run the step."""
+    picture, boundary = parse_quantity(arguments.picture, "pe"), parse_quantity(arguments.boundary, "pe")
+    check_thresholds(picture, boundary, arguments.min_neighbours)
+    files = sources(arguments, settings)
     return pipeline.clean(
-        spark,
-        sources(arguments, settings),
+        spark(),
+        files,
         arguments.output,
-        picture=parse_quantity(arguments.picture, "pe"),
-        boundary=parse_quantity(arguments.boundary, "pe"),
+        picture=picture,
+        boundary=boundary,
         min_neighbours=arguments.min_neighbours,
     )
 

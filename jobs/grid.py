@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from apbatch.camera.grid import METHODS
 from apbatch.config import Settings
+from apbatch.formats import dataset
 from apbatch.spark import pipeline, submit
 
 if TYPE_CHECKING:
@@ -21,9 +23,10 @@ def options() -> argparse.ArgumentParser:
     return found
 
 
-def work(spark: SparkSession, arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
+def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
     """Run the step."""
-    return pipeline.grid(spark, arguments.input, arguments.output, arguments.method)
+    dataset.info(arguments.input)  # says what is wrong before Spark starts
+    return pipeline.grid(spark(), arguments.input, arguments.output, arguments.method)
 
 
 if __name__ == "__main__":

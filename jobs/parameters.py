@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from apbatch.config import Settings
+from apbatch.formats import dataset
 from apbatch.index.catalogue import open_catalogue
 from apbatch.progress import say
 from apbatch.spark import pipeline, submit
@@ -22,9 +24,10 @@ def options() -> argparse.ArgumentParser:
     return found
 
 
-def work(spark: SparkSession, arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
+def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
     """Run the step."""
-    summary = pipeline.parameters(spark, arguments.input, arguments.output)
+    dataset.info(arguments.input)  # says what is wrong before Spark starts
+    summary = pipeline.parameters(spark(), arguments.input, arguments.output)
     if arguments.register:
         with open_catalogue(settings.catalogue) as catalogue:
             say(f"{pipeline.register_events(catalogue, arguments.output)} rows written to the catalogue")

@@ -1,6 +1,7 @@
 """What the programs under `jobs/` share: options, settings, session, one message for an error, a summary on the output.
 
-They run as ``spark-submit jobs/clean.py …`` and as ``python jobs/clean.py …``.
+They run as ``spark-submit jobs/clean.py …`` and as ``python jobs/clean.py …``. (spark-submit itself sends what a
+program writes to standard error to its standard output.)
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 #: Problems that are printed; all are counted.
 _SHOWN = 10
 
-Work = Callable[["SparkSession", argparse.Namespace, Settings], StepSummary]
+#: Takes a function that starts Spark, to be called when what the user wants has been checked.
+Work = Callable[[Callable[[], "SparkSession"], argparse.Namespace, Settings], StepSummary]
 
 
 def parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -46,11 +49,14 @@ def _status(options: argparse.ArgumentParser, work: Work) -> int:
     arguments = options.parse_args()
     try:
         settings = load_settings(arguments.config)
-        spark = session(settings.spark, options.prog)
-        try:
+        with ExitStack() as stack:
+
+            def spark() -> SparkSession:
+                started = session(settings.spark, options.prog)
+                stack.callback(started.stop)
+                return started
+
             summary = work(spark, arguments, settings)
-        finally:
-            spark.stop()
     except ApbatchError as error:
         if arguments.debug:
             raise

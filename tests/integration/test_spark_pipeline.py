@@ -1,0 +1,173 @@
+"""The bulk steps on a real Spark, on the real files, with damaged ones among them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apbatch.camera.geometry import camera_named
+from apbatch.config import SparkSettings
+from apbatch.errors import FormatError, NotFoundError, UsageError
+from apbatch.formats import dataset
+from apbatch.formats.images import from_binary
+from apbatch.index.catalogue import open_catalogue
+from apbatch.spark import pipeline
+from apbatch.spark.session import session
+from apbatch.spark.sources import Source, sources_at
+
+pytestmark = pytest.mark.spark
+
+ROOT = Path(__file__).resolve().parents[2]
+CAMERA = "TAIGA-IACT01-2017"
+#: Clusters with few records, so that the tests are quick.
+SMALL = ("BSM04", "BSM06", "BSM12")
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[object]:
+    found = session(SparkSettings(master="local[2]", conf={"spark.default.parallelism": "2"}), "tests")
+    yield found
+    found.stop()
+
+
+def raw(paths: list[Path], data: Path) -> list[Source]:
+    factors = {"factors": str(data / "taiga_raw" / "FACTORS_300917.txt")}
+    return [Source(f"file://{path}", "taiga-raw", "TAIGA", 20171028, None, CAMERA, factors) for path in paths]
+
+
+def small(data: Path) -> list[Path]:
+    return sorted(path for folder in SMALL for path in (data / "taiga_raw" / folder).iterdir())
+
+
+@pytest.fixture(scope="module")
+def everything(spark, data, tmp_path_factory) -> tuple[str, pipeline.StepSummary]:
+    """Images of the whole run of 20 clusters."""
+    url = f"file://{tmp_path_factory.mktemp('run')}/images"
+    summary = pipeline.clean(spark, raw(sorted((data / "taiga_raw").glob("BSM*/*")), data), url, picture=14, boundary=7)
+    return url, summary
+
+
+def test_the_real_run_gives_its_events_with_two_and_three_clusters(everything):
+    url, summary = everything
+    table = dataset.read_table(url, ["event", "image"])
+    assert summary.images == table.num_rows == 170_638
+    assert summary.losses == {}
+    present = np.isfinite(from_binary(table["image"]))
+    cluster = camera_named(CAMERA).cluster
+    count = sum(present[:, cluster == one].any(axis=1).astype(int) for one in np.unique(cluster))
+    assert (count >= 2).sum() == 255
+    assert (count >= 3).sum() == 30
+    assert len(np.unique(table["event"].to_numpy())) == table.num_rows
+
+
+def test_damaged_files_are_counted_and_the_rest_goes_on(spark, data, tmp_path):
+    good = small(data)
+    whole = pipeline.clean(spark, raw(good, data), f"file://{tmp_path}/good", picture=14, boundary=7)
+    odd = tmp_path / "wie räre [1]"
+    odd.mkdir()
+    cut = odd / good[0].name
+    content = good[0].read_bytes()
+    cut.write_bytes(content[: 156 * 100] + b"rubbish" + content[156 * 100 : 156 * 200] + b"\x00" * 20)
+    nothing = odd / "28107022.001"
+    nothing.write_bytes(b"")
+    gone = odd / "28107023.001"
+    summary = pipeline.clean(
+        spark, raw([*good[1:], cut, nothing, gone], data), f"file://{tmp_path}/bad", picture=14, boundary=7
+    )
+    assert summary.losses["unreadable files"] == 2
+    assert summary.losses["damaged places in files"] == 2
+    assert 0 < summary.images < whole.images
+    assert any("28107022.001: no whole record" in problem for problem in summary.problems)
+    events = dataset.read_table(f"file://{tmp_path}/bad", ["event"])["event"]
+    assert len(events) == summary.images
+
+
+@pytest.fixture(scope="module")
+def monte_carlo(spark, data, tmp_path_factory) -> str:
+    """Datasets of the collaboration's Monte Carlo images, at URL/images, URL/parameters and URL/grids."""
+    url = f"file://{tmp_path_factory.mktemp('mc')}"
+    sources = sources_at([f"file://{data}/taiga_mc"])
+    assert [source.camera for source in sources] == ["TAIGA-IACT01"]
+    pipeline.clean(spark, sources, f"{url}/images", picture=14, boundary=7)
+    pipeline.parameters(spark, f"{url}/images", f"{url}/parameters")
+    pipeline.grid(spark, f"{url}/images", f"{url}/grids")
+    return url
+
+
+def test_monte_carlo_images_get_parameters_and_grids(monte_carlo):
+    info = dataset.info(f"{monte_carlo}/grids")
+    assert (info["camera"], info["cleaning"], info["images"]) == ("TAIGA-IACT01", "tailcuts-14-7", 5698)
+    rows, cols = info["grid_shape"]
+    grids = dataset.read_table(f"{monte_carlo}/grids")
+    assert from_binary(grids["grid"]).shape == (5698, rows * cols)
+    parameters = dataset.read_table(f"{monte_carlo}/parameters")
+    assert parameters.num_rows == 2 * 5698
+    sums = np.asarray(from_binary(grids["grid"]), np.float64).sum(axis=1)
+    none = parameters.filter([name == "none" for name in parameters["cleaning"].to_pylist()])
+    np.testing.assert_allclose(np.sort(sums), np.sort(none["size"].to_numpy()), rtol=1e-5)
+
+
+def test_image_parameters_go_into_the_catalogue_once(monte_carlo, tmp_path):
+    with open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite") as catalogue:
+        for _ in range(2):
+            assert pipeline.register_events(catalogue, f"{monte_carlo}/parameters") == 2 * 5698
+        rows = sum(batch.num_rows for batch in catalogue.select_events("TAIGA-MC"))
+    keys = dataset.read_table(f"{monte_carlo}/parameters", ["experiment", "run", "event", "telescope", "cleaning"])
+    assert rows == len(set(zip(*(column.to_pylist() for column in keys.columns), strict=True)))
+
+
+def test_a_new_run_replaces_a_failed_one_does_not_and_a_killed_one_left_no_dataset(spark, data, tmp_path):
+    url = f"file://{tmp_path}/images"
+    left = tmp_path / ".images.unfinished"
+    (left / "_temporary").mkdir(parents=True)
+    (left / "part-0.parquet").write_bytes(b"half")
+    assert not dataset.is_complete(url)
+    for picture in (14, 10):
+        pipeline.clean(spark, raw(small(data)[:1], data), url, picture=picture, boundary=7)
+        assert dataset.info(url)["cleaning"] == f"tailcuts-{picture}-7"
+    before = dataset.info(url)
+    empty = tmp_path / "28107001.001"
+    empty.write_bytes(b"")
+    with pytest.raises(FormatError, match="not one image"):
+        pipeline.clean(spark, raw([empty], data), url, picture=14, boundary=7)
+    assert dataset.info(url) == before
+    assert dataset.read_table(url).num_rows == before["images"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["28107001.001", "images"]
+
+
+def test_senseless_calls_are_refused_before_spark_works(spark, data, tmp_path):
+    url = f"file://{tmp_path}/images"
+    with pytest.raises(UsageError, match="no input files"):
+        pipeline.clean(spark, [], url, picture=14, boundary=7)
+    with pytest.raises(UsageError, match="no two levels"):
+        pipeline.clean(spark, raw(small(data), data), url, picture=7, boundary=14)
+    with pytest.raises(NotFoundError):
+        pipeline.parameters(spark, url, f"{url}-parameters")
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="no Java")
+def test_the_entry_points_run_under_spark_submit(data, tmp_path):
+    submit = Path(sys.executable).with_name("spark-submit")
+    environment = {**os.environ, "APBATCH_HOME": str(tmp_path / "home"), "PYSPARK_PYTHON": sys.executable}
+    url = f"file://{tmp_path}/images"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(submit), "--master", "local[1]", *arguments]
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    mc = str(data / "taiga_mc" / "taiga607_clean_iact01_14_7fix_cb0.txt")
+    done = run("jobs/clean.py", "--input", f"file://{mc}", "--output", url, "--picture", "14 pe", "--boundary", "7 pe")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["images"] == 5698
+    wrong = run("jobs/grid.py", "--input", f"{url}-none", "--output", f"{url}-grid")
+    assert wrong.returncode == 2
+    said = wrong.stdout + wrong.stderr  # spark-submit sends a program's messages to the output
+    assert "grid: " in said and "there is no such dataset" in said and "Traceback" not in said
