@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.errors import ApbatchError, UsageError
+from apbatch.formats import dataset
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema
 from apbatch.progress import Task
 from apbatch.progress import progress as show_progress
@@ -268,6 +269,8 @@ def _publish(plan: Plan, output: Path, made: int, began: float) -> ProductionSum
             images[primary] += 1
             seen[primary].add(shower)
     for kind in ("images", "truth"):
+        (final / kind / dataset.SUCCESS).touch()
+        dataset.write_info(f"file://{final / kind}", {"kind": kind, "camera": settings.detector.camera})
         shutil.rmtree(output / kind, ignore_errors=True)  # of a call that was killed right here
         (final / kind).rename(output / kind)
     summary = ProductionSummary(
