@@ -16,6 +16,7 @@ from typing import Any, Literal
 from apbatch import errors
 from apbatch.dl.blind import read_manifest
 from apbatch.dl.files import read_json, write_json
+from apbatch.dl.preflight import check
 from apbatch.dl.spec import TrainSpec, identity_of
 from apbatch.errors import ApbatchError, MissingSoftwareError, UsageError
 from apbatch.progress import Task, progress, say
@@ -57,6 +58,7 @@ def train(spec: TrainSpec, collective: Literal["auto", "single", "horovod"] = "a
     if _trained(spec, manifest):
         return spec.output
     kind, ranks = _choose(collective, ranks)
+    check(spec, manifest, ranks)
     spec.output.mkdir(parents=True, exist_ok=True)
     for stale in spec.output.glob("error-*.json"):
         stale.unlink()

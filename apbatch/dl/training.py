@@ -20,11 +20,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from apbatch.dl.blind import read_manifest
-from apbatch.dl.checkpoint import Checkpoint, read_checkpoint
+from apbatch.dl.checkpoint import Checkpoint
 from apbatch.dl.collective import Collective, collective_named
-from apbatch.dl.data import Floats, Images, load, order_of, scale_of, steps_of, symmetries, turned
+from apbatch.dl.data import Floats, Images, order_of, scale_of, symmetries, turned
 from apbatch.dl.files import write_bytes, write_json, write_table
 from apbatch.dl.models import build
+from apbatch.dl.preflight import Run, check
 from apbatch.dl.spec import TrainSpec, identity_of, read_spec
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.provenance import versions
@@ -51,31 +52,23 @@ def run(spec: TrainSpec, collective: Collective) -> None:
 
     tf.config.experimental.enable_op_determinism()
     manifest = read_manifest(spec.data)
-    identity = identity_of(spec, manifest)
-    runs = []
-    for variant in spec.variants:  # check everything before the first is trained
-        folder = spec.output / variant
-        images = {split: load(spec.data, manifest, split, variant) for split in ("train", "validation", "test")}
-        _check_classes(spec, images, collective)
-        earlier = read_checkpoint(folder / "checkpoint.npz", f"{identity}-{variant}") if collective.rank == 0 else None
-        runs.append((variant, folder, images, earlier))
     tables, summary = [], {}
-    for variant, folder, images, earlier in runs:
+    for run in check(spec, manifest, collective.size):  # everything is checked before the first is trained
         start = time.monotonic()
-        trainer = Trainer(spec, collective, variant, images["train"], images["validation"], manifest)
-        state = trainer.fit(f"{identity}-{variant}", folder / "checkpoint.npz", earlier)
+        trainer = Trainer(spec, collective, run, manifest)
+        state = trainer.fit()
         for split in ("validation", "test"):
-            scores = trainer.predict(images[split].pixels)
-            tables.append(_scores("cnn", variant, split, images[split].ids, scores))
+            scores = trainer.predict(run.images[split].pixels)
+            tables.append(_scores("cnn", run.variant, split, run.images[split].ids, scores))
         if collective.rank == 0:
-            trainer.save(folder / "model.keras")
-            summary[variant] = {"curves": state.curves, "seconds": round(time.monotonic() - start, 2)}
+            trainer.save(spec.output / run.variant / "model.keras")
+            summary[run.variant] = {"curves": state.curves, "seconds": round(time.monotonic() - start, 2)}
     if collective.rank == 0:
         write_table(spec.output / "predictions.parquet", pa.concat_tables(tables))
         write_json(
             spec.output / "trained.json",
             {
-                "identity": identity,
+                "identity": identity_of(spec, manifest),
                 "spec": spec.model_dump(mode="json"),
                 "ranks": collective.size,
                 "variants": summary,
@@ -84,16 +77,6 @@ def run(spec: TrainSpec, collective: Collective) -> None:
             },
         )
         tell("done")
-
-
-def _check_classes(spec: TrainSpec, images: dict[str, Images], collective: Collective) -> None:
-    for split in ("train", "validation"):
-        gamma = images[split].gamma
-        assert gamma is not None
-        for there, name in ((gamma.any(), "gammas"), ((~gamma).any(), "hadrons")):
-            if not there:
-                raise UsageError(f"there are no {name} in the {split} set", where=str(spec.data / f"{split}.parquet"))
-    steps_of(len(images["train"].ids), spec.batch_size, collective.size)
 
 
 def _scores(method: str, variant: str, split: str, ids: list[str], scores: Floats) -> pa.Table:
@@ -112,20 +95,13 @@ def _scores(method: str, variant: str, split: str, ids: list[str], scores: Float
 class Trainer:
     """A model, its optimizer and its data on one rank."""
 
-    def __init__(
-        self,
-        spec: TrainSpec,
-        collective: Collective,
-        variant: str,
-        train: Images,
-        validation: Images,
-        manifest: dict[str, Any],
-    ) -> None:
+    def __init__(self, spec: TrainSpec, collective: Collective, run: Run, manifest: dict[str, Any]) -> None:
         import keras
         import tensorflow as tf
 
-        self._spec, self._collective, self._variant = spec, collective, variant
-        self._train, self._validation = train, validation
+        self._spec, self._collective, self._run = spec, collective, run
+        self._train, self._validation = run.images["train"], run.images["validation"]
+        train = self._train
         keras.utils.set_random_seed(spec.seed)
         shape = (int(manifest["rows"]), int(manifest["cols"]))
         mean, spread = scale_of(train)
@@ -166,16 +142,18 @@ class Trainer:
         assert images.gamma is not None
         return images.gamma.astype(np.float32)
 
-    def fit(self, identity: str, place: Path, earlier: Checkpoint | None) -> Checkpoint:
+    def fit(self) -> Checkpoint:
         """Train to the end, from the checkpoint if there is one; the best epoch's weights are set at the end."""
-        spec, collective = self._spec, self._collective
-        state = earlier or Checkpoint(identity, 0, self._weights_now(), self._optimizer_now(), self._weights_now())
+        spec, collective, run = self._spec, self._collective, self._run
+        # What counts is what rank 0 read; the others may run where its files are not.
+        earlier = run.earlier if collective.rank == 0 else None
+        state = earlier or Checkpoint(run.identity, 0, self._weights_now(), self._optimizer_now(), self._weights_now())
         progress = collective.broadcast([np.array([state.epoch, int(state.finished)])])[0]
         state.epoch, state.finished = int(progress[0]), bool(progress[1])
         self._set(collective.broadcast(state.weights), collective.broadcast(state.optimizer))
         state.best = collective.broadcast(state.best)
         if collective.rank == 0 and state.epoch:
-            tell("resumed", variant=self._variant, epoch=state.epoch, epochs=spec.epochs)
+            tell("resumed", variant=run.variant, epoch=state.epoch, epochs=spec.epochs)
         while state.epoch < spec.epochs and not state.finished:
             entry = self._epoch(state.epoch)
             state.epoch += 1
@@ -189,8 +167,8 @@ class Trainer:
             state.finished = state.epoch == spec.epochs or (spec.patience is not None and since_best >= spec.patience)
             state.weights, state.optimizer = self._weights_now(), self._optimizer_now()
             if collective.rank == 0:
-                state.write(place)
-                tell("epoch", variant=self._variant, epoch=state.epoch, epochs=spec.epochs, **entry)
+                state.write(run.checkpoint)
+                tell("epoch", variant=run.variant, epoch=state.epoch, epochs=spec.epochs, **entry)
         self._set(state.best, state.optimizer)
         return state
 

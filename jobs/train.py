@@ -1,0 +1,28 @@
+"""Train on a blind set: ``python jobs/train.py SET OUTPUT [--epochs N] [--ranks N] [--collective NAME] …``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from apbatch.dl.launch import train
+from apbatch.dl.spec import TrainSpec
+from apbatch.errors import ApbatchError
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("data", type=Path, metavar="SET", help="folder 'set' of a blind analysis")
+parser.add_argument("output", type=Path, help="folder for checkpoints, models and predictions")
+parser.add_argument("--model", default="talk-cnn")
+parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--batch-size", type=int, default=64)
+parser.add_argument("--seed", type=int, default=1)
+parser.add_argument("--collective", choices=["auto", "single", "horovod"], default="auto")
+parser.add_argument("--ranks", type=int, default=2)
+options = vars(parser.parse_args())
+collective, ranks = options.pop("collective"), options.pop("ranks")
+try:
+    print(train(TrainSpec(**options), collective, ranks))
+except ValueError as error:  # pydantic's, with the name of the option
+    parser.error(str(error))
+except ApbatchError as error:
+    print(f"train: {error}", file=sys.stderr)
+    sys.exit(error.status)
