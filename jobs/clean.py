@@ -12,6 +12,7 @@ from apbatch.index.catalogue import open_catalogue
 from apbatch.index.query import parse
 from apbatch.spark import pipeline, submit
 from apbatch.spark.sources import Source, sources_at, sources_for
+from apbatch.storage.backends import split_url
 from apbatch.units import parse_quantity
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def options() -> argparse.ArgumentParser:
         dest="prefer",
         choices=("auto", "site", "mirror"),
         default="auto",
-        help="read selected files at their site, in the store, or in the store where they are there (default)",
+        help="read selected files at their site, from mirrors only, or from mirrors where there are some (default)",
     )
     found.add_argument("--camera", help="with --input: camera of raw files")
     found.add_argument("--factors", metavar="FILE", help="with --input: table of conversion factors of raw files")
@@ -48,7 +49,8 @@ def sources(arguments: argparse.Namespace, settings: Settings) -> list[Source]:
         return sources_for(
             catalogue,
             list(records),
-            prefer=None if arguments.prefer == "site" else settings.store,
+            # Any folder of the store's file system will do: `apbatch mirror` may have been given another one.
+            prefer=None if arguments.prefer == "site" else split_url(settings.store)[0],
             only_preferred=arguments.prefer == "mirror",
         )
 

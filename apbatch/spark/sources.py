@@ -93,7 +93,7 @@ def sources_for(
         found = best_source(record, replicas, prefer)
         if only_preferred and found not in {replica.url for replica in replicas}:
             raise UsageError(
-                f"there is no replica in {prefer}", where=record.path, remedy="apbatch mirror QUERY --to store"
+                f"there is no replica in {prefer}", where=record.path, remedy="apbatch mirror QUERY --to STORE"
             )
         return found
 
