@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from apbatch.camera.cleaning import check_thresholds
 from apbatch.config import Settings
+from apbatch.errors import UsageError, nearest_word
 from apbatch.index.catalogue import open_catalogue
 from apbatch.index.query import parse
 from apbatch.spark import pipeline, submit
 from apbatch.spark.sources import Source, sources_at, sources_for
 from apbatch.storage.backends import split_url
 from apbatch.units import parse_quantity
+
+_KINDS = ("hdfs", "webhdfs", "afs", "local")
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -28,9 +31,10 @@ def options() -> argparse.ArgumentParser:
     found.add_argument(
         "--from",
         dest="prefer",
-        choices=("auto", "site", "mirror"),
+        metavar="PLACE",
         default="auto",
-        help="read selected files at their site, from mirrors only, or from mirrors where there are some (default)",
+        help="where selected files are read: site; auto, a mirror in the settings' store where there is one "
+        "(default); mirror, only there; hdfs, webhdfs, afs, local or the URL of a store: only replicas there",
     )
     found.add_argument("--camera", help="with --input: camera of raw files")
     found.add_argument("--factors", metavar="FILE", help="with --input: table of conversion factors of raw files")
@@ -49,10 +53,24 @@ def sources(arguments: argparse.Namespace, settings: Settings) -> list[Source]:
         return sources_for(
             catalogue,
             list(records),
-            # Any folder of the store's file system will do: `apbatch mirror` may have been given another one.
-            prefer=None if arguments.prefer == "site" else split_url(settings.store)[0],
-            only_preferred=arguments.prefer == "mirror",
+            prefer=_preferred(arguments.prefer, settings),
+            only_preferred=arguments.prefer not in ("auto", "site"),
         )
+
+
+def _preferred(place: str, settings: Settings) -> str | None:
+    if place == "site":
+        return None
+    if place in ("auto", "mirror"):
+        # Any folder of the store's file system will do: `apbatch mirror` may have been given another one.
+        return split_url(settings.store)[0]
+    if "://" not in place and place not in _KINDS:
+        raise UsageError(
+            f"'--from {place}' is no place",
+            nearest=nearest_word(place, ("auto", "site", "mirror", *_KINDS)),
+            remedy=f"auto, site, mirror, {', '.join(_KINDS)}, or the URL of a store",
+        )
+    return place
 
 
 def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
