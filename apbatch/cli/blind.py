@@ -60,12 +60,13 @@ def make(
 def submit(
     folder: _Folder,
     scores: Annotated[Path, typer.Argument(help="Parquet: method, variant, split, id, score.")],
+    again: Annotated[bool, typer.Option("--again", help="Practice: other scores though the labels are open.")] = False,
     format: _Format = Format.TABLE,
 ) -> None:
     """Freeze scores: from now on they can't be exchanged, and the labels may be opened."""
     from apbatch.dl import blind
 
-    entry = blind.submit(folder, scores)
+    entry = blind.submit(folder, scores, again=again)
     show([{"frozen": entry["time"], "sha256": entry["scores"], "methods": "; ".join(entry["methods"])}], format)
 
 

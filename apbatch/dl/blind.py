@@ -4,7 +4,7 @@
 
     FOLDER/set/       manifest.json, train.parquet, validation.parquet, test.parquet   for whoever scores
     FOLDER/sealed/    labels.json           labels, proportion, salt; its SHA-256 was published when the set was made
-    FOLDER/frozen/    scores.parquet        what was submitted, before anybody saw a label
+    FOLDER/frozen/    scores-HASH.parquet   what was submitted, before anybody saw a label
     FOLDER/unsealed/  labels.parquet        after that
     FOLDER/ledger.jsonl                     who did what when, chained by hashes
 
@@ -187,7 +187,7 @@ def read_manifest(files: Path) -> dict[str, Any]:
     return manifest
 
 
-def submit(folder: Path, scores: Path) -> dict[str, Any]:
+def submit(folder: Path, scores: Path, *, again: bool = False) -> dict[str, Any]:
     """Freeze scores: from now on they can't be exchanged, and the labels may be opened.
 
     Parameters
@@ -197,6 +197,9 @@ def submit(folder: Path, scores: Path) -> dict[str, Any]:
     scores : pathlib.Path
         Parquet with the columns method, variant, split (`validation` or `test`), id, score; the higher, the more
         like a gamma. Scores of the validation set are needed since cuts are chosen there.
+    again : bool
+        Allow other scores after the labels were opened, for a set made with a seed, which is for practice. The
+        ledger and the report say that the labels were open; the earlier scores stay in ``frozen``.
 
     Returns
     -------
@@ -215,18 +218,25 @@ def submit(folder: Path, scores: Path) -> dict[str, Any]:
     methods = _check_scores(blind, scores)
     received = hashlib.sha256(content).hexdigest()
     earlier = blind.ledger.last("frozen")
-    if earlier is not None and earlier["scores"] != received:
+    opened = blind.ledger.last("unsealed") is not None
+    if earlier is not None and earlier["scores"] == received:
+        if not frozen_file(folder, earlier).exists():
+            write_bytes(frozen_file(folder, earlier), content, mode=0o444)
+        return earlier
+    if earlier is not None and not (again and opened and blind.manifest["repeatable"]):
         raise UsageError(
             f"other scores were frozen at {earlier['time']} and can't be replaced",
             where=str(folder),
-            remedy="a new analysis needs a new blind set",
+            remedy="a new analysis needs a new blind set"
+            + ("; for practice on this one: --again" if opened and blind.manifest["repeatable"] else ""),
         )
-    if blind.ledger.last("unsealed") is not None and earlier is None:
-        raise UsageError("the labels are open already", where=str(folder))
-    frozen = folder / "frozen" / "scores.parquet"
-    if earlier is None or not frozen.exists():
-        write_bytes(frozen, content, mode=0o444)
-    return earlier or blind.ledger.append("frozen", scores=received, methods=methods)
+    write_bytes(frozen_file(folder, {"scores": received}), content, mode=0o444)
+    return blind.ledger.append("frozen", scores=received, methods=methods, labels_were_open=opened)
+
+
+def frozen_file(folder: Path, entry: dict[str, Any]) -> Path:
+    """Return where the scores of an entry of the ledger are kept."""
+    return folder / "frozen" / f"scores-{entry['scores'][:16]}.parquet"
 
 
 def unseal(folder: Path) -> pa.Table:
@@ -248,8 +258,8 @@ def unseal(folder: Path) -> pa.Table:
     frozen = blind.ledger.last("frozen")
     if frozen is None:
         raise UsageError("no scores were frozen yet", where=str(folder), remedy="apbatch blind submit")
-    if sha256(folder / "frozen" / "scores.parquet") != frozen["scores"]:
-        raise VerificationError("differs from what was frozen", where=str(folder / "frozen/scores.parquet"))
+    if sha256(frozen_file(folder, frozen)) != frozen["scores"]:
+        raise VerificationError("differs from what was frozen", where=str(frozen_file(folder, frozen)))
     place = folder / "sealed" / "labels.json"
     if sha256(place) != blind.manifest["commitment"]:
         raise VerificationError("the labels are not those of the published commitment", where=str(place))

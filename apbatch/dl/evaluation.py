@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from apbatch.dl.blind import BlindSet, open_set
+from apbatch.dl.blind import BlindSet, frozen_file, open_set
 from apbatch.dl.files import read_json, read_parquet, sha256, write_json
 from apbatch.dl.quality import CUTS, FEW_HADRONS, best_cut, bootstrap, curve, roc
 from apbatch.dl.score import CNN
@@ -169,6 +169,7 @@ def evaluate(
             "folder": str(folder),
             "commitment": blind.manifest["commitment"],
             "repeatable": blind.manifest["repeatable"],
+            "labels_were_open": (blind.ledger.last("frozen") or {})["labels_were_open"],
             "files": blind.manifest["files"],
             "ledger": blind.ledger.entries(),
         },
@@ -184,7 +185,7 @@ def _opened(blind: BlindSet) -> tuple[pa.Table, pa.Table]:
     frozen, opened = blind.ledger.last("frozen"), blind.ledger.last("unsealed")
     if frozen is None or opened is None:
         raise UsageError("the labels are still sealed", where=str(blind.folder), remedy="apbatch blind unseal")
-    place = blind.folder / "frozen" / "scores.parquet"
+    place = frozen_file(blind.folder, frozen)
     if sha256(place) != frozen["scores"]:
         raise VerificationError("differs from what was frozen", where=str(place))
     return read_parquet(blind.folder / "unsealed" / "labels.parquet"), read_parquet(place)

@@ -75,8 +75,9 @@ def render_table(evaluation: Evaluation) -> str:
     sink = io.StringIO()
     console = Console(file=sink, width=120)
     console.print(table)
+    how = "not blind, labels were open" if evaluation.blind["labels_were_open"] else "blind"
     sink.write(
-        f"  Test set, blind: {test['gammas']} gammas and {test['hadrons']} hadrons "
+        f"  Test set, {how}: {test['gammas']} gammas and {test['hadrons']} hadrons "
         f"(sealed share of gammas {evaluation.gamma_fraction:.3f}). Cuts chosen on the validation set.\n"
         f"  Errors: bootstrap over showers. * fewer than {FEW_HADRONS} hadrons left: Q is mostly chance.\n"
     )

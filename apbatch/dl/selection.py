@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from apbatch.errors import FormatError, UsageError, nearest_word
-from apbatch.formats.dataset import info, read_table
+from apbatch.errors import FormatError, NotFoundError, UsageError, nearest_word
+from apbatch.formats.dataset import info, is_complete, part_files, read_table
+from apbatch.storage.store import open_store
 from apbatch.units import PhotoElectrons
 
 #: What identifies an image.
@@ -25,7 +27,7 @@ VARIANTS = {"none": "grid", "cleaned": "grid_cleaned"}
 #: Image parameters that are features; times, pointings, numbers of events and anything of the truth are not.
 FEATURES = (
     "size", "width", "length", "distance", "cog_x", "cog_y", "con2", "n_pixels", "skewness", "kurtosis",
-    "n_islands", "leakage",
+    "n_islands", "leakage", "edge",
 )  # fmt: skip
 
 
@@ -106,7 +108,7 @@ def select(grids: str, parameters: str, truth: str, selection: Selection) -> Sel
         "none": _sorted(known.filter(pc.equal(known["cleaning"], "none")), parameters, ()),
         "cleaned": _sorted(known.filter(pc.equal(known["cleaning"], cleaning)), parameters, ()),
     }
-    true = _sorted(read_table(truth), truth, ("shower", "primary", "true_energy"))
+    true = _sorted(_read_truth(truth), truth, ("shower", "primary", "true_energy"))
     images, (plain, cleaned, true) = _match(images, [rows["none"], rows["cleaned"], true])
     if images.num_rows == 0:
         raise UsageError(
@@ -134,6 +136,23 @@ def select(grids: str, parameters: str, truth: str, selection: Selection) -> Sel
         cleaning=cleaning,
         cut_flow=cut_flow,
     )
+
+
+def _read_truth(url: str) -> pa.Table:
+    """Read a dataset, or a plain folder of Parquet files, as which a Monte Carlo leaves its truth."""
+    if is_complete(url):
+        return read_table(url)
+    store = open_store(url)
+    tables = []
+    for name in part_files(url):
+        try:
+            with store.open(name) as stream:
+                tables.append(pq.read_table(stream).replace_schema_metadata(None))
+        except (pa.ArrowException, OSError) as error:
+            raise FormatError(f"not a readable Parquet file: {error}", where=store.url_of(name)) from error
+    if not tables:
+        raise NotFoundError("there are no Parquet files of the truth", where=url)
+    return pa.concat_tables(tables, promote_options="permissive")
 
 
 def _need(table: pa.Table, where: str, columns: tuple[str, ...]) -> None:

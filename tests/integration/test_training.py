@@ -181,7 +181,7 @@ def evaluated(made: BlindSet, one_rank: Path, tmp_path_factory: pytest.TempPathF
 
 def test_q_of_the_evaluation_is_that_of_a_plain_count(made: BlindSet, evaluated: Evaluation) -> None:
     labels = {row["id"]: row["gamma"] for row in pq.read_table(made.folder / "unsealed/labels.parquet").to_pylist()}
-    rows = pq.read_table(made.folder / "frozen/scores.parquet").to_pylist()
+    rows = pq.read_table(made.folder / "frozen").to_pylist()
     assert [(result.method, result.variant) for result in evaluated.results] == [
         ("cuts", "none"), ("cuts", "cleaned"), ("cnn", "none"), ("cnn", "cleaned")
     ]  # fmt: skip
