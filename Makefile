@@ -20,7 +20,7 @@ test: .venv/.ready ## all tests, on real servers
 
 check: .venv/.ready ## lint, types, layers, unit tests: under a minute
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
-	@$(BIN)/python -m pytest tests/unit -x
+	@$(BIN)/python -m pytest tests/unit -x -n 2
 
 bench: .venv/.ready ## storage and index benchmark, small, with its report
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch bench run storage index --size smoke
