@@ -2,19 +2,22 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench clean system
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 .venv/.ready: setup.cfg constraints/all.txt jobs/setup.sh
 	@PYTHON=$(PYTHON) sh jobs/setup.sh
-	@touch $@
+
+system:
+	@sh jobs/setup.sh system
 
 demo: .venv/.ready ## the main job, embedded: simulation, Spark, CNN, report
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch doctor --for demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch run jobs/gamma_hadron.yaml
 
-test: .venv/.ready ## all tests, on real servers
+test: system .venv/.ready ## all tests, on real servers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch doctor --install --for test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs $(ARGS)
 

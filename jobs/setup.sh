@@ -1,11 +1,30 @@
 #!/bin/sh
 # Makes .venv: Python packages at the tested versions, Horovod built once and kept as a wheel in the cache.
 # Without a compiler Horovod is left out, and training runs in one process.
+#   setup.sh          the environment
+#   setup.sh system   Debian packages that the tests' servers and Horovod need: installed as root, else named
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3.11}
 CACHE=${APBATCH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/apbatch}
 say() { echo "setup: $*" >&2; }
+
+if [ "${1:-}" = system ]; then
+    missing=
+    command -v g++ >/dev/null || missing="$missing g++"
+    command -v java >/dev/null || missing="$missing openjdk-17-jre-headless"
+    command -v mvn >/dev/null || missing="$missing maven"
+    [ -n "$missing" ] || exit 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing$missing"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -q >/dev/null && apt-get install -q -y --no-install-recommends $missing >/dev/null
+    else
+        say "missing; as root: apt-get install$missing"
+        exit 1
+    fi
+    exit 0
+fi
 
 command -v "$PYTHON" >/dev/null || { say "no $PYTHON; install it: apt-get install python3 python3-venv"; exit 1; }
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
@@ -39,4 +58,5 @@ if ! .venv/bin/python -c 'import horovod' 2>/dev/null; then
     $PIP install -q --no-deps "$WHEELS"/horovod-*.whl
     $PIP install -q -c constraints/all.txt cloudpickle
 fi
+touch .venv/.ready
 say "ready"

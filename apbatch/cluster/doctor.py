@@ -29,7 +29,7 @@ class Finding:
     Attributes
     ----------
     state : str
-        ``ok``, ``missing`` (something that is needed) or ``optional``.
+        ``ok``, ``missing`` (something that is needed), ``optional`` or ``low``.
     packages : tuple of str
         Debian packages that mend it.
     """
@@ -148,7 +148,7 @@ def _memory() -> Finding:
 
 def _at_least(what: str, free: list[int], wanted: int) -> Finding:
     least = min(free)
-    state = "ok" if least >= wanted else "missing"
+    state = "ok" if least >= wanted else "low"  # a warning: small jobs may still do
     text = f"{least / 2**30:.1f} GiB free"
     return Finding(what, state, text, "" if state == "ok" else f"make room: {wanted >> 30} GiB are wanted")
 
