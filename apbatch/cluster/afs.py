@@ -91,6 +91,12 @@ class Afs(Server):
         for name in ("lib/db", "lib/local"):
             (self.folder / name).chmod(0o700)
 
+    def start(self) -> None:
+        """Start the keeper; a cell that an interrupted `up` left half built is taken down first."""
+        if self.running() and self.unhealthy() is not None:
+            self.down()
+        super().start()
+
     def finish_start(self) -> None:
         """Build the cell, or start it again over its old data."""
         if self.unhealthy() is not None:
