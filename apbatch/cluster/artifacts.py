@@ -15,7 +15,7 @@ from apbatch.config import cache
 from apbatch.errors import MissingSoftwareError, ServerError
 from apbatch.progress import say
 
-_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+_POM = """<project><modelVersion>4.0.0</modelVersion>
 <groupId>apbatch</groupId><artifactId>{name}</artifactId><version>1</version><packaging>pom</packaging>
 <dependencies>{dependencies}</dependencies></project>
 """
