@@ -109,7 +109,7 @@ def cqlsh(cassandra: str) -> Callable[[str], str]:
     def run(statements: str) -> str:
         done = subprocess.run(
             [str(Path(sys.executable).with_name("cqlsh")), host, port],
-            input=statements,
+            input=statements.rstrip().rstrip(";") + ";\n",
             capture_output=True,
             text=True,
             timeout=120,
