@@ -91,30 +91,50 @@ def scale_of(images: Images) -> tuple[float, float]:
     return float(logs.mean(dtype=np.float64)), float(max(logs.std(dtype=np.float64), 1e-6))
 
 
-def steps_of(n_images: int, batch: int, ranks: int) -> tuple[int, int]:
+def parts_of(ranks: int) -> int:
+    """Return into how many parts each batch is split: two for one rank as well, which then works on both.
+
+    Sums of gradients depend on where they are split, and training lets the last bits grow; with the same parts one
+    rank and two give the same weights, bit for bit.
+    """
+    return max(2, ranks)
+
+
+def steps_of(n_images: int, batch: int, parts: int, least: int = 0) -> tuple[int, int]:
     """Return the number of steps of an epoch and the global batch, equal for all ranks.
+
+    Parameters
+    ----------
+    parts : int
+        From `parts_of`.
+    least : int
+        Images that an epoch takes at least: a smaller set is gone through several times.
 
     Raises
     ------
     UsageError
         If the batch can't be split over the ranks, or there are fewer images than ranks.
     """
-    if batch % ranks:
-        raise UsageError(f"a batch of {batch} can't be split over {ranks} ranks", remedy="batch_size: a multiple")
-    batch = min(batch, n_images // ranks * ranks)
+    if batch % parts:
+        raise UsageError(
+            f"a batch of {batch} can't be split into {parts} equal parts", remedy=f"batch_size: a multiple of {parts}"
+        )
+    batch = min(batch, n_images // parts * parts)
     if batch == 0:
-        raise UsageError(f"{n_images} training images are fewer than {ranks} ranks", remedy="fewer ranks, more images")
-    return n_images // batch, batch
+        raise UsageError(f"{n_images} training images are fewer than {parts} ranks", remedy="fewer ranks, more images")
+    return max(n_images, least) // batch, batch
 
 
-def order_of(n_images: int, epoch: int, seed: int, batch: int, ranks: int) -> npt.NDArray[np.int64]:
+def order_of(n_images: int, epoch: int, seed: int, batch: int, parts: int, least: int = 0) -> npt.NDArray[np.int64]:
     """Return which images are in which step of an epoch, shape (n_steps, batch).
 
-    Rank r takes the r-th part of each row, so that a step sees the same images however many ranks there are. The
+    Rank r takes the r-th share of each row, so that a step sees the same images however many ranks there are. The
     remainder that fills no batch is left out, another one in each epoch.
     """
-    steps, batch = steps_of(n_images, batch, ranks)
-    order = np.random.default_rng([seed, epoch, 1]).permutation(n_images)
+    steps, batch = steps_of(n_images, batch, parts, least)
+    random = np.random.default_rng([seed, epoch, 1])
+    passes = -(-steps * batch // n_images)
+    order = np.concatenate([random.permutation(n_images) for _ in range(passes)])
     return order[: steps * batch].reshape(steps, batch)
 
 

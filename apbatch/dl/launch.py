@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from apbatch import errors
 from apbatch.dl.blind import read_manifest
+from apbatch.dl.data import parts_of
 from apbatch.dl.files import read_json, write_json
 from apbatch.dl.preflight import check
 from apbatch.dl.spec import TrainSpec, identity_of
@@ -112,7 +113,8 @@ def _command(spec: TrainSpec, kind: str, ranks: int) -> list[str]:
 
 
 def _environment(kind: str, ranks: int) -> dict[str, str]:
-    threads = str(max(1, (os.cpu_count() or 1) // ranks))
+    parts = parts_of(ranks)
+    threads = str(max(1, (os.cpu_count() or 1) // parts))
     package_root = str(Path(__file__).resolve().parents[2])
     paths = [package_root, os.environ.get("PYTHONPATH", "")]
     return os.environ | {
@@ -121,7 +123,7 @@ def _environment(kind: str, ranks: int) -> dict[str, str]:
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TF_NUM_INTRAOP_THREADS": threads,
-        "TF_NUM_INTEROP_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": str(parts // ranks),  # one rank works on its parts at the same time
         "OMP_NUM_THREADS": threads,
         "CUDA_VISIBLE_DEVICES": "-1",
         "HOROVOD_CYCLE_TIME": "1",

@@ -90,7 +90,7 @@ def correct_against_cut(evaluation: Evaluation) -> str:
     """Draw how many gammas (and hadrons) are told rightly against the cut."""
     test = evaluation.events["test"]
     with plt.rc_context(_STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(9.6, 3.8), sharex=True)
+        figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.0), sharex=True)
         for result in evaluation.results:
             colour = _COLOURS.get(result.method, _OTHER)
             line = "-" if result.variant == "cleaned" else (0, (5, 2))
@@ -111,8 +111,9 @@ def correct_against_cut(evaluation: Evaluation) -> str:
             axes.set(xlabel="cut on the score", ylabel=f"correctly identified {kind}", ylim=(0, 1.08 * total))
             axes.annotate(f"all {total}", (0.995, total), ha="right", va="bottom", color="#777", fontsize=9)
         panels[0].set_xlim(0, 1)
-        panels[1].legend(loc="lower right", fontsize=8)
-        figure.tight_layout()
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8)
+        figure.tight_layout(rect=(0, 0.07, 1, 1))
         return _svg(figure)
 
 

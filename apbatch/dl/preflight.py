@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from apbatch.dl.checkpoint import Checkpoint, read_checkpoint
-from apbatch.dl.data import Images, load, steps_of
+from apbatch.dl.data import Images, load, parts_of, steps_of
 from apbatch.dl.spec import TrainSpec, identity_of
 from apbatch.errors import UsageError
 
@@ -58,7 +58,7 @@ def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Run]:
                 if not there:
                     where = str(spec.data / f"{split}.parquet")
                     raise UsageError(f"there are no {name} in the {split} set", where=where)
-        steps_of(len(images["train"].ids), spec.batch_size, ranks)
+        steps_of(len(images["train"].ids), spec.batch_size, parts_of(ranks))
         place = spec.output / variant / "checkpoint.npz"
         runs.append(Run(variant, identity, place, images, read_checkpoint(place, identity)))
     return runs

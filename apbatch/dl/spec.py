@@ -27,6 +27,8 @@ class TrainSpec(BaseModel):
         Treatments of the images, each with a network of its own: ``none``, ``cleaned``.
     batch_size : int
         Images in a step, over all ranks.
+    epoch_min : int
+        Images in an epoch at least: a small set is gone through several times, turned otherwise each time.
     augment : bool
         Whether images are turned and mirrored by the symmetries of the camera.
     patience : int, optional
@@ -41,7 +43,8 @@ class TrainSpec(BaseModel):
     model: str = "talk-cnn"
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    epoch_min: int = Field(default=6000, ge=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     seed: int = Field(default=1, ge=0, lt=2**31)
     augment: bool = True
     patience: int | None = Field(default=None, ge=1)

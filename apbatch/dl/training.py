@@ -22,7 +22,7 @@ import pyarrow as pa
 from apbatch.dl.blind import read_manifest
 from apbatch.dl.checkpoint import Checkpoint
 from apbatch.dl.collective import Collective, collective_named
-from apbatch.dl.data import Floats, Images, order_of, scale_of, symmetries, turned
+from apbatch.dl.data import Floats, Images, order_of, parts_of, scale_of, symmetries, turned
 from apbatch.dl.files import write_bytes, write_json, write_table
 from apbatch.dl.models import build
 from apbatch.dl.preflight import Run, check
@@ -32,7 +32,7 @@ from apbatch.provenance import versions
 
 #: Lines of rank 0 that begin so are for the launcher.
 MARK = "@apbatch "
-_PREDICT = 512
+_PREDICT = 256
 
 
 def tell(event: str, **content: Any) -> None:
@@ -115,6 +115,8 @@ class Trainer:
         seen = (np.abs(train.pixels) > 0).any(axis=0)
         self._symmetries = symmetries(seen) if spec.augment else np.arange(seen.size)[None]
 
+        own = parts_of(collective.size) // collective.size
+
         @tf.function(  # type: ignore[untyped-decorator]
             input_signature=[
                 tf.TensorSpec((None, *shape), tf.float32),
@@ -123,12 +125,16 @@ class Trainer:
             ]
         )
         def step(pixels: Any, labels: Any, weights: Any) -> Any:
-            with tf.GradientTape() as tape:
-                logits = model(pixels, training=True)[:, 0]
-                losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
-                loss = tf.reduce_mean(losses * weights)
-            gradients = collective.mean(tape.gradient(loss, model.trainable_variables))
-            optimizer.apply(gradients, model.trainable_variables)
+            # A tower for each part: the sums are the same whether one rank holds two parts or two ranks one each.
+            towers = []
+            for part in zip(*(tf.split(values, own) for values in (pixels, labels, weights)), strict=True):
+                with tf.GradientTape() as tape:
+                    logits = model(part[0], training=True)[:, 0]
+                    losses = tf.nn.sigmoid_cross_entropy_with_logits(part[1], logits)
+                    loss = tf.reduce_mean(losses * part[2])
+                towers.append([loss, *tape.gradient(loss, model.trainable_variables)])
+            loss, *gradients = [tf.add_n(values) / own for values in zip(*towers, strict=True)]
+            optimizer.apply(collective.mean(gradients), model.trainable_variables)
             return loss
 
         @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)])  # type: ignore[untyped-decorator]
@@ -179,7 +185,8 @@ class Trainer:
         phase = 0.5 * (1 + np.cos(np.pi * epoch / spec.epochs))
         rate = spec.learning_rate * (0.01 + 0.99 * phase)
         self._optimizer.learning_rate.assign(rate)
-        order = order_of(len(self._train.ids), epoch, spec.seed, spec.batch_size, collective.size)
+        n_train = len(self._train.ids)
+        order = order_of(n_train, epoch, spec.seed, spec.batch_size, parts_of(collective.size), spec.epoch_min)
         turns = np.random.default_rng([spec.seed, epoch, 2]).integers(len(self._symmetries), size=order.shape)
         share = order.shape[1] // collective.size
         mine = slice(collective.rank * share, (collective.rank + 1) * share)
@@ -206,13 +213,13 @@ class Trainer:
         }
 
     def predict(self, pixels: Floats) -> Floats:
-        """Score images, shape (n, rows, cols): each rank its share, the sum of the shares on every rank."""
+        """Score images, shape (n, rows, cols): ranks take blocks in turn; each gets the scores of all."""
         scores = np.zeros(len(pixels), np.float32)
-        shares = np.array_split(np.arange(len(pixels)), self._collective.size)
-        mine = shares[self._collective.rank]
-        for start in range(0, len(mine), _PREDICT):
-            rows = mine[start : start + _PREDICT]
-            scores[rows] = self._score(pixels[rows]).numpy()
+        # Blocks do not depend on the number of ranks, so neither do the last bits of the scores.
+        mine = range(self._collective.rank * _PREDICT, len(pixels), self._collective.size * _PREDICT)
+        for start in mine:
+            block = slice(start, start + _PREDICT)
+            scores[block] = self._score(pixels[block]).numpy()
         return self._collective.sum_array(scores)
 
     def save(self, path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from apbatch.camera.geometry import camera_named
 from apbatch.camera.grid import grid_of, to_grid
 from apbatch.dl.checkpoint import Checkpoint, read_checkpoint
-from apbatch.dl.data import load, order_of, steps_of, symmetries, turned
+from apbatch.dl.data import load, order_of, parts_of, steps_of, symmetries, turned
 from apbatch.errors import FormatError, UsageError
 
 MANIFEST = {"rows": 2, "cols": 3}
@@ -42,14 +42,19 @@ def test_an_unknown_variant_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_every_step_sees_the_same_images_for_one_two_and_four_ranks() -> None:
-    orders = [order_of(103, epoch=3, seed=5, batch=16, ranks=ranks) for ranks in (1, 2, 4)]
+    orders = [order_of(103, epoch=3, seed=5, batch=16, parts=parts_of(ranks)) for ranks in (1, 2, 4)]
     assert all(np.array_equal(orders[0], order) for order in orders)
 
 
 def test_an_epoch_takes_no_image_twice_and_the_next_is_in_another_order() -> None:
-    one, two = (order_of(103, epoch=epoch, seed=5, batch=16, ranks=2).ravel() for epoch in (0, 1))
+    one, two = (order_of(103, epoch=epoch, seed=5, batch=16, parts=2).ravel() for epoch in (0, 1))
     assert len(set(one)) == len(one) == 96
     assert not np.array_equal(one, two)
+
+
+def test_a_small_set_is_gone_through_several_times_with_every_image_as_often() -> None:
+    order = order_of(100, epoch=0, seed=5, batch=20, parts=2, least=300).ravel()
+    assert np.array_equal(np.bincount(order), np.full(100, 3))
 
 
 def test_few_images_make_one_smaller_batch_and_fewer_than_ranks_are_an_error() -> None:
