@@ -26,7 +26,7 @@ def session(settings: SparkSettings, app: str) -> SparkSession:
     Parameters
     ----------
     settings : SparkSettings
-        Under ``spark-submit``, a ``--master`` given there counts more.
+        Under ``spark-submit``, ``--master`` and other settings given there count more.
     app : str
         Name by which it is known in Spark's pages.
 
@@ -41,23 +41,21 @@ def session(settings: SparkSettings, app: str) -> SparkSession:
     """
     _need_java()
     try:
-        from pyspark import SparkConf
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise MissingSoftwareError("pyspark is not installed", remedy="pip install 'apbatch[spark]'") from error
 
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    master = settings.master
-    if submitted:
-        given = SparkConf().get("spark.master") or ""
-        master = given if given and given != "local[*]" else master  # local[*] is what spark-submit fills in
+    submitted = _submitted_settings()
+    given = submitted.get("spark.master", "")
+    master = given if given and given != "local[*]" else settings.master  # local[*] is what spark-submit fills in
     _check_master(master)
     # Workers of the same machine must run this Python, or they would miss what is installed here.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(app).master(master)
     for key, value in {**_defaults(master, settings), **settings.conf}.items():
-        builder = builder.config(key, value)
+        if key not in submitted:
+            builder = builder.config(key, value)
     try:
         spark = builder.getOrCreate()
     except Exception as error:  # py4j raises many kinds, none of ours
@@ -74,6 +72,17 @@ def first_line(error: BaseException) -> str:
     causes = [line for line in lines if line.startswith("Caused by:") or "apbatch.errors." in line]
     text = causes[-1] if causes else (lines[0] if lines else type(error).__name__)
     return text.removeprefix("Caused by:").strip()[:300]
+
+
+def _submitted_settings() -> dict[str, str]:
+    """Return what ``spark-submit`` was told; nothing in a program that was started without it."""
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return {}
+    from pyspark import SparkConf, SparkContext
+
+    # They are in spark-submit's JVM: until Python has met it, a SparkConf is empty.
+    SparkContext._ensure_initialized()
+    return dict(SparkConf().getAll())
 
 
 def _need_java() -> None:
