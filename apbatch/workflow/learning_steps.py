@@ -23,6 +23,8 @@ class Blind(Step):
     leakage_max: float = Field(default=1.0, ge=0, le=1)
     test_fraction: float = Field(default=0.3, gt=0, lt=1)
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
+    gamma_fraction_min: float = Field(default=0.25, gt=0, lt=1)
+    gamma_fraction_max: float = Field(default=0.6, gt=0, lt=1)
     seed: int | None = Field(default=None, ge=0, description="repeatable; without it, the system's randomness")
 
     def run(self, context: Context, key: str) -> Products:
@@ -51,15 +53,16 @@ class Train(Step):
     model: str = "talk-cnn"
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    epoch_min: int = Field(default=6000, ge=0, description="images in an epoch at least")
+    learning_rate: float = Field(default=2e-3, gt=0)
     seed: int = Field(default=1, ge=0, lt=2**31)
     augment: bool = True
     patience: int | None = Field(default=None, ge=1)
     workers: int | None = Field(default=None, ge=1, description="ranks; those of the settings by default")
 
     def inputs(self, context: Context) -> Any:
-        """Return the set and the number of ranks, with which sums are rounded differently."""
-        return {**super().inputs(context), "ranks": self._ranks(context)}
+        """Return the set, and the number of ranks if there are more than two: one and two give equal bits."""
+        return {**super().inputs(context), "ranks": max(2, self._ranks(context))}
 
     def _ranks(self, context: Context) -> int:
         return self.workers or context.settings.training.ranks
@@ -89,7 +92,7 @@ class Evaluate(Step):
     needs: ClassVar[tuple[str, ...]] = ("blind", "trained")
     makes: ClassVar[tuple[str, ...]] = ("evaluation",)
 
-    hadrons_min: int = Field(default=20, ge=1)
+    hadrons_min: int = Field(default=30, ge=1)
     efficiency_min: float = Field(default=0.1, ge=0, lt=1)
     resamples: int = Field(default=400, ge=50, le=20000)
     seed: int = Field(default=0, ge=0)
@@ -101,7 +104,9 @@ class Evaluate(Step):
 
         folder, trained = Path(context.products["blind"]), Path(context.products["trained"])
         output = context.folder / f"evaluate-{key}"
-        blind.submit(folder, score(folder / "set", trained, output))
+        # A set that anybody can make again from its seed is for practice: it may be scored again, and says so.
+        repeatable = bool(blind.open_set(folder).manifest["repeatable"])
+        blind.submit(folder, score(folder / "set", trained, output), again=repeatable)
         blind.unseal(folder)
         settings = evaluation.EvaluationSettings(**self.model_dump())
         evaluation.evaluate(folder, trained, settings, output)

@@ -34,7 +34,7 @@ steps:
   - parameters: {}
   - grid: {}
   - blind: {size_min: 30 pe, pixels_min: 3, test_fraction: 0.35, validation_fraction: 0.25, seed: 3}
-  - train: {epochs: 2, batch_size: 32, seed: 1}
+  - train: {epochs: 2, batch_size: 32, epoch_min: 500, seed: 1}
   - evaluate: {hadrons_min: 3, resamples: 50}
   - report: {}
 """
