@@ -292,7 +292,6 @@ class WebHdfsDraft(Draft):
         self._checksum = FileChecksum(block_size)
         self._blocks: Queue[bytes | None] = Queue(_QUEUED_BLOCKS)
         self._error: BaseException | None = None
-        self._abandoned = False
         self._thread = threading.Thread(target=self._send, args=(block_size,), daemon=True, name="webhdfs-write")
         self._thread.start()
 
@@ -306,8 +305,6 @@ class WebHdfsDraft(Draft):
     def _taken(self) -> Iterator[bytes]:
         while (block := self._blocks.get()) is not None:
             yield block
-        if self._abandoned:
-            raise ConnectionAbortedError("abandoned")  # breaks the request off, so that the file is never completed
 
     def _put(self, block: bytes | None) -> None:
         waited_s = 0.0
@@ -343,14 +340,16 @@ class WebHdfsDraft(Draft):
             self._fail()
 
     def abandon(self) -> None:
-        """Break the request off."""
-        self._abandoned = True
+        """End the request early and wait for it: the part is closed, and so can be deleted for good.
+
+        A request that is broken off may be carried out by the DataNode later, after the part was deleted.
+        """
         with suppress(Empty):
             while True:
                 self._blocks.get_nowait()
         with suppress(Full):
             self._blocks.put_nowait(None)
-        self._thread.join(1.0)
+        self._thread.join(min(10.0, self._store._limit_s))
 
     def checksum(self) -> str:
         """Return what HDFS's checksum of the closed file must be."""

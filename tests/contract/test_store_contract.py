@@ -351,10 +351,15 @@ def test_a_store_travels_to_another_process(store: Store) -> None:
 def test_what_a_killed_writer_left_is_never_seen_and_swept_by_the_next(store: Store) -> None:
     program = textwrap.dedent(
         """
-        import os, signal, sys
+        import os, signal, sys, time
         from apbatch.storage.store import open_store
-        with open_store(sys.argv[1]).publish("folder/file") as publication:
+        store = open_store(sys.argv[1])
+        with store.publish("folder/file") as publication:
             publication.write(b"x" * 5_000_000)
+            for _ in range(200):  # until the server has begun with it
+                if store._all_entries("folder"):
+                    break
+                time.sleep(0.1)
             os.kill(os.getpid(), signal.SIGKILL)
         """
     )
