@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 from typing import Annotated
@@ -42,8 +41,7 @@ def _options(
 def main() -> None:
     """Run the command line; exit status 0, 2 for a user's error, 1 for any other failure."""
     for name in GROUPS:
-        if importlib.util.find_spec(f"apbatch.cli.{name}"):
-            importlib.import_module(f"apbatch.cli.{name}").register(app)
+        importlib.import_module(f"apbatch.cli.{name}").register(app)
     try:
         status = app(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
