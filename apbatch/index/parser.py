@@ -18,8 +18,15 @@ from apbatch.index import query as q
 from apbatch.units import convert
 
 _LONGEST = 100_000
-_DEEPEST = 100
+_DEEPEST = 50
+#: SQLite nests one level for each `or`; a longer list of values is what `in` is for.
+_MOST_CONDITIONS = 500
+_MOST_VALUES = 10_000
+_LONGEST_PATTERN = 1000
 _KEYWORDS = ("and", "or", "not", "between", "in", "like", "is", "null", "true", "false")
+_STRINGS = re.compile(r"""'[^']*'|"[^"]*\"""")
+#: Attributes that are few words, each with what it may be.
+_CHOICES = {"state": ("registered", "missing", "quarantined")}
 
 
 @cache
@@ -33,8 +40,11 @@ def parse_query(text: str, attributes: Mapping[str, Attribute]) -> q.Query:
         return q.Everything()
     if len(text) > _LONGEST:
         raise UsageError(f"a query of {len(text)} characters is too long (at most {_LONGEST})")
-    depth = max(_nesting(text), len(re.findall(r"\bnot\b", text, re.IGNORECASE)))
-    if depth > _DEEPEST:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("a character is not valid Unicode", where=f"query, column {error.start + 1}") from None
+    if _nesting(_STRINGS.sub("''", text)) > _DEEPEST:
         raise UsageError(f"the query is nested too deeply (at most {_DEEPEST} levels)")
     try:
         tree = _grammar().parse(text)
@@ -50,24 +60,41 @@ def parse_query(text: str, attributes: Mapping[str, Attribute]) -> q.Query:
 
 
 def _nesting(text: str) -> int:
+    """Return how deep the tree can become: open parentheses and negations, none of them in a string."""
     depth = deepest = 0
-    for char in text:
-        depth += (char == "(") - (char == ")")
+    for part in re.findall(r"[()]|\bnot\b", text, re.IGNORECASE):
+        depth += -1 if part == ")" else part == "("
         deepest = max(deepest, depth)
-    return deepest
+    return max(deepest, len(re.findall(r"\bnot\s*(?=\(|not\b)", text, re.IGNORECASE)))
+
+
+def _shown(text: str) -> str:
+    """Return user's text fit for a message: short, without control characters."""
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:60])
+    return text if len(text) < 60 else text[:60] + "…"
 
 
 def _syntax_error(text: str, error: UnexpectedInput) -> UsageError:
-    column = getattr(error, "column", 0) or 0
     position = error.pos_in_stream
     if position is None or position < 0 or (isinstance(error, UnexpectedToken) and error.token.type == "$END"):
-        return UsageError("the query ends too early", where=f"query, column {len(text) + 1}")
+        return UsageError("the query ends too early", where=_place(len(text)))
+    where = _place(position)
     word = re.match(r"\w+|.", text[position:], re.DOTALL)
     found = word[0] if word else ""
-    if isinstance(error, UnexpectedCharacters) and found in "'\"":
-        return UsageError("a string is not closed", where=f"query, column {column}")
+    if isinstance(error, UnexpectedCharacters) and found in ("'", '"'):
+        return UsageError("a string is not closed", where=where)
+    # `zenith < 30 adn …`: what stands where a unit may stand was taken for one.
+    before = re.search(r"(?:^|[\s(])[-+.\d]\S*\s+([A-Za-z]+)\s*$", text[:position])
+    if before and (keyword := nearest_word(before[1].lower(), ("and", "or"))):
+        return UsageError(f"'{_shown(before[1])}' is not expected here", where=_place(before.start(1)), nearest=keyword)
     near = nearest_word(found.lower(), _KEYWORDS) if found.isalpha() else None
-    return UsageError(f"'{found!s}' is not expected here", where=f"query, column {column}", nearest=near)
+    if near is None and re.search(r"(?:[=<>(,]|\blike)\s*$", text[:position], re.IGNORECASE) and found.isalpha():
+        return UsageError(f"a value is wanted here, not '{_shown(found)}'", where=where, remedy="text goes in quotes")
+    return UsageError(f"'{_shown(found)}' is not expected here", where=where, nearest=near)
+
+
+def _place(position: int) -> str:
+    return f"query, column {position + 1}"
 
 
 class _Value:
@@ -82,13 +109,19 @@ class _Build(Transformer):  # type: ignore[misc]  # lark has no types
     def __init__(self, attributes: Mapping[str, Attribute]) -> None:
         super().__init__()
         self._attributes = attributes
+        self._conditions = 0
 
     def _named(self, token: Token) -> Attribute:
+        self._conditions += 1
+        if self._conditions > _MOST_CONDITIONS:
+            raise UsageError(
+                f"more than {_MOST_CONDITIONS} conditions", where=_of(token), remedy="use 'in (…)' for many values"
+            )
         attribute = self._attributes.get(str(token).lower())
         if attribute is None:
             raise UsageError(
-                f"unknown attribute '{token}'",
-                where=f"query, column {token.column}",
+                f"unknown attribute '{_shown(token)}'",
+                where=_of(token),
                 nearest=nearest_word(str(token).lower(), self._attributes),
                 remedy="apbatch attributes lists them",
             )
@@ -97,7 +130,7 @@ class _Build(Transformer):  # type: ignore[misc]  # lark has no types
     def value(self, part: Any) -> _Value:
         if isinstance(part, _Value):
             return part
-        text, column = str(part), part.column or 0
+        text, column = str(part), (part.start_pos or 0) + 1
         if part.type == "STRING":
             return _Value("string", text[1:-1].replace(text[0] * 2, text[0]), column)
         if part.type in ("TRUE", "FALSE"):
@@ -105,7 +138,7 @@ class _Build(Transformer):  # type: ignore[misc]  # lark has no types
         return _Value(part.type.lower(), text, column)
 
     def quantity(self, number: Token, unit: str | None = None) -> _Value:
-        return _Value("number", str(number), number.column or 0, unit)
+        return _Value("number", str(number), (number.start_pos or 0) + 1, unit)
 
     def unit(self, token: Token) -> str:
         return str(token)
@@ -137,6 +170,8 @@ class _Build(Transformer):  # type: ignore[misc]  # lark has no types
 
     def contained(self, name: Token, *values: _Value) -> q.Query:
         attribute = self._named(name)
+        if len(values) > _MOST_VALUES:
+            raise UsageError(f"{len(values)} values are too many (at most {_MOST_VALUES})", where=_of(name))
         return q.In(attribute.name, tuple(_typed(attribute, value) for value in values))
 
     def not_contained(self, name: Token, *values: _Value) -> q.Query:
@@ -145,10 +180,13 @@ class _Build(Transformer):  # type: ignore[misc]  # lark has no types
     def like(self, name: Token, pattern: Token) -> q.Query:
         attribute = self._named(name)
         if attribute.type != "string":
+            raise UsageError(f"'like' wants text, and '{attribute.name}' is a {attribute.type}", where=_of(name))
+        wanted = self.value(pattern).content
+        if len(wanted) > _LONGEST_PATTERN:
             raise UsageError(
-                f"'like' wants text, and '{attribute.name}' is a {attribute.type}", where=f"query, column {name.column}"
+                f"a pattern of {len(wanted)} characters is too long (at most {_LONGEST_PATTERN})", where=_of(pattern)
             )
-        return q.Like(attribute.name, self.value(pattern).content)
+        return q.Like(attribute.name, wanted)
 
     def not_like(self, name: Token, pattern: Token) -> q.Query:
         return q.Not(self.like(name, pattern))
@@ -164,12 +202,16 @@ def _at(value: _Value) -> str:
     return f"query, column {value.column}"
 
 
+def _of(token: Token) -> str:
+    return _place(token.start_pos or 0)
+
+
 def _typed(attribute: Attribute, value: _Value) -> Scalar:
     """Give a value the attribute's type and unit."""
     try:
         match attribute.type:
             case "string" if value.kind == "string":
-                return str(value.content)
+                return _chosen(attribute, value)
             case "boolean" if value.kind == "boolean":
                 return bool(value.content)
             case "integer" | "number" if value.kind == "number":
@@ -180,15 +222,29 @@ def _typed(attribute: Attribute, value: _Value) -> Scalar:
                 moment = datetime.fromisoformat(value.content)
                 return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"'{value.content}' is no {attribute.type}: {error}", where=_at(value)) from None
+        shown = _shown(str(value.content))
+        raise UsageError(f"'{shown}' is no {attribute.type}: {_shown(str(error))}", where=_at(value)) from None
     except UsageError as error:
-        raise UsageError(f"{attribute.name}: {error.what}", where=_at(value), remedy=error.remedy) from None
+        where = error.where or _at(value)
+        raise UsageError(
+            f"{attribute.name}: {error.what}", where=where, nearest=error.nearest, remedy=error.remedy
+        ) from None
     wanted = {"string": "text in quotes", "boolean": "true or false", "date": "a date such as 2017-10-28"}
     raise UsageError(
-        f"'{attribute.name}' is a {attribute.type}, which '{value.content}' is not",
+        f"'{attribute.name}' is a {attribute.type}, which '{_shown(str(value.content))}' is not",
         where=_at(value),
         remedy=f"write {wanted.get(attribute.type, 'a ' + attribute.type)}",
     )
+
+
+def _chosen(attribute: Attribute, value: _Value) -> str:
+    text = str(value.content)
+    choices = _CHOICES.get(attribute.name)
+    if choices and text not in choices:
+        raise UsageError(
+            f"'{_shown(text)}' is none of {', '.join(choices)}", where=_at(value), nearest=nearest_word(text, choices)
+        )
+    return text
 
 
 def _number(attribute: Attribute, value: _Value) -> int | float:
@@ -199,5 +255,7 @@ def _number(attribute: Attribute, value: _Value) -> int | float:
         return number
     number = convert(float(value.content), value.unit, attribute.unit)
     if number in (float("inf"), float("-inf")):
+        raise ValueError("too large")
+    if attribute.type == "integer" and abs(number) >= 2**63:
         raise ValueError("too large")
     return int(number) if attribute.type == "integer" and number == int(number) else number

@@ -178,7 +178,7 @@ def matches(query: Query, values: Mapping[str, Any]) -> bool:
         case In(name, choices):
             return values.get(name) is not None and values[name] in choices
         case Like(name, pattern):
-            return values.get(name) is not None and like_pattern(pattern).fullmatch(str(values[name])) is not None
+            return values.get(name) is not None and is_like(str(values[name]), pattern)
 
 
 _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {
@@ -186,11 +186,27 @@ _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=256)
-def like_pattern(pattern: str) -> re.Pattern[str]:
-    """Return the regular expression of a `like` pattern (``%`` any text, ``_`` one character)."""
-    parts = [".*" if char == "%" else "." if char == "_" else re.escape(char) for char in pattern]
-    return re.compile("".join(parts), re.DOTALL)
+def is_like(text: str, pattern: str) -> bool:
+    """Tell whether text fits a `like` pattern; steps grow with the product of the lengths, whatever the pattern."""
+    pieces = [_piece(piece) for piece in pattern.split("%")]
+    first, last = pieces[0], pieces[-1]
+    if len(pieces) == 1:
+        return first.fullmatch(text) is not None
+    start, end = first.match(text), len(text) - len(pattern.rpartition("%")[2])
+    if start is None or end < start.end() or last.fullmatch(text, end) is None:
+        return False
+    position = start.end()
+    for piece in pieces[1:-1]:  # the leftmost place of each piece leaves most room for the rest
+        found = piece.search(text, position, end)
+        if found is None:
+            return False
+        position = found.end()
+    return True
+
+
+@lru_cache(maxsize=1024)
+def _piece(piece: str) -> re.Pattern[str]:
+    return re.compile("".join("." if char == "_" else re.escape(char) for char in piece), re.DOTALL)
 
 
 def like_prefix(pattern: str) -> str:
