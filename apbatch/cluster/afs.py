@@ -13,13 +13,15 @@ import struct
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import psutil
 
 from apbatch.cluster.process import Daemon
-from apbatch.cluster.server import ProcessStatus, Server, publish, withdraw
+from apbatch.cluster.server import ProcessStatus, Server, memory_mb, publish, withdraw
 from apbatch.errors import MissingSoftwareError, ServerError
 
 PACKAGES = (
@@ -33,6 +35,8 @@ _CELL = "apbatch.test"
 _REALM = "APBATCH.TEST"
 _VOLUME = "ap.data"
 _LIMIT_S = 60.0
+#: Every process inside carries the cell's folder in this variable.
+_MARK = "APBATCH_CELL"
 _ANSWERS = f"""krb5-config krb5-config/default_realm string {_REALM}
 krb5-config krb5-config/kerberos_servers string {_ADDRESS}
 krb5-config krb5-config/admin_server string {_ADDRESS}
@@ -84,6 +88,9 @@ class Afs(Server):
             )
         if not Path("/dev/fuse").exists():
             raise ServerError("there is no /dev/fuse", remedy="modprobe fuse")
+        if not self._whole.exists():  # an `up` that was killed left keys without volumes: such a cell never comes up
+            for name in ("etc", "lib", "log", "partition", "krb", "cache"):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in ("etc/server", "lib/db", "lib/local", "log", "partition", "krb", "cache", "mount"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         for folder in ("/vicepa", "/var/log/openafs", "/var/lib/openafs", "/etc/openafs"):
@@ -91,9 +98,14 @@ class Afs(Server):
         for name in ("lib/db", "lib/local"):
             (self.folder / name).chmod(0o700)
 
+    @property
+    def _whole(self) -> Path:
+        """The file that tells that the cell was once built to its end."""
+        return self.folder / "whole"
+
     def start(self) -> None:
-        """Start the keeper; a cell that an interrupted `up` left half built is taken down first."""
-        if self.running() and self.unhealthy() is not None:
+        """Start the keeper; what a killed `up` or a killed keeper left is taken down first."""
+        if self.unhealthy() is not None:
             self.down()
         super().start()
 
@@ -117,7 +129,7 @@ class Afs(Server):
         if not self.running():
             return "the cell does not run"
         try:
-            done = subprocess.run(["ls", str(self._data())], capture_output=True, timeout=5, check=False)
+            done = subprocess.run(["ls", str(self._data())], capture_output=True, timeout=15, check=False)
         except subprocess.TimeoutExpired:
             return "the mount does not answer"
         return None if done.returncode == 0 else "the volume is not mounted"
@@ -134,37 +146,70 @@ class Afs(Server):
     def down(self) -> None:
         """Unmount, shut the servers down in order, end the namespace."""
         withdraw({"afs": ""})
-        keeper = self.daemons()[0].process()
-        if keeper is None:
-            return
-        self._inside(["umount", str(self.folder / "mount")], check=False)
-        self._inside(["bos", "shutdown", _ADDRESS, "-wait", "-localauth"], check=False)
-        inside = _processes_in(keeper)
+        if self.running():
+            self._inside(["umount", str(self.folder / "mount")], check=False)
+            self._inside(["bos", "shutdown", _ADDRESS, "-wait", "-localauth"], check=False)
+        inside = self._processes()
         for process in inside:
-            process.terminate()
+            with suppress(psutil.NoSuchProcess):  # the overseer ends the servers under it by itself
+                process.terminate()
         _, stubborn = psutil.wait_procs(inside, 10)
         for process in stubborn:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         super().down()
+
+    def _processes(self) -> list[psutil.Process]:
+        """Return the processes that were started inside; they outlive a keeper that is killed."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(_MARK) == str(self.folder):
+                    found.append(process)
+            except (OSError, psutil.Error):
+                continue
+        return found
+
+    def _keeper(self) -> psutil.Process:
+        """Return the keeper, once it is in namespaces of its own.
+
+        Until then its namespaces are the host's: a command run "inside" would change the host's mounts and network,
+        and the processes "inside" would be everybody's.
+
+        Raises
+        ------
+        ServerError
+            If it does not run, or does not get there.
+        """
+        deadline = time.monotonic() + _LIMIT_S
+        while (keeper := self.daemons()[0].process()) is not None:
+            # unshare makes the mounts private before it turns into sleep
+            if keeper.name() == "sleep" and all(
+                Path(f"/proc/{keeper.pid}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
+                for kind in ("mnt", "net")
+            ):
+                return keeper
+            if time.monotonic() > deadline:
+                raise ServerError("the cell got no namespaces", where=str(self.daemons()[0].log))
+            time.sleep(0.02)
+        raise ServerError(
+            f"the cell's namespaces have ended: {self.daemons()[0].last_lines()}", where=str(self.daemons()[0].log)
+        )
 
     def status(self) -> list[ProcessStatus]:
         """Return the keeper and the processes in its namespace."""
         (row,) = super().status()
-        keeper = self.daemons()[0].process()
-        if keeper is None:
+        if row.pid is None:
             return [row]
         inside = [
-            ProcessStatus("afs", p.name(), "up", p.pid, p.memory_info().rss >> 20, row.address, f"{self.folder}/log")
-            for p in _processes_in(keeper)
+            replace(row, process=name, pid=process.pid, memory_mb=memory_mb(process), log=f"{self.folder}/log")
+            for process in self._processes()
+            if (name := _name(process))
         ]
         return [row, *inside]
 
-    def _inside(
-        self, command: Sequence[str], *, check: bool = True, given: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        keeper = self.daemons()[0].process()
-        if keeper is None:
-            raise ServerError("the cell's namespace has ended", where=str(self.folder))
+    def _inside(self, command: Sequence[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        keeper = self._keeper()
         krb = self.folder / "krb"
         environment = {
             **os.environ,
@@ -172,20 +217,26 @@ class Afs(Server):
             "KRB5_CONFIG": str(krb / "krb5.conf"),
             "KRB5_KDC_PROFILE": str(krb / "kdc.conf"),
             "KRB5CCNAME": str(krb / "cc"),
+            _MARK: str(self.folder),
         }
         whole = ["nsenter", "-m", "-n", "-t", str(keeper.pid), *command]
         output = self.folder / "command.out"
         # a file, not a pipe: daemons that a command leaves behind would hold a pipe open
         with output.open("w+") as out:
-            done = subprocess.run(
-                whole, stdout=out, stderr=subprocess.STDOUT, env=environment, timeout=120, check=False,
-                text=True, cwd="/", **({"input": given} if given is not None else {"stdin": subprocess.DEVNULL}),
-            )  # fmt: skip
+            try:
+                status = subprocess.run(
+                    whole, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd="/",
+                    timeout=120, check=False,
+                ).returncode  # fmt: skip
+            except subprocess.TimeoutExpired:
+                status = 124
             out.seek(0)
             text = out.read()
-        if check and done.returncode:
-            raise ServerError(f"{' '.join(command[:3])} failed: {text[-600:]}", where=str(self.folder))
-        return subprocess.CompletedProcess(whole, done.returncode, text, "")
+        if check and status:
+            raise ServerError(
+                f"{' '.join(command[:3])} failed (status {status}): {text[-600:]}", where=str(self.folder)
+            )
+        return subprocess.CompletedProcess(whole, status, text, "")
 
     def _until(self, command: Sequence[str]) -> None:
         deadline = time.monotonic() + _LIMIT_S
@@ -205,6 +256,7 @@ class Afs(Server):
         if fresh:
             self._make_volumes()
         self._mount_client()
+        self._whole.touch()
 
     def _mount_folders(self) -> None:
         here = self.folder
@@ -303,14 +355,8 @@ class Afs(Server):
         self._until(["ls", f"{here}/mount/.:mount/{_CELL}:{_VOLUME}"])
 
 
-def _processes_in(keeper: psutil.Process) -> list[psutil.Process]:
-    """Return the processes that share the keeper's network namespace, without the keeper."""
-    wanted = Path(f"/proc/{keeper.pid}/ns/net").readlink()
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != keeper.pid and Path(f"/proc/{process.pid}/ns/net").readlink() == wanted:
-                found.append(process)
-        except (OSError, psutil.Error):
-            continue
-    return found
+def _name(process: psutil.Process) -> str | None:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return None

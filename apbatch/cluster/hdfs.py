@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import ClassVar
 from xml.sax.saxutils import escape
 
 from apbatch.cluster.artifacts import jars, jars_folder, java, require_java
-from apbatch.cluster.ports import port
 from apbatch.cluster.process import Daemon
 from apbatch.cluster.server import Server
 from apbatch.errors import ServerError
@@ -38,24 +38,36 @@ class Hdfs(Server):
 
     @property
     def _rpc(self) -> int:
-        return port(20)
+        return self.port(20)
 
     @property
     def _web(self) -> int:
-        return port(70)
+        return self.port(70)
+
+    @staticmethod
+    def fetch() -> Path:
+        """Return the folder of Hadoop's jars, fetched on first use."""
+        return jars("hadoop-hdfs", VERSION, _ARTIFACTS, webapps_from=f"hadoop-hdfs-{VERSION}-tests.jar")
 
     def prepare(self) -> None:
         """Fetch Hadoop, write the configuration, format the NameNode once."""
         require_java()
-        lib = jars("hadoop-hdfs", VERSION, _ARTIFACTS, webapps_from=f"hadoop-hdfs-{VERSION}-tests.jar")
+        lib = self.fetch()
         for node in range(DATANODES + 1):
             self._configure(node)
-        if not (self.folder / "name" / "current" / "VERSION").exists():
-            command = [java(), "-Xmx128m", "-cp", f"{self._conf(0)}:{lib}/*"]
-            command += ["org.apache.hadoop.hdfs.server.namenode.NameNode", "-format", "-nonInteractive"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-            if done.returncode:
-                raise ServerError(f"the NameNode could not be formatted:\n{done.stderr[-800:]}", where=str(self.folder))
+        name = self.folder / "name"
+        if not name.exists():
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".format-") as scratch:
+                self._format(lib, Path(scratch) / "name")
+                (Path(scratch) / "name").rename(name)
+
+    def _format(self, lib: Path, name: Path) -> None:
+        command = [java(), "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", f"{self._conf(0)}:{lib}/*"]
+        command += ["org.apache.hadoop.hdfs.server.namenode.NameNode"]
+        command += ["-D", f"dfs.namenode.name.dir={name.as_uri()}", "-format", "-nonInteractive"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            raise ServerError(f"the NameNode could not be formatted:\n{done.stderr[-800:]}", where=str(self.folder))
 
     def _conf(self, node: int) -> Path:
         return self.folder / (f"datanode{node}" if node else "namenode") / "conf"
@@ -67,7 +79,7 @@ class Hdfs(Server):
             "hadoop.http.staticuser.user": getpass.getuser(),
         }
         settings = {
-            "dfs.namenode.name.dir": f"file://{self.folder}/name",
+            "dfs.namenode.name.dir": (self.folder / "name").as_uri(),
             "dfs.namenode.http-address": f"127.0.0.1:{self._web}",
             "dfs.namenode.rpc-bind-host": "127.0.0.1",
             "dfs.replication": "2",
@@ -88,9 +100,9 @@ class Hdfs(Server):
             "dfs.namenode.handler.count": "8",
         }
         if node:
-            base = port(100 + 10 * node)
+            base = self.port(100 + 10 * node)
             settings |= {
-                "dfs.datanode.data.dir": f"file://{self.folder}/datanode{node}/data",
+                "dfs.datanode.data.dir": (self.folder / f"datanode{node}" / "data").as_uri(),
                 "dfs.datanode.hostname": "127.0.0.1",
                 "dfs.datanode.address": f"127.0.0.1:{base}",
                 "dfs.datanode.http.address": f"127.0.0.1:{base + 1}",
@@ -113,8 +125,8 @@ class Hdfs(Server):
         package = "org.apache.hadoop.hdfs.server"
         daemons = [self._daemon("namenode", 0, f"{package}.namenode.NameNode", [self._rpc, self._web])]
         for node in range(1, DATANODES + 1):
-            base = port(100 + 10 * node)
-            ports = [base, base + 1, base + 2]
+            base = self.port(100 + 10 * node)
+            ports = [base, base + 1, base + 2, base + 3]
             daemons.append(self._daemon(f"datanode{node}", node, f"{package}.datanode.DataNode", ports))
         return daemons
 
@@ -131,14 +143,17 @@ class Hdfs(Server):
         try:
             url = f"http://127.0.0.1:{self._web}/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState"
             with urllib.request.urlopen(url, timeout=5) as answer:
-                beans = json.load(answer)["beans"]
+                (state,) = json.load(answer)["beans"]
         except (OSError, ValueError, urllib.error.URLError) as error:
             return f"the NameNode does not answer ({error})"
-        if not beans or beans[0]["FSState"] != "Operational":
+        if state["FSState"] != "Operational":
             return "the NameNode is in safe mode"
+        # both are needed: after a NameNode's restart the logs still tell of the reports to the old one, and a DataNode
+        # that was killed and came back is called live all along
+        if state["NumLiveDataNodes"] < DATANODES:
+            return f"{state['NumLiveDataNodes']} of {DATANODES} DataNodes have joined"
         for daemon in self.daemons()[1:]:
-            # a node that was killed and came back is called live all along, so the NameNode's count is not enough
-            if "Successfully sent block report" not in daemon.log.read_text(errors="replace"):
+            if not daemon.has_logged("Successfully sent block report"):
                 return f"{daemon.name} has not reported its blocks"
         return None
 

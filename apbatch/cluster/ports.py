@@ -12,8 +12,8 @@ from apbatch.errors import ServerError, UsageError
 _DEFAULT_BASE = 19800
 
 
-def port(offset: int) -> int:
-    """Return the port at `offset` from the base.
+def base() -> int:
+    """Return the first port, from which the others are counted.
 
     Raises
     ------
@@ -23,14 +23,7 @@ def port(offset: int) -> int:
     text = os.environ.get("APBATCH_PORT_BASE", str(_DEFAULT_BASE))
     if not text.isdigit() or not 1024 <= int(text) <= 65000:
         raise UsageError(f"APBATCH_PORT_BASE={text} is no port from 1024 to 65000")
-    return int(text) + offset
-
-
-def answers(number: int, host: str = "127.0.0.1") -> bool:
-    """Tell whether something listens on a port."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((host, number)) == 0
+    return int(text)
 
 
 def require_free(number: int, what: str) -> None:

@@ -1,9 +1,9 @@
-"""One daemon: started detached, known by pid and start time, so that a re-used pid is never signalled."""
+"""One daemon: started detached, known by its pid and a mark it carries, so that a re-used pid is never signalled."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,11 @@ from pathlib import Path
 import psutil
 
 _TERM_S = 20.0
+_FAULT = re.compile(r"\b(ERROR|FATAL)\b|Exception\b|Error\b")
+#: Each daemon carries its folder and name in this variable, which the kernel keeps in /proc/PID/environ.
+_MARK = "APBATCH_DAEMON"
+# The child writes its pid before it becomes the daemon: an `up` killed at any moment leaves no unknown process behind.
+_LAUNCH = 'echo $$ >"$0.part" && mv "$0.part" "$0" && exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,21 @@ class Daemon:
     def _identity(self) -> Path:
         return self.folder / f"{self.name}.pid"
 
+    @property
+    def _mark(self) -> str:
+        return str(self.folder / self.name)
+
     def process(self) -> psutil.Process | None:
         """Return the running process, if it is the very one that was started."""
         try:
-            identity = json.loads(self._identity.read_text())
-            process = psutil.Process(identity["pid"])
-            if abs(process.create_time() - identity["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE:
-                return process
-        except (FileNotFoundError, ValueError, KeyError, psutil.Error):
-            pass
-        return None
+            process = psutil.Process(int(self._identity.read_text()))
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            # its children inherit the mark, but only the daemon itself leads the session
+            ours = process.environ().get(_MARK) == self._mark and os.getsid(process.pid) == process.pid
+        except (OSError, ValueError, psutil.Error):
+            return None
+        return process if ours else None
 
     def start(self) -> None:
         """Start it, unless it runs already."""
@@ -66,17 +76,16 @@ class Daemon:
             self.log.replace(self.log.with_suffix(".log.old"))
         with self.log.open("wb") as log:
             started = subprocess.Popen(
-                list(self.command),
+                ["sh", "-c", _LAUNCH, str(self._identity), *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.environment, _MARK: self._mark},
                 cwd=self.folder,
                 start_new_session=True,
             )
-        process = psutil.Process(started.pid)
-        part = self._identity.with_suffix(".part")
-        part.write_text(json.dumps({"pid": started.pid, "started": process.create_time()}))
+        part = self._identity.with_suffix(".new")  # the same pid: it need not be waited for
+        part.write_text(f"{started.pid}\n")
         part.replace(self._identity)
 
     def signal_end(self) -> None:
@@ -97,9 +106,19 @@ class Daemon:
                 process.wait(10)
         self._identity.unlink(missing_ok=True)
 
-    def last_lines(self, number: int = 5) -> str:
-        """Return the end of its log."""
+    def has_logged(self, text: str) -> bool:
+        """Tell whether a line of its log, since it was started last, has `text`."""
         try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-number:])
+            with self.log.open(errors="replace") as lines:
+                return any(text in line for line in lines)
+        except FileNotFoundError:
+            return False
+
+    def last_lines(self, number: int = 5) -> str:
+        """Return the end of its log: the last lines that tell of a fault, or, if none does, just the last ones."""
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return ""
+        faults = [line for line in lines if _FAULT.search(line)]
+        return "\n".join((faults or lines)[-number:])

@@ -13,6 +13,7 @@ from apbatch.cluster.server import Server
 from apbatch.cluster.spark import Spark
 from apbatch.config import home
 from apbatch.errors import UsageError, nearest_word
+from apbatch.progress import say
 
 SERVERS: dict[str, type[Server]] = {server.name: server for server in (Hdfs, Cassandra, Spark, Afs)}
 #: What `apbatch cluster up` starts when no server is named.
@@ -45,5 +46,9 @@ def exclusively() -> Iterator[None]:
     folder = home() / "cluster"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting: another process brings servers up or down")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from apbatch.cluster.ports import require_free
+import psutil
+
+from apbatch.cluster import ports
 from apbatch.cluster.process import Daemon
 from apbatch.config import endpoints, endpoints_file, home
-from apbatch.errors import ServerError
+from apbatch.errors import ApbatchError, ServerError
 from apbatch.progress import say
 
 _HEALTHY_WITHIN_S = 180.0
 _POLL_S = 0.2
+_PLAIN_PATH = re.compile(r"[\w/.+=@~-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class ProcessStatus:
     state: str
     pid: int | None
     memory_mb: int | None
+    health: str
     address: str
     log: str
 
@@ -42,6 +47,17 @@ class Server(ABC):
     def folder(self) -> Path:
         """Where its configuration, data and logs lie."""
         return home() / "cluster" / self.name
+
+    def port(self, offset: int) -> int:
+        """Return the port at `offset` from the base with which the server was started last."""
+        try:
+            return int(self._base.read_text()) + offset
+        except (FileNotFoundError, ValueError):
+            return ports.base() + offset
+
+    @property
+    def _base(self) -> Path:
+        return self.folder / "ports"
 
     @abstractmethod
     def prepare(self) -> None:
@@ -63,11 +79,22 @@ class Server(ABC):
         """Prepare it and start what does not run."""
         if self.running():
             return
-        self.prepare()
+        if not _PLAIN_PATH.fullmatch(str(self.folder)):
+            # a DataNode, for one, dies of what a URI must escape, and a colon ends an entry of Java's class path
+            raise ServerError(
+                "servers can't live in a folder with blanks or special characters in its path",
+                where=str(self.folder),
+                remedy="choose another APBATCH_HOME: English letters, digits and / . _ - + = @ ~",
+            )
+        # the ports may change only while nothing of it runs
+        if all(daemon.process() is None for daemon in self.daemons()):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_text(self._base, f"{ports.base()}\n")
         for daemon in self.daemons():
             if daemon.process() is None:
                 for number in daemon.ports:
-                    require_free(number, f"{self.name} ({daemon.name})")
+                    ports.require_free(number, f"{self.name} ({daemon.name})")
+        self.prepare()
         for daemon in self.daemons():
             daemon.start()
 
@@ -108,6 +135,8 @@ class Server(ABC):
     def status(self) -> list[ProcessStatus]:
         """Return one row a process."""
         address = ", ".join(self.addresses().values())
+        alive = any(daemon.process() for daemon in self.daemons())
+        health = (self.unhealthy() or "healthy") if alive else ""
         rows = []
         for daemon in self.daemons():
             process = daemon.process()
@@ -117,12 +146,21 @@ class Server(ABC):
                     daemon.name,
                     "up" if process else "down",
                     process.pid if process else None,
-                    process.memory_info().rss >> 20 if process else None,
+                    memory_mb(process) if process else None,
+                    health if process else "",
                     address if process else "",
                     str(daemon.log),
                 )
             )
         return rows
+
+
+def memory_mb(process: psutil.Process) -> int | None:
+    """Return the resident memory of a process, or None if it has just ended."""
+    try:
+        return int(process.memory_info().rss) >> 20
+    except psutil.NoSuchProcess:
+        return None
 
 
 def publish(addresses: dict[str, str]) -> None:
@@ -138,16 +176,40 @@ def withdraw(addresses: dict[str, str]) -> None:
 def _write(content: dict[str, str]) -> None:
     file = endpoints_file()
     file.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(file, json.dumps(content, indent=1))
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
     part = file.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1))
+    part.write_text(text)
     part.replace(file)
 
 
 def up(servers: list[Server]) -> None:
-    """Bring servers up, all at the same time."""
+    """Bring servers up, all at the same time; one that fails does not hold up the others.
+
+    Raises
+    ------
+    ApbatchError
+        The failure, when one server failed; when several did, one error with all their messages.
+    """
     started = time.monotonic()
+    starting, failures = [], []
     for server in servers:
-        server.start()
-    for server in servers:
-        server.finish_start()
+        try:
+            server.start()
+            starting.append(server)
+        except ApbatchError as error:
+            failures.append(error)
+    for server in starting:
+        try:
+            server.finish_start()
+        except ApbatchError as error:
+            failures.append(error)
+            continue
         say(f"{server.name}: up after {time.monotonic() - started:.1f} s, {', '.join(server.addresses().values())}")
+    if len(failures) > 1:
+        raise ServerError("\n".join(map(str, failures)))
+    if failures:
+        raise failures[0]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from apbatch.cluster.artifacts import require_java
-from apbatch.cluster.ports import port
 from apbatch.cluster.process import Daemon
 from apbatch.cluster.server import Server
 from apbatch.errors import MissingSoftwareError
@@ -26,15 +25,15 @@ class Spark(Server):
     def prepare(self) -> None:
         """Nothing but folders: the jars come with pyspark."""
         require_java()
+        if importlib.util.find_spec("pyspark") is None:
+            raise MissingSoftwareError("pyspark is not installed", remedy="pip install 'apbatch[spark]'")
         for worker in range(1, WORKERS + 1):
             (self.folder / f"work{worker}").mkdir(parents=True, exist_ok=True)
 
     def daemons(self) -> list[Daemon]:
         """Return master and workers."""
         spec = importlib.util.find_spec("pyspark")
-        if spec is None or spec.origin is None:
-            raise MissingSoftwareError("pyspark is not installed", remedy="pip install 'apbatch[spark]'")
-        spark_home = Path(spec.origin).parent
+        spark_home = Path(spec.origin).parent if spec and spec.origin else Path("pyspark")
         environment = {
             "SPARK_HOME": str(spark_home),
             "SPARK_LOCAL_IP": "127.0.0.1",
@@ -44,20 +43,20 @@ class Spark(Server):
         }
         start = str(spark_home / "bin" / "spark-class")
         master = [start, "org.apache.spark.deploy.master.Master", "--host", "127.0.0.1"]
-        master += ["--port", str(port(40)), "--webui-port", str(port(41))]
-        daemons = [Daemon("master", master, self.folder, environment, [port(40), port(41)])]
+        master += ["--port", str(self.port(40)), "--webui-port", str(self.port(41))]
+        daemons = [Daemon("master", master, self.folder, environment, [self.port(40), self.port(41)])]
         for number in range(1, WORKERS + 1):
-            ports = [port(42 + 2 * number), port(43 + 2 * number)]
+            ports = [self.port(42 + 2 * number), self.port(43 + 2 * number)]
             worker = [start, "org.apache.spark.deploy.worker.Worker", "--host", "127.0.0.1", "--cores", "1"]
             worker += ["--memory", "2g", "--port", str(ports[0]), "--webui-port", str(ports[1])]
-            worker += ["--work-dir", str(self.folder / f"work{number}"), f"spark://127.0.0.1:{port(40)}"]
+            worker += ["--work-dir", str(self.folder / f"work{number}"), f"spark://127.0.0.1:{self.port(40)}"]
             daemons.append(Daemon(f"worker{number}", worker, self.folder, environment, ports))
         return daemons
 
     def unhealthy(self) -> str | None:
         """The master must count both workers as alive."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port(41)}/json/", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port(41)}/json/", timeout=5) as answer:
                 alive = json.load(answer)["aliveworkers"]
         except (OSError, ValueError) as error:
             return f"the master does not answer ({error})"
@@ -65,4 +64,4 @@ class Spark(Server):
 
     def addresses(self) -> dict[str, str]:
         """Return the master's URL."""
-        return {"spark": f"spark://127.0.0.1:{port(40)}"}
+        return {"spark": f"spark://127.0.0.1:{self.port(40)}"}
