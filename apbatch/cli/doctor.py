@@ -15,7 +15,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    install: Annotated[bool, typer.Option("--install", help="Install missing Debian packages (as root).")] = False,
+    install: Annotated[
+        bool,
+        typer.Option("--install", help="Install missing Debian packages (as root); for test, fetch the servers too."),
+    ] = False,
     purpose: Annotated[str, typer.Option("--for", help="demo or test.")] = "demo",
     format: Annotated[Format, typer.Option("--format", help="Format.")] = Format.TABLE,
 ) -> None:
@@ -26,6 +29,8 @@ def doctor(
     findings = examiner.examine(wanted)
     if install:
         examiner.install(findings)
+        if wanted == "test":
+            examiner.fetch_jars()
         findings = examiner.examine(wanted)
     show(({"what": f.what, "state": f.state, "found": f.found, "remedy": f.remedy} for f in findings), format)
     if any(finding.state == "missing" for finding in findings):

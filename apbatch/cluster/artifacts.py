@@ -44,7 +44,9 @@ def require_java() -> None:
     told = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=60, check=False).stderr
     version = re.search(r'version "(\d+)', told)
     if version is None or int(version[1]) < 17:
-        raise MissingSoftwareError(f"Java 17 is wanted, {found} is {told.splitlines()[:1]}", remedy=remedy)
+        raise MissingSoftwareError(
+            f"Java 17 is wanted, and {found} is {told.splitlines()[0] if told else 'mute'}", remedy=remedy
+        )
 
 
 def jars_folder(name: str, version: str) -> Path:

@@ -81,8 +81,8 @@ class Cassandra(Server):
             "saved_caches_directory": str(data / "saved_caches"),
             "hints_directory": str(data / "hints"),
             "cdc_raw_directory": str(data / "cdc_raw"),
-            # An acknowledged write is on disk. "periodic" is three times quicker, but a killed node lost the last tenth of a
-            # second: replay stops at the last marker in the log. "group" kept all too, and was slower than this.
+            # An acknowledged write is on disk. "periodic" is three times quicker, but a killed node lost the last tenth
+            # of a second: replay stops at the last marker in the log. "group" kept all too, and was slower than this.
             "commitlog_sync": "batch",
             "commitlog_total_space": "512MiB",
             "memtable": {"configurations": memtables},

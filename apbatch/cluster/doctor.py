@@ -7,18 +7,28 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import psutil
 
 from apbatch.cluster.afs import PACKAGES as AFS_PACKAGES
 from apbatch.cluster.afs import install_answers, missing_programs
-from apbatch.cluster.artifacts import require_java
+from apbatch.cluster.artifacts import jars_folder, require_java
+from apbatch.cluster.cassandra import VERSION as CASSANDRA_VERSION
+from apbatch.cluster.cassandra import Cassandra
+from apbatch.cluster.hdfs import VERSION as HDFS_VERSION
+from apbatch.cluster.hdfs import Hdfs
+from apbatch.cluster.ports import require_free
+from apbatch.cluster.spark import Spark
 from apbatch.config import cache, home
-from apbatch.errors import MissingSoftwareError, UsageError
+from apbatch.errors import MissingSoftwareError, ServerError, UsageError, nearest_word
 from apbatch.progress import say
 
+_POLICY = Path("/usr/sbin/policy-rc.d")
 Purpose = Literal["demo", "test"]
 
 
@@ -29,7 +39,8 @@ class Finding:
     Attributes
     ----------
     state : str
-        ``ok``, ``missing`` (something that is needed), ``optional`` or ``low``.
+        ``ok``, ``missing`` (something that is needed), ``optional`` (does without, as told), or ``low`` and ``taken``
+        (warnings).
     packages : tuple of str
         Debian packages that mend it.
     """
@@ -54,13 +65,17 @@ def examine(purpose: Purpose) -> list[Finding]:
         _module("chromo", "chromo"),
         _horovod(needed=test),
         _openafs(needed=test),
+        _jars(),
+        _ports(),
         _room(),
         _memory(),
     ]
 
 
 def install(findings: list[Finding]) -> None:
-    """Install the Debian packages that are missing; as root only.
+    """Install the Debian packages that are missing, as root only.
+
+    Services that come with them are not started: a development machine gets no open port from this.
 
     Raises
     ------
@@ -70,18 +85,40 @@ def install(findings: list[Finding]) -> None:
     packages = [package for finding in findings if finding.state == "missing" for package in finding.packages]
     if not packages:
         return
-    command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *dict.fromkeys(packages)]
     text = " ".join(command)
+    command[1:1] = ["-o", "DPkg::Lock::Timeout=300"]
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise MissingSoftwareError(f"packages are missing: {' '.join(packages)}", remedy=f"as root: {text}")
     say(f"installing {' '.join(packages)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     if set(packages) & set(AFS_PACKAGES):
         install_answers()
-    for step in (["apt-get", "update", "-q"], command):
-        done = subprocess.run(step, env=environment, capture_output=True, text=True, check=False, timeout=1200)
-        if done.returncode and step is command:
-            raise MissingSoftwareError(f"apt-get failed: {done.stderr[-600:]}", remedy=f"as root: {text}")
+    with _services_left_off():
+        for step in (["apt-get", "update", "-q"], command):
+            done = subprocess.run(step, env=environment, capture_output=True, text=True, check=False, timeout=1200)
+            if done.returncode and step is command:
+                raise MissingSoftwareError(f"apt-get failed: {done.stderr[-600:]}", remedy=f"as root: {text}")
+
+
+def fetch_jars() -> None:
+    """Fetch the programs of HDFS and Cassandra, unless they are there."""
+    Hdfs.fetch()
+    Cassandra.fetch()
+
+
+@contextmanager
+def _services_left_off() -> Iterator[None]:
+    """Tell Debian's package scripts, while they run, that no service may be started."""
+    if _POLICY.exists():  # the machine has a policy of its own
+        yield
+        return
+    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink()
 
 
 def purpose_named(text: str) -> Purpose:
@@ -90,7 +127,7 @@ def purpose_named(text: str) -> Purpose:
         return "demo"
     if text == "test":
         return "test"
-    raise UsageError(f"'{text}' is no purpose", remedy="demo or test")
+    raise UsageError(f"'{text}' is no purpose", nearest=nearest_word(text, ["demo", "test"]), remedy="demo or test")
 
 
 def _python() -> Finding:
@@ -128,14 +165,37 @@ def _horovod(*, needed: bool) -> Finding:
 
 
 def _openafs(*, needed: bool) -> Finding:
+    if os.geteuid() != 0:  # nothing else needs root, so its lack must not stop the rest
+        return Finding("OpenAFS", "optional", "only root can start a cell", "run as root")
     missing = missing_programs()
-    command = f"apt-get install --no-install-recommends {' '.join(AFS_PACKAGES)}"
     if missing:
         state = "missing" if needed else "optional"
+        command = f"apt-get install --no-install-recommends {' '.join(AFS_PACKAGES)}"
         return Finding("OpenAFS", state, f"no {', '.join(missing)}", command, AFS_PACKAGES)
-    if os.geteuid() != 0:
-        return Finding("OpenAFS", "optional", "installed, but only root can start a cell", "run as root")
-    return Finding("OpenAFS", "ok", "installed")
+    return Finding("OpenAFS", "ok", "installed, and this is root")
+
+
+def _jars() -> Finding:
+    folders = [jars_folder("hadoop-hdfs", HDFS_VERSION), jars_folder("cassandra", CASSANDRA_VERSION)]
+    absent = [folder.name for folder in folders if not folder.is_dir()]
+    if absent:
+        found = f"{', '.join(absent)} not fetched yet"
+        return Finding("server programs", "optional", found, "apbatch cluster up fetches them on first use")
+    return Finding("server programs", "ok", str(folders[0].parent))
+
+
+def _ports() -> Finding:
+    taken = []
+    for server in (Hdfs(), Cassandra(), Spark()):
+        for daemon in server.daemons():
+            for number in daemon.ports if daemon.process() is None else ():
+                try:
+                    require_free(number, f"{server.name} ({daemon.name})")
+                except ServerError as error:
+                    taken.append(error)
+    if taken:
+        return Finding("ports", "taken", "; ".join(error.what for error in taken), taken[0].remedy or "")
+    return Finding("ports", "ok", "free, or held by servers of this state folder")
 
 
 def _room() -> Finding:
