@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 _COMMAND = str(Path(sys.executable).with_name("apbatch"))
 
 
-def _free_base() -> int:
-    """A base whose first ports nobody holds; another one for every process."""
-    for base in range(20_800 + os.getpid() % 40 * 200, 60_000, 400):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", base + 20)) and probe.connect_ex(("127.0.0.1", base + 30)):
-                return base
+def _free_base() -> tuple[int, IO[str]]:
+    """A base whose ports nobody holds, and the lock that keeps it from other test sessions while it is open."""
+    bases = range(20_800, 32_600, 200)  # below the ports that the kernel gives to clients
+    first = os.getpid() % len(bases)
+    for base in (*bases[first:], *bases[:first]):
+        lock = Path(tempfile.gettempdir(), f"apbatch-ports-{base}.lock").open("w")  # noqa: SIM115 - held until the session ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for offset in (20, 30, 31, 32, 40, 41, 44, 45, 46, 47, 70, *range(110, 134)):
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", base + offset))
+        except OSError:
+            lock.close()
+            continue
+        return base, lock
     raise RuntimeError("no free ports")
 
 
 class Servers:
-    """The development servers of a test session, in a state folder of their own."""
+    """Development servers in a state folder of their own, on ports that no other test session uses."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.environment = {**os.environ, "APBATCH_HOME": str(home), "APBATCH_PORT_BASE": str(_free_base())}
+        self.base, self._lock = _free_base()
+        self.environment = {**os.environ, "APBATCH_HOME": str(home), "APBATCH_PORT_BASE": str(self.base)}
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

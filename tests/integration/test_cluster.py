@@ -8,7 +8,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +86,7 @@ def test_everything_listens_on_loopback_only(servers: Servers, hdfs: str, cassan
 
 def test_a_taken_port_is_told_with_its_holder(tmp_path: Path) -> None:
     other = Servers(tmp_path / "home")
-    base = int(other.environment["APBATCH_PORT_BASE"]) + 200  # ports of its own beside the session's servers
-    other.environment["APBATCH_PORT_BASE"] = str(base)
+    base = other.base
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", base + 40))
         holder.listen()
@@ -107,14 +108,59 @@ def test_status_comes_as_csv(servers: Servers) -> None:
     assert {"namenode", "cassandra", "master", "worker2", "keeper"} <= {row["process"] for row in rows}
 
 
-@pytest.mark.afs
-def test_afs_shows_what_was_written_to_another_reader(servers: Servers, afs: str) -> None:
-    folder = Path(afs.removeprefix("afs://"))
-    (folder / "note").write_bytes(b"x" * 100_000)
-    keeper = pids(servers, "afs")["keeper"]
-    command = ["nsenter", "-m", "-n", "-t", str(keeper), "vos", "examine", "ap.data", "-localauth"]
-    import subprocess
+@pytest.mark.cassandra
+def test_a_killed_cassandra_keeps_every_acknowledged_row(servers: Servers, cassandra: str) -> None:
+    from cassandra.cluster import Cluster
 
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert "On-line" in told
-    assert (folder / "note").read_bytes() == b"x" * 100_000
+    host, port = cassandra.removeprefix("cassandra://").split(":")
+    with Cluster([host], port=int(port)) as cluster, cluster.connect() as session:
+        session.execute(
+            "CREATE KEYSPACE durable WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"
+        )
+        session.execute("CREATE TABLE durable.rows (id int PRIMARY KEY)")
+        insert = session.prepare("INSERT INTO durable.rows (id) VALUES (?)")
+        for number in range(200):
+            session.execute(insert, (number,))
+        os.kill(pids(servers, "cassandra")["cassandra"], signal.SIGKILL)
+    assert servers.url("cassandra") == cassandra
+    with Cluster([host], port=int(port)) as cluster, cluster.connect() as session:
+        assert session.execute("SELECT count(*) FROM durable.rows").one()[0] == 200
+        session.execute("DROP KEYSPACE durable")
+
+
+@pytest.mark.cassandra
+def test_cqlsh_talks_to_the_node(cqlsh: Callable[[str], str]) -> None:
+    assert "apbatch development" in cqlsh("SELECT cluster_name FROM system.local")
+
+
+def in_cell(servers: Servers, *command: str) -> bytes:
+    """Run one of OpenAFS's own tools beside its servers."""
+    keeper = pids(servers, "afs")["keeper"]
+    whole = ["nsenter", "-m", "-n", "-t", str(keeper), *command]
+    return subprocess.run(whole, capture_output=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.afs
+def test_what_is_written_through_the_mount_is_in_the_file_servers_volume(servers: Servers, afs: str) -> None:
+    token = os.urandom(4000)
+    Path(afs.removeprefix("afs://"), "note").write_bytes(token)
+    assert token in in_cell(servers, "vos", "dump", "ap.data", "-localauth")
+
+
+@pytest.mark.afs
+def test_a_cell_whose_keeper_was_killed_comes_back_whole(servers: Servers, afs: str) -> None:
+    note = Path(afs.removeprefix("afs://"), "kept")
+    note.write_bytes(b"still here")
+    before = {row["pid"] for row in status(servers, "afs")}
+    os.kill(pids(servers, "afs")["keeper"], signal.SIGKILL)
+    assert servers.url("afs") == afs
+    assert note.read_bytes() == b"still here"
+    # not one process of the old cell is left to write to the same partition
+    assert not before & {process.pid for process in psutil.process_iter()}
+
+
+@pytest.mark.afs
+def test_the_cell_changes_nothing_outside_its_namespaces(afs: str) -> None:
+    mounts = Path("/proc/self/mounts").read_text()
+    assert "/etc/openafs" not in mounts and "/vicepa" not in mounts
+    assert "10.99.0.1" not in {address.address for each in psutil.net_if_addrs().values() for address in each}
