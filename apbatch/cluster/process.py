@@ -16,8 +16,6 @@ _TERM_S = 20.0
 _FAULT = re.compile(r"\b(ERROR|FATAL)\b|Exception\b|Error\b")
 #: Each daemon carries its folder and name in this variable, which the kernel keeps in /proc/PID/environ.
 _MARK = "APBATCH_DAEMON"
-# The child writes its pid before it becomes the daemon: an `up` killed at any moment leaves no unknown process behind.
-_LAUNCH = 'echo $$ >"$0.part" && mv "$0.part" "$0" && exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,26 @@ class Daemon:
         """Return the running process, if it is the very one that was started."""
         try:
             process = psutil.Process(int(self._identity.read_text()))
-            if process.status() == psutil.STATUS_ZOMBIE:
-                return None
-            # its children inherit the mark, but only the daemon itself leads the session
-            ours = process.environ().get(_MARK) == self._mark and os.getsid(process.pid) == process.pid
+            if process.status() != psutil.STATUS_ZOMBIE and self._carried_by(process.pid):
+                return process
         except (OSError, ValueError, psutil.Error):
-            return None
-        return process if ours else None
+            pass
+        return self._lost()
+
+    def _carried_by(self, pid: int) -> bool:
+        # its children inherit the mark, but only the daemon itself leads the session
+        return os.getsid(pid) == pid and f"{_MARK}={self._mark}".encode() in _environment(pid)
+
+    def _lost(self) -> psutil.Process | None:
+        """Return the process if it runs without a pid file: its starter was killed before it could write one."""
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and self._carried_by(int(entry.name)):
+                    process = psutil.Process(int(entry.name))
+                    return process if process.status() != psutil.STATUS_ZOMBIE else None
+            except (OSError, psutil.Error):
+                continue
+        return None
 
     def start(self) -> None:
         """Start it, unless it runs already."""
@@ -76,7 +87,7 @@ class Daemon:
             self.log.replace(self.log.with_suffix(".log.old"))
         with self.log.open("wb") as log:
             started = subprocess.Popen(
-                ["sh", "-c", _LAUNCH, str(self._identity), *self.command],
+                list(self.command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -84,7 +95,7 @@ class Daemon:
                 cwd=self.folder,
                 start_new_session=True,
             )
-        part = self._identity.with_suffix(".new")  # the same pid: it need not be waited for
+        part = self._identity.with_suffix(".part")
         part.write_text(f"{started.pid}\n")
         part.replace(self._identity)
 
@@ -122,3 +133,19 @@ class Daemon:
             return ""
         faults = [line for line in lines if _FAULT.search(line)]
         return "\n".join((faults or lines)[-number:])
+
+
+def _environment(pid: int) -> list[bytes]:
+    """Return the environment of a process; for a moment, while it turns into another program, the kernel shows none."""
+    file = Path(f"/proc/{pid}/environ")
+    deadline = time.monotonic() + 0.1
+    while not (content := file.read_bytes()) and _user_program(pid) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return content.split(b"\0")
+
+
+def _user_program(pid: int) -> bool:
+    """Tell a program from a thread of the kernel and from a process that has ended: these never have an environment."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    kernel_thread = 0x00200000  # PF_KTHREAD
+    return fields[0] not in "ZX" and not int(fields[6]) & kernel_thread

@@ -87,14 +87,15 @@ def test_a_child_of_a_daemon_is_not_taken_for_it(daemon: Starter) -> None:
     started = daemon("sh", "-c", "sleep 60 & wait")
     running = started.process()
     assert running is not None
-    until(running.children)
+    until(lambda: [child.name() for child in running.children()] == ["sleep"])
     (child,) = running.children()
     (started.folder / "worker.pid").write_text(str(child.pid))
     try:
-        assert started.process() is None
+        assert started.process() == running
+        running.kill()
+        until(lambda: started.process() is None)
     finally:
         child.kill()
-        running.kill()
 
 
 def test_a_daemon_deaf_to_the_request_is_killed(daemon: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
