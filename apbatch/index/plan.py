@@ -101,7 +101,7 @@ def _conjunction(parts: tuple[q.Query, ...]) -> list[Access]:
         if isinstance(part, q.Like) and part.name == "path" and q.like_prefix(part.pattern).count("/") >= 2:
             prefix = q.like_prefix(part.pattern)
             return [Tree(prefix.rpartition("/")[0], prefix)]
-    if "experiment" in equal and "run" in equal:
+    if "experiment" in equal and isinstance(equal.get("run"), int):
         return [Run(str(equal["experiment"]), int(str(equal["run"])))]
     if "experiment" in equal:
         return [_nights(str(equal["experiment"]), flat)]
@@ -113,6 +113,9 @@ def _conjunction(parts: tuple[q.Query, ...]) -> list[Access]:
     conditions = _indexed(flat)
     if any(name != "state" for name, _, _ in conditions):
         return [Index(conditions)]
+    of_all = _nights(None, flat)
+    if of_all != Nights(None):
+        return [of_all]
     for part in flat:
         if isinstance(part, q.Or):
             return plan(part)
@@ -127,7 +130,7 @@ def _conjunction(parts: tuple[q.Query, ...]) -> list[Access]:
     )
 
 
-def _nights(experiment: str, flat: list[q.Query]) -> Nights:
+def _nights(experiment: str | None, flat: list[q.Query]) -> Nights:
     low = high = None
     these: tuple[str, ...] | None = None
     for part in flat:
@@ -177,10 +180,10 @@ def describe(access: Access) -> str:
             return f"file_by_site: site {site}"
         case Run(experiment, run):
             return f"file_by_run: run {run} of {experiment}"
-        case Nights(None):
+        case Nights(None, None, None, None):
             return "file_by_night: every night of every experiment (all files were asked for)"
         case Nights(experiment, low, high, these):
             which = ", ".join(these) if these else f"nights {low or 'first'} to {high or 'last'}"
-            return f"file_by_night: {experiment}, {which}"
+            return f"file_by_night: {experiment or 'every experiment'}, {which}"
         case Index(conditions):
             return "file_by_night by index: " + " and ".join(f"{n} {o} {v!r}" for n, o, v in conditions)

@@ -160,6 +160,21 @@ def test_a_condition_on_an_index_needs_no_experiment(catalogue: Catalogue, exper
     assert found(catalogue, f"run > {run - 1} and run <= {run + 1} and size = 156") == ["a", "b"]
 
 
+def test_nights_need_no_experiment(catalogue: Catalogue, experiment: str) -> None:
+    year = 3000 + secrets.randbelow(5000)  # of this test alone
+    nights = {"a": date(year, 1, 1), "b": date(year, 1, 15), "c": date(year, 2, 1)}
+    catalogue.upsert([record(experiment, name, night=night) for name, night in nights.items()])
+    assert found(catalogue, f"night between {year}-01-01 and {year}-01-31") == ["a", "b"]
+    assert found(catalogue, f"night in ({year}-01-15, {year}-02-01)") == ["b", "c"]
+    assert found(catalogue, f"night > {year}-01-15 and night <= {year}-12-31") == ["c"]
+
+
+def test_no_whole_run_matches_a_broken_number(catalogue: Catalogue, experiment: str) -> None:
+    catalogue.upsert([record(experiment, run=7)])
+    assert found(catalogue, f"experiment = '{experiment}' and run = 7.5") == []
+    assert found(catalogue, f"experiment = '{experiment}' and run < 7.5") == ["a.001"]
+
+
 def test_a_path_pattern_searches_below_its_folder(catalogue: Catalogue, experiment: str) -> None:
     catalogue.upsert([record(experiment, name) for name in ("n1/a", "n1/b", "n2/a", "n10/a")])
     assert found(catalogue, f"path like '/{experiment}/site/n1/%'") == ["n1/a", "n1/b"]
