@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from apbatch.sim.settings import Production
     from apbatch.spark.pipeline import StepSummary
 
-#: Site under which productions of jobs are registered.
+#: Site under which productions of jobs are registered: `conf/sites/simulation.yaml`.
 SIMULATION_SITE = "simulation"
 
 
@@ -87,7 +87,7 @@ class Ingest(Step):
     makes: ClassVar[tuple[str, ...]] = ("selection",)
     always: ClassVar[bool] = True
 
-    site: str = Field(default=SIMULATION_SITE, description="a registered site, or a site file relative to the job")
+    site: str = Field(description="a registered site, or a site file relative to the job")
 
     def run(self, context: Context, key: str) -> Products:
         """Scan the site; a broken file is quarantined and the rest goes on."""
@@ -96,8 +96,6 @@ class Ingest(Step):
 
         if self.site.endswith((".yaml", ".yml")):
             site = add_site(context.base / self.site)[0]
-        elif self.site == SIMULATION_SITE:
-            site = _simulation_site()
         else:
             site = resolve_site(self.site)
         summary = ingest(load_site(site.name), context.catalogue)
@@ -111,25 +109,6 @@ class Ingest(Step):
         """Nothing new at the site: the selection is what the catalogue gives now."""
         context.products["selection"] = selection_digest(context.selection(), empty=True)
         return True
-
-
-def _simulation_site() -> Any:
-    """Return the site of all productions; written down on first use."""
-    from apbatch.ingest.sites import add_site, sites_folder
-
-    (home() / "simulation").mkdir(parents=True, exist_ok=True)
-    description = home() / "jobs" / "simulation-site.yaml"
-    if not (sites_folder() / f"{SIMULATION_SITE}.yaml").exists():
-        description.parent.mkdir(parents=True, exist_ok=True)
-        description.write_text(
-            f"name: {SIMULATION_SITE}\nexperiment: TAIGA-SIM\nroot: {home() / 'simulation'}\n"
-            'include: "**/images/part-*.parquet"\nexclude: "**/.work/**"\ncamera: TAIGA-IACT01\n'
-            "description: Productions of jobs; truth is not registered\n"
-        )
-        return add_site(description)[0]
-    from apbatch.ingest.sites import load_site
-
-    return load_site(SIMULATION_SITE)
 
 
 def selection_digest(records: list[FileRecord], *, empty: bool = False) -> str:

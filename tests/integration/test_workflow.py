@@ -22,21 +22,21 @@ COMMAND = str(Path(sys.executable).with_name("apbatch"))
 #: Scores of one job embedded and on servers differ by less than this.
 TOLERANCE = 1e-4
 
-JOB = """
+JOB = f"""
 name: small
 select: "experiment = 'TAIGA-SIM' and format = 'apbatch-images'"
 steps:
-  - simulate: {gammas: 40, protons: 160, telescopes: 14, core_max: 200 m, gamma_energy_max: 20 TeV,
-               proton_energy_max: 50 TeV, seed: 5}
-  - ingest: {}
-  - mirror: {}
-  - clean: {picture: 10 pe, boundary: 5 pe}
-  - parameters: {}
-  - grid: {}
-  - blind: {size_min: 30 pe, pixels_min: 3, test_fraction: 0.35, validation_fraction: 0.25, seed: 3}
-  - train: {epochs: 2, batch_size: 32, epoch_min: 500, seed: 1}
-  - evaluate: {hadrons_min: 3, resamples: 50}
-  - report: {}
+  - simulate: {{gammas: 40, protons: 160, telescopes: 14, core_max: 200 m, gamma_energy_max: 20 TeV,
+               proton_energy_max: 50 TeV, seed: 5}}
+  - ingest: {{site: {ROOT}/conf/sites/simulation.yaml}}
+  - mirror: {{}}
+  - clean: {{picture: 10 pe, boundary: 5 pe}}
+  - parameters: {{}}
+  - grid: {{}}
+  - blind: {{size_min: 30 pe, pixels_min: 3, test_fraction: 0.35, validation_fraction: 0.25, seed: 3}}
+  - train: {{epochs: 2, batch_size: 32, epoch_min: 500, seed: 1}}
+  - evaluate: {{hadrons_min: 3, resamples: 50}}
+  - report: {{}}
 """
 STEPS = 10
 
