@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["MB/s", "files/s", "records/s", "ms"]
+Unit = Literal["MB/s", "GB/s", "files/s", "records/s", "images/s", "ms"]
+#: By which clock an operation is judged.
+Clock = Literal["wall", "cpu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class Operation:
     Attributes
     ----------
     suite : str
-        ``storage`` or ``index``.
+        Name of its suite (`apbatch.bench.suites`).
     name : str
         Short and unique in its suite.
     description : str
@@ -24,9 +26,14 @@ class Operation:
     unit : str
         A rate (higher is better), or ``ms`` for each of `count` (lower is better).
     count : float
-        How much one run does: megabytes (10⁶), files, records, or calls.
+        How much one run does: megabytes (10⁶ bytes), gigabytes (10⁹), files, records, images, or calls.
     reference : str, optional
         The peer that stands for a physical limit; ratios are given against it.
+    baseline : str, optional
+        The peer that is to be beaten; ratios are given against it too.
+    clock : str
+        ``wall``, or ``cpu`` for work of one thread in this process: CPU time is the same on an idle machine, and on a
+        busy one it does not count the time that others had the core.
     """
 
     suite: str
@@ -35,6 +42,8 @@ class Operation:
     unit: Unit
     count: float
     reference: str | None = None
+    baseline: str | None = None
+    clock: Clock = "wall"
 
     @property
     def higher_is_better(self) -> bool:

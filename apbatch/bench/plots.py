@@ -20,6 +20,9 @@ _COLOURS = {
     "AFS": "#6a8f3c",
     "SQLite": "#3b6ea5",
     "Cassandra": "#7a4fa3",
+    "apbatch": "#3b6ea5",
+    "ctapipe": "#c9711c",
+    "numpy.sum": "#9aa3ab",
 }
 #: Beyond this span of figures the axis is logarithmic.
 _LOG_SPAN = 20.0

@@ -11,13 +11,7 @@ import jinja2
 from apbatch.bench.plots import svg
 from apbatch.bench.samples import read_run
 from apbatch.bench.statistics import Result, advice, results
-
-#: Peers between which a user has to choose.
-_CHOICES = (
-    ("HDFS (hdfs-native)", "HDFS (WebHDFS)"), ("HDFS (hdfs-native)", "AFS"), ("local store", "HDFS (hdfs-native)"),
-    ("SQLite", "Cassandra"),
-)  # fmt: skip
-_TITLES = {"storage": "Storage", "index": "Index"}
+from apbatch.bench.suites import SUITES
 
 
 def write_report(folder: Path) -> tuple[Path, Path]:
@@ -30,6 +24,7 @@ def write_report(folder: Path) -> tuple[Path, Path]:
     """
     run = read_run(folder)
     found = results(run)
+    suites = {name: suite for name, suite in SUITES.items() if name in {one.operation.suite for one in found}}
     page, data = folder / "report.html", folder / "report.json"
     loads = [sample.load for sample in run.samples] or [0.0]
     environment = jinja2.Environment(
@@ -40,8 +35,9 @@ def write_report(folder: Path) -> tuple[Path, Path]:
         about=run.about,
         results=found,
         plots={result.operation: svg(result) for result in found},
-        titles=_TITLES,
-        advice=advice(found, _CHOICES),
+        suites=suites,
+        limits=list(dict.fromkeys(limit for suite in suites.values() for limit in suite.limits)),
+        advice=advice(found, [pair for suite in suites.values() for pair in suite.choices]),
         samples=len(run.samples),
         load=(min(loads), max(loads)),
     )
@@ -66,6 +62,8 @@ def rows(folder: Path) -> list[dict[str, object]]:
             "lowest": round(figure.low, 3),
             "highest": round(figure.high, 3),
             "unit": result.operation.unit,
+            "ratio to": _ratio(result.reference, figure.ratio),
+            "times": _ratio(result.operation.baseline, figure.gain),
             "samples": len(figure.values),
         }
         for result in results(read_run(folder))
@@ -80,6 +78,10 @@ def three_digits(value: float) -> str:
     if value >= 10:
         return f"{value:.1f}"
     return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+
+
+def _ratio(to: str | None, value: float | None) -> str | None:
+    return None if to is None or value is None else f"{three_digits(value)} {to}"
 
 
 def _plain(result: Result) -> dict[str, object]:

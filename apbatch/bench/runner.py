@@ -67,9 +67,10 @@ def measure(case: Case, number: int) -> Sample:
     case.prepare()
     load = os.getloadavg()[0]
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
-    before, clock = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    clock, cpu_clock = time.perf_counter(), time.process_time()
     case.run()
-    seconds = time.perf_counter() - clock
+    seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - cpu_clock
     after = resource.getrusage(resource.RUSAGE_SELF)
     case.check()
     return Sample(
@@ -83,7 +84,7 @@ def measure(case: Case, number: int) -> Sample:
         cpu_system_s=after.ru_stime - before.ru_stime,
         bytes=case.bytes,
         load=load,
-        figure=case.operation.figure(seconds),
+        figure=case.operation.figure(cpu_seconds if case.operation.clock == "cpu" else seconds),
     )
 
 

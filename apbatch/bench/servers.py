@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from apbatch.bench.suites import SUITES
 from apbatch.cluster import registry
 from apbatch.cluster.server import Server
 from apbatch.config import endpoints
 from apbatch.errors import ApbatchError, ServerError
 from apbatch.progress import say
-
-#: Servers that each suite wants.
-WANTED = {"storage": ("hdfs", "afs"), "index": ("cassandra",)}
 
 
 class DevelopmentServers:
@@ -74,7 +72,7 @@ def development_servers(suites: Sequence[str], start: bool) -> Iterator[Developm
     servers = DevelopmentServers()
     try:
         if start:
-            servers.start([name for suite in dict.fromkeys(suites) for name in WANTED.get(suite, ())])
+            servers.start([name for suite in dict.fromkeys(suites) for name in SUITES[suite].servers])
         yield servers
     finally:
         servers.stop()

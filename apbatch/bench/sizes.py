@@ -21,6 +21,7 @@ class Size(BaseModel):
     small_kb: int = Field(ge=1, description="size of each small file, 10³ bytes")
     records: int = Field(ge=100, description="files registered in each catalogue")
     lookups: int = Field(ge=1, description="single calls in one round of an index operation")
+    images: int = Field(default=2000, ge=100, description="images of one round of a camera operation")
 
 
 class _Sizes(BaseModel):
@@ -30,8 +31,8 @@ class _Sizes(BaseModel):
 
 
 BUILT_IN = {
-    "smoke": Size(repeats=5, large_mb=32, small_files=30, small_kb=20, records=600, lookups=20),
-    "small": Size(repeats=9, large_mb=256, small_files=500, small_kb=20, records=20_000, lookups=100),
+    "smoke": Size(repeats=5, large_mb=32, small_files=30, small_kb=20, records=600, lookups=20, images=2000),
+    "small": Size(repeats=9, large_mb=256, small_files=500, small_kb=20, records=20_000, lookups=100, images=10_000),
 }
 
 

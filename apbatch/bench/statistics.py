@@ -27,6 +27,8 @@ class Figure:
         Median of this process' CPU time over wall-clock time.
     ratio : float, optional
         Median over that of the reference: the physical limit, or else the best peer.
+    gain : float, optional
+        How many times better than the baseline, by medians; none without a baseline.
     """
 
     peer: str
@@ -36,6 +38,7 @@ class Figure:
     high: float
     cpu_share: float
     ratio: float | None = None
+    gain: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,11 @@ def _result(run: Run, operation: Operation) -> Result:
     medians = {peer: statistics.median(_values(samples)) for peer, samples in by_peer.items()}
     best_first = sorted(medians, key=lambda peer: medians[peer], reverse=operation.higher_is_better)
     reference = operation.reference if operation.reference in medians else next(iter(best_first), None)
-    figures = [_figure(peer, samples, medians[reference] if reference else None) for peer, samples in by_peer.items()]
+    base = medians.get(operation.baseline) if operation.baseline else None
+    figures = [
+        _figure(operation, peer, samples, medians[reference] if reference else None, base)
+        for peer, samples in by_peer.items()
+    ]
     figures.sort(key=lambda figure: figure.median, reverse=operation.higher_is_better)
     failures = {
         sample.peer: sample.error
@@ -75,7 +82,9 @@ def _values(samples: Sequence[Sample]) -> list[float]:
     return [sample.figure for sample in samples if sample.figure is not None]
 
 
-def _figure(peer: str, samples: Sequence[Sample], reference: float | None) -> Figure:
+def _figure(
+    operation: Operation, peer: str, samples: Sequence[Sample], reference: float | None, baseline: float | None
+) -> Figure:
     values = _values(samples)
     median = statistics.median(values)
     shares = [(sample.cpu_user_s + sample.cpu_system_s) / sample.seconds for sample in samples if sample.seconds > 0]
@@ -83,7 +92,12 @@ def _figure(peer: str, samples: Sequence[Sample], reference: float | None) -> Fi
         peer, values, min(values), median, max(values),
         statistics.median(shares) if shares else 0.0,
         median / reference if reference else None,
+        _gain(operation, median, baseline) if baseline else None,
     )  # fmt: skip
+
+
+def _gain(operation: Operation, median: float, baseline: float) -> float:
+    return median / baseline if operation.higher_is_better else baseline / median
 
 
 def statement(operation: Operation, figures: Sequence[Figure]) -> str:
@@ -124,7 +138,7 @@ def _levels(operation: Operation, ordered: Sequence[Figure]) -> list[list[Figure
 
 
 def _times(operation: Operation, better: Figure, worse: Figure) -> float:
-    return better.median / worse.median if operation.higher_is_better else worse.median / better.median
+    return _gain(operation, better.median, worse.median)
 
 
 def advice(found: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`apbatch bench`: measure storage and index back-ends, and report."""
+"""`apbatch bench`: measure back-ends and kernels, and report."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from apbatch.cli.output import Format, show
 
 def register(app: typer.Typer) -> None:
     """Add the group to the application."""
-    group = typer.Typer(no_args_is_help=True, help="Measure storage and index back-ends, and report.")
+    group = typer.Typer(no_args_is_help=True, help="Measure back-ends and kernels, and report.")
     group.command("run")(run)
     group.command("report")(report)
     app.add_typer(group, name="bench")
 
 
 def run(
-    suites: Annotated[list[str], typer.Argument(help="storage, index, or both.")],
+    suites: Annotated[list[str], typer.Argument(help="Suites, such as storage and index.")],
     size: Annotated[str, typer.Option("--size", help="smoke, small, or one of --sizes.")] = "smoke",
     sizes: Annotated[Path | None, typer.Option("--sizes", help="File with more sizes, as conf/bench.yaml.")] = None,
     out: Annotated[
@@ -28,6 +28,10 @@ def run(
     start: Annotated[
         bool, typer.Option("--start/--no-start", help="Start servers that are not up, stop them after.")
     ] = True,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", envvar="APBATCH_BENCH_DATA", help="Folder of real data, for suites that use some."),
+    ] = None,
     format: Annotated[Format, typer.Option("--format")] = Format.TABLE,
 ) -> int:
     """Measure; every sample is kept as it comes. Ends with status 1 if a peer failed in the middle."""
@@ -36,14 +40,15 @@ def run(
     from apbatch.bench.samples import read_run
     from apbatch.bench.servers import development_servers
     from apbatch.bench.sizes import size_named
+    from apbatch.bench.suites import require_suites
     from apbatch.progress import say
 
     amounts = size_named(size, sizes)
-    campaign.require_suites(suites)
+    require_suites(suites)
     folder = out or campaign.new_folder()
     with development_servers(suites, start) as servers:
-        peers = campaign.run(suites, size, amounts, servers, folder)
-    for peer, reason in peers.left_out.items():
+        left_out = campaign.run(suites, size, amounts, servers, folder, data)
+    for peer, reason in left_out.items():
         say(f"left out: {peer}: {reason}")
     failed = {(sample.peer, sample.error) for sample in read_run(folder).samples if sample.error}
     for failed_peer, error in sorted(failed):

@@ -29,9 +29,9 @@ class Given:
 
 @pytest.mark.hdfs
 def test_hdfs_is_measured_both_ways(tmp_path: Path, hdfs: str, webhdfs: str) -> None:
-    peers = run(["storage"], "tiny", TINY, Given(hdfs=hdfs, webhdfs=webhdfs), tmp_path / "run")
+    left_out = run(["storage"], "tiny", TINY, Given(hdfs=hdfs, webhdfs=webhdfs), tmp_path / "run")
     samples = read_run(tmp_path / "run").samples
-    assert set(peers.left_out) == {"AFS"}
+    assert set(left_out) == {"AFS"}
     assert {sample.error for sample in samples} == {None}
     assert {sample.peer for sample in samples} == {
         "bare disk", "local store", "HDFS (hdfs-native)", "HDFS (WebHDFS)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from datetime import date
 from html.parser import HTMLParser
@@ -14,11 +15,12 @@ from apbatch.bench.campaign import latest_folder, run
 from apbatch.bench.case import Case, Operation
 from apbatch.bench.index import synthetic_records
 from apbatch.bench.report import three_digits, write_report
-from apbatch.bench.runner import Group, run_group
+from apbatch.bench.runner import Group, measure, run_group
 from apbatch.bench.samples import Run, Sample, SampleFile, read_run, write_about
 from apbatch.bench.sizes import BUILT_IN, Size, size_named
 from apbatch.bench.statistics import advice, results
 from apbatch.bench.storage import storage_groups
+from apbatch.bench.suites import SUITES
 from apbatch.errors import NotFoundError, ServerError, UsageError, VerificationError
 from apbatch.storage.store import open_store
 
@@ -125,6 +127,31 @@ def test_median_and_spread_are_those_of_the_samples() -> None:
 def test_the_ratio_is_against_the_physical_limit() -> None:
     (result,) = results(Run({}, [RATE], samples_of(RATE, A=[50.0] * 5, disk=[200.0] * 5)))
     assert {figure.peer: figure.ratio for figure in result.figures} == {"disk": 1.0, "A": 0.25}
+
+
+def test_the_gain_is_against_the_peer_to_be_beaten() -> None:
+    operation = replace(RATE, baseline="old")
+    (result,) = results(Run({}, [operation], samples_of(RATE, A=[50.0] * 5, old=[2.0] * 5, disk=[200.0] * 5)))
+    assert {figure.peer: figure.gain for figure in result.figures} == {"disk": 100.0, "A": 25.0, "old": 1.0}
+
+
+def test_the_gain_of_a_shorter_time_is_above_1() -> None:
+    operation = replace(TIME, baseline="old")
+    (result,) = results(Run({}, [operation], samples_of(TIME, A=[2.0] * 5, old=[9.0] * 5)))
+    assert {figure.peer: figure.gain for figure in result.figures} == {"A": 4.5, "old": 1.0}
+
+
+def test_work_judged_by_cpu_time_is_not_charged_for_waiting() -> None:
+    class Sleeps(Case):
+        def run(self) -> None:
+            time.sleep(0.2)
+
+        def check(self) -> None:
+            pass
+
+    wall, cpu = (measure(Sleeps(replace(RATE, clock=clock), "A"), 1) for clock in ("wall", "cpu"))
+    assert wall.figure == pytest.approx(RATE.count / wall.seconds)
+    assert cpu.figure is not None and wall.figure is not None and cpu.figure > 5 * wall.figure
 
 
 def test_an_order_is_stated_when_all_samples_agree() -> None:
@@ -252,6 +279,13 @@ def test_a_run_removes_its_files(finished: Path) -> None:
     assert {file.name for file in finished.iterdir()} == {
         "run.json", "samples.jsonl", "report.html", "report.json",
     }  # fmt: skip
+
+
+def test_the_page_names_its_suites_and_their_limits_only(finished: Path) -> None:
+    text = (finished / "report.html").read_text()
+    assert "<h2>Storage</h2>" in text and "<h2>Index</h2>" not in text
+    for limit in SUITES["storage"].limits:
+        assert limit in text
 
 
 def test_a_run_records_machine_and_versions(finished: Path) -> None:

@@ -1,0 +1,75 @@
+"""The table of suites. Each is a module with a function that yields groups; it is imported only when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from apbatch.bench.runner import Group
+from apbatch.bench.suite import Setting, Suite
+from apbatch.errors import UsageError, nearest_word
+
+
+def _storage(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.peers import stores
+    from apbatch.bench.storage import storage_groups
+
+    return storage_groups(setting.size, stores(setting), setting.scratch)
+
+
+def _index(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.index import index_groups
+    from apbatch.bench.peers import catalogues
+
+    return index_groups(setting.size, catalogues(setting))
+
+
+_ONE_MACHINE = (
+    "Servers, client and data share one machine and one disk. HDFS, AFS and Cassandra exist to spread work over many; "
+    "here each replica is only more work for the same disk. How they grow with machines is not measured.",
+    "There is no network: everything went over the loopback interface.",
+    "Client CPU is that of the measuring process alone; what the servers used is not in it.",
+    "One client, one call after the other. How many clients can be served at the same time is not measured.",
+)
+
+SUITES: dict[str, Suite] = {
+    "storage": Suite(
+        "Storage",
+        _storage,
+        operations=5,
+        servers=("hdfs", "afs"),
+        choices=(
+            ("HDFS (hdfs-native)", "HDFS (WebHDFS)"),
+            ("HDFS (hdfs-native)", "AFS"),
+            ("local store", "HDFS (hdfs-native)"),
+        ),
+        limits=(
+            *_ONE_MACHINE,
+            "Reads come from the page cache. They measure software, not the disk.",
+            "HDFS and AFS do not force each file to the disk before they answer, the local store and the bare disk do "
+            "(fsync). Their writes promise different things.",
+        ),
+    ),
+    "index": Suite(
+        "Index",
+        _index,
+        operations=6,
+        servers=("cassandra",),
+        choices=(("SQLite", "Cassandra"),),
+        limits=_ONE_MACHINE,
+    ),
+}
+
+
+def require_suites(suites: Sequence[str]) -> None:
+    """Raise unless every suite is known.
+
+    Raises
+    ------
+    UsageError
+        With the nearest known one.
+    """
+    for suite in suites:
+        if suite not in SUITES:
+            raise UsageError(
+                f"unknown suite '{suite}'", nearest=nearest_word(suite, SUITES), remedy=f"known are {', '.join(SUITES)}"
+            )
