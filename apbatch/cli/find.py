@@ -1,13 +1,13 @@
-"""`apbatch find`, `count`, `explain`, `attributes`: searching the catalogue."""
+"""`apbatch find`, `count`, `changes`, `explain`, `attributes`: searching the catalogue."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
 import typer
 
 from apbatch.cli.output import Format, show
-from apbatch.errors import UsageError, nearest_word
 
 _QUERY = Annotated[str, typer.Argument(help="Such as \"experiment = 'TAIGA' and events > 1000\"; empty: all files.")]
 _FORMAT = Annotated[Format, typer.Option("--format", help="Format of the output.")]
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("find")(find)
     app.command("count")(count)
+    app.command("changes")(changes)
     app.command("explain")(explain)
     app.command("attributes")(attributes)
 
@@ -25,24 +26,20 @@ def register(app: typer.Typer) -> None:
 def find(
     query: _QUERY = "",
     format: _FORMAT = Format.TABLE,
-    columns: Annotated[str, typer.Option(help="Columns of table and CSV, separated by commas.")] = "",
+    columns: Annotated[str, typer.Option(help="Attributes to show, separated by commas; JSON and CSV: all.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many files.")] = None,
 ) -> None:
     """List the files that match a query."""
     from apbatch.config import load_settings
+    from apbatch.index.attributes import known_attribute
     from apbatch.index.catalogue import open_catalogue
     from apbatch.index.query import parse
 
     with open_catalogue(load_settings().catalogue) as catalogue:
         known = catalogue.attributes()
-        wanted = [name.strip() for name in columns.split(",") if name.strip()]
-        for name in wanted:
-            if name not in known:
-                raise UsageError(f"unknown attribute '{name}'", nearest=nearest_word(name, known))
-        if not wanted and format is Format.TABLE:
-            wanted = list(_COLUMNS)
+        wanted = [known_attribute(name.strip(), known).name for name in columns.split(",") if name.strip()]
         records = (record.flat() for record in catalogue.select(parse(query, known), limit))
-        show(records, format, wanted or None)
+        _show_files(records, format, wanted)
 
 
 def count(
@@ -57,13 +54,33 @@ def count(
 
     with open_catalogue(load_settings().catalogue) as catalogue:
         known = catalogue.attributes()
-        if by and by not in known:
-            raise UsageError(f"unknown attribute '{by}'", nearest=nearest_word(by, known))
         counts = catalogue.count(parse(query, known), by or None)
     if by:
         show(({by: key, "files": number} for key, number in counts.items()), format)
     else:
         show(({"files": number} for number in counts.values()), format)
+
+
+def changes(
+    since: Annotated[int, typer.Option(min=0, help="Revision that is known already.")] = 0,
+    format: _FORMAT = Format.TABLE,
+) -> None:
+    """List the files that were written after a revision, oldest change first."""
+    from apbatch.config import load_settings
+    from apbatch.index.catalogue import open_catalogue
+
+    with open_catalogue(load_settings().catalogue) as catalogue:
+        _show_files((record.flat() for record in catalogue.changes(since)), format, [], ("revision", *_COLUMNS))
+
+
+def _show_files(
+    records: Iterable[Mapping[str, Any]], format: Format, wanted: list[str], usual: tuple[str, ...] = _COLUMNS
+) -> None:
+    if wanted:
+        records = ({name: record.get(name) for name in wanted} for record in records)
+    elif format is Format.TABLE:
+        wanted = list(usual)
+    show(records, format, wanted or None)
 
 
 def explain(query: _QUERY = "") -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
-from apbatch.errors import UsageError
+from apbatch.errors import UsageError, nearest_word
 from apbatch.formats.reader import Attribute
 
 _COMMON = (
@@ -28,6 +29,9 @@ _COMMON = (
     Attribute("events", "integer", "number of readable events"),
     Attribute("revision", "integer", "revision of the last change in the catalogue"),
 )
+#: Words of the query language.
+KEYWORDS = ("and", "or", "not", "between", "in", "like", "is", "null", "true", "false")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 COMMON: dict[str, Attribute] = {attribute.name: attribute for attribute in _COMMON}
 
 #: Columns of image parameters that are no float64 parameters.
@@ -41,6 +45,21 @@ EVENT_COLUMNS: dict[str, Attribute] = {
 }
 
 
+def known_attribute(name: str, known: Mapping[str, Attribute]) -> Attribute:
+    """Return the declaration of an attribute.
+
+    Raises
+    ------
+    UsageError
+        If there is none; it names the nearest.
+    """
+    if name not in known:
+        raise UsageError(
+            f"unknown attribute '{name}'", nearest=nearest_word(name, known), remedy="apbatch attributes lists them"
+        )
+    return known[name]
+
+
 def merge_declarations(known: Mapping[str, Attribute], new: Iterable[Attribute]) -> dict[str, Attribute]:
     """Return the declarations in `new` that are not yet in `known`.
 
@@ -52,8 +71,11 @@ def merge_declarations(known: Mapping[str, Attribute], new: Iterable[Attribute])
     fresh: dict[str, Attribute] = {}
     for attribute in new:
         old = known.get(attribute.name) or fresh.get(attribute.name)
-        if not (attribute.name.isidentifier() and attribute.name == attribute.name.lower()):
-            raise UsageError(f"'{attribute.name}' is no name for an attribute", remedy="use a-z, 0-9 and _")
+        if not _NAME.fullmatch(attribute.name) or attribute.name in KEYWORDS:
+            raise UsageError(
+                f"{ascii(attribute.name)[:80]} is no name for an attribute",
+                remedy="use a-z, 0-9 and _, at most 48, and no word of the query language",
+            )
         if old is None:
             fresh[attribute.name] = attribute
         elif (old.type, old.unit) != (attribute.type, attribute.unit):

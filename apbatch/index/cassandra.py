@@ -1,430 +1,448 @@
 """The catalogue in Cassandra: tables for questions (`schema.cql`), plans from `plan`, what is left tested row by row.
 
-A record is written by one logged batch to all its tables: a killed writer leaves it old or new. Rows that an older
-version of the record left under another night or run are deleted in the same batch. A revision is the time of the
-write in microseconds, made unique within a process; several writers need clocks that agree as well as they want
-their changes ordered.
+A record is written by a logged batch to all its tables: a killed writer leaves it old or new. Rows that an older
+version of the record left under another night or run are deleted in the same batch. Lists of partitions (folders,
+nights) are written before the rows that they lead to, so that a killed writer leaves at most an empty partition.
+Two processes that write the same file at the same time are not kept apart; an ingest locks its site.
 """
 
 from __future__ import annotations
 
-import re
+import heapq
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.resources import files
 from itertools import islice
-from threading import Lock
 from typing import Any
 
 import pyarrow as pa
-from cassandra import DriverException
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
-from cassandra.concurrent import execute_concurrent
-from cassandra.policies import RoundRobinPolicy
-from cassandra.query import BatchStatement, BatchType, PreparedStatement, dict_factory
+from cassandra.query import UNSET_VALUE, BatchStatement, BatchType
 
-from apbatch.errors import ServerError, UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index import plan as p
 from apbatch.index import query as q
-from apbatch.index.attributes import COMMON, merge_declarations
-from apbatch.index.catalogue import COMMON_FIELDS, Catalogue, FileRecord, Replica
-from apbatch.index.records import event_batch, event_rows, from_plain, from_row, parameter_names, to_plain, to_row
+from apbatch.index.attributes import COMMON, known_attribute, merge_declarations
+from apbatch.index.cassandra_rows import (
+    attribute_names,
+    column_type,
+    columns_for,
+    from_cells,
+    is_indexed,
+    night_partition,
+    search_cells,
+    split,
+    to_cells,
+    to_record,
+)
+from apbatch.index.cassandra_session import ALL, CassandraSession
+from apbatch.index.catalogue import Catalogue, FileRecord, Replica
+from apbatch.index.records import checked, event_batch, event_rows, from_plain, is_text, parameter_names, to_plain
+from apbatch.index.revisions import BUCKET, Revisions
 
-_ALL = "all"  # the one partition of small tables
-_EVENTS_A_BUCKET = 20_000
-_DAY_US = 86_400_000_000
-_WINDOW = 64
+_RECORDS_A_BLOCK = 500
+#: Each batch is noted in the cluster's log of batches first: some records share that cost.
+_RECORDS_A_BATCH = 5
+#: Cassandra refuses batches of 50 kB by default; this counts text alone.
+_BATCH_BYTES = 20_000
+_NAMES_A_READ = 50
+_EVENTS_A_BUCKET = 4096
+_EVENTS_A_BATCH = 50
+_FILE = "SELECT {columns} FROM file_by_directory WHERE parent = ? AND name = ?"
+#: A prepared statement and its values.
+_Write = tuple[Any, Sequence[Any]]
 
 
 class CassandraCatalogue(Catalogue):
-    """A catalogue in one keyspace.
-
-    Parameters
-    ----------
-    url : str
-        ``cassandra://HOST[,HOST…]:PORT/KEYSPACE``; a keyspace that is not there is made with one copy.
-    """
+    """A catalogue in one keyspace; see `CassandraSession` for the URL."""
 
     def __init__(self, url: str) -> None:
-        match = re.fullmatch(r"cassandra://([^/:]+)(?::(\d+))?/([a-z][a-z0-9_]{0,47})", url)
-        if match is None:
-            raise UsageError("not a Cassandra URL", where=url, remedy="cassandra://HOST:PORT/KEYSPACE, lower case")
-        self._url = url
-        profile = ExecutionProfile(
-            request_timeout=60, row_factory=dict_factory, load_balancing_policy=RoundRobinPolicy()
-        )
-        self._cluster = Cluster(
-            match[1].split(","),
-            port=int(match[2] or 9042),
-            execution_profiles={EXEC_PROFILE_DEFAULT: profile},
-            protocol_version=5,
-            connect_timeout=10,
-        )
-        try:
-            self._session = self._cluster.connect()
-            self._create(match[3])
-        except (NoHostAvailable, DriverException) as error:
-            self._cluster.shutdown()
-            raise ServerError(f"Cassandra does not answer: {error}", where=url) from None
-        self._prepared: dict[str, PreparedStatement] = {}
-        self._known: set[tuple[str, ...]] = set()
-        self._last_revision = 0
-        self._revisions = Lock()
-
-    def _create(self, keyspace: str) -> None:
-        if keyspace not in self._cluster.metadata.keyspaces:
-            self._session.execute(
-                f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = "
-                "{'class': 'SimpleStrategy', 'replication_factor': 1}"
-            )
-        self._session.set_keyspace(keyspace)
-        found = self._cluster.metadata.keyspaces.get(keyspace)
-        text = re.sub(r"--.*", "", files("apbatch.index").joinpath("schema.cql").read_text())
-        for statement in filter(str.strip, text.split(";")):
-            name = re.search(r"EXISTS (\w+)", statement)
-            known = found and name and (name[1] in found.tables or name[1] in found.indexes)
-            if not known:
-                self._session.execute(statement, timeout=120)
-
-    def _run(self, cql: str, *values: Any) -> Iterator[dict[str, Any]]:
-        try:
-            yield from self._session.execute(self._prepare(cql), values)
-        except (NoHostAvailable, DriverException) as error:
-            raise ServerError(f"Cassandra failed: {error}", where=self._url) from None
-
-    def _do(self, cql: str, *values: Any) -> None:
-        for _ in self._run(cql, *values):
-            pass
-
-    def _prepare(self, cql: str) -> PreparedStatement:
-        if cql not in self._prepared:
-            self._prepared[cql] = self._session.prepare(cql)
-        return self._prepared[cql]
-
-    def _concurrently(self, statements: Sequence[tuple[Any, Any]]) -> list[Any]:
-        try:
-            return [result for _, result in execute_concurrent(self._session, statements, concurrency=_WINDOW)]
-        except (NoHostAvailable, DriverException) as error:
-            raise ServerError(f"Cassandra failed: {error}", where=self._url) from None
+        self._session = CassandraSession(url)
+        self._revisions = Revisions(self._session)
+        self._entered: set[tuple[str, str]] = set()
 
     # attributes
 
     def declare(self, attributes: Iterable[Attribute]) -> None:
-        """Make attributes known; see `Catalogue.declare`."""
-        for attribute in merge_declarations(self.attributes(), attributes).values():
-            self._do(
+        """Make attributes known; each gets an indexed column in file_by_night before it can be named."""
+        fresh = merge_declarations(self.attributes(), attributes).values()
+        columns = [f'"{a.name}" {kind}' for a in fresh if (kind := column_type(a))]
+        if columns:
+            self._session.change_schema(f"ALTER TABLE file_by_night ADD IF NOT EXISTS ({', '.join(columns)})")
+        for attribute in fresh:
+            if is_indexed(attribute):
+                self._session.change_schema(
+                    f"CREATE INDEX IF NOT EXISTS file_attribute_{attribute.name} "
+                    f"ON file_by_night (\"{attribute.name}\") USING 'sai'"
+                )
+        for a in fresh:
+            self._session.do(
                 "INSERT INTO attribute (catalogue, name, type, unit, description) VALUES (?, ?, ?, ?, ?)",
-                _ALL, attribute.name, attribute.type, attribute.unit, attribute.description,
+                ALL, a.name, a.type, a.unit, a.description,
             )  # fmt: skip
 
     def attributes(self) -> dict[str, Attribute]:
         """Return every attribute a query may name."""
-        rows = self._run("SELECT * FROM attribute WHERE catalogue = ?", _ALL)
-        return {
-            **COMMON,
-            **{row["name"]: Attribute(row["name"], row["type"], row["description"], row["unit"]) for row in rows},
-        }
+        rows = self._session.run("SELECT * FROM attribute WHERE catalogue = ?", ALL)
+        declared = {row["name"]: Attribute(row["name"], row["type"], row["description"], row["unit"]) for row in rows}
+        return {**COMMON, **declared}
 
-    # files
+    # writing files
 
     def upsert(self, records: Iterable[FileRecord]) -> int:
-        """Insert or replace files by path; one logged batch a record."""
+        """Insert or replace files by path; whole records in logged batches, some at the same time."""
         declared = self.attributes()
         iterator = iter(records)
         written = 0
-        while part := list(islice(iterator, 500)):
-            unique = list({record.path: record for record in part}.values())
-            for record in unique:
-                unknown = [name for name in record.attributes if name not in declared]
-                if unknown:
-                    raise UsageError(f"attribute '{unknown[0]}' of {record.path} was not declared")
-            old = self._old_keys([record.path for record in unique])
+        while part := list(islice(iterator, _RECORDS_A_BLOCK)):
+            unique = list({record.path: checked(record, declared) for record in part}.values())
+            old = self._old([record.path for record in unique])
             self._enter_partitions(unique)
-            self._concurrently([(self._batch(record, old.get(record.path)), ()) for record in unique])
+            folders = self._folders(unique)
+            self._session.write(folders)
+            with self._revisions.block(len(unique)) as first:
+                self._write_whole(
+                    self._writes(record, first + number, old.get(record.path), declared)
+                    for number, record in enumerate(unique)
+                )
+            self._session.write(folders)  # again, if another process has just found one empty and removed it
             written += len(unique)
         return written
 
-    def _old_keys(self, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
-        look = self._prepare(
-            "SELECT path, experiment, night, run, site FROM file_by_directory WHERE parent = ? AND name = ?"
-        )
-        results = self._concurrently([(look, _split(path)) for path in paths])
-        return {row["path"]: row for rows in results for row in rows}
+    def _old(self, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
+        columns = "path, experiment, night, run, revision, numbers, integers, texts"
+        return {row["path"]: row for row in self._look_up(paths, columns)}
 
     def _enter_partitions(self, records: Sequence[FileRecord]) -> None:
-        """Write down the folders, experiments, nights and days of records; each once a process."""
-        wanted: dict[tuple[str, ...], tuple[str, tuple[Any, ...]]] = {}
+        """Write down the experiments and nights of records; each once a process, as they are never removed."""
+        wanted: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {}
         for record in records:
-            night = to_plain(record.night) or ""
             cql = "INSERT INTO experiment (catalogue, experiment) VALUES (?, ?)"
-            wanted["experiment", record.experiment] = (cql, (_ALL, record.experiment))
+            wanted[record.experiment, ""] = (cql, (ALL, record.experiment))
+            night = night_partition(record.night, record.path)
             cql = "INSERT INTO night_of_experiment (experiment, night) VALUES (?, ?)"
-            wanted["night", record.experiment, night] = (cql, (record.experiment, night))
-            folder = record.path.rpartition("/")[0]
-            while folder:
-                cql = "INSERT INTO directory (parent, name) VALUES (?, ?)"
-                wanted["directory", folder] = (cql, _split(folder))
+            wanted[record.experiment, night] = (cql, (record.experiment, night))
+        fresh = {key: work for key, work in wanted.items() if key not in self._entered}
+        self._session.write([(self._session.prepare(cql), values) for cql, values in fresh.values()])
+        self._entered.update(fresh)
+
+    def _folders(self, records: Sequence[FileRecord]) -> list[_Write]:
+        """Return the statements that write down the folders of records."""
+        folders: set[str] = set()
+        sites: set[tuple[str, str]] = set()
+        for record in records:
+            folder = split(record.path)[0]
+            sites.add((record.site, folder))
+            while folder and folder != "/" and folder not in folders:
+                folders.add(folder)
                 folder = folder.rpartition("/")[0]
-        bucket = time.time_ns() // 1000 // _DAY_US
-        for day in (bucket, bucket + 1):  # the batch may be written after midnight
-            cql = "INSERT INTO change_bucket (catalogue, bucket) VALUES (?, ?)"
-            wanted["bucket", str(day)] = (cql, (_ALL, day))
-        fresh = {key: work for key, work in wanted.items() if key not in self._known}
-        self._concurrently([(self._prepare(cql), values) for cql, values in fresh.values()])
-        self._known.update(fresh)
+        enter = self._session.prepare("INSERT INTO directory (parent, name) VALUES (?, ?)")
+        of_site = self._session.prepare("INSERT INTO directory_of_site (site, parent) VALUES (?, ?)")
+        return [(enter, split(folder)) for folder in sorted(folders)] + [(of_site, key) for key in sorted(sites)]
 
-    def _revision(self) -> int:
-        with self._revisions:
-            self._last_revision = max(self._last_revision + 1, time.time_ns() // 1000)
-            return self._last_revision
-
-    def _batch(self, record: FileRecord, old: dict[str, Any] | None) -> BatchStatement:
-        row = {**to_row(record), "revision": self._revision()}
-        plain = {name: to_plain(value) for name, value in record.attributes.items() if value is not None}
-        row["texts"] = {name: value for name, value in plain.items() if isinstance(value, str)}
-        row["numbers"] = {name: float(value) for name, value in plain.items() if not isinstance(value, str)}
-        parent, name = _split(record.path)
-        batch = BatchStatement(BatchType.LOGGED)
-        self._insert(batch, "file_by_directory", {**row, "parent": parent, "name": name})
-        by_night = {**row, "night": row["night"] or ""}
-        self._insert(batch, "file_by_night", by_night)
-        self._insert(batch, "file_by_site", {"site": record.site, "path": record.path})
-        revision = row["revision"]
-        self._insert(batch, "change", {"bucket": revision // _DAY_US, "revision": revision, "path": record.path})
+    def _writes(
+        self, record: FileRecord, revision: int, old: dict[str, Any] | None, declared: dict[str, Attribute]
+    ) -> list[_Write]:
+        """Return what writes one record to all its tables; the one that ingest looks at comes last."""
+        cells = {**to_cells(record), "revision": revision}
+        search = search_cells(record.attributes, declared)
+        if old is None:  # nothing to overwrite: an absent cell costs nothing, a null is a tombstone
+            cells = {name: UNSET_VALUE if value is None or value == {} else value for name, value in cells.items()}
+        else:
+            gone = {name for name in attribute_names(old) if name in declared and column_type(declared[name])}
+            search = {**dict.fromkeys(gone), **search}
+        parent, name = split(record.path)
+        writes = [
+            self._insert("file_by_night", {**cells, **search}),
+            self._insert("change", {"bucket": revision // BUCKET, "revision": revision, "path": record.path}),
+        ]
         if record.run is not None:
             keys = {"experiment": record.experiment, "run": record.run, "path": record.path}
-            self._insert(batch, "file_by_run", keys)
+            writes.append(self._insert("file_by_run", keys))
+        writes.append(self._insert("file_by_directory", {**cells, "parent": parent, "name": name}))
         if old is not None:
-            self._remove_old(batch, record.path, old, by_night)
-        return batch
+            night = (record.experiment, cells["night"])
+            writes += self._remove_old(old, night, (record.experiment, record.run))
+        return writes
 
-    def _insert(self, batch: BatchStatement, table: str, row: dict[str, Any]) -> None:
+    def _write_whole(self, records: Iterable[list[_Write]]) -> None:
+        """Write records, each in one logged batch with some others; one too large for a batch, row by row."""
+        batches: list[list[_Write]] = []
+        room = 0
+        for writes in records:
+            size = sum(map(_size, writes))
+            if size > _BATCH_BYTES:
+                for write in writes:
+                    self._session.write([write])
+                continue
+            if not batches or size > room:
+                batches.append([])
+                room = _BATCH_BYTES
+            batches[-1] += writes
+            room -= max(size, _BATCH_BYTES // _RECORDS_A_BATCH)
+        work: list[_Write] = []
+        for writes in batches:
+            batch = BatchStatement(BatchType.LOGGED)
+            for statement, values in writes:
+                batch.add(statement, values)
+            work.append((batch, ()))
+        self._session.write(work)
+
+    def _insert(self, table: str, row: dict[str, Any]) -> _Write:
         names = sorted(row)
+        quoted = ", ".join(f'"{name}"' for name in names)
         marks = ", ".join("?" * len(names))
-        batch.add(
-            self._prepare(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"), [row[name] for name in names]
-        )
+        return self._session.prepare(f"INSERT INTO {table} ({quoted}) VALUES ({marks})"), [row[name] for name in names]
 
-    def _remove_old(self, batch: BatchStatement, path: str, old: dict[str, Any], new: dict[str, Any] | None) -> None:
-        """Delete what an older version of a record left under other keys; all of it, if there is no new version."""
-        night = (old["experiment"], old["night"] or "")
-        if new is None or night != (new["experiment"], new["night"]):
+    def _remove_old(
+        self, old: dict[str, Any], night: tuple[str, str] | None, run: tuple[str, Any] | None
+    ) -> list[_Write]:
+        """Return what deletes the rows of an older version of a record under other keys than the new one's, if any."""
+        prepare, path, was = self._session.prepare, old["path"], old["experiment"]
+        cql = "DELETE FROM change WHERE bucket = ? AND revision = ?"
+        writes: list[_Write] = [(prepare(cql), (old["revision"] // BUCKET, old["revision"]))]
+        if night != (was, old["night"]):
             cql = "DELETE FROM file_by_night WHERE experiment = ? AND night = ? AND path = ?"
-            batch.add(self._prepare(cql), (*night, path))
-        run = (old["experiment"], old["run"])
-        if old["run"] is not None and (new is None or run != (new["experiment"], new["run"])):
+            writes.append((prepare(cql), (was, old["night"], path)))
+        if old["run"] is not None and run != (was, old["run"]):
             cql = "DELETE FROM file_by_run WHERE experiment = ? AND run = ? AND path = ?"
-            batch.add(self._prepare(cql), (*run, path))
-        if new is None or old["site"] != new["site"]:
-            batch.add(self._prepare("DELETE FROM file_by_site WHERE site = ? AND path = ?"), (old["site"], path))
+            writes.append((prepare(cql), (was, old["run"], path)))
+        return writes
 
     def remove(self, paths: Iterable[str]) -> None:
         """Forget files, their replicas, and folders left empty."""
-        for path in paths:
-            old = self._old_keys([path]).get(path)
-            batch = BatchStatement(BatchType.LOGGED)
-            batch.add(self._prepare("DELETE FROM file_by_directory WHERE parent = ? AND name = ?"), _split(path))
-            batch.add(self._prepare("DELETE FROM replica WHERE path = ?"), (path,))
-            if old is not None:
-                self._remove_old(batch, path, old, None)
-            self._concurrently([(batch, ())])
-            self._remove_empty(path.rpartition("/")[0])
+        iterator = iter(paths)
+        prepare = self._session.prepare
+        while part := [path for path in islice(iterator, _RECORDS_A_BLOCK) if is_text(path)]:
+            old = self._old(part)
+            forget: list[list[_Write]] = []
+            for path in dict.fromkeys(part):
+                forget.append([(prepare("DELETE FROM replica WHERE path = ?"), (path,))])
+                if path in old:
+                    forget[-1] += self._remove_old(old[path], None, None)
+                cql = "DELETE FROM file_by_directory WHERE parent = ? AND name = ?"
+                forget[-1].append((prepare(cql), split(path)))
+            self._write_whole(forget)
+            for folder in sorted({split(path)[0] for path in part}, reverse=True):
+                self._remove_empty(folder)
 
     def _remove_empty(self, folder: str) -> None:
-        while folder:
-            files_in = self._run("SELECT name FROM file_by_directory WHERE parent = ? LIMIT 1", folder)
-            folders_in = self._run("SELECT name FROM directory WHERE parent = ? LIMIT 1", folder)
+        while folder and folder != "/":
+            # The deletion counts as of before the look: a folder that another process enters meanwhile stays.
+            now = time.time_ns() // 1000
+            files_in = self._session.run("SELECT name FROM file_by_directory WHERE parent = ? LIMIT 1", folder)
+            folders_in = self._session.run("SELECT name FROM directory WHERE parent = ? LIMIT 1", folder)
             if next(files_in, None) or next(folders_in, None):
                 return
-            self._do("DELETE FROM directory WHERE parent = ? AND name = ?", *_split(folder))
-            self._known.discard(("directory", folder))
+            cql = "DELETE FROM directory USING TIMESTAMP ? WHERE parent = ? AND name = ?"
+            self._session.do(cql, now, *split(folder))
             folder = folder.rpartition("/")[0]
+
+    # reading files
 
     def get(self, path: str) -> FileRecord | None:
         """Return one file, or None."""
-        row = next(self._run("SELECT * FROM file_by_directory WHERE parent = ? AND name = ?", *_split(path)), None)
-        return None if row is None else _record(row, self.attributes())
+        if not is_text(path):
+            return None
+        row = next(self._session.run(_FILE.format(columns="*"), *split(path)), None)
+        return None if row is None else to_record(row, self.attributes())
 
     def list_directory(self, directory: str) -> Iterator[tuple[str, bool]]:
         """Yield (name, is_directory) of the entries of a folder of the merged tree."""
         directory = "/" + directory.strip("/")
-        folders = self._run("SELECT name FROM directory WHERE parent = ?", directory)
-        plain = self._run("SELECT name, state FROM file_by_directory WHERE parent = ?", directory)
+        if not is_text(directory):
+            return
+        folders = self._session.run("SELECT name FROM directory WHERE parent = ?", directory)
+        plain = self._session.run("SELECT name, state FROM file_by_directory WHERE parent = ?", directory)
         entries = {row["name"]: True for row in folders}
         entries |= {row["name"]: False for row in plain if row["state"] == "registered"}
         yield from sorted(entries.items())
 
     def of_site(self, site: str) -> Iterator[FileRecord]:
         """Yield every file of a site, in any state."""
-        yield from self._read(p.Site(site), self.attributes())
+        declared = self.attributes()
+        for row in self._read(p.Site(site), "*"):
+            if row["site"] == site:
+                yield to_record(row, declared)
 
     def select(self, query: q.Query, limit: int | None = None) -> Iterator[FileRecord]:
-        """Yield the files that match, by path."""
-        found = sorted(self._matching(query), key=lambda record: record.path)
-        yield from found if limit is None else found[:limit]
-
-    def _matching(self, query: q.Query) -> Iterator[FileRecord]:
-        whole = q.of_registered(query)
+        """Yield the files that match, by path; with a limit, no more than that are held in memory."""
         declared = self.attributes()
+        found = (to_record(row, declared) for row, _ in self._matching(query, declared, None))
+        if limit is None:
+            yield from sorted(found, key=_path)
+        else:
+            yield from heapq.nsmallest(limit, found, key=_path)
+
+    def _matching(
+        self, query: q.Query, declared: dict[str, Attribute], wanted: set[str] | None
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Yield row and values of each file that matches; of the attributes `wanted`, or all."""
+        whole = q.of_registered(query)
+        accesses = p.plan(whole, declared)
+        columns = "*" if wanted is None else ", ".join(columns_for(wanted | q.names(whole)))
         seen: set[str] = set()
-        accesses = p.plan(whole)
         for access in accesses:
-            for record in self._read(access, declared):
-                if record.path in seen or not q.matches(whole, record.flat()):
+            for row in self._read(access, columns):
+                values = from_cells(row, declared)
+                if row["path"] in seen or not q.matches(whole, values):
                     continue
                 if len(accesses) > 1:
-                    seen.add(record.path)
-                yield record
+                    seen.add(row["path"])
+                yield row, values
 
-    def _read(self, access: p.Access, declared: dict[str, Attribute]) -> Iterator[FileRecord]:
+    def _read(self, access: p.Access, columns: str) -> Iterator[dict[str, Any]]:
         match access:
-            case p.Path(path):
-                rows = self._run("SELECT * FROM file_by_directory WHERE parent = ? AND name = ?", *_split(path))
+            case p.Path(paths):
+                yield from self._look_up(paths, columns)
             case p.Tree(folder, prefix):
-                rows = self._below(folder, prefix)
+                yield from self._below(folder, prefix, columns)
             case p.Site(site):
-                rows = self._look_up(self._run("SELECT path FROM file_by_site WHERE site = ?", site))
+                cql = f"SELECT {columns} FROM file_by_directory WHERE parent = ?"
+                for row in self._session.run("SELECT parent FROM directory_of_site WHERE site = ?", site):
+                    yield from self._session.run(cql, row["parent"])
             case p.Run(experiment, run):
-                cql = "SELECT path FROM file_by_run WHERE experiment = ? AND run = ?"
-                rows = self._look_up(self._run(cql, experiment, run))
+                rows = self._session.run(
+                    "SELECT path FROM file_by_run WHERE experiment = ? AND run = ?", experiment, run
+                )
+                yield from self._look_up((row["path"] for row in rows), columns)
             case p.Nights():
-                rows = self._of_nights(access)
+                yield from self._of_nights(access, columns)
             case p.Index(conditions):
-                tests = " AND ".join(f"{name} {operator} ?" for name, operator, _ in conditions)
-                values = [value for _, _, value in conditions]
-                if any(abs(value) >= 2**63 for value in values if isinstance(value, int)):
-                    rows = iter(())
-                else:
-                    rows = self._run(f"SELECT * FROM file_by_night WHERE {tests}", *values)
-        for row in rows:
-            yield _record(row, declared)
+                tests = " AND ".join(f'"{name}" {operator} ?' for name, operator, _ in conditions)
+                yield from self._session.run(
+                    f"SELECT {columns} FROM file_by_night WHERE {tests}", *(value for _, _, value in conditions)
+                )
 
-    def _below(self, folder: str, prefix: str) -> Iterator[dict[str, Any]]:
+    def _below(self, folder: str, prefix: str, columns: str) -> Iterator[dict[str, Any]]:
         folders = [folder]
         while folders:
             folder = folders.pop()
-            for row in self._run("SELECT * FROM file_by_directory WHERE parent = ?", folder):
+            for row in self._session.run(f"SELECT {columns} FROM file_by_directory WHERE parent = ?", folder):
                 if row["path"].startswith(prefix):
                     yield row
-            for row in self._run("SELECT name FROM directory WHERE parent = ?", folder):
+            for row in self._session.run("SELECT name FROM directory WHERE parent = ?", folder):
                 child = f"{folder}/{row['name']}"
                 if f"{child}/".startswith(prefix) or prefix.startswith(f"{child}/"):
                     folders.append(child)
 
-    def _look_up(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        look = self._prepare("SELECT * FROM file_by_directory WHERE parent = ? AND name = ?")
-        while part := [row["path"] for row in islice(rows, 1000)]:
-            for result in self._concurrently([(look, _split(path)) for path in part]):
-                yield from result
+    def _look_up(self, paths: Iterable[str], columns: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows of files by path, in no order; names in one folder are asked for together."""
+        look = self._session.prepare(f"SELECT {columns} FROM file_by_directory WHERE parent = ? AND name IN ?")
+        iterator = iter(paths)
+        while part := list(islice(iterator, 1000)):
+            folders: defaultdict[str, list[str]] = defaultdict(list)
+            for parent, name in map(split, dict.fromkeys(part)):
+                folders[parent].append(name)
+            reads = [
+                (look, (parent, names[start : start + _NAMES_A_READ]))
+                for parent, names in folders.items()
+                for start in range(0, len(names), _NAMES_A_READ)
+            ]
+            for rows in self._session.concurrently(reads):
+                yield from rows
 
-    def _of_nights(self, access: p.Nights) -> Iterator[dict[str, Any]]:
+    def _of_nights(self, access: p.Nights, columns: str) -> Iterator[dict[str, Any]]:
+        experiments = [access.experiment]
         if access.experiment is None:
-            rows = self._run("SELECT experiment FROM experiment WHERE catalogue = ?", _ALL)
+            rows = self._session.run("SELECT experiment FROM experiment WHERE catalogue = ?", ALL)
             experiments = [row["experiment"] for row in rows]
-        else:
-            experiments = [access.experiment]
+        cql = f"SELECT {columns} FROM file_by_night WHERE experiment = ? AND night = ?"
         for experiment in experiments:
-            rows = self._run("SELECT night FROM night_of_experiment WHERE experiment = ?", experiment)
+            rows = self._session.run("SELECT night FROM night_of_experiment WHERE experiment = ?", experiment)
             for night in [row["night"] for row in rows]:
-                wanted = access.these is None or night in access.these
-                wanted = wanted and (access.low is None or night >= access.low)
-                if wanted and (access.high is None or night <= access.high):
-                    cql = "SELECT * FROM file_by_night WHERE experiment = ? AND night = ?"
-                    yield from self._run(cql, experiment, night)
+                if access.holds(night):
+                    yield from self._session.run(cql, experiment, night)
 
     def count(self, query: q.Query, by: str | None = None) -> dict[Any, int]:
         """Count matching files, by the values of attribute `by`; rows stream past, none is kept."""
-        counts: Counter[Any] = Counter()
-        for record in self._matching(query):
-            counts[None if by is None else record.flat().get(by)] += 1
+        declared = self.attributes()
         if by is None:
-            return {None: counts[None]}
+            return {None: sum(1 for _ in self._matching(query, declared, set()))}
+        known_attribute(by, declared)
+        counts = Counter(values.get(by) for _, values in self._matching(query, declared, {by}))
         return dict(sorted(counts.items(), key=lambda item: (item[0] is not None, item[0])))
 
     def explain(self, query: q.Query) -> str:
         """Return what is read and what is tested row by row."""
         whole = q.of_registered(query)
-        return "\n".join([*map(p.describe, p.plan(whole)), f"each row read is tested: {whole}"])
+        accesses = p.plan(whole, self.attributes())
+        return "\n".join([*map(p.describe, accesses), f"each row read is tested: {q.written(whole)}"])
 
     def changes(self, since: int) -> Iterator[FileRecord]:
-        """Yield files with a revision above `since`, oldest change first."""
-        buckets = [
-            row["bucket"]
-            for row in self._run("SELECT bucket FROM change_bucket WHERE catalogue = ?", _ALL)
-            if row["bucket"] >= since // _DAY_US
-        ]
-        for bucket in sorted(buckets):
-            cql = "SELECT revision, path FROM change WHERE bucket = ? AND revision > ?"
-            for row in self._run(cql, bucket, since):
-                record = self.get(row["path"])
-                if record is not None and record.revision == row["revision"]:  # else changed again, or gone
-                    yield record
+        """Yield files with a revision above `since`, oldest change first, up to where no writer is under way."""
+        end = self._revisions.settled()
+        cql = "SELECT revision, path FROM change WHERE bucket = ? AND revision > ? AND revision < ?"
+        declared = self.attributes()
+        for bucket in range((since + 1) // BUCKET, (end - 1) // BUCKET + 1):
+            rows = list(self._session.run(cql, bucket, since, end))
+            current = self._look_up((row["path"] for row in rows), "*")
+            revisions = {row["revision"] for row in rows}
+            # What was changed again since comes later, under its new revision.
+            records = [to_record(row, declared) for row in current if row["revision"] in revisions]
+            yield from sorted(records, key=lambda record: record.revision)
 
     # replicas
 
     def add_replica(self, replica: Replica) -> None:
         """Record (or renew) a replica, by path and URL."""
-        self._do(
+        self._session.do(
             "INSERT INTO replica (path, url, kind, checksum, verified) VALUES (?, ?, ?, ?, ?)",
             replica.path, replica.url, replica.kind, replica.checksum, to_plain(replica.verified),
         )  # fmt: skip
 
     def replicas(self, path: str) -> list[Replica]:
         """Return the replicas of a file."""
+        time_type = COMMON["time_start"]
         return [
-            Replica(
-                row["path"],
-                row["url"],
-                row["kind"],
-                row["checksum"],
-                from_plain(COMMON["time_start"], row["verified"]),
-            )
-            for row in self._run("SELECT * FROM replica WHERE path = ?", path)
+            Replica(row["path"], row["url"], row["kind"], row["checksum"], from_plain(time_type, row["verified"]))
+            for row in self._session.run("SELECT * FROM replica WHERE path = ?", path)
         ]
 
     def remove_replica(self, path: str, url: str) -> None:
         """Forget a replica."""
-        self._do("DELETE FROM replica WHERE path = ? AND url = ?", path, url)
+        self._session.do("DELETE FROM replica WHERE path = ? AND url = ?", path, url)
 
     # events
 
-    def upsert_events(self, batch: pa.RecordBatch) -> int:
-        """Insert or replace image parameters."""
-        insert = self._prepare(
+    def upsert_events(self, events: pa.RecordBatch) -> int:
+        """Insert or replace image parameters, in batches of one partition each."""
+        insert = self._session.prepare(
             "INSERT INTO event_by_run (experiment, run, bucket, event, telescope, cleaning, dataset, parameters) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         )
-        enter = self._prepare("INSERT INTO event_bucket (experiment, run, bucket) VALUES (?, ?, ?)")
-        work: list[tuple[Any, Any]] = []
-        buckets: set[tuple[str, int, int]] = set()
-        for (experiment, run, event, telescope, cleaning), dataset, values in event_rows(batch):
-            bucket = event // _EVENTS_A_BUCKET
-            buckets.add((experiment, run, bucket))
-            work.append((insert, (experiment, run, bucket, event, telescope, cleaning, dataset, values)))
-        self._concurrently([(enter, key) for key in sorted(buckets)])
-        name = self._prepare("INSERT INTO event_parameter (experiment, name) VALUES (?, ?)")
-        experiments = sorted({key[0] for key in buckets})
-        self._concurrently([(name, (e, parameter)) for e in experiments for parameter in parameter_names(batch)])
-        self._concurrently(work)
-        return len(work)
+        rows: defaultdict[tuple[str, int, int], list[tuple[Any, ...]]] = defaultdict(list)
+        for (experiment, run, event, telescope, cleaning), dataset, values in event_rows(events):
+            key = (experiment, run, event // _EVENTS_A_BUCKET)
+            rows[key].append((*key, event, telescope, cleaning, dataset, values))
+        enter = self._session.prepare("INSERT INTO event_bucket (experiment, run, bucket) VALUES (?, ?, ?)")
+        self._session.write([(enter, key) for key in sorted(rows)])
+        name = self._session.prepare("INSERT INTO event_parameter (experiment, name) VALUES (?, ?)")
+        experiments = sorted({key[0] for key in rows})
+        self._session.write([(name, (e, parameter)) for e in experiments for parameter in parameter_names(events)])
+        work: list[_Write] = []
+        for many in rows.values():
+            for start in range(0, len(many), _EVENTS_A_BATCH):
+                batch = BatchStatement(BatchType.UNLOGGED)
+                for row in many[start : start + _EVENTS_A_BATCH]:
+                    batch.add(insert, row)
+                work.append((batch, ()))
+        self._session.write(work)
+        return sum(map(len, rows.values()))
 
     def select_events(
         self, experiment: str, run: int | None = None, where: q.Query | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Yield image parameters, ordered by key."""
         test = None if where is None else q.normalise(where)
-        known = self._run("SELECT name FROM event_parameter WHERE experiment = ?", experiment)
+        known = self._session.run("SELECT name FROM event_parameter WHERE experiment = ?", experiment)
         names = [row["name"] for row in known]
-        cql = "SELECT run, bucket FROM event_bucket WHERE experiment = ?"
-        keys = [(row["run"], row["bucket"]) for row in self._run(cql, experiment)]
+        keys = self._session.run("SELECT run, bucket FROM event_bucket WHERE experiment = ?", experiment)
         cql = "SELECT * FROM event_by_run WHERE experiment = ? AND run = ? AND bucket = ?"
-        for number, bucket in keys:
+        for number, bucket in [(row["run"], row["bucket"]) for row in keys]:
             if run is not None and number != run:
                 continue
             kept = []
-            for row in self._run(cql, experiment, number, bucket):
+            for row in self._session.run(cql, experiment, number, bucket):
                 values = dict(row.pop("parameters") or {})
                 if test is None or q.matches(test, {**row, **values}):
                     key = (experiment, number, row["event"], row["telescope"], row["cleaning"])
@@ -434,17 +452,21 @@ class CassandraCatalogue(Catalogue):
 
     def close(self) -> None:
         """Close the connections."""
-        self._cluster.shutdown()
+        self._session.close()
 
 
-def _split(path: str) -> tuple[str, str]:
-    parent, _, name = path.rpartition("/")
-    return parent or "/", name  # Cassandra has no empty partition key
+def _size(write: _Write) -> int:
+    """Return about how many bytes a statement's values are."""
+    total = 0
+    for value in write[1]:
+        if isinstance(value, str):
+            total += len(value.encode())
+        elif isinstance(value, dict):
+            total += sum(len(name) + (len(v.encode()) if isinstance(v, str) else 8) for name, v in value.items())
+        else:
+            total += 8
+    return total
 
 
-def _record(row: dict[str, Any], declared: dict[str, Attribute]) -> FileRecord:
-    plain = {**(row.get("numbers") or {}), **(row.get("texts") or {})}
-    attributes = {name: from_plain(declared.get(name), value) for name, value in plain.items()}
-    values = {name: row[name] for name in COMMON_FIELDS}
-    values["night"] = values["night"] or None
-    return from_row(values, attributes)
+def _path(record: FileRecord) -> str:
+    return record.path

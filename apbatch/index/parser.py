@@ -15,6 +15,7 @@ from lark.exceptions import VisitError
 from apbatch.errors import ApbatchError, UsageError, nearest_word
 from apbatch.formats.reader import Attribute, Scalar
 from apbatch.index import query as q
+from apbatch.index.attributes import KEYWORDS
 from apbatch.units import convert
 
 _LONGEST = 100_000
@@ -23,7 +24,6 @@ _DEEPEST = 50
 _MOST_CONDITIONS = 500
 _MOST_VALUES = 10_000
 _LONGEST_PATTERN = 1000
-_KEYWORDS = ("and", "or", "not", "between", "in", "like", "is", "null", "true", "false")
 _STRINGS = re.compile(r"""'[^']*'|"[^"]*\"""")
 #: Attributes that are few words, each with what it may be.
 _CHOICES = {"state": ("registered", "missing", "quarantined")}
@@ -87,7 +87,7 @@ def _syntax_error(text: str, error: UnexpectedInput) -> UsageError:
     before = re.search(r"(?:^|[\s(])[-+.\d]\S*\s+([A-Za-z]+)\s*$", text[:position])
     if before and (keyword := nearest_word(before[1].lower(), ("and", "or"))):
         return UsageError(f"'{_shown(before[1])}' is not expected here", where=_place(before.start(1)), nearest=keyword)
-    near = nearest_word(found.lower(), _KEYWORDS) if found.isalpha() else None
+    near = nearest_word(found.lower(), KEYWORDS) if found.isalpha() else None
     if near is None and re.search(r"(?:[=<>(,]|\blike)\s*$", text[:position], re.IGNORECASE) and found.isalpha():
         return UsageError(f"a value is wanted here, not '{_shown(found)}'", where=where, remedy="text goes in quotes")
     return UsageError(f"'{_shown(found)}' is not expected here", where=where, nearest=near)

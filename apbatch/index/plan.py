@@ -6,24 +6,33 @@ having asked for everything, is refused with the reason.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from apbatch.errors import UsageError
+from apbatch.formats.reader import Attribute, Scalar
 from apbatch.index import query as q
-from apbatch.index.records import to_plain
+from apbatch.index.attributes import COMMON
+from apbatch.index.cassandra_rows import LONGEST_INDEXED, is_indexed
 
-#: Columns with a storage-attached index, the most telling first.
-INDEXED = ("checksum", "run", "events", "cluster", "telescope", "night", "format", "size", "state")
-_RANGES = {"run", "events", "cluster", "telescope", "size"}
+#: Common attributes with an index of their own; those in _COARSE pick too many files to be worth it alone.
+_INDEXED = {
+    "experiment", "site", "format", "state", "checksum", "run", "events", "size", "telescope", "cluster", "time_start",
+    "time_end",
+}  # fmt: skip
+_COARSE = {"experiment", "site", "format", "state"}
+#: The longest list of values for which as many reads are made.
+_MOST_READS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """One file."""
+    """Files named one by one."""
 
-    path: str
+    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +60,28 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Nights:
-    """Nights of one experiment (of all, if None), restricted to a set or a range."""
+    """Nights of one experiment (of all, if None), restricted to a set or a range; both ends included."""
 
     experiment: str | None
-    low: str | None = None
-    high: str | None = None
-    these: tuple[str, ...] | None = None
+    low: date | None = None
+    high: date | None = None
+    these: tuple[date, ...] | None = None
+
+    def holds(self, partition: str) -> bool:
+        """Tell whether files in this partition of file_by_night are wanted."""
+        if self.low is None and self.high is None and self.these is None:
+            return True
+        if partition.startswith("none"):
+            return False
+        night = date.fromisoformat(partition)
+        if self.these is not None:
+            return night in self.these
+        return (self.low is None or night >= self.low) and (self.high is None or night <= self.high)
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Rows that indexed columns pick."""
+    """Rows that indexed columns pick: (column, ``=``, ``>=`` or ``<=``, value)."""
 
     conditions: tuple[tuple[str, str, Any], ...]
 
@@ -69,8 +89,15 @@ class Index:
 Access = Path | Tree | Site | Run | Nights | Index
 
 
-def plan(query: q.Query) -> list[Access]:
+def plan(query: q.Query, known: Mapping[str, Attribute]) -> list[Access]:
     """Return what is read for a normalised query; every row read is tested against the whole query afterwards.
+
+    Parameters
+    ----------
+    query : Query
+        As `apbatch.index.query.normalise` returns it.
+    known : Mapping
+        The declared attributes.
 
     Raises
     ------
@@ -79,111 +106,185 @@ def plan(query: q.Query) -> list[Access]:
     """
     match query:
         case q.Or(parts):
-            return [access for part in parts for access in plan(part)]
+            return list(dict.fromkeys(access for part in parts for access in plan(part, known)))
         case q.And(parts):
-            return _conjunction(parts)
+            return _conjunction(_flat(parts), known)
         case q.Everything():
             return [Nights(None)]
         case q.Not(q.Everything()):
             return []
         case _:
-            return _conjunction((query,))
+            return _conjunction([query], known)
 
 
-def _conjunction(parts: tuple[q.Query, ...]) -> list[Access]:
+def _flat(parts: tuple[q.Query, ...]) -> list[q.Query]:
     flat: list[q.Query] = []
     for part in parts:
-        flat.extend(part.parts if isinstance(part, q.And) else (part,))
-    equal = {p.name: p.value for p in flat if isinstance(p, q.Compare) and p.operator == "="}
+        flat.extend(_flat(part.parts) if isinstance(part, q.And) else [part])
+    return [part for part in flat if not isinstance(part, q.Everything)] or [q.Everything()]
+
+
+def _conjunction(flat: list[q.Query], known: Mapping[str, Attribute]) -> list[Access]:
+    equal = _equal(flat)
+    if any(isinstance(part, q.Not) and isinstance(part.part, q.Everything) for part in flat):
+        return []
     if "path" in equal:
-        return [Path(str(equal["path"]))]
+        return [Path(tuple(str(path) for path in equal["path"]))]
     for part in flat:
         if isinstance(part, q.Like) and part.name == "path" and q.like_prefix(part.pattern).count("/") >= 2:
             prefix = q.like_prefix(part.pattern)
             return [Tree(prefix.rpartition("/")[0], prefix)]
-    if "experiment" in equal and isinstance(equal.get("run"), int):
-        return [Run(str(equal["experiment"]), int(str(equal["run"])))]
-    if "experiment" in equal:
-        return [_nights(str(equal["experiment"]), flat)]
-    if "site" in equal:
-        return [Site(str(equal["site"]))]
-    for part in flat:
-        if isinstance(part, q.In) and part.name == "experiment":
-            return [_nights(str(value), flat) for value in dict.fromkeys(part.values)]
-    conditions = _indexed(flat)
-    if any(name != "state" for name, _, _ in conditions):
+    experiments = [str(value) for value in equal.get("experiment", ())]
+    runs = equal.get("run", ())
+    if experiments and runs and len(experiments) * len(runs) <= _MOST_READS:
+        whole = [int(str(run)) for run in runs if not isinstance(run, float)]  # no run is 7.5
+        return [Run(experiment, run) for experiment in experiments for run in whole]
+    low, high, these = _nights(flat)
+    dated = low is not None or high is not None or these is not None
+    if experiments and these is not None:
+        return [Nights(experiment, low, high, these) for experiment in experiments]
+    conditions = _indexed(flat, known)
+    if any(name not in _COARSE for name, _, _ in conditions):
         return [Index(conditions)]
-    of_all = _nights(None, flat)
-    if of_all != Nights(None):
-        return [of_all]
+    if experiments and dated:
+        return [Nights(experiment, low, high, these) for experiment in experiments]
+    if "site" in equal:
+        return [Site(str(site)) for site in equal["site"]]
+    if experiments:
+        return [Nights(experiment, low, high, these) for experiment in experiments]
+    if dated:
+        return [Nights(None, low, high, these)]
+    if any(name == "format" or (name == "state" and value != "registered") for name, _, value in conditions):
+        return [Index(conditions)]
+    return _alternatives(flat, known)
+
+
+def _alternatives(flat: list[q.Query], known: Mapping[str, Attribute]) -> list[Access]:
+    """Return the plan of the one part that is a choice of bounded parts."""
+    refusal: UsageError | None = None
     for part in flat:
-        if isinstance(part, q.Or):
-            return plan(part)
-    if "state" in equal and equal["state"] != "registered":
-        return [Index((("state", "=", equal["state"]),))]
-    if all(q.names(part) == {"state"} for part in flat):
+        choice = part
+        if isinstance(part, q.In) and len(part.values) <= _MOST_READS:
+            choice = q.Or(tuple(q.Compare(part.name, "=", value) for value in part.values))
+        if isinstance(choice, q.Or):
+            try:
+                return plan(choice, known)
+            except UsageError as error:
+                refusal = error if isinstance(part, q.Or) else refusal
+    if all(q.names(part) <= {"state"} for part in flat):
         return [Nights(None)]  # all files were asked for
+    if refusal:  # it names the one alternative that is not bounded
+        raise refusal
     named = ", ".join(sorted(set().union(*(q.names(part) for part in flat)) - {"state"}))
     raise UsageError(
-        f"Cassandra could answer this only by reading every file: nothing indexed is asked of {named}",
-        remedy="add a condition on experiment, site, night, run, format or path",
+        f"Cassandra could answer this only by reading every file: no index serves what is asked of {named}",
+        remedy="add a condition on experiment, site, night, run or path, or ask a catalogue in SQLite",
     )
 
 
-def _nights(experiment: str | None, flat: list[q.Query]) -> Nights:
-    low = high = None
-    these: tuple[str, ...] | None = None
+def _equal(flat: list[q.Query]) -> dict[str, tuple[Scalar, ...]]:
+    """Return the values, one or several, that attributes must have."""
+    found: dict[str, tuple[Scalar, ...]] = {}
+    for part in flat:
+        if isinstance(part, q.Compare) and part.operator == "=":
+            found[part.name] = (part.value,)
+        elif isinstance(part, q.In):
+            found.setdefault(part.name, tuple(dict.fromkeys(part.values)))
+    return found
+
+
+def _nights(flat: list[q.Query]) -> tuple[date | None, date | None, tuple[date, ...] | None]:
+    lows: list[Any] = []
+    highs: list[Any] = []
+    these: tuple[Any, ...] | None = None
     for part in flat:
         match part:
             case q.Compare("night", "=", value):
-                these = (to_plain(value),)
+                these = (value,)
             case q.In("night", values):
-                these = tuple(sorted({to_plain(value) for value in values}))
+                these = these or tuple(sorted(set(values)))  # type: ignore[type-var]
             case q.Between("night", first, last):
-                low, high = to_plain(first), to_plain(last)
+                lows.append(first)
+                highs.append(last)
             case q.Compare("night", ">" | ">=", value):
-                low = to_plain(value)
+                lows.append(value)
             case q.Compare("night", "<" | "<=", value):
-                high = to_plain(value)
-    return Nights(experiment, low, high, these)
+                highs.append(value)
+    return max(lows, default=None), min(highs, default=None), these
 
 
-def _indexed(flat: list[q.Query]) -> tuple[tuple[str, str, Any], ...]:
-    """Return conditions that the indexes serve together; at most one lower and one upper bound a column."""
-    found: dict[tuple[str, str], tuple[str, str, Any]] = {}
+def _indexed(flat: list[q.Query], known: Mapping[str, Attribute]) -> tuple[tuple[str, str, Any], ...]:
+    """Return conditions that the indexes serve together: a value, or one bound at each side, a column.
+
+    Bounds are a little wide (``>=`` for ``>``, whole numbers, whole milliseconds): rows are tested afterwards.
+    """
+    lows: dict[str, Any] = {}
+    highs: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for part in flat:
-        bounds: list[tuple[str, str, Any]] = []
         match part:
-            case q.Compare(name, "=", value) if name in INDEXED:
-                bounds = [(name, "=", value)]
-            case q.Compare(name, "<" | "<=" | ">" | ">=" as sign, value) if name in _RANGES:
-                bounds = [(name, sign, value)]
-            case q.Between(name, low, high) if name in _RANGES:
-                bounds = [(name, ">=", low), (name, "<=", high)]
-        for name, operator, value in bounds:
-            if isinstance(value, float):
-                continue  # the columns are whole numbers; the row test takes care of it
-            plain = to_plain(value) if isinstance(value, date) else value
-            found.setdefault((name, operator[0]), (name, operator, plain))
-    equal = {name for name, side in found if side == "="}
-    return tuple(c for (name, side), c in found.items() if side == "=" or name not in equal)
+            case q.Compare(name, sign, value) if sign in ("<", "<=", ">", ">="):
+                low = value if sign in (">", ">=") else None
+                high = value if sign in ("<", "<=") else None
+            case q.Compare(name, "=", value) | q.In(name, (value,)):
+                low = high = value
+            case q.Between(name, low, high):
+                pass
+            case _:
+                continue
+        attribute = COMMON.get(name) or known[name]
+        if not (name in _INDEXED or is_indexed(attribute)):
+            continue
+        if attribute.type == "string":
+            if low is not None and low == high and len(str(low).encode()) <= LONGEST_INDEXED:
+                values[name] = low
+            continue
+        if low is not None:
+            lows[name] = max(_wide(attribute, low, -1), lows.get(name, _wide(attribute, low, -1)))
+        if high is not None:
+            highs[name] = min(_wide(attribute, high, 1), highs.get(name, _wide(attribute, high, 1)))
+    found = [(name, "=", value) for name, value in values.items()]
+    for name in {**lows, **highs}:
+        low, high = lows.get(name), highs.get(name)
+        if low is not None and low == high:
+            found.append((name, "=", low))
+            continue
+        found += [(name, sign, bound) for sign, bound in ((">=", low), ("<=", high)) if bound is not None]
+    return tuple(found)
+
+
+def _wide(attribute: Attribute, value: Any, side: int) -> Any:
+    """Return a bound that a column of the attribute's type can be compared with, rounded to the given side."""
+    if attribute.type == "integer" and isinstance(value, float):
+        return math.floor(value) if side < 0 else math.ceil(value)
+    if attribute.type == "number":
+        return float(value)
+    if isinstance(value, datetime):
+        start = value.replace(microsecond=value.microsecond // 1000 * 1000)
+        late = side > 0 and start != value and start < datetime.max.replace(tzinfo=UTC) - timedelta(seconds=1)
+        return start + timedelta(milliseconds=1) if late else start
+    return value
 
 
 def describe(access: Access) -> str:
     """Return one line for people."""
     match access:
-        case Path(path):
-            return f"file_by_directory: the one file {path}"
+        case Path(paths):
+            return f"file_by_directory: {len(paths)} named, {paths[0]!r} first"
         case Tree(folder, prefix):
-            return f"file_by_directory: folders below {folder or '/'}, paths from {prefix}"
+            return f"file_by_directory: folders below {folder or '/'!r}, paths from {prefix!r}"
         case Site(site):
-            return f"file_by_site: site {site}"
+            return f"directory_of_site, file_by_directory: all folders of site {site!r}"
         case Run(experiment, run):
-            return f"file_by_run: run {run} of {experiment}"
+            return f"file_by_run: run {run} of {experiment!r}"
         case Nights(None, None, None, None):
             return "file_by_night: every night of every experiment (all files were asked for)"
         case Nights(experiment, low, high, these):
-            which = ", ".join(these) if these else f"nights {low or 'first'} to {high or 'last'}"
-            return f"file_by_night: {experiment or 'every experiment'}, {which}"
+            whose = f"experiment {experiment!r}" if experiment is not None else "every experiment"
+            if these is not None:
+                return f"file_by_night: {whose}, {', '.join(map(str, these[:10]))}{', …' if these[10:] else ''}"
+            if low is None and high is None:
+                return f"file_by_night: {whose}, every night"
+            return f"file_by_night: {whose}, nights {low or 'from the first'} to {high or 'the last'}"
         case Index(conditions):
-            return "file_by_night by index: " + " and ".join(f"{n} {o} {v!r}" for n, o, v in conditions)
+            return "file_by_night by index: " + " and ".join(f"{n} {sign} {value}" for n, sign, value in conditions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any, Literal
@@ -105,6 +106,39 @@ def parse(text: str, attributes: Mapping[str, Attribute]) -> Query:
     from apbatch.index.parser import parse_query  # the parser imports this module
 
     return parse_query(text, attributes)
+
+
+def written(query: Query) -> str:
+    """Write a query as text that `parse` reads back; numbers are in the attributes' own units."""
+    match query:
+        case Everything():
+            return ""
+        case Compare(name, operator, value):
+            return f"{name} {operator} {_literal(value)}"
+        case Between(name, low, high):
+            return f"{name} between {_literal(low)} and {_literal(high)}"
+        case In(name, values):
+            return f"{name} in ({', '.join(map(_literal, values))})"
+        case Like(name, pattern):
+            return f"{name} like {_literal(pattern)}"
+        case IsNull(name):
+            return f"{name} is null"
+        case Not(part):
+            return f"not ({written(part)})"
+        case And(parts):
+            return " and ".join(f"({written(part)})" if isinstance(part, And | Or) else written(part) for part in parts)
+        case Or(parts):
+            return " or ".join(f"({written(part)})" if isinstance(part, And | Or) else written(part) for part in parts)
+
+
+def _literal(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, date):  # a datetime is one
+        return f"'{value.isoformat()}'"
+    return "'" + value.replace("'", "''") + "'"
 
 
 def names(query: Query) -> set[str]:

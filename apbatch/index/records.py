@@ -4,22 +4,80 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute, Scalar
 from apbatch.index.attributes import COMMON
 from apbatch.index.catalogue import COMMON_FIELDS, EVENT_KEYS, FileRecord, State
 
-_TIME = "%Y-%m-%dT%H:%M:%S.%f"
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "date": (date,),
+    "time": (datetime,),
+}
+
+
+def is_text(text: str) -> bool:
+    """Tell whether text can be stored: bytes of a name that are no UTF-8 can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def checked(record: FileRecord, declared: Mapping[str, Attribute]) -> FileRecord:
+    """Return the record with attributes as they are stored; those that are None or NaN are left out.
+
+    Raises
+    ------
+    UsageError
+        If an attribute was not declared or a value is not of its type.
+    """
+    attributes: dict[str, Scalar] = {}
+    for name, value in record.attributes.items():
+        if name in COMMON or name not in declared:
+            raise UsageError(f"attribute '{name}' was not declared", where=ascii(record.path)[1:-1])
+        kept = _checked_value(declared[name], value, record.path)
+        if kept is not None:
+            attributes[name] = kept
+    for name in COMMON_FIELDS:
+        value = getattr(record, name)
+        if value is not None:
+            _checked_value(COMMON[name], value, record.path)
+    return replace(record, attributes=attributes)
+
+
+def _checked_value(attribute: Attribute, value: Any, path: str) -> Scalar | None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or value != value:
+        return None
+    fits = isinstance(value, _TYPES[attribute.type])
+    fits = fits and isinstance(value, bool) == (attribute.type == "boolean")
+    fits = fits and isinstance(value, datetime) == (attribute.type == "time")
+    if not fits or (isinstance(value, str) and not is_text(value)) or (isinstance(value, int) and abs(value) >= 2**63):
+        raise UsageError(
+            f"attribute '{attribute.name}' is a {attribute.type}, not {ascii(value)[:60]}", where=ascii(path)[1:-1]
+        )
+    kept: Scalar = float(value) if attribute.type == "number" else value
+    return kept
 
 
 def to_plain(value: Any) -> Any:
     """Write a value as text or number: dates as ISO text, times as UTC ISO text of fixed width, so that order holds."""
     if isinstance(value, datetime):
-        return (value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)).strftime(_TIME)
+        value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return value.replace(tzinfo=None).isoformat(timespec="microseconds")
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, bool):
@@ -37,7 +95,7 @@ def from_plain(attribute: Attribute | None, value: Any) -> Any:
         case "date":
             return date.fromisoformat(value)
         case "time":
-            return datetime.strptime(value, _TIME).replace(tzinfo=UTC)
+            return datetime.fromisoformat(value).replace(tzinfo=UTC)
         case "boolean":
             return bool(value)
         case "integer":
@@ -65,7 +123,20 @@ def parameter_names(events: pa.RecordBatch) -> list[str]:
 
 
 def event_rows(events: pa.RecordBatch) -> Iterator[tuple[tuple[Any, ...], str | None, dict[str, float]]]:
-    """Yield (key, dataset, parameters) of each event; values that are missing or no number are left out."""
+    """Yield (key, dataset, parameters) of each event; values that are missing or no finite number are left out.
+
+    Raises
+    ------
+    UsageError
+        If a key column is missing or has gaps, or a parameter is no number.
+    """
+    for name in EVENT_KEYS:
+        if name not in events.schema.names or events.column(name).null_count:
+            raise UsageError(f"events need a column '{name}' without gaps")
+    for name in parameter_names(events):
+        kind = events.schema.field(name).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise UsageError(f"the events' column '{name}' is {kind}: a parameter is a number")
     names = parameter_names(events)
     keys = [events.column(name).to_pylist() for name in EVENT_KEYS]
     datasets = events.column("dataset").to_pylist() if "dataset" in events.schema.names else [None] * len(events)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,34 @@ from sqlalchemy.dialects.sqlite import insert
 from apbatch.errors import ApbatchError, ServerError, UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
-from apbatch.index.attributes import COMMON, EVENT_COLUMNS, merge_declarations
+from apbatch.index.attributes import COMMON, EVENT_COLUMNS, known_attribute, merge_declarations
 from apbatch.index.catalogue import COMMON_FIELDS, EVENT_KEYS, Catalogue, FileRecord, Replica
-from apbatch.index.records import event_batch, event_rows, from_plain, from_row, parameter_names, to_plain, to_row
+from apbatch.index.records import (
+    checked,
+    event_batch,
+    event_rows,
+    from_plain,
+    from_row,
+    is_text,
+    parameter_names,
+    to_plain,
+    to_row,
+)
 
 _SCHEMA_VERSION = 1
 _BATCH = 500
+_MANY = 500
 _INTEGERS = {name for name, attribute in COMMON.items() if attribute.type == "integer"}
+
+
+class _Number(sa.types.UserDefinedType[Any]):
+    """Whole numbers and fractions in one column, each as exact as it came (`sa.Numeric` makes floats of them)."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "NUMERIC"
+
 
 metadata = sa.MetaData()
 files = sa.Table(
@@ -60,7 +81,7 @@ values = sa.Table(
     metadata,
     sa.Column("path", sa.Text, sa.ForeignKey("file.path", ondelete="CASCADE"), primary_key=True),
     sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("number", sa.Numeric(asdecimal=False)),
+    sa.Column("number", _Number),
     sa.Column("text", sa.Text),
     sa.Index("value_by_number", "name", "number"),
     sa.Index("value_by_text", "name", "text"),
@@ -112,7 +133,11 @@ class SqlCatalogue(Catalogue):
         if not path.name or "://" in str(path):
             raise UsageError("the URL names no file", where=url, remedy="sqlite:///FILE")
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._written = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ServerError(f"the catalogue's folder can't be made: {error.strerror}", where=str(path)) from None
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)
@@ -124,14 +149,17 @@ class SqlCatalogue(Catalogue):
     def _prepare(self) -> None:
         with self._engine.connect() as connection:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            strange = version == 0 and sa.inspect(connection).get_table_names()
         if version == _SCHEMA_VERSION:
             return
-        if version > _SCHEMA_VERSION:
+        if version:
             raise UsageError(
                 f"this catalogue has schema {version}, this program knows {_SCHEMA_VERSION}",
                 where=str(self._path),
-                remedy="use a newer apbatch",
+                remedy="use the apbatch that wrote it, or move it away and ingest the sites again",
             )
+        if strange:
+            raise UsageError("the database of another program", where=str(self._path), remedy="name another file")
         with self._write() as connection:
             metadata.create_all(connection)
             connection.execute(insert(counters).values(name="revision", value=0).on_conflict_do_nothing())
@@ -181,16 +209,13 @@ class SqlCatalogue(Catalogue):
         iterator = iter(records)
         written = 0
         while batch := list(islice(iterator, _BATCH)):
-            batch = list({record.path: record for record in batch}.values())
-            self._upsert_batch(batch, declared)
+            batch = list({record.path: checked(record, declared) for record in batch}.values())
+            self._upsert_batch(batch)
             written += len(batch)
+            self._written += len(batch)
         return written
 
-    def _upsert_batch(self, batch: list[FileRecord], declared: dict[str, Attribute]) -> None:
-        for record in batch:
-            unknown = [name for name in record.attributes if name not in declared]
-            if unknown:
-                raise UsageError(f"attribute '{unknown[0]}' of {record.path} was not declared")
+    def _upsert_batch(self, batch: list[FileRecord]) -> None:
         paths = [record.path for record in batch]
         with self._write() as connection:
             last = connection.execute(
@@ -201,7 +226,7 @@ class SqlCatalogue(Catalogue):
             ).scalar_one()
             rows, typed, folders = [], [], set()
             for revision, record in enumerate(batch, start=last - len(batch) + 1):
-                plain = {name: to_plain(value) for name, value in record.attributes.items() if value is not None}
+                plain = {name: to_plain(value) for name, value in record.attributes.items()}
                 parent = record.path.rpartition("/")[0]
                 rows.append({**to_row(record), "parent": parent, "revision": revision, "attributes": json.dumps(plain)})
                 folders.add(parent)
@@ -239,6 +264,8 @@ class SqlCatalogue(Catalogue):
 
     def get(self, path: str) -> FileRecord | None:
         """Return one file, or None."""
+        if not is_text(path):
+            return None
         return next(self._records(sa.select(files).where(files.c.path == path)), None)
 
     def list_directory(self, directory: str) -> Iterator[tuple[str, bool]]:
@@ -265,7 +292,7 @@ class SqlCatalogue(Catalogue):
         if by is None:
             statement = sa.select(sa.func.count().label("n")).select_from(files).where(condition)
             return {None: next(self._rows(statement))["n"]}
-        attribute = self.attributes()[by]
+        attribute = known_attribute(by, self.attributes())
         if by in COMMON:
             key: sa.ColumnElement[Any] = files.c[by]
         else:
@@ -371,7 +398,12 @@ class SqlCatalogue(Catalogue):
             )
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; after many writes, refresh what the query planner knows of the tables first."""
+        if self._written >= _MANY:
+            with suppress(ApbatchError), self._write() as connection:  # only speed depends on it
+                connection.exec_driver_sql("PRAGMA analysis_limit = 1000")
+                connection.exec_driver_sql("ANALYZE")
+        self._written = 0
         self._engine.dispose()
 
 
@@ -461,4 +493,4 @@ def _event_leaf(leaf: q.Query) -> sa.ColumnElement[bool]:
     (name,) = q.names(leaf)
     if name in EVENT_COLUMNS:
         return _test(events.c[name], leaf)
-    return _test(sa.func.json_extract(events.c.parameters, f"$.{name}"), leaf)
+    return _test(sa.func.json_extract(events.c.parameters, f'$."{name}"'), leaf)

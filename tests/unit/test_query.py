@@ -30,6 +30,7 @@ from apbatch.index.query import (
     normalise,
     of_registered,
     parse,
+    written,
 )  # fmt: skip
 
 KNOWN = {
@@ -209,6 +210,18 @@ def test_like_takes_no_exponential_time() -> None:
     start = time.monotonic()
     assert not is_like("a" * 5000, "%a" * 200 + "%b")
     assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "label = 'it''s \n' and (run = 1 or not (zenith >= 1e-300 or run in (1, -2)))", "simulated = true",
+        "time_start between '2017-10-28T16:30:00.000001' and 2017-11-01", "night != 2017-10-28 or path like '%\"'",
+        "not (zenith is null)", "(run = 1 or run = 2) or run = 3",
+    ],
+)  # fmt: skip
+def test_a_query_written_out_reads_the_same(text: str) -> None:
+    assert read(written(read(text))) == read(text)
 
 
 leaves = st.sampled_from(

@@ -1,0 +1,164 @@
+"""The connection to a Cassandra keyspace: it is made on first use, statements are prepared once, errors are told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from typing import Any
+
+from cassandra import ConsistencyLevel, DriverException, RequestExecutionException
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
+from cassandra.concurrent import execute_concurrent
+from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
+from cassandra.query import PreparedStatement, dict_factory
+
+from apbatch.errors import ServerError, UsageError
+
+SCHEMA_VERSION = 2
+#: The one partition of small tables.
+ALL = "all"
+_WINDOW = 64
+_URL = re.compile(r"cassandra://([^/:@]+)(?::(\d+))?/([a-z][a-z0-9_]{0,47})")
+
+# What the driver has to say becomes one message of ours; its own warnings would double it on the terminal.
+logging.getLogger("cassandra").addHandler(logging.NullHandler())
+
+
+class CassandraSession:
+    """A keyspace of one Cassandra cluster.
+
+    Parameters
+    ----------
+    url : str
+        ``cassandra://HOST[,HOST…]:PORT/KEYSPACE``. A keyspace that is not there is made, with three copies or as many
+        as there are nodes. User and password come from ``$APBATCH_CASSANDRA_USER`` and ``$APBATCH_CASSANDRA_PASSWORD``.
+
+    Raises
+    ------
+    UsageError
+        If the URL is wrong, or the keyspace holds something else.
+    ServerError
+        If no node answers.
+    """
+
+    def __init__(self, url: str) -> None:
+        match = _URL.fullmatch(url)
+        if match is None:
+            raise UsageError("not a Cassandra URL", where=url, remedy="cassandra://HOST:PORT/KEYSPACE, lower case")
+        self._url = url
+        self._prepared: dict[str, PreparedStatement] = {}
+        user = os.environ.get("APBATCH_CASSANDRA_USER")
+        password = os.environ.get("APBATCH_CASSANDRA_PASSWORD", "")
+        profile = ExecutionProfile(
+            request_timeout=60,
+            row_factory=dict_factory,
+            load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy()),
+            consistency_level=ConsistencyLevel.LOCAL_QUORUM,
+        )
+        self._cluster = Cluster(
+            match[1].split(","),
+            port=int(match[2] or 9042),
+            auth_provider=PlainTextAuthProvider(user, password) if user else None,
+            execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+            protocol_version=5,
+            connect_timeout=10,
+        )
+        try:
+            self._session = self._cluster.connect()
+            self._create(match[3])
+        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+            self.close()
+            raise ServerError(f"Cassandra does not answer: {_short(error)}", where=url) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _create(self, keyspace: str) -> None:
+        if keyspace not in self._cluster.metadata.keyspaces:
+            copies = min(3, len(self._cluster.metadata.all_hosts()))
+            self._session.execute(
+                f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = "
+                f"{{'class': 'NetworkTopologyStrategy', 'replication_factor': {copies}}}"
+            )
+        self._session.set_keyspace(keyspace)
+        rows = self._session.execute("SELECT table_name FROM system_schema.tables WHERE keyspace_name = %s", [keyspace])
+        tables = {row["table_name"] for row in rows}
+        if tables and "schema_version" not in tables:
+            raise self._refusal("the keyspace holds tables of another program, or of an older schema")
+        if tables:
+            row = self._session.execute("SELECT version FROM schema_version WHERE catalogue = 'all'").one()
+            if row is not None and row["version"] == SCHEMA_VERSION:
+                return
+            if row is not None:
+                raise self._refusal(f"this catalogue has schema {row['version']}, this program knows {SCHEMA_VERSION}")
+        text = re.sub(r"--.*", "", files("apbatch.index").joinpath("schema.cql").read_text(encoding="utf-8"))
+        for statement in filter(str.strip, text.split(";")):
+            self._session.execute(statement, timeout=120)
+        self._session.execute("INSERT INTO revision (catalogue, next) VALUES ('all', 1) IF NOT EXISTS")
+        self._session.execute("INSERT INTO schema_version (catalogue, version) VALUES ('all', %s)", [SCHEMA_VERSION])
+
+    def _refusal(self, what: str) -> UsageError:
+        return UsageError(what, where=self._url, remedy="name another keyspace, or drop this one and ingest again")
+
+    def prepare(self, cql: str) -> PreparedStatement:
+        """Return the prepared statement; each is prepared once."""
+        if cql not in self._prepared:
+            try:
+                self._prepared[cql] = self._session.prepare(cql)
+            except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+                raise self._failure(error) from None
+        return self._prepared[cql]
+
+    def run(self, cql: str, *values: Any) -> Iterator[dict[str, Any]]:
+        """Run a statement; yield its rows, page by page."""
+        statement = self.prepare(cql)
+        try:
+            yield from self._session.execute(statement, values)
+        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+            raise self._failure(error) from None
+
+    def do(self, statement: Any, *values: Any) -> list[dict[str, Any]]:
+        """Run a statement (text, bound or batch) to its end; return its rows."""
+        if isinstance(statement, str):
+            return list(self.run(statement, *values))
+        try:
+            return list(self._session.execute(statement))
+        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+            raise self._failure(error) from None
+
+    def change_schema(self, cql: str) -> None:
+        """Run a statement that changes a table."""
+        try:
+            self._session.execute(cql, timeout=120)
+        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+            raise self._failure(error) from None
+
+    def concurrently(self, statements: Sequence[tuple[Any, Any]]) -> Iterator[Iterator[dict[str, Any]]]:
+        """Run statements, some at a time; yield the rows of each in the order given."""
+        try:
+            for _, result in execute_concurrent(self._session, statements, concurrency=_WINDOW):
+                yield iter(result)
+        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+            raise self._failure(error) from None
+
+    def write(self, statements: Sequence[tuple[Any, Any]]) -> None:
+        """Run statements that give no rows, some at a time."""
+        for _ in self.concurrently(statements):
+            pass
+
+    def _failure(self, error: Exception) -> ServerError:
+        return ServerError(f"Cassandra failed: {_short(error)}", where=self._url)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._cluster.shutdown()
+
+
+def _short(error: Exception) -> str:
+    if isinstance(error, NoHostAvailable) and error.errors:
+        error = next(iter(error.errors.values()))
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,133 @@
+"""What only the catalogue in a file has to stand: other processes, kill -9, damage, other schemas."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apbatch.errors import ApbatchError, ServerError, UsageError
+from apbatch.formats.reader import Attribute
+from apbatch.index.catalogue import FileRecord, open_catalogue
+from apbatch.index.query import parse
+
+WRITER = """
+import sys
+from apbatch.formats.reader import Attribute
+from apbatch.index.catalogue import FileRecord, open_catalogue
+url, who, many = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with open_catalogue(url) as catalogue:
+    catalogue.declare([Attribute("zenith", "number", "z", "deg")])
+    for n in range(many):
+        name = f"{who}-{n}" if n % 2 else f"shared-{n}"
+        catalogue.upsert([FileRecord(
+            path=f"/e/s/{name}", site="s", source=name, size=n, mtime_ns=n, checksum="", adler32="", format="f",
+            experiment="e", attributes={"zenith": n},
+        )])
+        print(name, flush=True)
+"""
+
+
+def writer(url: str, who: str, many: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, url, who, str(many)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def record(name: str, **changes: object) -> FileRecord:
+    values: dict[str, object] = {
+        "path": f"/e/s/{name}", "site": "s", "source": name, "size": 1, "mtime_ns": 1, "checksum": "", "adler32": "",
+        "format": "f", "experiment": "e",
+    }  # fmt: skip
+    return FileRecord(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_several_processes_create_and_fill_one_catalogue(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/new/folder/c.sqlite"
+    writers = [writer(url, who, 20) for who in ("a", "b", "c")]
+    for process in writers:
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 0, told
+    with open_catalogue(url) as catalogue:
+        assert sum(catalogue.count(parse("", catalogue.attributes())).values()) == 3 * 10 + 10
+        revisions = [r.revision for r in catalogue.changes(0)]
+    assert len(set(revisions)) == len(revisions) and max(revisions) == 60
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/c.sqlite"
+    process = writer(url, "a", 1_000_000)
+    assert process.stdout is not None
+    acknowledged = [process.stdout.readline().strip() for _ in range(25)]
+    process.send_signal(signal.SIGKILL)
+    acknowledged += process.stdout.read().split()
+    process.wait(timeout=30)
+    with open_catalogue(url) as catalogue:
+        held = {r.source: r for r in catalogue.of_site("s")}
+    assert set(acknowledged) <= set(held)
+    assert all(dict(r.attributes) == {"zenith": r.size} for r in held.values())  # each whole
+
+
+def test_a_condition_on_an_attribute_is_searched_in_an_index(tmp_path: Path) -> None:
+    with open_catalogue(f"sqlite:///{tmp_path}/c.sqlite") as catalogue:
+        catalogue.declare([Attribute("zenith", "number", "z", "deg")])
+        catalogue.upsert(record(f"{n}", attributes={"zenith": float(n)}) for n in range(600))
+    with open_catalogue(f"sqlite:///{tmp_path}/c.sqlite") as catalogue:
+        plan = catalogue.explain(parse("experiment = 'e' and zenith < 3", catalogue.attributes()))
+    assert "SEARCH attribute_value USING INDEX value_by_number (name=? AND number<?)" in plan
+    assert "SEARCH file USING INDEX sqlite_autoindex_file_1 (path=?)" in plan
+    assert "SCAN file" not in plan
+
+
+def test_a_damaged_file_is_told_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    path.write_bytes(b"not a database at all" * 1000)
+    with pytest.raises(ServerError, match=r"c\.sqlite: the catalogue is damaged .*ingest the sites again"):
+        open_catalogue(f"sqlite:///{path}")
+
+
+def test_a_page_overwritten_is_told_as_damage_or_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    with open_catalogue(f"sqlite:///{path}") as catalogue:
+        catalogue.upsert(record(f"{n}") for n in range(2000))
+    content = bytearray(path.read_bytes())
+    content[40_000:] = os.urandom(len(content) - 40_000)
+    path.write_bytes(content)
+    with pytest.raises(ApbatchError, match="damaged"), open_catalogue(f"sqlite:///{path}") as catalogue:
+        list(catalogue.of_site("s"))
+
+
+def test_another_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    with open_catalogue(f"sqlite:///{path}"):
+        pass
+    with sqlite3.connect(path) as connection:
+        connection.execute("pragma user_version = 99")
+    with pytest.raises(UsageError, match="schema 99"):
+        open_catalogue(f"sqlite:///{path}")
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table recipes (name text)")
+    with pytest.raises(UsageError, match="another program"):
+        open_catalogue(f"sqlite:///{path}")
+    with sqlite3.connect(path) as connection:
+        assert [row[0] for row in connection.execute("select name from sqlite_master")] == ["recipes"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ApbatchError, match="folder can't be made"):
+        open_catalogue(f"sqlite:///{tmp_path}/file/c.sqlite")
+
+
+def test_an_unknown_scheme_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'sqlite'"):
+        open_catalogue("sqllite:///x")

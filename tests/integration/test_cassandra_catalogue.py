@@ -1,0 +1,144 @@
+"""What only the catalogue in Cassandra has to stand: kill -9 of writers, writers at the same time, other schemas."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+
+import pytest
+
+from apbatch.errors import UsageError
+from apbatch.formats.reader import Attribute
+from apbatch.index.catalogue import FileRecord, open_catalogue
+from apbatch.index.query import parse
+
+pytestmark = pytest.mark.cassandra
+
+WRITER = """
+import sys
+from datetime import date
+from apbatch.index.catalogue import FileRecord, open_catalogue
+url, who = sys.argv[1:]
+with open_catalogue(url) as catalogue:
+    for block in range(int(10**6)):
+        catalogue.upsert(FileRecord(
+            path=f"/e/s/{who}/{block}-{n}", site="s", source=f"{block}-{n}", size=n, mtime_ns=n, checksum="",
+            adler32="", format="f", experiment="e", run=block, night=date(2017, 1, 1 + n % 28), events=n,
+        ) for n in range(40))
+        print(block, flush=True)
+"""
+
+
+def writer(url: str, who: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", WRITER, url, who], stdout=subprocess.PIPE, text=True)
+
+
+def record(name: str, **changes: object) -> FileRecord:
+    values: dict[str, object] = {
+        "path": f"/e/s/{name}", "site": "s", "source": name, "size": 1, "mtime_ns": 1, "checksum": "", "adler32": "",
+        "format": "f", "experiment": "e",
+    }  # fmt: skip
+    return FileRecord(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def url(cassandra: str) -> str:
+    return f"{cassandra}/own_{secrets.token_hex(4)}"
+
+
+def test_killed_writers_leave_whole_records_and_the_feed_misses_none(url: str) -> None:
+    with open_catalogue(url) as catalogue:
+        writers = [writer(url, who) for who in "ab"]
+        seen: list[str] = []
+        last = 0
+        for process in writers:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+        for _ in range(8):  # a reader that follows while two write
+            for file in catalogue.changes(last):
+                assert file.revision > last
+                last = file.revision
+                seen.append(file.path)
+            time.sleep(0.05)
+        acknowledged = 0
+        for process in writers:
+            process.kill()
+            assert process.stdout is not None
+            acknowledged += 40 * (1 + len(process.stdout.read().split()))
+            process.wait(timeout=30)
+        held = {file.path: file for file in catalogue.of_site("s")}
+        assert len(held) >= acknowledged
+        assert len(seen) == len(set(seen)) > 0
+        assert {path for path, file in held.items() if file.revision <= last} == set(seen)
+        # every table tells the same
+        known = catalogue.attributes()
+        assert {f.path: f for f in catalogue.select(parse("experiment = 'e'", known))} == held
+        assert {f.path for f in catalogue.select(parse("events >= 0", known))} == set(held)
+        by_run = parse("experiment = 'e' and run = 0", known)
+        assert len(list(catalogue.select(by_run))) == sum(file.run == 0 for file in held.values())
+        assert len(list(catalogue.select(parse("path like '/e/s/a/%'", known)))) == sum("/a/" in p for p in held)
+
+
+def test_a_moved_record_leaves_nothing_behind(url: str, cqlsh: Callable[[str], str]) -> None:
+    with open_catalogue(url) as catalogue:
+        catalogue.declare([Attribute("zenith", "number", "z", "deg"), Attribute("order", "string", "a CQL word")])
+        before = record("a", night=date(2017, 1, 1), run=1, attributes={"zenith": 3.0, "order": "x"})
+        catalogue.upsert([before, record("b")])
+        catalogue.upsert([record("a", experiment="f", run=2, attributes={"order": "y"})])
+        catalogue.upsert([record("a", experiment="f", run=2)])
+        known = catalogue.attributes()
+        assert list(catalogue.select(parse("zenith = 3 or order = 'x'", known))) == []
+    keyspace = url.rpartition("/")[2]
+    printed = cqlsh(
+        f'USE {keyspace}; SELECT path, zenith, "order" FROM file_by_night; SELECT run, path FROM file_by_run; '
+        "SELECT path FROM change"
+    )
+    assert printed.count("/e/s/a") == 3 and printed.count("/e/s/b") == 2
+    assert "(1 rows)" in printed and printed.count("(2 rows)") == 2
+
+
+def test_an_attribute_declared_elsewhere_is_known_at_once(url: str) -> None:
+    with open_catalogue(url) as one, open_catalogue(url) as other:
+        one.upsert([record("a")])
+        assert len(list(one.select(parse("experiment = 'e'", one.attributes())))) == 1
+        other.declare([Attribute("zenith", "number", "z", "deg")])
+        other.upsert([record("b", attributes={"zenith": 7.0})])
+        (found,) = one.select(parse("zenith > 5", one.attributes()))
+        assert found.source == "b"
+        assert len(list(one.select(parse("experiment = 'e'", one.attributes())))) == 2
+
+
+def test_another_schema_and_another_programs_keyspace_are_refused(
+    cassandra: str, url: str, cqlsh: Callable[[str], str]
+) -> None:
+    with open_catalogue(url):
+        pass
+    keyspace = url.rpartition("/")[2]
+    cqlsh(f"UPDATE {keyspace}.schema_version SET version = 99 WHERE catalogue = 'all'")
+    with pytest.raises(UsageError, match="schema 99"):
+        open_catalogue(url)
+    cqlsh(
+        f"CREATE KEYSPACE {keyspace}_x WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}; "
+        f"CREATE TABLE {keyspace}_x.recipes (name text PRIMARY KEY)"
+    )
+    with pytest.raises(UsageError, match="another program"):
+        open_catalogue(f"{cassandra}/{keyspace}_x")
+
+
+def test_a_server_that_is_not_there_is_one_message() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from apbatch.index.catalogue import open_catalogue\n"
+         "try: open_catalogue('cassandra://127.0.0.1:9/x')\nexcept Exception as e: print(type(e).__name__, e)"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.startswith("ServerError cassandra://127.0.0.1:9/x: Cassandra does not answer: ")
+    assert done.stderr == ""
+
+
+def test_a_wrong_url_is_a_users_error(cassandra: str) -> None:
+    with pytest.raises(UsageError, match="HOST:PORT/KEYSPACE"):
+        open_catalogue(f"{cassandra}/Upper-Case")
