@@ -212,7 +212,8 @@ class CassandraCatalogue(Catalogue):
         """Forget files, their replicas, and folders left empty."""
         iterator = iter(paths)
         prepare = self._session.prepare
-        while part := [path for path in islice(iterator, _RECORDS_A_BLOCK) if is_text(path)]:
+        while block := list(islice(iterator, _RECORDS_A_BLOCK)):
+            part = [path for path in block if is_text(path)]
             old = self._old(part)
             forget: list[list[_Write]] = []
             for path in dict.fromkeys(part):

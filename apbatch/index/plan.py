@@ -258,7 +258,7 @@ def _wide(attribute: Attribute, value: Any, side: int) -> Any:
     if attribute.type == "integer" and isinstance(value, float):
         return math.floor(value) if side < 0 else math.ceil(value)
     if attribute.type == "number":
-        return float(value)
+        return float(value) + 0.0  # an index puts -0.0 before 0.0
     if isinstance(value, datetime):
         start = value.replace(microsecond=value.microsecond // 1000 * 1000)
         late = side > 0 and start != value and start < datetime.max.replace(tzinfo=UTC) - timedelta(seconds=1)

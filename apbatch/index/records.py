@@ -69,7 +69,7 @@ def _checked_value(attribute: Attribute, value: Any, path: str) -> Scalar | None
         raise UsageError(
             f"attribute '{attribute.name}' is a {attribute.type}, not {ascii(value)[:60]}", where=ascii(path)[1:-1]
         )
-    kept: Scalar = float(value) if attribute.type == "number" else value
+    kept: Scalar = float(value) + 0.0 if attribute.type == "number" else value  # -0.0 becomes 0.0: one value, one place
     return kept
 
 

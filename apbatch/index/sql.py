@@ -253,7 +253,7 @@ class SqlCatalogue(Catalogue):
         iterator = iter(paths)
         while batch := list(islice(iterator, _BATCH)):
             with self._write() as connection:
-                connection.execute(sa.delete(files).where(files.c.path.in_(batch)))
+                connection.execute(sa.delete(files).where(files.c.path.in_([path for path in batch if is_text(path)])))
                 empty = (
                     sa.delete(directories)
                     .where(~sa.exists().where(files.c.parent == directories.c.path))

@@ -305,6 +305,15 @@ def test_long_texts_are_kept(catalogue: Catalogue, experiment: str) -> None:
 
 def test_a_name_that_is_no_text_is_not_there(catalogue: Catalogue) -> None:
     assert catalogue.get("/a/\udcff") is None
+    catalogue.remove(["/a/\udcff"])
+
+
+def test_zero_is_found_whatever_its_sign(catalogue: Catalogue, experiment: str) -> None:
+    catalogue.upsert(
+        [record(experiment, "a", attributes={"zenith": -0.0}), record(experiment, "b", attributes={"zenith": 0})]
+    )
+    for condition in ("zenith = 0", "zenith >= 0", "zenith <= -0", "zenith = -0"):
+        assert found(catalogue, f"experiment = '{experiment}' and {condition}") == ["a", "b"]
 
 
 def test_files_are_counted_by_any_attribute(catalogue: Catalogue, experiment: str) -> None:
