@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The time of a first call tells of compilers and busy machines, not of the code.
+settings.register_profile("apbatch", deadline=None)
+settings.load_profile("apbatch")
 
 pytest_plugins = ("tests.servers",)
 

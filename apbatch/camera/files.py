@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from apbatch.camera.geometry import CameraGeometry, camera_from_positions
+from apbatch.camera.geometry import CameraGeometry, Lattice, camera_from_positions
 from apbatch.camera.taiga import DEG_PER_CM
 from apbatch.errors import FormatError, NotFoundError, UsageError
 
@@ -113,7 +113,7 @@ def camera_from_table(path: Path, name: str | None = None, *, deg_per_cm: float 
 
 
 def camera_from_camgeom(path: Path, *, focal_length: float | None = None) -> CameraGeometry:
-    """Read a camera of hexagonal pixels from a ``*.camgeom.fits[.gz]`` table of ctapipe.
+    """Read a camera from a ``*.camgeom.fits[.gz]`` table of ctapipe.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def camera_from_camgeom(path: Path, *, focal_length: float | None = None) -> Cam
     ------
     NotFoundError
     FormatError
-        If it is no such table, or the pixels are not hexagonal.
+        If it is no such table, or the pixels are neither hexagons nor squares.
     UsageError
         If the focal length is not known.
     """
@@ -142,10 +142,13 @@ def camera_from_camgeom(path: Path, *, focal_length: float | None = None) -> Cam
         raise NotFoundError("no such file", where=str(path)) from error
     except Exception as error:  # a damaged FITS file makes astropy raise almost anything
         raise FormatError(f"no ctapipe camera geometry: {error}", where=str(path)) from error
-    if not kind.startswith("hex"):
-        raise FormatError(f"pixels are '{kind}', only hexagonal ones can be used", where=str(path))
+    # Round pixels (of bare photomultipliers) stand on a hexagonal lattice.
+    lattices: dict[str, Lattice] = {"hex": "hexagonal", "cir": "hexagonal", "rec": "square", "squ": "square"}
+    lattice = lattices.get(kind[:3])
+    if lattice is None:
+        raise FormatError(f"pixels are '{kind}', only hexagons and squares can be used", where=str(path))
     focal_length = focal_length or FOCAL_LENGTHS.get(name)
     if focal_length is None:
         raise UsageError(f"the focal length of {name} is not known", where=str(path), remedy="give it in m")
     scale = math.degrees(float(unit.to("m")) / focal_length)
-    return camera_from_positions(name, x * scale, y * scale)
+    return camera_from_positions(name, x * scale, y * scale, lattice=lattice, focal_length=focal_length)

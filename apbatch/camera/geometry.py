@@ -1,4 +1,4 @@
-"""Camera geometry: pixel positions, neighbours, axial coordinates of a hexagonal camera.
+"""Camera geometry: pixel positions, neighbours, lattice coordinates of cameras of hexagonal or square pixels.
 
 Positions are in degrees on the sky as seen in the camera (``cm x 0.1206`` for TAIGA, whose focal length is 4.75 m).
 """
@@ -12,20 +12,18 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from apbatch.camera.lattice import Floats, Ints, Lattice, find_lattice, neighbours_of
 from apbatch.errors import FormatError, NotFoundError, nearest_word
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-#: Steps (dq, dr) to the six neighbours of a pixel in axial coordinates.
-DIRECTIONS = ((1, 0), (0, 1), (-1, 1), (-1, 0), (0, -1), (1, -1))
-#: How far a pixel may lie from its lattice point, in pitches, before the camera is refused as not hexagonal.
-_TOLERANCE = 0.3
+__all__ = [
+    "CameraGeometry", "Floats", "Ints", "Lattice", "camera_from_positions", "camera_named", "cameras",
+    "neighbours_of", "register_camera",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class CameraGeometry:
-    """A camera of hexagonal pixels.
+    """A camera of hexagonal or square pixels.
 
     Attributes
     ----------
@@ -35,14 +33,18 @@ class CameraGeometry:
         Pixel centres, deg.
     pitch : float
         Distance of neighbouring pixel centres, deg.
-    neighbours : ndarray of shape (n_pixels, 6)
+    neighbours : ndarray of shape (n_pixels, 6), or (n_pixels, 4) for square pixels
         Indices of neighbouring pixels, ascending, padded with -1.
     q, r : ndarray of shape (n_pixels,)
-        Axial coordinates of each pixel, smallest 0.
+        Axial coordinates of each pixel, of square pixels column and row; smallest 0.
     cluster : ndarray of shape (n_pixels,)
         Number of the read-out cluster, from 1; 0 where the camera has none.
     number : ndarray of shape (n_pixels,)
         Number of the pixel in its cluster (for TAIGA: the even, high-gain channel).
+    lattice : str
+        ``hexagonal`` or ``square``.
+    focal_length : float, optional
+        Of the telescope, m, by which positions were made angles.
     """
 
     name: str
@@ -54,6 +56,8 @@ class CameraGeometry:
     r: Ints
     cluster: Ints
     number: Ints
+    lattice: Lattice = "hexagonal"
+    focal_length: float | None = None
 
     def __post_init__(self) -> None:
         # Cameras are shared by name; nobody may change the one that others use.
@@ -67,7 +71,7 @@ class CameraGeometry:
 
     @property
     def edge(self) -> npt.NDArray[np.bool_]:
-        """Pixels with fewer than six neighbours."""
+        """Pixels with fewer neighbours than the lattice gives."""
         return np.asarray((self.neighbours < 0).any(axis=1))
 
     def index(self, cluster: Ints, number: Ints) -> Ints:
@@ -129,8 +133,10 @@ def camera_from_positions(
     *,
     cluster: Ints | None = None,
     number: Ints | None = None,
+    lattice: Lattice | None = None,
+    focal_length: float | None = None,
 ) -> CameraGeometry:
-    """Make a camera from the centres of its pixels: pitch, orientation, axial coordinates and neighbours are found.
+    """Make a camera from the centres of its pixels: pitch, orientation, lattice coordinates and neighbours are found.
 
     Parameters
     ----------
@@ -140,99 +146,30 @@ def camera_from_positions(
         Pixel centres, deg.
     cluster, number : ndarray of shape (n_pixels,), optional
         Numbers of clusters, and of pixels in their cluster (default: no clusters, index as number).
+    lattice : str, optional
+        ``hexagonal`` or ``square``; found if not given.
+    focal_length : float, optional
+        Of the telescope, m.
 
     Raises
     ------
     FormatError
-        If the pixels do not lie on one hexagonal lattice, or two lie on the same place.
+        If the pixels do not lie on one such lattice, or two lie on the same place.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if len(x) < 3 or len(x) != len(y) or not (np.isfinite(x).all() and np.isfinite(y).all()):
+    if len(x) < 3 or x.shape != y.shape or x.ndim != 1 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise FormatError("a camera needs three pixels or more with finite positions", where=name)
-    q, r, pitch = axial_coordinates(x, y, name)
+    found = find_lattice(x, y, name, lattice)
     return CameraGeometry(
         name=name,
         x=x.copy(),
         y=y.copy(),
-        pitch=pitch,
-        neighbours=neighbours_of(q, r),
-        q=q,
-        r=r,
+        pitch=found.pitch,
+        neighbours=neighbours_of(found.q, found.r, found.lattice),
+        q=found.q,
+        r=found.r,
         cluster=np.zeros(len(x), np.int64) if cluster is None else np.asarray(cluster, np.int64).copy(),
         number=np.arange(len(x)) if number is None else np.asarray(number, np.int64).copy(),
+        lattice=found.lattice,
+        focal_length=focal_length,
     )
-
-
-def axial_coordinates(x: Floats, y: Floats, name: str = "camera") -> tuple[Ints, Ints, float]:
-    """Find the hexagonal lattice on which the points lie.
-
-    Returns
-    -------
-    q, r : ndarray of shape (n_pixels,)
-        Axial coordinates, smallest 0: ``position = origin + q a + r b`` with `a` the lattice vector nearest
-        above -15 degrees from the x axis and `b` 60 degrees further.
-    pitch : float
-        Length of the lattice vectors, in the unit of the positions.
-
-    Raises
-    ------
-    FormatError
-        If they do not lie on one.
-    """
-    dx, dy = x[:, None] - x, y[:, None] - y
-    distance = np.hypot(dx, dy)
-    np.fill_diagonal(distance, np.inf)
-    pitch = float(np.median(distance.min(axis=1)))
-    near = distance < 1.2 * pitch
-    if pitch <= 0 or not near.any():
-        raise FormatError("two pixels lie on the same place", where=name)
-    # Directions to neighbours repeat every 60 degrees: average them as angles of a sixfold figure.
-    angles = np.arctan2(dy[near], dx[near])
-    direction = float(np.angle(np.exp(6j * angles).mean())) / 6
-    if direction < np.radians(-15):
-        direction += np.pi / 3
-    basis = pitch * np.array(
-        [[np.cos(direction), np.sin(direction)], [np.cos(direction + np.pi / 3), np.sin(direction + np.pi / 3)]]
-    )
-    positions = np.column_stack([x, y])
-    first = int(np.argmin(np.hypot(x - x.mean(), y - y.mean())))  # from the centre: errors grow with distance
-    origin = positions[first]
-    axial = np.zeros_like(positions)
-    for _ in range(3):  # an error of the pitch adds up over the camera: fit the lattice, and round again
-        axial = np.rint((positions - origin) @ np.linalg.inv(basis))
-        design = np.column_stack([axial, np.ones(len(x))])
-        solution, _, rank, _ = np.linalg.lstsq(design, positions, rcond=None)
-        if rank < 3:
-            raise FormatError("the pixels lie on one line", where=name)
-        basis, origin = solution[:2], solution[2]
-    off = np.hypot(*(positions - np.column_stack([axial, np.ones(len(x))]) @ solution).T)
-    lengths = np.hypot(basis[:, 0], basis[:, 1])
-    skew = float(basis[0] @ basis[1] / lengths.prod())
-    worst = int(np.argmax(off))
-    if off[worst] > _TOLERANCE * pitch or abs(skew - 0.5) > 0.05 or abs(lengths[0] / lengths[1] - 1) > 0.05:
-        raise FormatError(
-            f"the pixels are not on one hexagonal lattice (pixel {worst} is {off[worst] / pitch:.2f} pitches off)",
-            where=name,
-            remedy="only cameras of hexagonal pixels can be used",
-        )
-    q, r = (axial - axial.min(axis=0)).astype(np.int64).T
-    if len(np.unique(np.column_stack([q, r]), axis=0)) < len(q):
-        raise FormatError("two pixels lie on the same place", where=name)
-    return q.copy(), r.copy(), float(lengths.mean())
-
-
-def neighbours_of(q: Ints, r: Ints) -> Ints:
-    """Return the neighbours of pixels by their axial coordinates.
-
-    Returns
-    -------
-    ndarray of shape (n_pixels, 6)
-        Indices, ascending, padded with -1.
-    """
-    board = np.full((int(q.max()) + 3, int(r.max()) + 3), -1, np.int64)
-    board[q + 1, r + 1] = np.arange(len(q))
-    found = np.column_stack([board[q + 1 + dq, r + 1 + dr] for dq, dr in DIRECTIONS])
-    found[found < 0] = len(q)  # sorts behind every index
-    found.sort(axis=1)
-    found[found == len(q)] = -1
-    return np.ascontiguousarray(found)

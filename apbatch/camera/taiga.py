@@ -14,7 +14,8 @@ from apbatch.camera.geometry import CameraGeometry, Ints, neighbours_of, registe
 
 #: Distance of neighbouring pixels, cm.
 PITCH_CM = 3.0
-#: Degrees on the sky of one centimetre in the camera (focal length 4.75 m).
+FOCAL_LENGTH_M = 4.75
+#: Degrees on the sky of one centimetre in the camera, as the collaboration rounds it.
 DEG_PER_CM = 0.1206
 #: By how much the camera was turned in 2017 against its orientation in the Monte Carlo, deg clockwise.
 TURN_2017_DEG = 37.5
@@ -67,6 +68,7 @@ def _camera(name: str, turn_deg: float, places: dict[int, int]) -> CameraGeometr
         r=r,
         cluster=cluster.copy(),
         number=number.copy(),
+        focal_length=FOCAL_LENGTH_M,
     )
 
 

@@ -11,10 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from apbatch.errors import FormatError
+from apbatch.camera.geometry import camera_named
+from apbatch.errors import ApbatchError, FormatError, NotFoundError
 from apbatch.formats.attributes import CAMERA, ENERGY_MAX, ENERGY_MIN, EVENT_FIRST, EVENT_LAST, PRIMARY, SHOWERS
-from apbatch.formats.images import KEYS, TRUTH_SCHEMA, camera_of, image_schema
-from apbatch.formats.reader import Attribute, ImageReader, Metadata, Reader, Scalar
+from apbatch.formats.embedded import geometry_json
+from apbatch.formats.images import KEYS, OPTIONAL, TRUTH_SCHEMA, camera_in, camera_of, schema_of, version_of
+from apbatch.formats.lines import Problems
+from apbatch.formats.reader import Attribute, ImageReader, Metadata, Reader, Scalar, Span
 
 _MAGIC = b"PAR1"
 
@@ -41,9 +44,11 @@ def _kind(stream: BinaryIO, name: str) -> str | None:
     return str(metadata.get(b"apbatch.schema", b"").decode("utf-8", "replace")) or None
 
 
-def _batches(file: pq.ParquetFile, name: str, size: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+def _batches(
+    file: pq.ParquetFile, name: str, size: int, columns: list[str] | None, row_groups: list[int] | None = None
+) -> Iterator[pa.RecordBatch]:
     try:
-        yield from file.iter_batches(batch_size=size, columns=columns)
+        yield from file.iter_batches(batch_size=size, columns=columns, row_groups=row_groups)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FormatError(f"not a readable Parquet file: {_short(error)}", where=name) from error
 
@@ -131,20 +136,113 @@ class ImagesReader(ImageReader):
             attributes=attributes,
         )
 
-    def images(self, stream: BinaryIO, name: str, batch_size: int = 1024) -> Iterator[pa.RecordBatch]:
-        """Yield the images as they are stored."""
+    def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
+        """Return runs of row groups of about `target_bytes`.
+
+        Raises
+        ------
+        FormatError
+            If the file is damaged.
+        """
+        content = _open(stream, name).metadata
+        spans, start, size = [], 0, 0
+        for group in range(content.num_row_groups):
+            # The footer's sizes are those of the columns before compression; images hardly shrink.
+            size += content.row_group(group).total_byte_size
+            if size >= target_bytes or group == content.num_row_groups - 1:
+                spans.append(Span(start, group + 1))
+                start, size = group + 1, 0
+        return spans
+
+    def images(
+        self,
+        stream: BinaryIO,
+        name: str,
+        batch_size: int = 1024,
+        span: Span | None = None,
+        problems: Problems | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the images as they are stored; the span is of row groups.
+
+        Raises
+        ------
+        FormatError
+            If the file is damaged, columns are missing, or the span is not of this file.
+        """
+        problems = problems if problems is not None else Problems()
         file = _open(stream, name)
         schema = self._schema(file, name)
-        for batch in _batches(file, name, batch_size, schema.names):
-            yield pa.RecordBatch.from_arrays([batch.column(column) for column in schema.names], schema=schema)
+        groups, row = None, 0
+        if span is not None:
+            if not 0 <= span.start <= span.stop <= file.num_row_groups:
+                raise FormatError(
+                    f"row groups {span.start} to {span.stop} of {file.num_row_groups}",
+                    where=name,
+                    remedy="the file is another one than the spans were made for",
+                )
+            groups = list(range(span.start, span.stop))
+            row = sum(file.metadata.row_group(group).num_rows for group in range(span.start))
+        pixels = _pixels_of(schema)
+        for batch in _batches(file, name, batch_size, schema.names, groups):
+            arrays = [batch.column(column) for column in schema.names]
+            made = pa.RecordBatch.from_arrays(arrays, schema=schema)
+            yield _whole(made, pixels, row, problems)
+            row += batch.num_rows
 
     def _schema(self, file: pq.ParquetFile, name: str) -> pa.Schema:
-        camera = camera_of(file.schema_arrow)
-        if not camera:
-            raise FormatError("the schema does not name a camera (apbatch.camera)", where=name)
-        schema = image_schema(camera, cleaned="mask" in file.schema_arrow.names)
+        stored = file.schema_arrow
+        try:
+            version_of(stored)
+            camera = camera_of(stored)
+            if not camera:
+                raise FormatError("the schema does not name a camera (apbatch.camera)")
+            geometry: str | None = (stored.metadata or {}).get(b"apbatch.geometry", b"").decode() or None
+            if geometry is None:
+                geometry = _known_geometry(camera)
+            else:
+                camera_in(stored)
+        except UnicodeDecodeError as error:
+            raise FormatError("the geometry in the schema is not text", where=name) from error
+        except ApbatchError as error:
+            raise FormatError(error.what, where=name, remedy=error.remedy) from error
+        schema = schema_of(camera, OPTIONAL.keys() & set(stored.names), geometry)
         _check(file, schema, name)
         return schema
+
+
+def _known_geometry(camera: str) -> str | None:
+    """Return the geometry of a file of yesterday, which has none, if the camera is known here."""
+    try:
+        return geometry_json(camera_named(camera))
+    except NotFoundError:
+        return None
+
+
+def _pixels_of(schema: pa.Schema) -> int | None:
+    try:
+        return camera_in(schema).n_pixels
+    except NotFoundError:
+        return None
+
+
+def _whole(batch: pa.RecordBatch, pixels: int | None, row: int, problems: Problems) -> pa.RecordBatch:
+    """Leave out the rows whose keys are null, or whose image is not one value a pixel."""
+    keep = None
+    for field in batch.schema:
+        column, bad = batch.column(field.name), None
+        if field.nullable:
+            continue
+        if column.null_count:
+            bad = pc.is_null(column)
+        if pixels is not None and pa.types.is_binary(field.type):
+            width = pixels * (1 if field.name == "mask" else 4)
+            lengths = pc.fill_null(pc.binary_length(column), -1)
+            bad = pc.not_equal(lengths, width)
+        if bad is not None and pc.any(bad).as_py():
+            for place in pc.indices_nonzero(bad).to_pylist():
+                problems.add(row + place, f"row {row + place}: {field.name} is missing or not of {pixels} pixels")
+            keep = pc.invert(bad) if keep is None else pc.and_(keep, pc.invert(bad))
+    return batch if keep is None else batch.filter(keep)
 
 
 class TruthReader(Reader):

@@ -2,14 +2,35 @@
 
 An image is a binary column of little-endian float32, one value a pixel, in photo-electrons: the column type that
 costs least on the way through Arrow and Spark. NaN marks a pixel without a measurement (a missing cluster, a dead
-pixel). The camera's name is in the schema's metadata under ``apbatch.camera``.
+pixel). The schema's metadata name the camera (``apbatch.camera``) and hold its geometry (``apbatch.geometry``, see
+`apbatch.formats.embedded`), so that `camera_in` needs nothing but the file.
+
+Schemas have a number: ``images/2`` is written. ``images/1``, without geometry and without the columns `peak_time`,
+`pointing_altitude` and `pointing_azimuth`, is read; its camera must be known by name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.errors import FormatError
+from apbatch.formats.embedded import Telescopes, camera_from_json, geometry_json, telescopes_from_json
+
+#: Name of the schema of images that is written; the number counts its changes.
+IMAGES_SCHEMA = "images/2"
+_NEWEST = 2
+#: Columns that images need not have, in their order after `image`.
+OPTIONAL = {
+    "peak_time": pa.field("peak_time", pa.binary(), nullable=False),
+    "pointing_altitude": pa.field("pointing_altitude", pa.float64()),
+    "pointing_azimuth": pa.field("pointing_azimuth", pa.float64()),
+    "mask": pa.field("mask", pa.binary(), nullable=False),
+}
 
 #: Columns that identify an image; unique together within an experiment.
 KEYS = ("run", "event", "telescope")
@@ -40,30 +61,112 @@ TRUTH_SCHEMA = pa.schema(
 )
 
 
-def image_schema(camera: str, *, cleaned: bool = False) -> pa.Schema:
+def image_schema(
+    camera: str | CameraGeometry,
+    *,
+    cleaned: bool = False,
+    peak_time: bool = False,
+    pointing: bool = False,
+    telescopes: Telescopes | None = None,
+) -> pa.Schema:
     """Return the schema of images of one camera.
 
     Parameters
     ----------
-    camera : str
-        Name known to `apbatch.camera.geometry.camera_named`.
+    camera : str or CameraGeometry
+        The camera, or a name known to `apbatch.camera.geometry.camera_named`.
     cleaned : bool
         Whether there is a `mask` column (binary, one byte a pixel, 1 = kept by cleaning).
+    peak_time : bool
+        Whether there is a `peak_time` column: binary as `image`, when the light of each pixel arrived, ns from
+        where the read-out begins; NaN where that is not defined.
+    pointing : bool
+        Whether there are columns `pointing_altitude` and `pointing_azimuth` (from north to east), deg, null where
+        they are not known.
+    telescopes : Mapping, optional
+        Where telescopes stand by number: x (to the north), y (to the west), z, m.
+
+    Raises
+    ------
+    NotFoundError
+        If the camera is not known.
     """
+    if isinstance(camera, str):
+        camera = camera_named(camera)
+    wanted = {"mask": cleaned, "peak_time": peak_time, "pointing_altitude": pointing, "pointing_azimuth": pointing}
+    return schema_of(camera.name, [name for name, there in wanted.items() if there], geometry_json(camera, telescopes))
+
+
+def schema_of(camera: str, optional: Iterable[str], geometry: str | None) -> pa.Schema:
+    """Return the schema of images with these of the `OPTIONAL` columns, and with a geometry as JSON if there is one."""
+    optional = set(optional)
     fields = [
         *_KEY_FIELDS,
         pa.field("time", pa.timestamp("ns", tz="UTC")),
         pa.field("image", pa.binary(), nullable=False),
+        *(field for name, field in OPTIONAL.items() if name in optional),
     ]
-    if cleaned:
-        fields.append(pa.field("mask", pa.binary(), nullable=False))
-    return pa.schema(fields, metadata={"apbatch.schema": "images/1", "apbatch.camera": camera})
+    metadata = {"apbatch.schema": IMAGES_SCHEMA, "apbatch.camera": camera}
+    if geometry is not None:
+        metadata["apbatch.geometry"] = geometry
+    return pa.schema(fields, metadata=metadata)
 
 
 def camera_of(schema: pa.Schema) -> str:
-    """Return the name of the camera that a schema of images carries."""
-    metadata = schema.metadata or {}
-    return str(metadata.get(b"apbatch.camera", b"").decode())
+    """Return the name of the camera that a schema of images carries; empty if it carries none."""
+    return _text(schema, b"apbatch.camera").decode("utf-8", "replace")
+
+
+def camera_in(schema: pa.Schema) -> CameraGeometry:
+    """Return the camera of images: its geometry in their schema, or, in ``images/1``, the camera known by its name.
+
+    The same object for the same description, so that what is derived from a camera can be kept with it.
+
+    Raises
+    ------
+    FormatError
+        If the schema names no camera, or its geometry is damaged.
+    NotFoundError
+        If there is no geometry and no camera of that name is known.
+    """
+    name = camera_of(schema)
+    if not name:
+        raise FormatError("the schema does not name a camera (apbatch.camera)")
+    geometry = _text(schema, b"apbatch.geometry")
+    return camera_from_json(name, geometry) if geometry else camera_named(name)
+
+
+def telescopes_in(schema: pa.Schema) -> dict[int, tuple[float, float, float]]:
+    """Return where telescopes stand by number: x (to the north), y (to the west), z, m; empty if not known.
+
+    Raises
+    ------
+    FormatError
+        If the geometry in the schema is damaged.
+    """
+    geometry = _text(schema, b"apbatch.geometry")
+    return telescopes_from_json(camera_of(schema), geometry) if geometry else {}
+
+
+def version_of(schema: pa.Schema) -> int:
+    """Return the number of a schema of images.
+
+    Raises
+    ------
+    FormatError
+        If it is none, or one that this version does not know.
+    """
+    kind, _, number = _text(schema, b"apbatch.schema").decode("utf-8", "replace").partition("/")
+    if kind != "images" or not number.isdecimal() or not 1 <= int(number) <= _NEWEST:
+        raise FormatError(
+            f"the schema is '{kind}/{number}', known are images/1 to images/{_NEWEST}",
+            remedy="read it with the version of apbatch that wrote it, or a newer one",
+        )
+    return int(number)
+
+
+def _text(schema: pa.Schema, key: bytes) -> bytes:
+    return bytes((schema.metadata or {}).get(key, b""))
 
 
 def to_binary(pixels: npt.NDArray[np.float32] | npt.NDArray[np.bool_]) -> pa.Array:

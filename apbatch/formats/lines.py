@@ -21,7 +21,7 @@ class Line:
     Attributes
     ----------
     number : int
-        From 1.
+        From 1; 0 if it is not known, in a part of a file.
     offset : int
         Byte at which it starts.
     text : str
@@ -53,7 +53,7 @@ class Problems:
 
     def at_line(self, line: Line, reason: str) -> None:
         """Note a line that was passed over."""
-        self.add(line.offset, f"line {line.number}: {reason}")
+        self.add(line.offset, f"line {line.number}: {reason}" if line.number else reason)
 
     def result(self) -> tuple[Problem, ...]:
         """Return what was noted; if more than a hundred, the last entry says how many more."""
@@ -62,22 +62,35 @@ class Problems:
         return (*self.kept, *last)
 
 
-def lines_of(stream: BinaryIO, problems: Problems) -> Iterator[Line]:
-    """Yield the lines of a stream that are not blank; overlong lines are noted and passed over."""
+def lines_of(stream: BinaryIO, problems: Problems, start: int = 0) -> Iterator[Line]:
+    """Yield the lines of a stream that are not blank; overlong lines are noted and passed over.
+
+    Parameters
+    ----------
+    start : int
+        Byte from which on lines must begin; the stream must be able to seek unless it is 0.
+    """
     number, offset = 0, 0
+    if start > 0:
+        offset = stream.seek(start - 1)
+        while piece := stream.readline(LONGEST_LINE):  # to the end of the line that began before
+            offset += len(piece)
+            if piece.endswith(b"\n"):
+                break
     while raw := stream.readline(LONGEST_LINE + 1):
         number += 1
-        start, length = offset, len(raw)
+        begin, length = offset, len(raw)
         complete = raw.endswith(b"\n") or length <= LONGEST_LINE
         while not complete:  # drop the rest of an overlong line, a piece at a time
             piece = stream.readline(LONGEST_LINE)
             length += len(piece)
             complete = not piece or piece.endswith(b"\n")
         offset += length
+        line = Line(0 if start else number, begin, raw.decode("utf-8", errors="backslashreplace").rstrip("\r\n"))
         if length > LONGEST_LINE + 1:
-            problems.add(start, f"line {number}: {length} bytes long, no line of a table")
+            problems.at_line(line, f"{length} bytes long, no line of a table")
         elif not raw.isspace():
-            yield Line(number, start, raw.decode("utf-8", errors="backslashreplace").rstrip("\r\n"))
+            yield line
 
 
 def head_lines(head: bytes) -> list[str] | None:

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cache
 from importlib.metadata import entry_points
-from typing import BinaryIO, ClassVar, Literal
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from apbatch.formats.lines import Problems
 
 Scalar = str | int | float | bool | date | datetime
 AttributeType = Literal["string", "integer", "number", "boolean", "date", "time"]
@@ -80,6 +83,26 @@ class Metadata:
     problems: tuple[Problem, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a file that is read by itself; the parts that `Reader.spans` gives hold every record once.
+
+    Attributes
+    ----------
+    start, stop : int
+        What they count is the reader's: bytes, row groups, entries. A record belongs to the span in which it begins.
+    """
+
+    start: int
+    stop: int
+
+
+def even_spans(count: int, step: int) -> list[Span]:
+    """Cut `count` units into spans of `step` units, the last one shorter."""
+    step = max(step, 1)
+    return [Span(start, min(start + step, count)) for start in range(0, count, step)]
+
+
 class Reader(ABC):
     """One file format."""
 
@@ -110,13 +133,56 @@ class Reader(ABC):
             If the file is not usable at all; it names the file and the byte or line.
         """
 
+    def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
+        """Return parts of about `target_bytes` that can be read by themselves; empty if only the whole can be.
+
+        Parameters
+        ----------
+        stream : BinaryIO
+            Seekable; of one that is not, nothing can be read but the whole.
+
+        Raises
+        ------
+        FormatError
+            If the file is so damaged that its parts can't be told.
+        """
+        return []
+
 
 class ImageReader(Reader):
     """A format that holds camera images, one a record."""
 
     @abstractmethod
-    def images(self, stream: BinaryIO, name: str, batch_size: int = 1024) -> Iterator[pa.RecordBatch]:
-        """Yield the images in `apbatch.formats.images.image_schema` (its camera is in the schema's metadata)."""
+    def images(
+        self,
+        stream: BinaryIO,
+        name: str,
+        batch_size: int = 1024,
+        span: Span | None = None,
+        problems: Problems | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the images in `apbatch.formats.images.image_schema`.
+
+        Each batch is of one camera, which its schema names and describes (`apbatch.formats.images.camera_in`); of a
+        file with several cameras, batches of one may follow those of another.
+
+        Parameters
+        ----------
+        stream : BinaryIO
+        name : str
+            Path or URL of the file; it may tell run and night.
+        batch_size : int
+            Most images in a batch.
+        span : Span, optional
+            One of `spans`, read alone; needs a stream that can seek.
+        problems : Problems, optional
+            Takes what was passed over.
+
+        Raises
+        ------
+        FormatError
+            If the file is not usable at all, or not usable further.
+        """
 
     def truth(self, stream: BinaryIO, name: str, batch_size: int = 1024) -> Iterator[pa.RecordBatch]:
         """Yield Monte Carlo truth in `apbatch.formats.images.TRUTH_SCHEMA`; nothing for real data."""

@@ -29,7 +29,7 @@ from apbatch.errors import FormatError
 from apbatch.formats.attributes import CAMERA, ENERGY_MAX, ENERGY_MIN, PRIMARY, SHOWERS
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.lines import Line, Problems, head_lines, lines_of, numbers
-from apbatch.formats.reader import Attribute, ImageReader, Metadata, Reader, Scalar
+from apbatch.formats.reader import Attribute, ImageReader, Metadata, Reader, Scalar, Span, even_spans
 
 CAMERA_NAME = "TAIGA-IACT01"
 #: An event is ``shower x 100 + array offset``, as in CORSIKA's own numbering of used showers.
@@ -83,16 +83,24 @@ def _hit(line: Line) -> list[float] | None:
     return values
 
 
-def read_images(stream: BinaryIO, problems: Problems) -> Iterator[_Image]:
-    """Yield the whole images of a text file; what is no image is noted and passed over up to the next header."""
+def read_images(stream: BinaryIO, problems: Problems, span: Span | None = None) -> Iterator[_Image]:
+    """Yield the whole images of a text file; what is no image is noted and passed over up to the next header.
+
+    Of a span, which is of bytes, the images whose header begins in it.
+    """
     header: _Header | None = None
     hits: list[list[float]] = []
-    skipping = False
-    for line in lines_of(stream, problems):
+    # What comes before the first header of a later span belongs to the span before.
+    skipping = span is not None and span.start > 0
+    for line in lines_of(stream, problems, span.start if span is not None else 0):
         found = _header(line)
+        after = span is not None and line.offset >= span.stop
+        if found is not None and header is not None:
+            problems.at_line(header.line, f"an image of {header.n_pixels} pixels has only {len(hits)}")
+            header = None
+        if after and header is None:
+            return
         if found is not None:
-            if header is not None:
-                problems.at_line(header.line, f"an image of {header.n_pixels} pixels has only {len(hits)}")
             header, hits, skipping = found, [], False
             continue
         hit = _hit(line) if header is not None else None
@@ -223,11 +231,22 @@ class TaigaMcReader(ImageReader):
             problems=problems.result(),
         )
 
-    def images(self, stream: BinaryIO, name: str, batch_size: int = 1024) -> Iterator[pa.RecordBatch]:
+    def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
+        """Return ranges of bytes; an image is of the span in which its header begins."""
+        return even_spans(stream.seek(0, 2), target_bytes)
+
+    def images(
+        self,
+        stream: BinaryIO,
+        name: str,
+        batch_size: int = 1024,
+        span: Span | None = None,
+        problems: Problems | None = None,
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the images, 0 in pixels that cleaning removed, with the mask of those that it kept."""
         camera = camera_named(CAMERA_NAME)
         schema = image_schema(CAMERA_NAME, cleaned=True)
-        for batch in self._batches(stream, batch_size, camera):
+        for batch in self._batches(stream, batch_size, camera, span, problems):
             pixels = np.zeros((len(batch), camera.n_pixels), np.float32)
             mask = np.zeros(pixels.shape, bool)
             for row, (image, index) in enumerate(batch):
@@ -261,11 +280,17 @@ class TaigaMcReader(ImageReader):
             yield pa.RecordBatch.from_pydict(columns, schema=TRUTH_SCHEMA)
 
     def _batches(
-        self, stream: BinaryIO, batch_size: int, camera: CameraGeometry
+        self,
+        stream: BinaryIO,
+        batch_size: int,
+        camera: CameraGeometry,
+        span: Span | None = None,
+        problems: Problems | None = None,
     ) -> Iterator[list[tuple[_Image, npt.NDArray[np.int64]]]]:
-        place, problems = _Placement(camera), Problems()
+        problems = problems if problems is not None else Problems()
+        place = _Placement(camera)
         batch: list[tuple[_Image, npt.NDArray[np.int64]]] = []
-        for image in read_images(stream, problems):
+        for image in read_images(stream, problems, span):
             index = place.pixels(image, problems)
             if index is None:
                 continue

@@ -20,9 +20,11 @@ number of the run) or ``YYYY``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, ClassVar
 
@@ -32,7 +34,7 @@ import numpy.typing as npt
 from apbatch.errors import FormatError
 from apbatch.formats.attributes import EVENT_FIRST, EVENT_LAST
 from apbatch.formats.lines import Problems
-from apbatch.formats.reader import Attribute, Metadata, Problem, Reader, Scalar
+from apbatch.formats.reader import Attribute, Metadata, Problem, Reader, Scalar, Span, even_spans
 
 RECORD = np.dtype(
     [
@@ -49,13 +51,14 @@ RECORD = np.dtype(
 
 #: One decoded record: `time` in ns since 0 h UTC (-1 if it is no time of day), `adc` as high and low gain of channel k
 #: (the "even" and "odd" channels 2k and 2k+1 of the tables), in quarters of an ADC code.
+#: Without gaps, and of a whole number of int64: the compiled decoder writes it as such.
 DECODED = np.dtype(
     [
         ("offset", "i8"),
         ("event", "i8"),
-        ("trigger", "u4"),
         ("time", "i8"),
-        ("cluster", "i2"),
+        ("trigger", "u4"),
+        ("cluster", "i4"),
         ("adc", "<u2", (32, 2)),
     ]
 )
@@ -63,7 +66,11 @@ DECODED = np.dtype(
 DATA_TYPE = 3032
 _DATA_SIZE = 132
 _END = 0xFFFFFFFF
+_SIZE = RECORD.itemsize
 _START = DATA_TYPE.to_bytes(2, "little") + _DATA_SIZE.to_bytes(2, "little")
+_STOP = _END.to_bytes(4, "little")
+#: Beyond the end of any file.
+_FAR = 1 << 62
 #: Records decoded at a time: 4096 are 0.6 MB.
 BATCH = 4096
 
@@ -113,7 +120,7 @@ def decode_time(words: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
 
 
 def read_records(
-    stream: BinaryIO, problems: Problems | None = None, batch: int = BATCH
+    stream: BinaryIO, problems: Problems | None = None, batch: int = BATCH, span: Span | None = None
 ) -> Iterator[npt.NDArray[np.void]]:
     """Yield the whole records of a file, as arrays of dtype `DECODED`, reading it once from start to end.
 
@@ -123,40 +130,48 @@ def read_records(
     Parameters
     ----------
     stream : BinaryIO
-        Needs only `read`.
+        Needs only `read`; for a span also `seek`.
     problems : Problems, optional
         Takes what was passed over.
     batch : int
         Most records in an array.
+    span : Span, optional
+        Of bytes: only the records that begin in it. Spans that lie end to end hold each record that a reading of
+        the whole file finds exactly once, whatever the damage; a gap over the border of two is noted in both.
     """
     problems = problems if problems is not None else Problems()
-    buffer, base, lost_at = b"", 0, -1
-    size = RECORD.itemsize
-    while True:
-        block = stream.read(batch * size)
+    buffer, base, lost_at, stop = b"", 0, -1, _FAR
+    if span is not None:
+        base, stop = _expected_at(stream, span.start), span.stop
+        stream.seek(base)
+    ended = False
+    while base < stop:
+        # A record that begins before the stop may end 155 bytes behind it.
+        block = b"" if ended else stream.read(min(batch * _SIZE, stop + _SIZE - 1 - base - len(buffer)))
+        ended = not block
         buffer += block
         at = 0
-        while len(buffer) - at >= size:
-            records = np.frombuffer(buffer, RECORD, count=(len(buffer) - at) // size, offset=at)
-            good = (records["type"] == DATA_TYPE) & (records["size"] == _DATA_SIZE) & (records["end"] == _END)
-            count = len(records) if good.all() else int(np.argmin(good))
-            if count:
+        while len(buffer) - at >= _SIZE and base + at < stop:
+            count = min((len(buffer) - at) // _SIZE, -(-(stop - base - at) // _SIZE))
+            records = _decode(buffer, at, count, base + at)
+            if len(records):
                 if lost_at >= 0:
                     problems.add(lost_at, f"{base + at - lost_at} bytes that are no record")
                     lost_at = -1
-                yield _decoded(records[:count], base + at)
-                at += count * size
-            if count < len(records):
+                yield records
+                at += len(records) * _SIZE
+            if len(records) < count:
                 lost_at = base + at if lost_at < 0 else lost_at
                 at = _next_start(buffer, at + 1)
         buffer, base = buffer[at:], base + at
-        if not block:
+        if ended:
             break
-    end = base + len(buffer)
+    end = min(base + len(buffer), stop)
     if lost_at >= 0:
-        problems.add(lost_at, f"{end - lost_at} bytes up to the end that are no record")
-    elif buffer:
-        problems.add(base, f"the last record is cut: {len(buffer)} of {size} bytes")
+        what = "up to the end that are no record" if end < stop else "that are no record"
+        problems.add(lost_at, f"{end - lost_at} bytes {what}")
+    elif base < end:
+        problems.add(base, f"the last record is cut: {len(buffer)} of {_SIZE} bytes")
 
 
 def _next_start(buffer: bytes, at: int) -> int:
@@ -165,10 +180,77 @@ def _next_start(buffer: bytes, at: int) -> int:
         at = buffer.find(_START, at)
         if at < 0:
             return len(buffer) - min(len(_START) - 1, len(buffer))  # a mark may be cut by the end of the buffer
-        end = buffer[at + RECORD.itemsize - 4 : at + RECORD.itemsize]
-        if len(end) < 4 or end == b"\xff\xff\xff\xff":
+        end = buffer[at + _SIZE - 4 : at + _SIZE]
+        if len(end) < 4 or end == _STOP:
             return at
         at += 1
+
+
+def _expected_at(stream: BinaryIO, start: int) -> int:
+    """Return where a reading of the whole file would go on at or after `start`: behind a record that covers it.
+
+    A place that looks like a record is one unless it lies within an earlier record. So it is looked back to a place
+    that has no other within the size of a record before it: that one is a record whatever came before, and from
+    there on every record follows.
+    """
+    back = 4 * _SIZE
+    while True:
+        first = max(start - back, 0)
+        stream.seek(first)
+        window = stream.read(start - first + _SIZE - 1)
+        places = [place for place in _records_in(window) if place < start - first]
+        expected = 0 if first == 0 else None
+        previous = -_SIZE
+        for place in places:
+            if expected is None and place >= _SIZE and place - previous >= _SIZE:
+                expected = place
+            previous = place
+            if expected is not None and place >= expected:
+                expected = place + _SIZE
+        if expected is not None:
+            return max(first + expected, start)
+        if not places or places[-1] <= start - first - _SIZE:
+            return start  # nothing reaches over it
+        back *= 4
+
+
+def _records_in(buffer: bytes) -> Iterator[int]:
+    """Yield every place that looks like a whole record, also those within another."""
+    at = buffer.find(_START)
+    while at >= 0:
+        if buffer[at + _SIZE - 4 : at + _SIZE] == _STOP:
+            yield at
+        at = buffer.find(_START, at + 1)
+
+
+def _decode(buffer: bytes, at: int, count: int, offset: int) -> npt.NDArray[np.void]:
+    """Decode up to `count` records from byte `at` of the buffer, up to the first one that is none."""
+    compiled = _compiled()
+    if compiled is None:
+        records = np.frombuffer(buffer, RECORD, count=count, offset=at)
+        good = (records["type"] == DATA_TYPE) & (records["size"] == _DATA_SIZE) & (records["end"] == _END)
+        return _decoded(records[: count if good.all() else int(np.argmin(good))], offset)
+    source = np.frombuffer(buffer, np.uint8, count=count * _SIZE, offset=at)
+    if source.ctypes.data % 2:
+        source = source.copy()  # behind damage of an odd number of bytes
+    out = np.empty(count, DECODED)
+    raw = out.view(np.uint8).reshape(count, DECODED.itemsize)
+    good_count = compiled(
+        source.view("<u2").reshape(count, _SIZE // 2), offset, raw.view(np.uint16), raw.view(np.int64)
+    )
+    return out[:good_count]
+
+
+@cache
+def _compiled() -> Callable[..., int] | None:
+    """Return the compiled decoder; None without numba, or where numbers are not little-endian."""
+    if sys.byteorder != "little":
+        return None
+    try:
+        from apbatch.formats.taiga_kernel import decode_words
+    except ImportError:
+        return None
+    return decode_words
 
 
 def _decoded(records: npt.NDArray[np.void], offset: int) -> npt.NDArray[np.void]:
@@ -262,6 +344,10 @@ class TaigaRawReader(Reader):
         # Its metadata will say what is wrong with it: a broken file must not pass for no file.
         named = _NAME.match(PurePosixPath(name).name) is not None
         return named and (not head or b"\0" in head or not head.isascii())
+
+    def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
+        """Return ranges of bytes for `read_records`."""
+        return even_spans(stream.seek(0, 2), max(target_bytes // _SIZE, 1) * _SIZE)
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read all records: their number, clusters, events, times and amplitudes.

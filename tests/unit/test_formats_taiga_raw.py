@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apbatch.errors import FormatError
+from apbatch.formats import taiga_raw
 from apbatch.formats.lines import Problems
-from apbatch.formats.reader import recognise
-from apbatch.formats.taiga_raw import TaigaRawReader, decode_time, parse_name, read_records
+from apbatch.formats.reader import Span, even_spans, recognise
+from apbatch.formats.taiga_raw import DECODED, TaigaRawReader, decode_time, parse_name, read_records
 
 READER = TaigaRawReader()
 
@@ -88,6 +89,68 @@ def test_junk_between_records_is_passed_over_whatever_it_is(junk: bytes, batch: 
 def test_any_bytes_at_all_are_read_without_a_crash(content: bytes) -> None:
     events, problems = read(content)
     assert events or problems.count or not content
+
+
+#: A record whose amplitudes look like the start of another one, so that searching from within finds a false one.
+DECOY = bytearray(record(99))
+DECOY[40:44] = b"\xd8\x0b\x84\x00"
+PIECES = st.one_of(
+    st.integers(0, 50).map(record),
+    st.just(bytes(DECOY)),
+    st.just(record(7)[:60] + record(8)[60:]),
+    st.binary(min_size=1, max_size=200),
+    st.just(record(5)[:100]),
+    st.just(b"\xd8\x0b\x84\x00" * 30),
+    st.just(b"\xd8\x0b\x84\x00" + b"\xff" * 152),
+    st.just(b"\xd8\x0b\x84\x00\xff\xff\xff\xff" * 40),
+)
+
+
+@given(st.lists(PIECES, max_size=12).map(b"".join), st.integers(25, 500), st.integers(1, 3))
+def test_spans_hold_every_record_once_whatever_the_damage(content: bytes, step: int, batch: int) -> None:
+    problems = Problems()
+    whole = [int(o) for block in read_records(io.BytesIO(content), problems, batch) for o in block["offset"]]
+    found: list[int] = []
+    lost = 0
+    for span in even_spans(len(content), step):
+        mine = Problems()
+        places = [int(o) for b in read_records(io.BytesIO(content), mine, batch, span) for o in b["offset"]]
+        assert all(span.start <= place < span.stop for place in places)
+        found += places
+        lost += mine.count
+    assert found == whole
+    assert (lost > 0) == (problems.count > 0)
+
+
+def test_a_span_reads_hardly_more_than_itself() -> None:
+    class Counted(io.BytesIO):
+        count = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            block = super().read(size)
+            self.count += len(block)
+            return block
+
+    stream = Counted(b"".join(record(event) for event in range(1000)))
+    (block,) = read_records(stream, span=Span(500 * 156 + 80, 600 * 156 + 80))
+    assert block["event"].tolist() == list(range(501, 601))
+    assert stream.count < 110 * 156
+
+
+@given(st.lists(PIECES, max_size=8).map(b"".join), st.integers(1, 4))
+def test_the_compiled_decoder_and_the_one_without_numba_agree(content: bytes, batch: int) -> None:
+    def decoded() -> tuple[np.ndarray, Problems]:
+        problems = Problems()
+        blocks = list(read_records(io.BytesIO(content), problems, batch))
+        return np.concatenate([np.empty(0, DECODED), *blocks]), problems
+
+    compiled, problems = decoded()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(taiga_raw, "_compiled", lambda: None)
+        plain, same = decoded()
+    assert taiga_raw._compiled() is not None
+    assert compiled.tobytes() == plain.tobytes()
+    assert problems.kept == same.kept
 
 
 def test_the_problem_names_the_byte_and_how_much_was_lost() -> None:

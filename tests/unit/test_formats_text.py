@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apbatch.camera.geometry import camera_named
@@ -115,6 +117,31 @@ def test_an_image_cut_by_the_end_of_the_file_is_reported_at_its_header() -> None
 def test_a_text_without_a_whole_image_is_refused() -> None:
     with pytest.raises(FormatError, match="no whole image"):
         mc(IMAGES.split(b"\n", 1)[0])
+
+
+PIECES = st.one_of(
+    st.sampled_from(IMAGES.splitlines(keepends=True)),
+    st.just(IMAGES),
+    st.text("0123456789. -abc\n", max_size=80).map(str.encode),
+    st.just(b"x" * 70_000 + b"\n"),
+)
+
+
+@given(st.lists(PIECES, max_size=10).map(b"".join), st.integers(20, 400))
+@settings(max_examples=50)
+def test_spans_of_text_hold_every_image_once_whatever_the_damage(content: bytes, step: int) -> None:
+    reader = TaigaMcReader()
+
+    def rows(batches: Iterable[pa.RecordBatch]) -> list[dict[str, object]]:
+        return [row for batch in batches for row in batch.to_pylist()]
+
+    problems, mine = Problems(), Problems()
+    whole = rows(reader.images(io.BytesIO(content), MC_NAME, problems=problems))
+    found = []
+    for span in reader.spans(io.BytesIO(content), MC_NAME, step * (1 if len(content) < 60_000 else 200)):
+        found += rows(reader.images(io.BytesIO(content), MC_NAME, span=span, problems=mine))
+    assert found == whole
+    assert {problem.offset for problem in mine.kept} <= {problem.offset for problem in problems.kept}
 
 
 def test_windows_line_ends_make_no_difference() -> None:

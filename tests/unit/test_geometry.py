@@ -80,10 +80,44 @@ def test_an_unknown_camera_names_the_nearest_known_one() -> None:
     assert caught.value.nearest == "TAIGA-IACT01"
 
 
-def test_square_pixels_are_refused() -> None:
-    x, y = (axis.ravel().astype(float) for axis in np.mgrid[:8, :8])
-    with pytest.raises(FormatError, match="hexagonal"):
-        camera_from_positions("square", x, y)
+@pytest.mark.parametrize("turn", [0.0, 30.0, -44.0])
+def test_square_pixels_have_columns_rows_and_four_neighbours(turn: float) -> None:
+    row, column = (axis.ravel() for axis in np.mgrid[:6, :8])
+    angle = np.radians(turn)
+    x, y = column * np.cos(angle) - row * np.sin(angle), column * np.sin(angle) + row * np.cos(angle)
+    camera = camera_from_positions("square", x, y)
+    assert camera.lattice == "square"
+    assert camera.pitch == pytest.approx(1.0)
+    assert np.array_equal(camera.q, column) and np.array_equal(camera.r, row)
+    step = np.abs(column[:, None] - column) + np.abs(row[:, None] - row)
+    for pixel in range(48):
+        assert (
+            camera.neighbours[pixel, camera.neighbours[pixel] >= 0].tolist()
+            == np.flatnonzero(step[pixel] == 1).tolist()
+        )
+    assert camera.edge.sum() == 24
+
+
+def test_gaps_between_square_modules_are_bridged_and_missing_columns_counted() -> None:
+    column = np.array([0, 1, 2, 3, 6, 7])
+    place = np.array([0, 1, 2.3, 3.3, 6.6, 7.6])
+    x, y = np.repeat(place, 4), np.tile(np.arange(4.0), 6)
+    assert camera_from_positions("modules", x, y).q.reshape(6, 4)[:, 0].tolist() == column.tolist()
+
+
+def test_pixels_on_no_lattice_are_refused() -> None:
+    random = np.random.default_rng(1)
+    with pytest.raises(FormatError, match="lattice"):
+        camera_from_positions("random", *random.uniform(0, 10, (2, 300)))
+
+
+@pytest.mark.parametrize(
+    "places",
+    [np.array([[1.0, 2, 3], [0, 0, 0]]), np.array([[1e308, -1e308, 0], [0, 1e308, -1e308]]), np.ones((2, 900))],
+)
+def test_senseless_positions_are_refused(places: np.ndarray) -> None:
+    with pytest.raises(FormatError), np.errstate(over="ignore", invalid="ignore"):
+        camera_from_positions("senseless", *places)
 
 
 def test_two_pixels_on_one_place_are_refused() -> None:
@@ -119,21 +153,22 @@ def test_the_second_telescope_has_595_pixels_and_its_own_neighbours(data: Path) 
     assert camera.n_pixels == 595
 
 
-@pytest.mark.parametrize("name", ["FACT", "LSTCam", "VERITAS", "HESS-I", "DigiCam"])
+@pytest.mark.parametrize("name", ["FACT", "LSTCam", "VERITAS", "HESS-I", "DigiCam", "CHEC", "ASTRICam", "SCTCam"])
 def test_neighbours_of_other_cameras_agree_with_ctapipe(data: Path, name: str) -> None:
     instrument = pytest.importorskip("ctapipe.instrument")
     path = data / "camgeom" / f"{name}.camgeom.fits.gz"
     camera = camera_from_camgeom(path, focal_length=10.0)
-    matrix = instrument.CameraGeometry.from_table(str(path)).neighbor_matrix
+    matrix = instrument.CameraGeometry.from_table(str(path)).neighbor_matrix_sparse.toarray()
     ours = np.zeros_like(matrix)
     pixel, slot = np.nonzero(camera.neighbours >= 0)
     ours[pixel, camera.neighbours[pixel, slot]] = True
     assert np.array_equal(ours, matrix)
+    assert camera.lattice == ("square" if name in ("CHEC", "ASTRICam", "SCTCam") else "hexagonal")
 
 
-def test_a_camera_of_square_modules_is_refused(data: Path) -> None:
-    with pytest.raises(FormatError, match="hexagonal"):
-        camera_from_camgeom(data / "camgeom" / "CHEC.camgeom.fits.gz", focal_length=2.28)
+def test_a_camera_with_pixels_of_two_sizes_is_refused(data: Path) -> None:
+    with pytest.raises(FormatError, match="not on one hexagonal lattice"):
+        camera_from_camgeom(data / "camgeom" / "Whipple490.camgeom.fits.gz", focal_length=7.3)
 
 
 def test_a_line_that_does_not_fit_the_table_is_named(tmp_path: Path, data: Path) -> None:
