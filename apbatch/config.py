@@ -1,7 +1,7 @@
 """Where state lives and which services are used: one small file of settings, `conf/apbatch.yaml` by default.
 
-A URL in the settings may name a development server by ``{hdfs}``, ``{cassandra}``, ``{spark}`` or ``{afs}``;
-the address is the one that ``apbatch cluster up`` wrote down. Production settings carry plain URLs.
+A URL in the settings may name a development server by ``{hdfs}``, ``{cassandra}``, ``{spark}``, ``{yarn}`` or
+``{afs}``; the address is the one that ``apbatch cluster up`` wrote down. Production settings carry plain URLs.
 """
 
 from __future__ import annotations
@@ -36,9 +36,25 @@ class Section(BaseModel):
 
 
 class SparkSettings(Section):
-    """How Spark is reached."""
+    """How Spark is reached, and what it is given.
+
+    Attributes
+    ----------
+    master : str
+        ``local[N]``, ``spark://HOST:PORT`` or ``yarn``.
+    hadoop_conf : str, optional
+        Folder of Hadoop's configuration, for YARN. By default ``$HADOOP_CONF_DIR``.
+    ui : bool or ``auto``
+        Whether a page shows the job while it runs; `auto`: in a terminal and on clusters.
+    event_log : str, bool or ``auto``
+        Folder, or URL of one, that takes Spark's event logs, from which the history server shows jobs that have
+        ended; true stands for ``$APBATCH_HOME/spark/events``, and so does `auto` on clusters.
+    """
 
     master: str = "local[*]"
+    hadoop_conf: str | None = None
+    ui: bool | Literal["auto"] = "auto"
+    event_log: bool | str = "auto"
     driver_memory: str = "1g"
     executor_memory: str = "1g"
     conf: dict[str, str] = Field(default_factory=dict)
@@ -58,6 +74,11 @@ class Settings(Section):
     store: str = "file://{home}/store"
     spark: SparkSettings = SparkSettings()
     training: TrainingSettings = TrainingSettings()
+
+
+def event_logs() -> Path:
+    """Return the folder of Spark's event logs, which the development history server reads."""
+    return home() / "spark" / "events"
 
 
 def endpoints_file() -> Path:
@@ -106,7 +127,9 @@ def load_settings(path: Path | None = None) -> Settings:
     if path is None and os.environ.get("APBATCH_CONFIG"):
         path = Path(os.environ["APBATCH_CONFIG"])
     settings = load_model(path, Settings) if path else Settings()
-    spark = settings.spark.model_copy(update={"master": fill_in(settings.spark.master)})
+    addresses = {name: getattr(settings.spark, name) for name in ("master", "hadoop_conf", "event_log")}
+    filled = {name: fill_in(text) for name, text in addresses.items() if isinstance(text, str)}
+    spark = settings.spark.model_copy(update=filled)
     return settings.model_copy(
         update={"catalogue": fill_in(settings.catalogue), "store": fill_in(settings.store), "spark": spark}
     )

@@ -26,7 +26,20 @@ def _free_base() -> tuple[int, IO[str]]:
         lock = Path(tempfile.gettempdir(), f"apbatch-ports-{base}.lock").open("w")  # noqa: SIM115 - held until the session ends
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for offset in (20, 30, 31, 32, 40, 41, 44, 45, 46, 47, 70, *range(110, 134)):
+            for offset in (
+                20,
+                30,
+                31,
+                32,
+                40,
+                41,
+                *range(44, 48),
+                *range(50, 55),
+                60,
+                70,
+                *range(110, 134),
+                *range(150, 163),
+            ):
                 with socket.socket() as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind(("127.0.0.1", base + offset))
@@ -92,6 +105,17 @@ def cassandra(servers: Servers) -> str:
 @pytest.fixture(scope="session")
 def spark_master(servers: Servers) -> str:
     return servers.url("spark")
+
+
+@pytest.fixture(scope="session")
+def yarn(servers: Servers) -> str:
+    """The folder of the clients' configuration."""
+    return servers.url("yarn")
+
+
+@pytest.fixture(scope="session")
+def history(servers: Servers) -> str:
+    return servers.url("history")
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,12 @@ from apbatch.cluster.afs import install_answers, missing_programs
 from apbatch.cluster.artifacts import jars_folder, require_java
 from apbatch.cluster.cassandra import VERSION as CASSANDRA_VERSION
 from apbatch.cluster.cassandra import Cassandra
-from apbatch.cluster.hdfs import VERSION as HDFS_VERSION
+from apbatch.cluster.hadoop import VERSION as HADOOP_VERSION
 from apbatch.cluster.hdfs import Hdfs
+from apbatch.cluster.history import History
 from apbatch.cluster.ports import require_free
 from apbatch.cluster.spark import Spark
+from apbatch.cluster.yarn import Yarn
 from apbatch.config import cache, home
 from apbatch.errors import MissingSoftwareError, ServerError, UsageError, nearest_word
 from apbatch.progress import say
@@ -58,7 +60,7 @@ def examine(purpose: Purpose) -> list[Finding]:
     return [
         _python(),
         _java(),
-        _program("Maven", "mvn", ("maven",), needed=test, why="fetches HDFS and Cassandra"),
+        _program("Maven", "mvn", ("maven",), needed=test, why="fetches HDFS, YARN and Cassandra"),
         _program("C++ compiler", "g++", ("g++",), needed=test, why="builds Horovod; without it one process trains"),
         _module("Spark", "pyspark"),
         _module("TensorFlow", "tensorflow"),
@@ -102,8 +104,9 @@ def install(findings: list[Finding]) -> None:
 
 
 def fetch_jars() -> None:
-    """Fetch the programs of HDFS and Cassandra, unless they are there."""
+    """Fetch the programs of HDFS, YARN and Cassandra, unless they are there."""
     Hdfs.fetch()
+    Yarn.fetch()
     Cassandra.fetch()
 
 
@@ -176,7 +179,8 @@ def _openafs(*, needed: bool) -> Finding:
 
 
 def _jars() -> Finding:
-    folders = [jars_folder("hadoop-hdfs", HDFS_VERSION), jars_folder("cassandra", CASSANDRA_VERSION)]
+    folders = [jars_folder(name, HADOOP_VERSION) for name in ("hadoop-hdfs", "hadoop-yarn")]
+    folders.append(jars_folder("cassandra", CASSANDRA_VERSION))
     absent = [folder.name for folder in folders if not folder.is_dir()]
     if absent:
         found = f"{', '.join(absent)} not fetched yet"
@@ -186,7 +190,7 @@ def _jars() -> Finding:
 
 def _ports() -> Finding:
     taken = []
-    for server in (Hdfs(), Cassandra(), Spark()):
+    for server in (Hdfs(), Cassandra(), Spark(), Yarn(), History()):
         for daemon in server.daemons():
             for number in daemon.ports if daemon.process() is None else ():
                 try:

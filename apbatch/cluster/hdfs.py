@@ -10,25 +10,19 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import ClassVar
-from xml.sax.saxutils import escape
 
 from apbatch.cluster.artifacts import jars, jars_folder, java, require_java
+from apbatch.cluster.hadoop import VERSION, java_flags, write_configuration
 from apbatch.cluster.process import Daemon
 from apbatch.cluster.server import Server
 from apbatch.errors import ServerError
 
-VERSION = "3.5.0"
 DATANODES = 3
 _ARTIFACTS = [
     # hadoop-hdfs names the other two as "provided", so all three are asked for; the web pages are in the tests jar
     *(f"org.apache.hadoop:{name}:{VERSION}" for name in ("hadoop-hdfs", "hadoop-common", "hadoop-hdfs-client")),
     f"org.apache.hadoop:hadoop-hdfs:{VERSION}:tests",
 ]
-_LOG4J = """log4j.rootLogger=INFO,A
-log4j.appender.A=org.apache.log4j.ConsoleAppender
-log4j.appender.A.layout=org.apache.log4j.PatternLayout
-log4j.appender.A.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
-"""
 
 
 class Hdfs(Server):
@@ -113,12 +107,8 @@ class Hdfs(Server):
                 # the default of 1 GB refuses every write on a small disk, with a message that reads as nonsense
                 "dfs.datanode.round-robin-volume-choosing-policy.additional-available-space": "0",
             }
-        conf = self._conf(node)
-        conf.mkdir(parents=True, exist_ok=True)
-        (self.folder / "tmp").mkdir(exist_ok=True)
-        (conf / "core-site.xml").write_text(_xml(common))
-        (conf / "hdfs-site.xml").write_text(_xml(settings))
-        (conf / "log4j.properties").write_text(_LOG4J)
+        (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
+        write_configuration(self._conf(node), core_site=common, hdfs_site=settings)
 
     def daemons(self) -> list[Daemon]:
         """Return NameNode and DataNodes."""
@@ -132,10 +122,7 @@ class Hdfs(Server):
 
     def _daemon(self, name: str, node: int, main: str, ports: list[int]) -> Daemon:
         lib = jars_folder("hadoop-hdfs", VERSION)
-        # the serial collector and the quick compiler: small, and up in seconds
-        flags = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
-        flags += [f"-Djava.io.tmpdir={self.folder}/tmp", "-Djava.net.preferIPv4Stack=true"]
-        command = [java(), *flags, "-cp", f"{self._conf(node)}:{lib}:{lib}/*", main]
+        command = [java(), *java_flags(self.folder / "tmp"), "-cp", f"{self._conf(node)}:{lib}:{lib}/*", main]
         return Daemon(name, command, self._conf(node).parent, ports=ports)
 
     def unhealthy(self) -> str | None:
@@ -160,10 +147,3 @@ class Hdfs(Server):
     def addresses(self) -> dict[str, str]:
         """Return the RPC and the HTTP address."""
         return {"hdfs": f"hdfs://127.0.0.1:{self._rpc}", "webhdfs": f"webhdfs://127.0.0.1:{self._web}"}
-
-
-def _xml(settings: dict[str, str]) -> str:
-    rows = "".join(
-        f"<property><name>{name}</name><value>{escape(value)}</value></property>\n" for name, value in settings.items()
-    )
-    return f"<configuration>\n{rows}</configuration>\n"

@@ -15,6 +15,32 @@ from apbatch.cluster.server import Server
 from apbatch.errors import MissingSoftwareError
 
 WORKERS = 2
+DAEMON_ENVIRONMENT = {
+    "SPARK_LOCAL_IP": "127.0.0.1",
+    "SPARK_DAEMON_MEMORY": "256m",
+    "SPARK_DAEMON_JAVA_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+}
+
+
+def require_pyspark() -> None:
+    """Make sure that pyspark, with Spark's jars, is installed.
+
+    Raises
+    ------
+    MissingSoftwareError
+    """
+    if importlib.util.find_spec("pyspark") is None:
+        raise MissingSoftwareError("pyspark is not installed", remedy="pip install 'apbatch[spark]'")
+
+
+def _spark_home() -> Path:
+    spec = importlib.util.find_spec("pyspark")
+    return Path(spec.origin).parent if spec and spec.origin else Path("pyspark")
+
+
+def spark_class() -> str:
+    """Return the program that starts Spark's classes."""
+    return str(_spark_home() / "bin" / "spark-class")
 
 
 class Spark(Server):
@@ -25,23 +51,18 @@ class Spark(Server):
     def prepare(self) -> None:
         """Nothing but folders: the jars come with pyspark."""
         require_java()
-        if importlib.util.find_spec("pyspark") is None:
-            raise MissingSoftwareError("pyspark is not installed", remedy="pip install 'apbatch[spark]'")
+        require_pyspark()
         for worker in range(1, WORKERS + 1):
             (self.folder / f"work{worker}").mkdir(parents=True, exist_ok=True)
 
     def daemons(self) -> list[Daemon]:
         """Return master and workers."""
-        spec = importlib.util.find_spec("pyspark")
-        spark_home = Path(spec.origin).parent if spec and spec.origin else Path("pyspark")
         environment = {
-            "SPARK_HOME": str(spark_home),
-            "SPARK_LOCAL_IP": "127.0.0.1",
-            "SPARK_DAEMON_MEMORY": "256m",
-            "SPARK_DAEMON_JAVA_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+            **DAEMON_ENVIRONMENT,
+            "SPARK_HOME": str(_spark_home()),
             "PYSPARK_PYTHON": sys.executable,
         }
-        start = str(spark_home / "bin" / "spark-class")
+        start = spark_class()
         master = [start, "org.apache.spark.deploy.master.Master", "--host", "127.0.0.1"]
         master += ["--port", str(self.port(40)), "--webui-port", str(self.port(41))]
         daemons = [Daemon("master", master, self.folder, environment, [self.port(40), self.port(41)])]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from apbatch.config import Settings, load_settings
 from apbatch.errors import ApbatchError
 from apbatch.spark.pipeline import StepSummary
-from apbatch.spark.session import session
+from apbatch.spark.session import close, session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -53,7 +53,7 @@ def _status(options: argparse.ArgumentParser, work: Work) -> int:
 
             def spark() -> SparkSession:
                 started = session(settings.spark, options.prog)
-                stack.callback(started.stop)
+                stack.callback(close, started)
                 return started
 
             summary = work(spark, arguments, settings)

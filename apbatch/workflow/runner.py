@@ -133,12 +133,12 @@ def _surroundings(job: Job, settings: Settings) -> Iterator[tuple[Context, Recor
         sessions: list[SparkSession] = []
 
         def spark() -> SparkSession:
-            from apbatch.spark.session import session
+            from apbatch.spark.session import close, session
 
             if not sessions:
                 say(f"starting Spark on {settings.spark.master}")
                 sessions.append(session(settings.spark, f"apbatch {job.name}"))
-                stack.callback(sessions[0].stop)
+                stack.callback(close, sessions[0])
             return sessions[0]
 
         context = Context(job.name, job.path.parent, settings, catalogue, job.select, spark)

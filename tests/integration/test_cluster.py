@@ -77,11 +77,40 @@ def test_the_spark_master_counts_its_workers(spark_master: str) -> None:
         assert json.load(answer)["aliveworkers"] == 2
 
 
-def test_everything_listens_on_loopback_only(servers: Servers, hdfs: str, cassandra: str, spark_master: str) -> None:
+def test_everything_listens_on_loopback_only(
+    servers: Servers, hdfs: str, cassandra: str, spark_master: str, yarn: str, history: str
+) -> None:
     ours = {row["pid"] for row in status(servers) if row["pid"] and row["server"] != "afs"}
     listening = [c for c in psutil.net_connections("inet") if c.pid in ours and c.status == psutil.CONN_LISTEN]
     assert listening
     assert {c.laddr.ip.removeprefix("::ffff:") for c in listening} <= {"127.0.0.1", "::1"}
+
+
+def yarn_page(servers: Servers, path: str) -> dict[str, Any]:
+    web = servers.url("yarn", "yarn_web")
+    with urllib.request.urlopen(f"{web}/ws/v1/cluster/{path}", timeout=10) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+@pytest.mark.yarn
+def test_yarn_lends_the_cores_and_memory_of_both_nodes(servers: Servers, yarn: str) -> None:
+    metrics = yarn_page(servers, "metrics")["clusterMetrics"]
+    assert (metrics["activeNodes"], metrics["totalMB"], metrics["totalVirtualCores"]) == (2, 8192, 4)
+    assert {path.name for path in Path(yarn).iterdir()} >= {"core-site.xml", "yarn-site.xml"}
+
+
+@pytest.mark.yarn
+def test_killed_daemons_of_yarn_come_back(servers: Servers, yarn: str) -> None:
+    before = pids(servers, "yarn")
+    assert set(before) == {"resourcemanager", "nodemanager1", "nodemanager2"}
+    for name in ("resourcemanager", "nodemanager1"):
+        os.kill(before[name], signal.SIGKILL)
+    assert servers.url("yarn") == yarn
+    after = pids(servers, "yarn")
+    assert after["nodemanager2"] == before["nodemanager2"]
+    assert not set(after.values()) & {before["resourcemanager"], before["nodemanager1"]}
+    assert yarn_page(servers, "metrics")["clusterMetrics"]["activeNodes"] == 2
 
 
 def test_a_taken_port_is_told_with_its_holder(tmp_path: Path) -> None:
@@ -105,7 +134,9 @@ def test_an_unknown_server_is_a_users_error(tmp_path: Path) -> None:
 def test_status_comes_as_csv(servers: Servers) -> None:
     done = servers.command("status", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    assert {"namenode", "cassandra", "master", "worker2", "keeper"} <= {row["process"] for row in rows}
+    assert {"namenode", "cassandra", "master", "worker2", "nodemanager2", "history", "keeper"} <= {
+        row["process"] for row in rows
+    }
 
 
 @pytest.mark.cassandra
