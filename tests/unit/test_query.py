@@ -156,10 +156,10 @@ def test_a_mistake_is_told_with_its_place(text: str, column: int, told: str) -> 
     ids=range(11),
 )
 def test_a_hostile_query_is_refused_at_once_and_in_short(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UsageError) as caught:
         read(text)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     assert len(str(caught.value)) < 300
 
 
