@@ -2,13 +2,18 @@
 
 The sidecar ``_apbatch.json`` carries what a column can't (camera, cleaning, shape of grids, provenance). A dataset
 counts only when both ``_SUCCESS`` and the sidecar are there: whatever a killed writer leaves is no dataset.
+
+Where the sidecar lists ``files``, the dataset is these part files and no others: writing the sidecar, one rename, is
+the moment at which a new dataset takes the place of an older one (see `apbatch.spark.committer`). Without the list,
+it is every part file of the folder.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,25 +23,57 @@ from apbatch.storage.store import Store, open_store
 
 SIDECAR = "_apbatch.json"
 SUCCESS = "_SUCCESS"
+#: Names of what a step keeps in the folder of a dataset while it writes; hidden from Spark and others.
+HIDDEN = ".apbatch-"
+#: How often a reader starts again because the dataset was replaced under its hands.
+_REPLACED_LIMIT = 3
+
+Result = TypeVar("Result")
 
 
 def part_files(url: str) -> list[str]:
-    """Return the names of the part files of a dataset, sorted.
+    """Return the names of the part files of a dataset, sorted; of a folder that is not complete, those it has.
 
     Raises
     ------
     NotFoundError
         If there is no such folder.
+    FormatError
+        If the sidecar is damaged.
     """
-    return _parts(open_store(url))
+    store = open_store(url)
+    return _parts(store) if _complete(store) else _visible(store)
 
 
 def _parts(store: Store) -> list[str]:
+    listed = _info(store).get("files")
+    if listed is None:
+        return _visible(store)
+    try:
+        return sorted(str(file["name"]) for file in listed)
+    except (TypeError, KeyError) as error:
+        raise FormatError("the list of files is damaged", where=store.url_of(SIDECAR)) from error
+
+
+def _visible(store: Store) -> list[str]:
     return [
         entry.path
         for entry in store.entries("")
         if not entry.is_directory and entry.path.endswith(".parquet") and not entry.path.startswith(("_", "."))
     ]
+
+
+def _whole(store: Store, read: Callable[[list[str]], Result]) -> Result:
+    """Call `read` with the part files; again, if meanwhile a new dataset took this one's place."""
+    for _ in range(_REPLACED_LIMIT):
+        _need_complete(store)
+        names = _parts(store)
+        try:
+            return read(names)
+        except NotFoundError:
+            if names == _parts(store):
+                raise
+    return read(_parts(store))
 
 
 def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -59,15 +96,36 @@ def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
         If there is no such column.
     """
     store = open_store(url)
-    _need_complete(store)
-    tables = [_read_part(store, name, columns) for name in _parts(store)]
+    tables = _whole(store, lambda names: [_read_part(store, name, columns) for name in names])
     if not tables:
         raise FormatError("the dataset has no part files", where=url)
-    # Spark leaves empty part files; all have the same schema.
+    # Part files may be empty; all have the same schema.
     return pa.concat_tables(tables, promote_options="permissive")
 
 
+def read_batches(url: str, columns: Sequence[str] | None = None, rows: int = 65536) -> Iterator[pa.RecordBatch]:
+    """Read a dataset piece by piece, in the order of its part files: memory for `rows` rows is enough.
+
+    Raises
+    ------
+    NotFoundError, FormatError, UsageError
+        As `read_table`.
+    """
+    store = open_store(url)
+    _need_complete(store)
+    for name in _parts(store):
+        with _opened(store, name, columns) as file:
+            yield from file.iter_batches(batch_size=rows, columns=list(columns) if columns is not None else None)
+
+
 def _read_part(store: Store, name: str, columns: Sequence[str] | None) -> pa.Table:
+    with _opened(store, name, columns) as file:
+        table = file.read(columns=list(columns) if columns is not None else None)
+    return table.replace_schema_metadata(None)
+
+
+@contextmanager
+def _opened(store: Store, name: str, columns: Sequence[str] | None) -> Iterator[pq.ParquetFile]:
     where = store.url_of(name)
     with store.open(name) as stream:
         try:
@@ -81,15 +139,14 @@ def _read_part(store: Store, name: str, columns: Sequence[str] | None) -> pa.Tab
                         nearest=nearest_word(column, known),
                         remedy=f"columns are {', '.join(known)}",
                     )
-            table = file.read(columns=list(columns) if columns is not None else None)
+            yield file
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = str(error).split("\n", 1)[0][:200]
             raise FormatError(f"not a readable Parquet file: {reason}", where=where) from error
-    return table.replace_schema_metadata(None)
 
 
 def count_rows(url: str) -> int:
-    """Return the number of rows in the part files of a folder, finished or not, from their footers.
+    """Return the number of rows in the part files of a dataset, from their footers.
 
     Raises
     ------
@@ -97,7 +154,7 @@ def count_rows(url: str) -> int:
         If a part file is damaged.
     """
     store, rows = open_store(url), 0
-    for name in _parts(store):
+    for name in part_files(url):
         with store.open(name) as stream:
             try:
                 rows += int(pq.read_metadata(stream).num_rows)
@@ -118,6 +175,10 @@ def info(url: str) -> dict[str, Any]:
     """
     store = open_store(url)
     _need_complete(store)
+    return _info(store)
+
+
+def _info(store: Store) -> dict[str, Any]:
     with store.open(SIDECAR) as stream:
         content = stream.read()
     try:
@@ -154,45 +215,9 @@ def _need_complete(store: Store) -> None:
         )
 
 
-def remove(url: str) -> None:
-    """Remove a dataset with all its files; nothing there is no error.
-
-    Raises
-    ------
-    UsageError
-        If the folder holds something, but nothing that looks like a dataset: a wrong URL must not cost data.
-    """
-    parent, name = parent_of(url)
-    store = open_store(url)
-    here = store.info("")
-    if here is None:
-        return
-    if here.is_directory:
-        names = [entry.path for entry in store.entries("")]
-        if names and not any(name.endswith(".parquet") or name in (SIDECAR, SUCCESS, "_temporary") for name in names):
-            raise UsageError("this folder is not a dataset, so it is not removed", where=url)
-    else:
-        raise UsageError("this is a file, not a dataset", where=url)
-    open_store(parent).remove(name)
-
-
-def replace(part: str, url: str) -> None:
-    """Give a finished dataset its name, in place of an older one.
-
-    Parameters
-    ----------
-    part, url : str
-        In the same folder.
-
-    Raises
-    ------
-    NotFoundError
-        If `part` is not complete.
-    """
-    _need_complete(open_store(part))
-    remove(url)
-    (parent, name), (_, unfinished) = parent_of(url), parent_of(part)
-    open_store(parent).rename(unfinished, name)
+def belongs(name: str) -> bool:
+    """Tell whether a file of this name may be in the folder of a dataset."""
+    return name.endswith(".parquet") or name.startswith(HIDDEN) or name in (SIDECAR, SUCCESS, "_temporary")
 
 
 def parent_of(url: str) -> tuple[str, str]:

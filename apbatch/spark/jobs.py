@@ -1,126 +1,146 @@
-"""How the bulk steps meet Spark: workers on Arrow batches, counting of losses, writing with progress."""
+"""How the steps meet Spark: jobs with progress and a count of what they did."""
 
 from __future__ import annotations
 
+import secrets
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from pyspark.accumulators import AccumulatorParam
 
 from apbatch.errors import ApbatchError, ServerError
 from apbatch.progress import progress
+from apbatch.spark.committer import Loss, SplitRecord
+from apbatch.spark.reading import OF_FILES
 from apbatch.spark.session import first_line
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
-#: Losses by place and reason: how many, and a text for people.
-_Lost = dict[tuple[str, str], tuple[int, str]]
 #: Problems told in words; the rest is only counted.
 MOST_PROBLEMS = 100
-#: Damaged images of a batch, by the worker.
-DAMAGED_IMAGES = "damaged images"
 _POLL_S = 0.5
 
 
-class _Union(AccumulatorParam[_Lost]):  # type: ignore[misc]  # no types there
-    """A union by key, so that a task which Spark runs twice counts once."""
+class _Sums(AccumulatorParam[tuple[int, ...]]):  # type: ignore[misc]  # no types there
+    def zero(self, value: tuple[int, ...]) -> tuple[int, ...]:
+        return (0,) * len(value)
 
-    def zero(self, value: _Lost) -> _Lost:
-        return {}
-
-    def addInPlace(self, value1: _Lost, value2: _Lost) -> _Lost:  # noqa: N802  Spark's name
-        value1.update(value2)
-        return value1
+    def addInPlace(self, value1: tuple[int, ...], value2: tuple[int, ...]) -> tuple[int, ...]:  # noqa: N802
+        return tuple(a + b for a, b in zip(value1, value2, strict=True))
 
 
-class LossCounter:
-    """Counts what workers pass over; shared with them by Spark."""
+class Counter:
+    """Counts images and bytes while tasks end, for the display; goes to workers."""
 
     def __init__(self, spark: SparkSession) -> None:
-        self._lost = spark.sparkContext.accumulator({}, _Union())
+        self._sums = spark.sparkContext.accumulator((0, 0, 0), _Sums())
 
-    def lose(self, url: str, reason: str, count: int, text: str) -> None:
-        """Count `count` losses in the file at `url`; `text` is for people."""
-        self._lost.add({(url, reason): (count, text)})
+    def add(self, result: Any) -> None:
+        """Count what a task did."""
+        if isinstance(result, SplitRecord):
+            self._sums.add((result.images, result.bytes_read, sum(part.bytes for part in result.parts.values())))
 
-    def result(self) -> tuple[dict[str, int], list[str]]:
-        """Return the losses by reason, and the problems in words."""
-        counted: dict[str, int] = {}
-        lost: _Lost = self._lost.value
-        for (_, reason), (count, _) in sorted(lost.items()):
-            counted[reason] = counted.get(reason, 0) + count
-        problems = [text for _, (_, text) in sorted(lost.items())]
-        more = len(problems) - MOST_PROBLEMS
-        return counted, problems[:MOST_PROBLEMS] + ([f"{more} more problems"] if more > 0 else [])
+    @property
+    def value(self) -> tuple[int, int, int]:
+        """Images, bytes read and bytes written so far, by the driver; an attempt that is thrown away counts."""
+        images, read, written = self._sums.value
+        return images, read, written
 
 
-class Worker:
-    """What is sent to Spark's workers: a function of the Arrow batches of a task."""
+@dataclass
+class Meter:
+    """What the jobs of a step did: tasks of Spark, attempts that failed, splits that were done before."""
 
-    def __init__(self, losses: LossCounter) -> None:
-        self.losses = losses
+    tasks: int = 0
+    retries: int = 0
+    resumed: int = 0
+    counters: list[Counter] = field(default_factory=list)
 
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Work on each batch."""
-        for batch in batches:
-            if batch.num_rows:
-                yield self.work(batch)
-
-    def work(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Work on one batch that is not empty."""
-        raise NotImplementedError
+    def counter(self, spark: SparkSession) -> Counter:
+        """Return a new counter, shown while the next job runs."""
+        self.counters.append(Counter(spark))
+        return self.counters[-1]
 
 
-def spark_schema(schema: pa.Schema) -> str:
-    """Return an Arrow schema as Spark writes schemas."""
-    names = {pa.string(): "string", pa.int64(): "bigint", pa.int32(): "int", pa.float64(): "double"}
-    return ", ".join(f"`{field.name}` {names.get(field.type, 'binary')}" for field in schema)
+def tally(losses: Iterable[Loss]) -> tuple[dict[str, int], list[str]]:
+    """Sum losses by reason, and return some of them in words; a whole file that several tasks lost counts once."""
+    counted: dict[str, int] = {}
+    texts: dict[str, None] = {}
+    files: set[tuple[str, str]] = set()
+    for loss in sorted(losses, key=lambda loss: (loss.url, loss.reason, loss.text)):
+        if loss.reason in OF_FILES:
+            if (loss.url, loss.reason) in files:
+                continue
+            files.add((loss.url, loss.reason))
+        counted[loss.reason] = counted.get(loss.reason, 0) + loss.count
+        texts[loss.text] = None
+    problems = list(texts)
+    more = len(problems) - MOST_PROBLEMS
+    return counted, problems[:MOST_PROBLEMS] + ([f"{more} more problems"] if more > 0 else [])
 
 
-def arrow_map(frame: DataFrame, worker: Worker, schema: pa.Schema) -> DataFrame:
-    """Apply a worker to a DataFrame; its batches have the Arrow schema `schema`."""
-    return frame.mapInArrow(worker.__call__, spark_schema(schema))
-
-
-def write_parquet(spark: SparkSession, frame: DataFrame, url: str, title: str) -> None:
-    """Run a job that writes Parquet, showing its progress.
+@contextmanager
+def run_job(spark: SparkSession, title: str, tasks: int, meter: Meter) -> Iterator[None]:
+    """Run a Spark job in the body, showing its progress; what is left of it is cancelled when the body is left early.
 
     Raises
     ------
     ServerError
-        With the line that says why.
+        With the line that says why the job failed.
     """
+    context = spark.sparkContext
+    group = f"apbatch-{secrets.token_hex(4)}"
+    context.setJobGroup(group, title, interruptOnCancel=True)
     try:
-        with _watched(spark, title):
-            frame.write.mode("overwrite").parquet(url)
+        with _watched(spark, title, tasks, group, meter):
+            yield
     except ApbatchError:
         raise
     except Exception as error:  # py4j and pyspark raise many kinds, none of ours
-        raise ServerError(f"Spark failed: {first_line(error)}", where=url) from error
+        raise ServerError(
+            f"Spark failed: {first_line(error)}", remedy="what is finished stays: run it again"
+        ) from error
+    except BaseException:
+        context.cancelJobGroup(group)
+        raise
+    finally:
+        context._jsc.clearJobGroup()
 
 
 @contextmanager
-def _watched(spark: SparkSession, title: str) -> Iterator[None]:
-    """Show how many tasks are done while the body runs."""
+def _watched(spark: SparkSession, title: str, tasks: int, group: str, meter: Meter) -> Iterator[None]:
+    """Show how many tasks are done while the body runs, and how fast; count the attempts that failed."""
     tracker = spark.sparkContext.statusTracker()
     stop = threading.Event()
+    started = time.monotonic()
+    seen: dict[int, tuple[int, int]] = {}
+
+    def look() -> None:
+        for job in tracker.getJobIdsForGroup(group):
+            info = tracker.getJobInfo(job)
+            for stage in info.stageIds if info is not None else ():
+                found = tracker.getStageInfo(stage)
+                if found is not None:
+                    seen[stage] = found.numCompletedTasks, found.numFailedTasks
 
     def watch(task: Any) -> None:
-        seen: dict[int, int] = {}
-        while not stop.wait(_POLL_S):
-            for stage in tracker.getActiveStageIds():
-                info = tracker.getStageInfo(stage)
-                if info is not None:
-                    new = info.numCompletedTasks - seen.get(stage, 0)
-                    seen[stage] = info.numCompletedTasks
-                    task.note(f"{info.numCompletedTasks} of {info.numTasks} tasks of stage {stage}")
-                    task.advance(new)
+        shown = 0
+        while True:
+            last = stop.wait(_POLL_S)
+            look()
+            done = sum(completed for completed, _ in seen.values())
+            task.note(_said(meter, time.monotonic() - started))
+            task.advance(done - shown)
+            shown = done
+            if last:
+                return
 
-    with progress(title) as task:
+    with progress(title, tasks) as task:
         watcher = threading.Thread(target=watch, args=(task,), daemon=True)
         watcher.start()
         try:
@@ -128,3 +148,15 @@ def _watched(spark: SparkSession, title: str) -> Iterator[None]:
         finally:
             stop.set()
             watcher.join()
+            meter.tasks += tasks
+            meter.retries += sum(failed for _, failed in seen.values())
+
+
+def _said(meter: Meter, seconds: float) -> str:
+    images, read, written = meter.counters[-1].value if meter.counters else (0, 0, 0)
+    if not images:
+        return "tasks"
+    return (
+        f"tasks, {images} images ({images / max(seconds, 1e-3):.0f}/s), "
+        f"{read / 1e6:.0f} MB read, {written / 1e6:.0f} MB written"
+    )

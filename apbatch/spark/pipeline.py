@@ -1,54 +1,42 @@
-"""The bulk steps on Spark: clean, parameters, grid.
+"""The steps on Spark: clean, parameters, grid, alone or in one pass over the pixels.
 
-Each writes one dataset: into a hidden folder beside it, which gets its name when everything is there. A job that
-was killed leaves nothing that looks complete, and the same call again replaces what it left.
+Each writes datasets by the bulk path (`apbatch.spark.bulk`). A job that was killed leaves nothing that looks complete,
+and the same call again goes on where it was.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from apbatch.camera.calibration import factors_of_cluster
 from apbatch.camera.cleaning import check_thresholds, tailcuts_name
 from apbatch.camera.geometry import CameraGeometry, camera_named
 from apbatch.camera.grid import grid_of
 from apbatch.camera.hillas import PARAMETERS
-from apbatch.errors import ApbatchError, FormatError, UsageError, nearest_word
+from apbatch.errors import FormatError, UsageError, nearest_word
 from apbatch.formats import dataset
-from apbatch.formats.reader import ImageReader, readers
-from apbatch.formats.taiga_calibration import read_factors
 from apbatch.index.catalogue import EVENT_KEYS
-from apbatch.provenance import provenance
-from apbatch.spark import steps
-from apbatch.spark.jobs import LossCounter, Worker, arrow_map, write_parquet
-from apbatch.spark.reading import (
-    REPEATED_RECORD,
-    RawCalibration,
-    read_images,
-    read_raw,
-)
-from apbatch.spark.session import BATCH_IMAGES
-from apbatch.spark.sources import RAW, Source, image_formats
-from apbatch.storage.store import open_url
+from apbatch.provenance import digest, provenance, versions
+from apbatch.spark.bulk import AnySplit, Recipe, Work, largest_first, run_splits, run_surveys
+from apbatch.spark.committer import Job, Loss, SplitRecord
+from apbatch.spark.events import Factors, Survey
+from apbatch.spark.jobs import Meter, tally
+from apbatch.spark.places import with_hosts
+from apbatch.spark.plan import camera_of_sources, factor_key, factors_of_sources, splits_of
+from apbatch.spark.sources import Source
+from apbatch.spark.splits import BLOCK_BYTES, dataset_files, file_splits, files_of, split_bytes
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
     from apbatch.index.catalogue import Catalogue
 
-__all__ = ["Source", "StepSummary", "clean", "grid", "parameters", "register_events"]
+__all__ = ["Source", "StepSummary", "clean", "grid", "images", "parameters", "register_events"]
 
-#: Tasks for each core, so that a slow file does not keep the others waiting.
-_TASKS_A_CORE = 3
 #: Rows written to the catalogue in one go.
 _EVENTS_A_WRITE = 5000
 
@@ -66,12 +54,39 @@ class StepSummary:
         What was passed over, by reason: files, records or images.
     problems : list of str
         Some of it in words, with file and place.
+    images_a_second : float
+        Of those that this call worked on; what an earlier run had finished does not count.
+    bytes_read, bytes_written : int
+        Input and output of all splits.
+    tasks : int
+        Tasks of Spark in this call.
+    retries : int
+        Attempts that failed and were repeated.
+    resumed : int
+        Splits that an earlier run had finished.
     """
 
     images: int
     seconds: float
     losses: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    images_a_second: float = 0.0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    tasks: int = 0
+    retries: int = 0
+    resumed: int = 0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is read, and what belongs into the sidecars."""
+
+    recipe: Recipe
+    contents: dict[str, dict[str, Any]]
+    step: str
+    inputs: list[str]
+    settings: dict[str, Any]
 
 
 def clean(
@@ -104,30 +119,68 @@ def clean(
     Raises
     ------
     UsageError
-        Without sources, with senseless thresholds, or if the sources do not fit together.
+        Without sources, with senseless thresholds, if the sources do not fit together, or if another program is
+        writing the same dataset.
     FormatError
         If not one image could be read.
     ServerError
-        If Spark or a store fails.
+        If Spark or a store fails; the same call goes on with what is not finished.
+    """
+    outputs = {"images": output_url}
+    return images(
+        spark, sources, outputs, picture=picture, boundary=boundary, min_neighbours=min_neighbours, step="clean"
+    )
+
+
+def images(
+    spark: SparkSession,
+    sources: Sequence[Source],
+    outputs: Mapping[str, str],
+    *,
+    picture: float,
+    boundary: float,
+    min_neighbours: int = 0,
+    method: str = "axial",
+    step: str = "images",
+) -> StepSummary:
+    """Read, calibrate, clean, parametrise and map images in one pass.
+
+    Parameters
+    ----------
+    outputs : mapping
+        URLs of the datasets to write: ``images``, ``parameters``, ``grids`` or some of them.
+    method : str
+        Of the grid.
+
+    Raises
+    ------
+    UsageError, FormatError, ServerError
+        As `clean`.
     """
     started = time.monotonic()
     check_thresholds(picture, boundary, min_neighbours)
-    camera = _camera_of(sources)
-    losses = LossCounter(spark)
-    frames = []
-    raw = [source for source in sources if source.format == RAW]
-    whole = [source for source in sources if source.format != RAW]
-    if raw:
-        frames.append(_raw_images(spark, raw, camera, losses))
-    if whole:
-        frames.append(_whole_images(spark, whole, camera, losses))
-    images = frames[0].union(frames[1]) if len(frames) > 1 else frames[0]
-    frame = arrow_map(images, _Clean(losses, camera, picture, boundary, min_neighbours), steps.CLEANED)
+    _check_roles(outputs)
+    camera = camera_of_sources(sources)
     name = tailcuts_name(picture, boundary)
-    content = {"kind": "images", "camera": camera.name, "cleaning": name}
-    settings = {"picture": picture, "boundary": boundary, "min_neighbours": min_neighbours}
-    made = provenance("clean", [source.url for source in sources], settings)
-    return _write(spark, frame, output_url, "clean", content, made, losses, started)
+    recipe = Recipe(camera, tuple(outputs), name, (picture, boundary, min_neighbours), method)
+    settings: dict[str, Any] = {"picture": picture, "boundary": boundary, "min_neighbours": min_neighbours}
+    if "grids" in outputs:
+        settings["method"] = method
+    plan = _Plan(recipe, _contents(recipe, outputs.get("images")), step, [source.url for source in sources], settings)
+    factors = factors_of_sources(sources)
+    sizes = files_of(sources)
+    key = digest([versions(), step, settings, sources, camera.name, sizes, sorted(outputs), factor_key(factors)])
+    cores = spark.sparkContext.defaultParallelism
+    target = split_bytes(sum(size for size, _ in sizes.values()), cores, BLOCK_BYTES)
+    meter = Meter()
+    with Job(dict(outputs), key, {"target": target}) as job:
+
+        def surveyed(urls: Sequence[str]) -> dict[str, Survey]:
+            return run_surveys(spark, urls, job, meter)
+
+        target = int(job.plan["target"])
+        splits, lost = splits_of(sources, camera, factors, sizes, target, surveyed)
+        return _run(spark, job, splits, lost, plan, factors, meter, started)
 
 
 def parameters(spark: SparkSession, images_url: str, output_url: str) -> StepSummary:
@@ -138,18 +191,9 @@ def parameters(spark: SparkSession, images_url: str, output_url: str) -> StepSum
     NotFoundError
         If there is no complete dataset of images.
     UsageError, FormatError, ServerError
+        As `clean`.
     """
-    started = time.monotonic()
-    known, camera = _images(images_url, output_url)
-    losses = LossCounter(spark)
-    frame = arrow_map(
-        spark.read.parquet(_spark_url(images_url)),
-        _Parametrise(losses, camera, known["cleaning"]),
-        steps.PARAMETER_ROWS,
-    )
-    content = {"kind": "parameters", "camera": camera.name, "cleaning": known["cleaning"], "images_url": images_url}
-    made = provenance("parameters", [images_url], {})
-    return _write(spark, frame, output_url, "parameters", content, made, losses, started, rows_an_image=2)
+    return _from_dataset(spark, images_url, {"parameters": output_url}, "parameters", "axial")
 
 
 def grid(spark: SparkSession, images_url: str, output_url: str, method: str = "axial") -> StepSummary:
@@ -160,24 +204,100 @@ def grid(spark: SparkSession, images_url: str, output_url: str, method: str = "a
     NotFoundError
         If there is no complete dataset of images.
     UsageError, FormatError, ServerError
+        As `clean`.
     """
+    return _from_dataset(spark, images_url, {"grids": output_url}, "grid", method)
+
+
+def _from_dataset(spark: SparkSession, images_url: str, outputs: dict[str, str], step: str, method: str) -> StepSummary:
     started = time.monotonic()
-    known, camera = _images(images_url, output_url)
-    shape = grid_of(camera, method)
-    losses = LossCounter(spark)
-    frame = arrow_map(spark.read.parquet(_spark_url(images_url)), _Grid(losses, camera, method), steps.GRIDS)
-    content = {
-        "kind": "grids",
-        "camera": camera.name,
-        "cleaning": known["cleaning"],
-        "images_url": images_url,
-        "method": method,
-        "grid_shape": [shape.rows, shape.cols],
-        "rows": shape.rows,
-        "cols": shape.cols,
-    }
-    made = provenance("grid", [images_url], {"method": method})
-    return _write(spark, frame, output_url, "grid", content, made, losses, started)
+    known, camera = _images(images_url, outputs.values())
+    recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method)
+    settings = {"method": method} if "grids" in outputs else {}
+    plan = _Plan(recipe, _contents(recipe, images_url), step, [images_url], settings)
+    sources, sizes = dataset_files(images_url)
+    key = digest([versions(), step, settings, sources, camera.name, sizes, sorted(outputs)])
+    cores = spark.sparkContext.defaultParallelism
+    target = split_bytes(sum(size for size, _ in sizes.values()), cores, BLOCK_BYTES)
+    with Job(outputs, key, {"target": target}) as job:
+        splits: list[AnySplit] = list(file_splits(sources, sizes, int(job.plan["target"])))
+        return _run(spark, job, splits, [], plan, {}, Meter(), started)
+
+
+def _run(
+    spark: SparkSession,
+    job: Job,
+    splits: Sequence[AnySplit],
+    lost: Sequence[Loss],
+    plan: _Plan,
+    factors: Factors,
+    meter: Meter,
+    started: float,
+) -> StepSummary:
+    """Work on all splits and make the datasets."""
+    work = Work(job.staging, plan.recipe, factors)
+    begun = time.monotonic()
+    records = run_splits(spark, largest_first(with_hosts(splits)), work, job, plan.step, meter)
+    seconds = time.monotonic() - begun
+    counted, problems = tally([*lost, *(loss for record in records for loss in record.losses)])
+    count = sum(record.images for record in records)
+    if not count:
+        job.discard()
+        reason = f": {problems[0]}" if problems else ""
+        raise FormatError(f"not one image could be read{reason}", where=next(iter(job.outputs.values())))
+    made = provenance(plan.step, plan.inputs, plan.settings)
+    common = {"images": count, "losses": counted, "provenance": made}
+    job.commit(records, {role: {**content, **common} for role, content in plan.contents.items()})
+    new = sum(meter.counters[-1].value[:1]) if meter.counters else 0
+    return StepSummary(
+        count,
+        time.monotonic() - started,
+        counted,
+        problems,
+        images_a_second=round(new / max(seconds, 1e-6), 1),
+        bytes_read=sum(record.bytes_read for record in records),
+        bytes_written=_written(records),
+        tasks=meter.tasks,
+        retries=meter.retries,
+        resumed=meter.resumed,
+    )
+
+
+def _written(records: Iterable[SplitRecord]) -> int:
+    return sum(part.bytes for record in records for part in record.parts.values())
+
+
+def _contents(recipe: Recipe, images_url: str | None) -> dict[str, dict[str, Any]]:
+    """Return what the sidecars say of the datasets' content."""
+    common: dict[str, Any] = {"camera": recipe.camera.name, "cleaning": recipe.cleaning}
+    found: dict[str, dict[str, Any]] = {}
+    if "images" in recipe.roles:
+        found["images"] = {"kind": "images", **common}
+    if "parameters" in recipe.roles:
+        found["parameters"] = {"kind": "parameters", **common, "images_url": images_url}
+    if "grids" in recipe.roles:
+        shape = grid_of(recipe.camera, recipe.method)
+        found["grids"] = {
+            "kind": "grids",
+            **common,
+            "images_url": images_url,
+            "method": recipe.method,
+            "grid_shape": [shape.rows, shape.cols],
+            "rows": shape.rows,
+            "cols": shape.cols,
+        }
+    return found
+
+
+def _check_roles(outputs: Mapping[str, str]) -> None:
+    known = ("images", "parameters", "grids")
+    for role in outputs:
+        if role not in known:
+            raise UsageError(
+                f"'{role}' is no dataset of images", nearest=nearest_word(role, known), remedy=f"{', '.join(known)}"
+            )
+    if not outputs:
+        raise UsageError("there is nothing to write", remedy=f"name one of {', '.join(known)}")
 
 
 def register_events(catalogue: Catalogue, parameters_url: str) -> int:
@@ -195,234 +315,19 @@ def register_events(catalogue: Catalogue, parameters_url: str) -> int:
     known = dataset.info(parameters_url)
     if known.get("kind") != "parameters":
         raise UsageError("not a dataset of image parameters", where=parameters_url)
-    table = dataset.read_table(parameters_url, [*EVENT_KEYS, *PARAMETERS])
-    url = pa.array([known.get("images_url")] * table.num_rows, pa.string())
-    table = table.append_column("dataset", url).combine_chunks()
-    return sum(catalogue.upsert_events(batch) for batch in table.to_batches(max_chunksize=_EVENTS_A_WRITE))
+    rows, names = 0, [*EVENT_KEYS, *PARAMETERS]
+    for batch in dataset.read_batches(parameters_url, names, _EVENTS_A_WRITE):
+        url = pa.array([known.get("images_url")] * batch.num_rows, pa.string())
+        arrays = [*(batch.column(name) for name in names), url]
+        rows += catalogue.upsert_events(pa.RecordBatch.from_arrays(arrays, names=[*names, "dataset"]))
+    return rows
 
 
-class _Clean(Worker):
-    def __init__(
-        self, losses: LossCounter, camera: CameraGeometry, picture: float, boundary: float, min_neighbours: int
-    ) -> None:
-        super().__init__(losses)
-        self.camera, self.picture, self.boundary, self.min_neighbours = camera, picture, boundary, min_neighbours
-
-    def work(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return steps.cleaned(
-            batch, self.camera, picture=self.picture, boundary=self.boundary, min_neighbours=self.min_neighbours
-        )
-
-
-class _Parametrise(Worker):
-    def __init__(self, losses: LossCounter, camera: CameraGeometry, cleaning: str) -> None:
-        super().__init__(losses)
-        self.camera, self.cleaning = camera, cleaning
-
-    def work(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return steps.parametrised(batch, self.camera, self.cleaning)
-
-
-class _Grid(Worker):
-    def __init__(self, losses: LossCounter, camera: CameraGeometry, method: str) -> None:
-        super().__init__(losses)
-        self.camera, self.method = camera, method
-
-    def work(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return steps.gridded(batch, self.camera, self.method)
-
-
-class _ReadImages(Worker):
-    def __init__(self, losses: LossCounter, camera: CameraGeometry) -> None:
-        super().__init__(losses)
-        self.camera = camera
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for source in _sources_in(batches):
-            yield from read_images(source, self.camera, self.losses, BATCH_IMAGES)
-
-
-class _ReadRaw(Worker):
-    def __init__(self, losses: LossCounter, calibration: RawCalibration) -> None:
-        super().__init__(losses)
-        self.calibration = calibration
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for source in _sources_in(batches):
-            yield from read_raw(source, self.calibration, self.losses)
-
-
-class _Assemble(Worker):
-    """Records come ordered by event; the last event of a batch may go on in the next one and waits for it."""
-
-    def __init__(self, losses: LossCounter, camera: CameraGeometry) -> None:
-        super().__init__(losses)
-        self.camera = camera
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        waiting: pa.RecordBatch | None = None
-        for batch in batches:
-            if not batch.num_rows:
-                continue
-            here = batch if waiting is None else pa.concat_batches([waiting, batch])
-            last = _start_of_last(here)
-            if last:
-                yield self._made(here.slice(0, last))
-            waiting = here.slice(last)
-        if waiting is not None:
-            yield self._made(waiting)
-
-    def _made(self, records: pa.RecordBatch) -> pa.RecordBatch:
-        images, repeated = steps.assembled(records, self.camera)
-        if repeated:
-            key = f"{records.column('run')[0]}/{records.column('event')[0]}"
-            text = f"run/event {key} and following: {repeated} records of a cluster that had the event already"
-            self.losses.lose(key, REPEATED_RECORD, repeated, text)
-        return images
-
-
-def _start_of_last(records: pa.RecordBatch) -> int:
-    """Return the row at which the last event starts."""
-    other = np.zeros(records.num_rows, bool)
-    for name in steps.KEYS:
-        column = records.column(name)
-        other |= pc.not_equal(column, column[-1]).to_numpy(zero_copy_only=False)
-    return int(np.flatnonzero(other)[-1]) + 1 if other.any() else 0
-
-
-def _sources_in(batches: Iterator[pa.RecordBatch]) -> Iterator[Source]:
-    for batch in batches:
-        for text in batch.column("source").to_pylist():
-            yield Source(**json.loads(text))
-
-
-def _sources_frame(spark: SparkSession, sources: Sequence[Source]) -> DataFrame:
-    tasks = min(len(sources), _TASKS_A_CORE * spark.sparkContext.defaultParallelism)
-    rows = [(json.dumps(asdict(source)),) for source in sources]
-    return spark.createDataFrame(rows, "source string").coalesce(1).repartition(tasks)
-
-
-def _whole_images(
-    spark: SparkSession, sources: Sequence[Source], camera: CameraGeometry, losses: LossCounter
-) -> DataFrame:
-    return arrow_map(_sources_frame(spark, sources), _ReadImages(losses, camera), steps.IMAGES)
-
-
-def _raw_images(
-    spark: SparkSession, sources: Sequence[Source], camera: CameraGeometry, losses: LossCounter
-) -> DataFrame:
-    calibration = RawCalibration(camera, _factors(sources))
-    records = arrow_map(_sources_frame(spark, sources), _ReadRaw(losses, calibration), steps.RECORDS)
-    # All records of an event meet in one task. A count given here keeps Spark from merging small partitions.
-    tasks = _TASKS_A_CORE * spark.sparkContext.defaultParallelism
-    met = records.repartition(tasks, *steps.KEYS).sortWithinPartitions(*steps.KEYS, "cluster", "time_ns")
-    return arrow_map(met, _Assemble(losses, camera), steps.IMAGES)
-
-
-def _factors(sources: Sequence[Source]) -> dict[tuple[str, int], Any]:
-    """Read the tables of factors once, here: workers on other machines need not reach them."""
-    found = {}
-    for path in sorted({source.calibration.get("factors", "") for source in sources}):
-        if not path:
-            raise UsageError(
-                "raw files can't be calibrated without conversion factors",
-                where=next(source.url for source in sources if not source.calibration.get("factors")),
-                remedy="name them in the site's YAML file: calibration: {factors: FILE}",
-            )
-        table = read_factors(Path(path.removeprefix("file://")))
-        for cluster in sorted(set(table["cluster"].tolist())):
-            found[path, cluster] = factors_of_cluster(
-                table["cluster"], table["channel"], table["codes_per_pe"], cluster
-            )
-    return found
-
-
-def _camera_of(sources: Sequence[Source]) -> CameraGeometry:
-    """Return the one camera of all sources.
-
-    Raises
-    ------
-    UsageError
-    """
-    if not sources:
-        raise UsageError("there are no input files", remedy="select files that hold camera images")
-    formats = image_formats()
-    for source in sources:
-        if source.format not in formats:
-            raise UsageError(
-                f"no images can be made of the format '{source.format}'",
-                where=source.url,
-                nearest=nearest_word(source.format, formats),
-                remedy=f"formats with images are {', '.join(formats)}",
-            )
-    names = sorted({source.camera for source in sources if source.camera})
-    if not names:
-        names = [_first_camera(sources)]
-    if len(names) > 1:
-        raise UsageError(
-            f"the input files are of several cameras: {', '.join(names)}", remedy="make one dataset for each camera"
-        )
-    return camera_named(names[0])
-
-
-def _first_camera(sources: Sequence[Source]) -> str:
-    """Look into the files for the first one that names its camera."""
-    from apbatch.formats.images import camera_of
-
-    for source in sources:
-        reader = readers().get(source.format)
-        if not isinstance(reader, ImageReader):
-            continue
-        try:
-            with open_url(source.url) as stream:
-                batch = next(iter(reader.images(stream, source.url, 1)), None)
-        except FormatError:
-            continue
-        if batch is not None and (name := camera_of(batch.schema)):
-            return name
-    raise UsageError("no input file tells its camera", where=sources[0].url, remedy="name it: camera: NAME in the site")
-
-
-def _images(images_url: str, output_url: str) -> tuple[dict[str, Any], CameraGeometry]:
+def _images(images_url: str, outputs: Iterable[str]) -> tuple[dict[str, Any], CameraGeometry]:
     """Return sidecar and camera of a dataset of images."""
-    if images_url.rstrip("/") == output_url.rstrip("/"):
-        raise UsageError("input and output are the same dataset", where=output_url)
+    if images_url.rstrip("/") in [url.rstrip("/") for url in outputs]:
+        raise UsageError("input and output are the same dataset", where=images_url)
     known = dataset.info(images_url)
     if known.get("kind") != "images" or not isinstance(known.get("cleaning"), str):
         raise UsageError("not a dataset of cleaned images", where=images_url, remedy="make one with jobs/clean.py")
     return known, camera_named(str(known.get("camera")))
-
-
-def _spark_url(url: str) -> str:
-    # AFS is a folder to every machine that has it mounted.
-    return f"file://{url.removeprefix('afs://')}" if url.startswith("afs://") else url
-
-
-def _write(
-    spark: SparkSession,
-    frame: DataFrame,
-    output_url: str,
-    title: str,
-    content: Mapping[str, Any],
-    made: Mapping[str, Any],
-    losses: LossCounter,
-    started: float,
-    rows_an_image: int = 1,
-) -> StepSummary:
-    """Write a dataset beside its place, then move it there."""
-    parent, name = dataset.parent_of(output_url)
-    part = f"{parent}/.{name}.unfinished"
-    dataset.remove(part)
-    try:
-        write_parquet(spark, frame, _spark_url(part), title)
-        images = dataset.count_rows(part) // rows_an_image
-        counted, problems = losses.result()
-        if not images:
-            reason = f": {problems[0]}" if problems else ""
-            raise FormatError(f"not one image could be read{reason}", where=output_url)
-        dataset.write_info(part, {**content, "images": images, "losses": counted, "provenance": dict(made)})
-        dataset.replace(part, output_url)
-    except ApbatchError:
-        dataset.remove(part)
-        raise
-    return StepSummary(images, time.monotonic() - started, counted, problems)

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from apbatch.camera.calibration import assemble
 from apbatch.camera.cleaning import NONE, tailcuts
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import to_grid
@@ -29,8 +28,6 @@ _KEY_FIELDS = [
 #: Nanoseconds since 1970 (UTC): Spark's own time has microseconds, which is too coarse.
 _TIME = pa.field("time_ns", pa.int64())
 
-#: Calibrated records of single clusters: `pe` is float32 by channel.
-RECORDS = pa.schema([*_KEY_FIELDS, _TIME, pa.field("cluster", pa.int32()), pa.field("pe", pa.binary())])
 #: Camera images, and the same with the mask of a cleaning.
 IMAGES = pa.schema([*_KEY_FIELDS, _TIME, pa.field("image", pa.binary())])
 CLEANED = IMAGES.append(pa.field("mask", pa.binary()))
@@ -52,39 +49,22 @@ def images_of(batch: pa.RecordBatch) -> pa.RecordBatch:
     )
 
 
-def assembled(records: pa.RecordBatch, camera: CameraGeometry) -> tuple[pa.RecordBatch, int]:
-    """Make camera images of the records of clusters that belong to the same events.
-
-    Parameters
-    ----------
-    records : RecordBatch of schema `RECORDS`
-        With all records of each of its events; of any runs and telescopes.
-    camera : CameraGeometry
+def usable(batch: pa.RecordBatch, camera: CameraGeometry) -> tuple[pa.RecordBatch, int]:
+    """Leave out images that are missing or have not the camera's number of pixels, and those without their mask.
 
     Returns
     -------
-    images : RecordBatch of schema `IMAGES`
-        The time of an image is that of its smallest cluster.
-    repeated : int
-        Records left out because their cluster had the event already.
+    batch : RecordBatch
+        Of the same schema.
+    damaged : int
+        How many were left out.
     """
-    made, repeated = [], 0
-    whose = pa.StructArray.from_arrays(
-        [records.column(name) for name in ("experiment", "run", "telescope")], ["experiment", "run", "telescope"]
-    )
-    codes = _codes(whose)
-    for code in np.unique(codes):
-        rows = np.flatnonzero(codes == code)
-        mine = records.take(pa.array(rows))
-        pe = from_binary(mine.column("pe"))
-        whole = assemble(_integers(mine, "event"), _integers(mine, "cluster"), np.asarray(pe, np.float32), camera)
-        heads = mine.take(pa.array(whole.first))
-        arrays = [*(heads.column(name) for name in (*KEYS, "time_ns")), to_binary(whole.images)]
-        made.append(pa.RecordBatch.from_arrays(arrays, schema=IMAGES))
-        repeated += whole.repeated
-    if not made:
-        return _empty(IMAGES), 0
-    return pa.concat_batches(made), repeated
+    good = pc.equal(pc.binary_length(batch.column("image")), 4 * camera.n_pixels)
+    if "mask" in batch.schema.names:
+        good = pc.and_(good, pc.equal(pc.binary_length(batch.column("mask")), camera.n_pixels))
+    good = pc.fill_null(good, False)
+    damaged = int(pc.sum(pc.invert(good)).as_py() or 0)
+    return (batch.filter(good), damaged) if damaged else (batch, 0)
 
 
 def cleaned(
@@ -137,17 +117,6 @@ def gridded(batch: pa.RecordBatch, camera: CameraGeometry, method: str = "axial"
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
-
-
-def _codes(column: pa.Array) -> npt.NDArray[np.int64]:
-    """Number the different values of a struct of keys."""
-    names = [field.name for field in column.type]
-    text = pc.binary_join_element_wise(*(column.field(name).cast(pa.string()) for name in names), "\x1f")
-    return np.asarray(text.dictionary_encode().indices.to_numpy(zero_copy_only=False), np.int64)
-
-
-def _integers(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
-    return np.asarray(batch.column(name).to_numpy(zero_copy_only=False), np.int64)
 
 
 def _pixels(batch: pa.RecordBatch, camera: CameraGeometry) -> npt.NDArray[np.float32]:

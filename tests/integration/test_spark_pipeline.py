@@ -19,9 +19,10 @@ from apbatch.errors import FormatError, NotFoundError, UsageError
 from apbatch.formats import dataset
 from apbatch.formats.images import from_binary
 from apbatch.index.catalogue import open_catalogue
-from apbatch.spark import pipeline
+from apbatch.spark import frames, pipeline
 from apbatch.spark.session import session
 from apbatch.spark.sources import Source, sources_at
+from apbatch.spark.steps import KEYS
 
 pytestmark = pytest.mark.spark
 
@@ -126,13 +127,16 @@ def test_image_parameters_go_into_the_catalogue_once(monte_carlo, tmp_path):
 
 def test_a_new_run_replaces_a_failed_one_does_not_and_a_killed_one_left_no_dataset(spark, data, tmp_path):
     url = f"file://{tmp_path}/images"
-    left = tmp_path / ".images.unfinished"
+    left = tmp_path / "images"
     (left / "_temporary").mkdir(parents=True)
     (left / "part-0.parquet").write_bytes(b"half")
+    (left / ".apbatch-12345678-000000-aa.parquet").write_bytes(b"half")
     assert not dataset.is_complete(url)
     for picture in (14, 10):
         pipeline.clean(spark, raw(small(data)[:1], data), url, picture=picture, boundary=7)
         assert dataset.info(url)["cleaning"] == f"tailcuts-{picture}-7"
+        there = {path.name for path in left.iterdir()}
+        assert there == {"_SUCCESS", "_apbatch.json", *dataset.part_files(url)}
     before = dataset.info(url)
     empty = tmp_path / "28107001.001"
     empty.write_bytes(b"")
@@ -140,7 +144,41 @@ def test_a_new_run_replaces_a_failed_one_does_not_and_a_killed_one_left_no_datas
         pipeline.clean(spark, raw([empty], data), url, picture=14, boundary=7)
     assert dataset.info(url) == before
     assert dataset.read_table(url).num_rows == before["images"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["28107001.001", "images"]
+    assert {path.name for path in left.iterdir()} == there
+
+
+def test_one_pass_gives_the_datasets_of_three_steps(spark, data, monte_carlo, tmp_path):
+    sources = sources_at([f"file://{data}/taiga_mc"])
+    outputs = {role: f"file://{tmp_path}/{role}" for role in ("images", "parameters", "grids")}
+    summary = pipeline.images(spark, sources, outputs, picture=14, boundary=7)
+    assert (summary.images, summary.resumed, summary.retries) == (5698, 0, 0)
+    assert summary.bytes_written == sum(path.stat().st_size for path in tmp_path.glob("*/*.parquet"))
+    assert summary.bytes_read == sum(
+        path.stat().st_size for path in (data / "taiga_mc").iterdir() if "clean" in path.name
+    )
+    for role, url in outputs.items():
+        assert dataset.read_table(url).equals(dataset.read_table(f"{monte_carlo}/{role}")), role
+        known = {
+            key: value for key, value in dataset.info(url).items() if key in ("kind", "camera", "cleaning", "images")
+        }
+        assert known.items() <= dataset.info(f"{monte_carlo}/{role}").items()
+
+
+def test_dataframe_steps_give_the_rows_of_the_bulk_path(spark, data, monte_carlo):
+    losses = frames.LossCounter(spark)
+    camera = camera_named("TAIGA-IACT01")
+    images = frames.clean(
+        frames.read_images(spark, sources_at([f"file://{data}/taiga_mc"]), losses), camera, picture=14, boundary=7
+    )
+    order = [(name, "ascending") for name in (*KEYS, "cleaning")]
+    made = frames.parametrise(images, camera, "tailcuts-14-7", losses).toArrow().sort_by(order)
+    wanted = dataset.read_table(f"{monte_carlo}/parameters").sort_by(order)
+    # Numbers of simulated events repeat between files: rows of equal keys come in any order.
+    for name in wanted.column_names:
+        assert sorted(map(str, made[name].to_pylist())) == sorted(map(str, wanted[name].to_pylist())), name
+    grids = frames.grid(images, camera)
+    assert grids.count() == 5698
+    assert losses.result() == ({}, [])
 
 
 def test_senseless_calls_are_refused_before_spark_works(spark, data, tmp_path):

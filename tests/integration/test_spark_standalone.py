@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from apbatch.camera.calibration import factors_of_cluster
+from apbatch.camera.calibration import factors_of_cluster, pedestals, photo_electrons
 from apbatch.camera.geometry import camera_named
 from apbatch.formats import dataset
+from apbatch.formats.images import to_binary
 from apbatch.formats.taiga_calibration import read_factors
+from apbatch.formats.taiga_raw import read_records
 from apbatch.spark import steps
-from apbatch.spark.reading import RawCalibration, read_raw
-from apbatch.spark.sources import Source
 from apbatch.storage.store import open_store
 
 pytestmark = [pytest.mark.spark, pytest.mark.hdfs]
@@ -30,27 +30,36 @@ SMALL = ("BSM04/28107004.001", "BSM06/28107006.001", "BSM12/28107012.001")
 ORDER = [(name, "ascending") for name in steps.KEYS]
 
 
-class NoLosses:
-    def lose(self, url: str, reason: str, count: int, text: str) -> None:
-        raise AssertionError(text)
-
-
 def without_spark(folder: Path) -> pa.Table:
-    """The files read, calibrated, assembled and cleaned here, from the site."""
-    path = folder / "FACTORS_300917.txt"
-    table = read_factors(path)
-    factors = {
-        (str(path), cluster): factors_of_cluster(table["cluster"], table["channel"], table["codes_per_pe"], cluster)
-        for cluster in np.unique(table["cluster"]).tolist()
-    }
-    calibration = RawCalibration(CAMERA, factors)
-    records: list[pa.RecordBatch] = []
+    """The files read whole, calibrated and cleaned here, from the site; events put together one by one."""
+    table = read_factors(folder / "FACTORS_300917.txt")
+    images: dict[int, np.ndarray] = {}
+    times: dict[int, tuple[int, int]] = {}
     for name in SMALL:
-        url, factors_of = f"file://{folder / name}", {"factors": str(path)}
-        source = Source(url, "taiga-raw", "TAIGA", camera=CAMERA.name, calibration=factors_of)
-        records += read_raw(source, calibration, NoLosses())
-    images, _ = steps.assembled(pa.concat_batches(records), CAMERA)
-    return pa.Table.from_batches([steps.cleaned(images, CAMERA, picture=14, boundary=7)]).sort_by(ORDER)
+        with (folder / name).open("rb") as stream:
+            records = np.concatenate(list(read_records(stream)))
+        (cluster,) = np.unique(records["cluster"]).tolist()
+        factors = factors_of_cluster(table["cluster"], table["channel"], table["codes_per_pe"], cluster)
+        pe = photo_electrons(records["adc"], pedestals(records["adc"]), factors)
+        pixels = np.flatnonzero(CAMERA.cluster == cluster)
+        midnight = np.datetime64("2017-10-28T00:00", "ns").astype(np.int64)
+        for row, event in enumerate(records["event"].tolist()):
+            image = images.setdefault(event, np.full(CAMERA.n_pixels, np.nan, np.float32))
+            image[pixels] = pe[row, CAMERA.number[pixels] // 2]
+            hour = records["time"][row] // 3_600_000_000_000
+            time = int(midnight + records["time"][row]) + (86_400_000_000_000 if hour < 5 else 0)
+            times[event] = min(times.get(event, (99, 0)), (cluster, time))
+    events = sorted(images)
+    rows = {
+        "experiment": ["TAIGA"] * len(events),
+        "run": [20171028] * len(events),
+        "event": events,
+        "telescope": [1] * len(events),
+        "time_ns": [times[event][1] for event in events],
+        "image": to_binary(np.stack([images[event] for event in events])),
+    }
+    made = pa.RecordBatch.from_pydict(rows, schema=steps.IMAGES)
+    return pa.Table.from_batches([steps.cleaned(made, CAMERA, picture=14, boundary=7)]).sort_by(ORDER)
 
 
 def test_images_from_hdfs_on_the_cluster_are_those_of_one_process(

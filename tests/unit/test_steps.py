@@ -86,7 +86,7 @@ def test_grids_hold_the_image_and_the_cleaned_image(camera):
 
 def test_no_step_makes_a_column_of_truth():
     truth = set(TRUTH_SCHEMA.names) - set(steps.KEYS)
-    for schema in (steps.RECORDS, steps.IMAGES, steps.CLEANED, steps.PARAMETER_ROWS, steps.GRIDS):
+    for schema in (steps.IMAGES, steps.CLEANED, steps.PARAMETER_ROWS, steps.GRIDS):
         assert not truth & set(schema.names)
     assert not any(name.startswith("true") for name in PARAMETERS)
 
@@ -103,26 +103,12 @@ def test_images_of_another_camera_are_a_format_error(camera):
         clean(camera, np.zeros((2, 37), np.float32))
 
 
-def records(rows: list[tuple[int, int, int]]) -> pa.RecordBatch:
-    """Return records of (run, event, cluster), each channel with its number."""
-    pe = np.tile(np.arange(32, dtype=np.float32), (len(rows), 1))
-    columns = {
-        "experiment": ["TAIGA"] * len(rows),
-        "run": [row[0] for row in rows],
-        "event": [row[1] for row in rows],
-        "telescope": [1] * len(rows),
-        "time_ns": [100 + row[2] for row in rows],
-        "cluster": [row[2] for row in rows],
-        "pe": to_binary(pe),
-    }
-    return pa.RecordBatch.from_pydict(columns, schema=steps.RECORDS)
-
-
-def test_records_meet_by_run_and_event(camera):
-    made, repeated = steps.assembled(records([(1, 5, 2), (1, 5, 4), (2, 5, 3), (1, 6, 2), (1, 5, 2)]), camera)
-    assert repeated == 1
-    found = {(row["run"], row["event"]): row for row in made.to_pylist()}
-    assert set(found) == {(1, 5), (1, 6), (2, 5)}
-    image = np.frombuffer(found[1, 5]["image"], "<f4")
-    assert set(camera.cluster[np.isfinite(image)]) == {2, 4}
-    assert found[1, 5]["time_ns"] == 102  # of the smallest cluster
+def test_damaged_images_are_left_out_one_by_one(camera):
+    good = clean(camera, pixels(camera, 4))
+    image, mask = (good.column(name).to_pylist() for name in ("image", "mask"))
+    image[1], image[2], mask[3] = None, image[2][:-4], mask[3][:-1]
+    arrays = [*good.columns[:-2], pa.array(image, pa.binary()), pa.array(mask, pa.binary())]
+    poisoned = pa.RecordBatch.from_arrays(arrays, schema=good.schema)
+    left, damaged = steps.usable(poisoned, camera)
+    assert (left.column("event").to_pylist(), damaged) == ([0], 3)
+    assert steps.usable(good, camera) == (good, 0)

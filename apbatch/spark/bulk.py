@@ -1,0 +1,228 @@
+"""The bulk path: Spark hands out splits, workers read, work and write, and only small records come back.
+
+No pixel passes through the JVM. A worker opens the stores itself, works on whole batches, and publishes its part
+files; `apbatch.spark.committer` makes one dataset of them.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+
+from apbatch.camera.geometry import CameraGeometry
+from apbatch.spark import steps
+from apbatch.spark.committer import Job, Loss, Part, SplitRecord, Staging
+from apbatch.spark.events import EventSplit, Factors, Survey, read_events, survey
+from apbatch.spark.jobs import Meter, run_job
+from apbatch.spark.reading import DAMAGED_IMAGES, read_piece
+from apbatch.spark.session import BATCH_IMAGES
+from apbatch.spark.splits import Split
+from apbatch.spark.writing import PartWriter
+from apbatch.storage.store import open_store
+
+if TYPE_CHECKING:
+    from pyspark import RDD
+    from pyspark.sql import SparkSession
+
+AnySplit = Split | EventSplit
+Task = TypeVar("Task")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is made of each batch of images.
+
+    Attributes
+    ----------
+    camera : CameraGeometry
+    roles : tuple of str
+        ``images``, ``parameters``, ``grids``: the datasets to write.
+    thresholds : (float, float, int), optional
+        Picture, boundary and least neighbours of the cleaning; without, the input has its masks.
+    cleaning : str
+        Name of the cleaning.
+    method : str
+        Of the grid.
+    """
+
+    camera: CameraGeometry
+    roles: tuple[str, ...]
+    cleaning: str
+    thresholds: tuple[float, float, int] | None = None
+    method: str = "axial"
+
+    def schemas(self) -> dict[str, pa.Schema]:
+        """Return the schema of each dataset, with the camera's name."""
+        known = {"images": steps.CLEANED, "parameters": steps.PARAMETER_ROWS, "grids": steps.GRIDS}
+        return {role: known[role].with_metadata({"apbatch.camera": self.camera.name}) for role in self.roles}
+
+    def make(self, batch: pa.RecordBatch) -> dict[str, pa.RecordBatch]:
+        """Work on a batch of `IMAGES` (or `CLEANED`, if the input has masks)."""
+        if self.thresholds is not None:
+            picture, boundary, least = self.thresholds
+            batch = steps.cleaned(batch, self.camera, picture=picture, boundary=boundary, min_neighbours=least)
+        made = {}
+        if "images" in self.roles:
+            made["images"] = batch
+        if "parameters" in self.roles:
+            made["parameters"] = steps.parametrised(batch, self.camera, self.cleaning)
+        if "grids" in self.roles:
+            made["grids"] = steps.gridded(batch, self.camera, self.method)
+        return made
+
+
+def read_split(
+    split: AnySplit, camera: CameraGeometry, factors: Factors, losses: list[Loss], batch_size: int = BATCH_IMAGES
+) -> Iterator[pa.RecordBatch]:
+    """Read the images of a split, whatever its kind: batches of `IMAGES` (`CLEANED` from a dataset), none empty."""
+    if isinstance(split, EventSplit):
+        batches: Iterable[pa.RecordBatch] = read_events(split, camera, factors, losses, batch_size)
+    else:
+        batches = (batch for piece in split.pieces for batch in read_piece(piece, camera, losses, batch_size))
+    damaged = 0
+    for batch in batches:
+        good, lost = steps.usable(batch, camera)
+        damaged += lost
+        if good.num_rows:
+            yield good
+    if damaged:
+        where = split.files[0].source.url if isinstance(split, EventSplit) else split.pieces[0].source.url
+        text = f"{where}: {damaged} images without pixels or not of the {camera.n_pixels} pixels of {camera.name}"
+        losses.append(Loss(where, DAMAGED_IMAGES, damaged, text))
+
+
+@dataclass
+class Work:
+    """What a task does with a split: sent to the workers."""
+
+    staging: Staging
+    recipe: Recipe
+    factors: Factors = field(default_factory=dict)
+
+    def __call__(self, split: AnySplit) -> SplitRecord:
+        """Read, work, write; return the record, which is kept beside the parts as well.
+
+        Raises
+        ------
+        ServerError
+            If a store does not work; Spark tries the task again.
+        """
+        started = time.monotonic()
+        losses: list[Loss] = []
+        images = 0
+        name = self.staging.attempt(split.number)
+        writers: dict[str, PartWriter] = {}
+        with ExitStack() as stack:
+            for batch in read_split(split, self.recipe.camera, self.factors, losses):
+                if not writers:  # a split without an image leaves no file
+                    for role, schema in self.recipe.schemas().items():
+                        writer = PartWriter(open_store(self.staging.outputs[role]), f"{name}.parquet", schema)
+                        writers[role] = stack.enter_context(writer.writing())
+                for role, made in self.recipe.make(batch).items():
+                    writers[role].write(made)
+                images += batch.num_rows
+        parts: dict[str, Part] = {role: writer.part() for role, writer in writers.items()}
+        record = SplitRecord(split.number, images, parts, split.bytes, losses, time.monotonic() - started)
+        with self.staging.records_store().publish(f"{name}.json") as file:
+            file.write(record.to_json().encode())
+        return record
+
+
+def run_splits(
+    spark: SparkSession, splits: Sequence[AnySplit], work: Work, job: Job, title: str, meter: Meter
+) -> list[SplitRecord]:
+    """Do the work on all splits that are not done yet; return the records of all.
+
+    Raises
+    ------
+    ServerError
+        If a task failed too often. What is finished stays, and the same call goes on from there.
+    """
+    done = job.finished([split.number for split in splits])
+    meter.resumed = len(done)
+    left = [split for split in splits if split.number not in done]
+    new = run_tasks(spark, left, work, title, meter)
+    for record in new:
+        done.setdefault(record.split, record)
+    return [done[number] for number in sorted(done)]
+
+
+def run_surveys(spark: SparkSession, urls: Sequence[str], job: Job, meter: Meter) -> dict[str, Survey]:
+    """Look through raw files, once for a job: what was found is kept with it.
+
+    Raises
+    ------
+    ServerError
+    """
+    kept = job.note("survey")
+    if kept is None:
+        kept = [found.to_json() for found in run_tasks(spark, urls, survey, "survey", meter)]
+        job.keep("survey", kept)
+    return {one.url: one for one in map(Survey.from_json, kept)}
+
+
+def run_tasks(
+    spark: SparkSession, tasks: Sequence[Task], work: Callable[[Task], Any], title: str, meter: Meter
+) -> list[Any]:
+    """Call `work` for each of `tasks` on Spark's workers, one Spark task each, in this order.
+
+    Raises
+    ------
+    ServerError
+    """
+    if not tasks:
+        return []
+    counter = meter.counter(spark)
+
+    def partition(found: Iterator[Task]) -> Iterator[Any]:
+        _one_thread()
+        for task in found:
+            result = work(task)
+            counter.add(result)
+            yield result
+
+    with run_job(spark, title, len(tasks), meter):
+        return list(_placed(spark, tasks).mapPartitions(partition).collect())
+
+
+def _one_thread() -> None:
+    """Use one core: Spark runs as many tasks as it was given."""
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+
+
+def _placed(spark: SparkSession, tasks: Sequence[Task]) -> RDD[Task]:
+    """Return the tasks as partitions of an RDD, each with the hosts where it had better run."""
+    context = spark.sparkContext
+    hosts_of = [getattr(task, "hosts", ()) for task in tasks]
+    if not any(hosts_of):
+        return context.parallelize(tasks, len(tasks))
+    # PySpark's parallelize takes no places; Spark's own makeRDD does.
+    from pyspark.rdd import RDD
+    from pyspark.serializers import CPickleSerializer
+
+    jvm = context._jvm
+    pairs = jvm.java.util.ArrayList()
+    for task, named in zip(tasks, hosts_of, strict=True):
+        hosts = jvm.java.util.ArrayList()
+        for host in named:
+            hosts.add(host)
+        pairs.add(jvm.scala.Tuple2(pickle.dumps(task), _seq(jvm, hosts)))
+    kind = jvm.scala.reflect.ClassTag.apply(jvm.java.lang.Class.forName("[B"))
+    made = context._jsc.sc().makeRDD(_seq(jvm, pairs), kind)
+    return RDD(made.toJavaRDD(), context, CPickleSerializer())
+
+
+def _seq(jvm: Any, items: Any) -> Any:
+    return jvm.scala.jdk.javaapi.CollectionConverters.asScala(items).toSeq()
+
+
+def largest_first(splits: Iterable[AnySplit]) -> list[AnySplit]:
+    """Order splits for Spark, which starts tasks in order: a large one that starts last would run alone."""
+    return sorted(splits, key=lambda split: (-split.bytes, split.number))

@@ -1,0 +1,145 @@
+"""The steps as functions from DataFrame to DataFrame, for interactive work: the same kernels, pixels through the JVM.
+
+>>> images = read_images(spark, sources)
+>>> parameters = parametrise(clean(images, camera, picture=14, boundary=7), camera, "tailcuts-14-7")
+>>> parameters.where("size > 100").groupBy("run").count().show()
+
+Each costs up to three times the bulk path (`apbatch.spark.pipeline`), since every image crosses from Python to the JVM
+and back. Steps that follow one another without anything of Spark's between them are one pass.
+"""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyspark.accumulators import AccumulatorParam
+
+from apbatch.camera.geometry import CameraGeometry
+from apbatch.spark import steps
+from apbatch.spark.bulk import read_split
+from apbatch.spark.committer import Loss
+from apbatch.spark.jobs import tally
+from apbatch.spark.plan import plan_frames
+from apbatch.spark.reading import DAMAGED_IMAGES
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from apbatch.spark.sources import Source
+
+_Lost = dict[Loss, None]
+_Work = Callable[[pa.RecordBatch], pa.RecordBatch]
+
+
+class _Union(AccumulatorParam[_Lost]):  # type: ignore[misc]  # no types there
+    """A union, so that a task which Spark runs twice counts once."""
+
+    def zero(self, value: _Lost) -> _Lost:
+        return {}
+
+    def addInPlace(self, value1: _Lost, value2: _Lost) -> _Lost:  # noqa: N802  Spark's name
+        value1.update(value2)
+        return value1
+
+
+class LossCounter:
+    """Counts what is passed over; shared with workers by Spark."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self._lost = spark.sparkContext.accumulator({}, _Union())
+
+    def add(self, losses: list[Loss]) -> None:
+        """Count losses."""
+        if losses:
+            self._lost.add(dict.fromkeys(losses))
+
+    def result(self) -> tuple[dict[str, int], list[str]]:
+        """Return the losses by reason, and the problems in words, of what Spark has worked out so far."""
+        return tally(self._lost.value)
+
+
+def read_images(spark: SparkSession, sources: Sequence[Source], losses: LossCounter | None = None) -> DataFrame:
+    """Return the images of files, calibrated: a DataFrame of the columns of `apbatch.spark.steps.IMAGES`.
+
+    Raises
+    ------
+    UsageError
+        Without sources, or if they do not fit together.
+    ServerError
+        If Spark or a store fails.
+    """
+    splits, camera, factors, found = plan_frames(spark, sources)
+    if losses is not None:
+        losses.add(found)
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for text in batch.column("split").to_pylist():
+                lost: list[Loss] = []
+                yield from read_split(pickle.loads(base64.b64decode(text)), camera, factors, lost)
+                if losses is not None:
+                    losses.add(lost)
+
+    rows = [(base64.b64encode(pickle.dumps(split)).decode(),) for split in splits]
+    frame = spark.createDataFrame(rows, "split string").repartition(max(1, len(rows)))
+    return frame.mapInArrow(read, spark_schema(steps.IMAGES))
+
+
+def clean(
+    images: DataFrame,
+    camera: CameraGeometry,
+    *,
+    picture: float,
+    boundary: float,
+    min_neighbours: int = 0,
+    losses: LossCounter | None = None,
+) -> DataFrame:
+    """Add the mask of a tail-cut cleaning: `IMAGES` to `CLEANED`."""
+
+    def work(batch: pa.RecordBatch) -> pa.RecordBatch:
+        return steps.cleaned(batch, camera, picture=picture, boundary=boundary, min_neighbours=min_neighbours)
+
+    return _mapped(images, work, steps.CLEANED, camera, losses)
+
+
+def parametrise(
+    images: DataFrame, camera: CameraGeometry, cleaning: str, losses: LossCounter | None = None
+) -> DataFrame:
+    """Compute image parameters, two rows an image: `CLEANED` to `PARAMETER_ROWS`."""
+    return _mapped(
+        images, lambda batch: steps.parametrised(batch, camera, cleaning), steps.PARAMETER_ROWS, camera, losses
+    )
+
+
+def grid(
+    images: DataFrame, camera: CameraGeometry, method: str = "axial", losses: LossCounter | None = None
+) -> DataFrame:
+    """Map images onto a grid, whole and cleaned: `CLEANED` to `GRIDS`."""
+    return _mapped(images, lambda batch: steps.gridded(batch, camera, method), steps.GRIDS, camera, losses)
+
+
+def _mapped(
+    frame: DataFrame, work: _Work, schema: pa.Schema, camera: CameraGeometry, losses: LossCounter | None
+) -> DataFrame:
+    def on_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            good, damaged = steps.usable(batch, camera)
+            if damaged and losses is not None:
+                text = f"{damaged} images without pixels or not of the {camera.n_pixels} pixels of {camera.name}"
+                losses.add([Loss("", DAMAGED_IMAGES, damaged, text)])
+            if good.num_rows:
+                yield work(good)
+
+    return frame.mapInArrow(on_batches, spark_schema(schema))
+
+
+def spark_schema(schema: pa.Schema) -> str:
+    """Return an Arrow schema as Spark writes schemas."""
+    names: dict[Any, str] = {
+        pa.string(): "string", pa.int64(): "bigint", pa.int32(): "int", pa.float32(): "float", pa.float64(): "double",
+    }  # fmt: skip
+    return ", ".join(f"`{field.name}` {names.get(field.type, 'binary')}" for field in schema)

@@ -1,0 +1,135 @@
+"""What a step will do: the camera and calibration of its sources, and how they are cut into tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apbatch.camera.calibration import factors_of_cluster
+from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.errors import FormatError, UsageError, nearest_word
+from apbatch.formats.images import camera_of
+from apbatch.formats.reader import ImageReader, readers
+from apbatch.formats.taiga_calibration import read_factors
+from apbatch.spark.bulk import AnySplit
+from apbatch.spark.committer import Loss
+from apbatch.spark.events import SHRINK, Factors, Survey, event_splits, survey, surveyed_urls
+from apbatch.spark.sources import RAW, Source, image_formats
+from apbatch.spark.splits import BLOCK_BYTES, FEWEST_BYTES, file_splits, files_of, split_bytes
+from apbatch.storage.store import open_url
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def splits_of(
+    sources: Sequence[Source],
+    camera: CameraGeometry,
+    factors: Factors,
+    sizes: Mapping[str, tuple[int, int]],
+    target: int,
+    surveyed: Callable[[Sequence[str]], dict[str, Survey]],
+) -> tuple[list[AnySplit], list[Loss]]:
+    """Cut sources into splits; raw files need a first pass, which `surveyed` makes."""
+    splits: list[AnySplit] = list(file_splits([one for one in sources if one.format != RAW], sizes, target))
+    raw = [source for source in sources if source.format == RAW]
+    if not raw:
+        return splits, []
+    found = surveyed(surveyed_urls(raw))
+    events, lost = event_splits(raw, found, camera, factors, max(FEWEST_BYTES, target // SHRINK), len(splits))
+    return [*splits, *events], lost
+
+
+def plan_frames(
+    spark: SparkSession, sources: Sequence[Source]
+) -> tuple[list[AnySplit], CameraGeometry, Factors, list[Loss]]:
+    """Cut sources into splits for DataFrames; what a job keeps for its restart is not kept.
+
+    Raises
+    ------
+    UsageError, ServerError
+    """
+    camera = camera_of_sources(sources)
+    factors = factors_of_sources(sources)
+    sizes = files_of(sources)
+    target = split_bytes(sum(size for size, _ in sizes.values()), spark.sparkContext.defaultParallelism, BLOCK_BYTES)
+
+    def surveyed(urls: Sequence[str]) -> dict[str, Survey]:
+        return {found.url: found for found in spark.sparkContext.parallelize(urls, len(urls)).map(survey).collect()}
+
+    splits, lost = splits_of(sources, camera, factors, sizes, target, surveyed)
+    return splits, camera, factors, lost
+
+
+def factor_key(factors: Factors) -> list[Any]:
+    """Return tables of factors as JSON-like content, to be hashed."""
+    return [[path, cluster, table.tolist()] for (path, cluster), table in sorted(factors.items())]
+
+
+def factors_of_sources(sources: Sequence[Source]) -> dict[tuple[str, int], Any]:
+    """Read the tables of factors of raw files once, in the driver: workers on other machines need not reach them.
+
+    Raises
+    ------
+    UsageError, NotFoundError, FormatError
+    """
+    found = {}
+    sources = [source for source in sources if source.format == RAW]
+    for path in sorted({source.calibration.get("factors", "") for source in sources}):
+        if not path:
+            raise UsageError(
+                "raw files can't be calibrated without conversion factors",
+                where=next(source.url for source in sources if not source.calibration.get("factors")),
+                remedy="name them in the site's YAML file: calibration: {factors: FILE}",
+            )
+        table = read_factors(Path(path.removeprefix("file://")))
+        for cluster in sorted(set(table["cluster"].tolist())):
+            found[path, cluster] = factors_of_cluster(
+                table["cluster"], table["channel"], table["codes_per_pe"], cluster
+            )
+    return found
+
+
+def camera_of_sources(sources: Sequence[Source]) -> CameraGeometry:
+    """Return the one camera of all sources.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not sources:
+        raise UsageError("there are no input files", remedy="select files that hold camera images")
+    formats = image_formats()
+    for source in sources:
+        if source.format not in formats:
+            raise UsageError(
+                f"no images can be made of the format '{source.format}'",
+                where=source.url,
+                nearest=nearest_word(source.format, formats),
+                remedy=f"formats with images are {', '.join(formats)}",
+            )
+    names = sorted({source.camera for source in sources if source.camera})
+    if not names:
+        names = [_first_camera(sources)]
+    if len(names) > 1:
+        raise UsageError(
+            f"the input files are of several cameras: {', '.join(names)}", remedy="make one dataset for each camera"
+        )
+    return camera_named(names[0])
+
+
+def _first_camera(sources: Sequence[Source]) -> str:
+    """Look into the files for the first one that names its camera."""
+    for source in sources:
+        reader = readers().get(source.format)
+        if not isinstance(reader, ImageReader):
+            continue
+        try:
+            with open_url(source.url) as stream:
+                batch = next(iter(reader.images(stream, source.url, 1)), None)
+        except FormatError:
+            continue
+        if batch is not None and (name := camera_of(batch.schema)):
+            return name
+    raise UsageError("no input file tells its camera", where=sources[0].url, remedy="name it: camera: NAME in the site")
