@@ -207,9 +207,9 @@ def test_like_is_what_a_regular_expression_says(text: str, pattern: str) -> None
 
 
 def test_like_takes_no_exponential_time() -> None:
-    start = time.monotonic()
+    start = time.process_time()
     assert not is_like("a" * 5000, "%a" * 200 + "%b")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(
