@@ -98,7 +98,10 @@ def register_camera(name: str, make: Callable[[], CameraGeometry]) -> None:
 
 def cameras() -> list[str]:
     """Return the names of the known cameras, sorted."""
-    import apbatch.camera.taiga  # noqa: F401  registers its cameras; it imports this module
+    # They register themselves, and import this module.
+    import apbatch.camera.fact
+    import apbatch.camera.magic
+    import apbatch.camera.taiga  # noqa: F401
 
     return sorted(_CAMERAS)
 

@@ -51,7 +51,7 @@ class Problems:
         if len(self.kept) < MOST_PROBLEMS:
             self.kept.append(Problem(offset, reason))
 
-    def at_line(self, line: Line, reason: str) -> None:
+    def at_line(self, line: Line | RawLine, reason: str) -> None:
         """Note a line that was passed over."""
         self.add(line.offset, f"line {line.number}: {reason}" if line.number else reason)
 
@@ -62,35 +62,52 @@ class Problems:
         return (*self.kept, *last)
 
 
-def lines_of(stream: BinaryIO, problems: Problems, start: int = 0) -> Iterator[Line]:
+@dataclass(frozen=True, slots=True)
+class RawLine:
+    """One line as bytes, with its end; number and offset as in `Line`."""
+
+    number: int
+    offset: int
+    content: bytes
+
+
+def raw_lines(stream: BinaryIO, problems: Problems, start: int = 0, longest: int = LONGEST_LINE) -> Iterator[RawLine]:
     """Yield the lines of a stream that are not blank; overlong lines are noted and passed over.
 
     Parameters
     ----------
     start : int
         Byte from which on lines must begin; the stream must be able to seek unless it is 0.
+    longest : int
+        Bytes of the longest line.
     """
     number, offset = 0, 0
     if start > 0:
         offset = stream.seek(start - 1)
-        while piece := stream.readline(LONGEST_LINE):  # to the end of the line that began before
+        while piece := stream.readline(longest):  # to the end of the line that began before
             offset += len(piece)
             if piece.endswith(b"\n"):
                 break
-    while raw := stream.readline(LONGEST_LINE + 1):
+    while raw := stream.readline(longest + 1):
         number += 1
         begin, length = offset, len(raw)
-        complete = raw.endswith(b"\n") or length <= LONGEST_LINE
+        complete = raw.endswith(b"\n") or length <= longest
         while not complete:  # drop the rest of an overlong line, a piece at a time
-            piece = stream.readline(LONGEST_LINE)
+            piece = stream.readline(longest)
             length += len(piece)
             complete = not piece or piece.endswith(b"\n")
         offset += length
-        line = Line(0 if start else number, begin, raw.decode("utf-8", errors="backslashreplace").rstrip("\r\n"))
-        if length > LONGEST_LINE + 1:
-            problems.at_line(line, f"{length} bytes long, no line of a table")
+        if length > longest + 1:
+            problems.at_line(Line(0 if start else number, begin, ""), f"{length} bytes long, no line of a table")
         elif not raw.isspace():
-            yield line
+            yield RawLine(0 if start else number, begin, raw)
+
+
+def lines_of(stream: BinaryIO, problems: Problems, start: int = 0) -> Iterator[Line]:
+    """Yield the lines of a stream of text that are not blank, as `raw_lines` does."""
+    for line in raw_lines(stream, problems, start):
+        text = line.content.decode("utf-8", errors="backslashreplace").rstrip("\r\n")
+        yield Line(line.number, line.offset, text)
 
 
 def head_lines(head: bytes) -> list[str] | None:

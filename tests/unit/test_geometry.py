@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +180,25 @@ def test_a_line_that_does_not_fit_the_table_is_named(tmp_path: Path, data: Path)
     with pytest.raises(FormatError) as caught:
         camera_from_table(path)
     assert caught.value.where == f"{path}:100"
+
+
+@pytest.mark.parametrize(("name", "tolerance_m"), [("FACT", 5e-5), ("MAGICCam", 2e-5)])
+def test_rules_of_other_cameras_give_ctapipes_positions_in_its_order(data: Path, name: str, tolerance_m: float) -> None:
+    from astropy.io import fits
+
+    with fits.open(data / "camgeom" / f"{name}.camgeom.fits.gz") as file:
+        x, y = (np.array(file[1].data[axis], float) for axis in ("pix_x", "pix_y"))
+    camera = camera_named(name)
+    assert camera.focal_length is not None
+    scale = camera.focal_length * np.radians(1)
+    assert np.abs(camera.x * scale - x).max() < tolerance_m
+    assert np.abs(camera.y * scale - y).max() < tolerance_m
+
+
+def test_pixels_of_fact_are_in_the_order_of_its_map(data: Path) -> None:
+    with (data / "fact_images" / "pixel-map.csv").open() as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: int(row["CHID"]))
+    camera = camera_named("FACT")
+    assert [(int(row["board"]), int(row["patch"])) for row in rows] == [
+        (cluster // 4 % 10, cluster % 4) for cluster in (camera.cluster - 1).tolist()
+    ]
