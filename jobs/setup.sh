@@ -36,6 +36,8 @@ PIP=".venv/bin/python -m pip --disable-pip-version-check"
 say "Python packages (about two minutes the first time)"
 $PIP install -q -c constraints/all.txt wheel packaging "setuptools<80" "cmake<4"
 $PIP install -q -c constraints/all.txt --no-build-isolation -e ".[all,test]"
+# A test's oracle and the benchmark's peer for grids: it asks for an older ctapipe than ours, and works with ours.
+$PIP install -q --no-deps -c constraints/all.txt dl1-data-handler || say "no dl1-data-handler: its comparisons are left out"
 
 TENSORFLOW=$(.venv/bin/python -c 'from importlib.metadata import version; print(version("tensorflow-cpu"))')
 WHEELS=$CACHE/wheels/tensorflow-$TENSORFLOW-$(uname -m)

@@ -241,7 +241,7 @@ class Grid(Step):
     needs: ClassVar[tuple[str, ...]] = ("images",)
     makes: ClassVar[tuple[str, ...]] = ("grids",)
 
-    method: Literal["axial"] = "axial"
+    method: Literal["axial", "shifting", "nearest", "bilinear", "bicubic", "oversampling", "rebinning"] = "axial"
 
     def run(self, context: Context, key: str) -> Products:
         """Map every image, whole and cleaned."""

@@ -1,4 +1,4 @@
-"""Axial grids: nothing lost, nothing moved apart."""
+"""Axial and shifted grids: nothing lost, nothing moved apart. The other methods: see test_grid_methods."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ def images(camera: CameraGeometry) -> np.ndarray:
     return np.random.default_rng(2).normal(10, 5, (7, camera.n_pixels)).astype(np.float32)
 
 
-def test_the_way_back_is_exact(camera):
-    there = to_grid(images(camera), camera)
+@pytest.mark.parametrize("method", ["axial", "shifting"])
+def test_the_way_back_is_exact(camera, method):
+    there = to_grid(images(camera), camera, method=method)
     assert there.dtype == np.float32
-    np.testing.assert_array_equal(from_grid(there, camera), images(camera))
+    np.testing.assert_array_equal(from_grid(there, camera, method), images(camera))
 
 
-def test_the_grid_is_the_bounding_box_and_holds_nothing_else(camera):
-    grid = grid_of(camera)
-    there = to_grid(images(camera), camera)
+@pytest.mark.parametrize("method", ["axial", "shifting"])
+def test_the_grid_is_the_bounding_box_and_holds_nothing_else(camera, method):
+    grid = grid_of(camera, method)
+    there = to_grid(images(camera), camera, method=method)
     assert there.shape == (7, grid.rows, grid.cols)
     occupied = grid.occupied
     assert occupied.sum() == camera.n_pixels
