@@ -25,6 +25,10 @@ class TrainSpec(BaseModel):
         Folder of checkpoints, models, curves and predictions.
     variants : tuple of str
         Treatments of the images, each with a network of its own: ``none``, ``cleaned``.
+    model : str
+        Name of a network, see `apbatch.dl.models`.
+    options : dict
+        Of that network, such as ``filters``.
     batch_size : int
         Images in a step, over all ranks.
     epoch_min : int
@@ -41,6 +45,7 @@ class TrainSpec(BaseModel):
     output: Path
     variants: tuple[str, ...] = Field(default=("none", "cleaned"), min_length=1)
     model: str = "talk-cnn"
+    options: dict[str, int | float] = Field(default_factory=dict)
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)
     epoch_min: int = Field(default=6000, ge=0)
@@ -50,8 +55,8 @@ class TrainSpec(BaseModel):
     patience: int | None = Field(default=None, ge=1)
 
     def check(self) -> None:
-        """Raise a UsageError for a model or variant that is unknown."""
-        check_model(self.model)
+        """Raise a UsageError for a model, option or variant that is unknown."""
+        check_model(self.model, self.options)
         for variant in self.variants:
             check_variant(variant)
 

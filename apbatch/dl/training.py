@@ -105,7 +105,7 @@ class Trainer:
         keras.utils.set_random_seed(spec.seed)
         shape = (int(manifest["rows"]), int(manifest["cols"]))
         mean, spread = scale_of(train)
-        self._model = model = build(spec.model, shape, mean, spread)
+        self._model = model = build(spec.model, shape, mean, spread, options=spec.options)
         self._optimizer = optimizer = keras.optimizers.Adam(spec.learning_rate)
         optimizer.build(model.trainable_variables)
         self.n_parameters = int(model.count_params())

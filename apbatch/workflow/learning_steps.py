@@ -50,7 +50,8 @@ class Train(Step):
     needs: ClassVar[tuple[str, ...]] = ("blind",)
     makes: ClassVar[tuple[str, ...]] = ("trained",)
 
-    model: str = "talk-cnn"
+    model: str = Field(default="talk-cnn", description="talk-cnn, resnet or hex-cnn")
+    options: dict[str, int | float] = Field(default_factory=dict, description="of the model, such as filters")
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)
     epoch_min: int = Field(default=6000, ge=0, description="images in an epoch at least")
