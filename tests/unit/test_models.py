@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -14,7 +17,7 @@ keras = pytest.importorskip("keras")
 NAMES = ("talk-cnn", "resnet", "hex-cnn")
 
 
-def layer(strides: int = 1):  # noqa: ANN201
+def layer(strides: int = 1) -> Any:
     from apbatch.dl.layers import HexConv2D
 
     made = HexConv2D(1, padding="same", use_bias=True, strides=strides)
@@ -58,13 +61,13 @@ def test_the_two_corners_that_are_no_neighbours_have_no_say() -> None:
 def test_the_score_of_an_image_does_not_depend_on_the_others_of_its_batch(name: str) -> None:
     model = build(name, (15, 15), 0.5, 0.7)
     grids = np.random.default_rng(4).gamma(1, 2, (8, 15, 15)).astype(np.float32)
-    together = np.asarray(model(grids, training=True if name == "talk-cnn" else False))
+    together = np.asarray(model(grids, training=name == "talk-cnn"))
     alone = np.concatenate([np.asarray(model(grids[i : i + 1], training=False)) for i in range(8)])
     assert together == pytest.approx(alone, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_saved_network_gives_the_same_numbers(name: str, tmp_path) -> None:  # noqa: ANN001
+def test_a_saved_network_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
     model = build(name, (15, 15), 0.5, 0.7, outputs=3, options={"filters": 4})
     grids = np.random.default_rng(5).gamma(1, 2, (4, 15, 15)).astype(np.float32)
     model.save(tmp_path / "model.keras")

@@ -91,7 +91,7 @@ def test_without_hadrons_left_there_is_no_comparison() -> None:
 
 
 def test_the_spread_of_trainings_is_in_the_error() -> None:
-    """Five trainings whose Q differs by 0.2: the mean's error is their standard error, the bootstrap's own bias mended."""
+    """Five trainings whose Q differs by 0.2: the mean's error is their standard error."""
     values = np.array([1.8, 1.9, 2.0, 2.1, 2.2])
     gamma, shower, _, _ = events(6)
     draws = Resamples(gamma, shower, 20_000)
