@@ -29,7 +29,7 @@ from pydantic import ConfigDict, Field
 
 from apbatch.dl.files import json_bytes, read_json, read_parquet, sha256, write_bytes, write_json, write_table
 from apbatch.dl.ledger import Ledger
-from apbatch.dl.selection import FEATURES, Selected, Selection, select
+from apbatch.dl.selection import FEATURES, TRUTH, Selected, Selection, select
 from apbatch.errors import FormatError, NotFoundError, UsageError, VerificationError
 from apbatch.provenance import digest, provenance
 
@@ -92,7 +92,7 @@ def make(grids: str, parameters: str, truth: str, folder: Path, settings: BlindS
     Parameters
     ----------
     grids, parameters, truth : str
-        URLs of the gridded images, the image parameters and the truth.
+        URLs of the gridded images (or of images of a camera), the image parameters and the truth.
     folder : pathlib.Path
         Local folder of the analysis.
 
@@ -126,6 +126,8 @@ def make(grids: str, parameters: str, truth: str, folder: Path, settings: BlindS
         else:
             table = table.append_column("gamma", pa.array(selected.gamma[rows]))
             table = table.append_column("shower", pa.array(selected.shower[rows]))
+            for column, values in selected.truth.items():
+                table = table.append_column(column, pa.array(values[rows]))
         table = table.replace_schema_metadata(None)  # nothing of where the images came from
         write_table(folder / "set" / f"{name}.parquet", table)
         files[name] = sha256(folder / "set" / f"{name}.parquet")
@@ -137,8 +139,7 @@ def make(grids: str, parameters: str, truth: str, folder: Path, settings: BlindS
         "commitment": hashlib.sha256(labels).hexdigest(),
         "repeatable": settings.seed is not None,
         "files": files,
-        "rows": selected.shape[0],
-        "cols": selected.shape[1],
+        **selected.layout,
         "cleaning": selected.cleaning,
         "features": [name for name in FEATURES if f"{name}_none" in selected.table.column_names],
         "settings": public,
@@ -245,7 +246,8 @@ def unseal(folder: Path) -> pa.Table:
     Returns
     -------
     pa.Table
-        Columns id, gamma, shower, energy (TeV) of every test event; also in ``unsealed/labels.parquet``.
+        Columns id, gamma, shower, energy (TeV), source_x, source_y, zenith (deg, where known) of every test event;
+        also in ``unsealed/labels.parquet``.
 
     Raises
     ------
@@ -269,7 +271,7 @@ def unseal(folder: Path) -> pa.Table:
             "id": pa.array(sealed["id"], pa.string()),
             "gamma": pa.array(sealed["gamma"], pa.bool_()),
             "shower": pa.array(sealed["shower"], pa.int64()),
-            "energy": pa.array(sealed["energy"], pa.float64()),
+            **{name: pa.array(sealed[name], pa.float64()) for name in TRUTH if name in sealed},
         }
     )
     ids = read_parquet(blind.files / "test.parquet", ["id"])["id"]
@@ -367,7 +369,10 @@ def _sealed(selected: Selected, rows: npt.NDArray[np.int64], ids: list[str], sec
         "id": ids,
         "gamma": gamma.tolist(),
         "shower": selected.shower[rows].tolist(),
-        "energy": [float(value) if np.isfinite(value) else None for value in selected.energy[rows]],
+        **{
+            name: [float(value) if np.isfinite(value) else None for value in values[rows]]
+            for name, values in selected.truth.items()
+        },
     }
 
 

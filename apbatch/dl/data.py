@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from apbatch.camera.geometry import camera_named
 from apbatch.dl.files import read_parquet
-from apbatch.dl.selection import VARIANTS
+from apbatch.dl.selection import IMAGE, VARIANTS
+from apbatch.dl.treatment import grids, treatment_named
 from apbatch.errors import FormatError, UsageError, nearest_word
 from apbatch.formats.images import from_binary
 
 Floats = npt.NDArray[np.float32]
+#: No photomultiplier gives more: a larger number is a broken file, not a bright shower.
+PIXEL_MAX = 1e6
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,11 @@ class Images:
     gamma: npt.NDArray[np.bool_] | None
 
 
-def check_variant(variant: str) -> None:
-    """Raise a UsageError with the nearest known name if there is no such treatment of images."""
-    if variant not in VARIANTS:
+def check_variant(variant: str, manifest: dict[str, Any]) -> None:
+    """Raise a UsageError with the nearest known name if a set has no such treatment of its images."""
+    if "camera" in manifest:
+        treatment_named(variant)
+    elif variant not in VARIANTS:
         raise UsageError(
             f"unknown variant '{variant}'",
             nearest=nearest_word(variant, VARIANTS),
@@ -55,34 +63,84 @@ def load(files: Path, manifest: dict[str, Any], split: str, variant: str) -> Ima
     split : str
         ``train``, ``validation`` or ``test``.
     variant : str
-        ``none`` or ``cleaned``.
+        ``none`` or ``cleaned`` of a set of grids, a treatment (`apbatch.dl.treatment`) of a set of images.
 
     Raises
     ------
     FormatError
-        If an image has no measured pixel, an infinite one, or not the shape of the grid.
+        If an image has no measured pixel, an infinite one, or not the shape of the grid or the camera.
     """
-    check_variant(variant)
-    place = files / f"{split}.parquet"
+    check_variant(variant, manifest)
     labelled = [] if split == "test" else ["gamma"]
-    table = read_parquet(place, ["id", VARIANTS[variant], *labelled])
-    shape = (int(manifest["rows"]), int(manifest["cols"]))
-    try:
-        flat = from_binary(table[VARIANTS[variant]])
-    except ValueError as error:
-        raise FormatError(str(error), where=str(place)) from error
+    table = read_parquet(
+        files / f"{split}.parquet", ["id", IMAGE if "camera" in manifest else VARIANTS[variant], *labelled]
+    )
+    place = files / f"{split}.parquet"
     ids = table["id"].to_pylist()
-    if len(ids) and flat.shape[1] != shape[0] * shape[1]:
-        raise FormatError(f"images of {flat.shape[1]} pixels, not {shape[0]} x {shape[1]}", where=str(place))
-    missing = np.isnan(flat)
-    empty, infinite = missing.all(axis=1), np.isinf(flat).any(axis=1)
-    for wrong, what in ((empty, "no measured pixel (all NaN)"), (infinite, "an infinite pixel")):
-        if wrong.any():
-            first = ids[int(np.flatnonzero(wrong)[0])]
-            raise FormatError(f"{int(wrong.sum())} images have {what}, the first is {first}", where=str(place))
-    pixels = np.where(missing, np.float32(0), flat).astype(np.float32).reshape(-1, *shape)
+    flat = checked_pixels(table.column(1), ids, place)
+    if "camera" in manifest:
+        camera = camera_named(manifest["camera"])
+        _of_width(flat, camera.n_pixels, f"of the {camera.n_pixels} pixels of {camera.name}", place)
+        pixels = grids(flat.reshape(-1, camera.n_pixels), camera, treatment_named(variant))
+    else:
+        shape = (int(manifest["rows"]), int(manifest["cols"]))
+        _of_width(flat, shape[0] * shape[1], f"{shape[0]} x {shape[1]}", place)
+        pixels = np.where(np.isnan(flat), np.float32(0), flat).astype(np.float32).reshape(-1, *shape)
     gamma = np.asarray(table["gamma"].to_numpy(zero_copy_only=False), bool) if labelled else None
     return Images(ids, pixels, gamma)
+
+
+def load_pixels(files: Path, manifest: dict[str, Any], split: str) -> Floats:
+    """Load the camera's pixels of one split of a set of images, shape (n_images, n_pixels), NaN where not measured.
+
+    Raises
+    ------
+    UsageError
+        If the set holds grids.
+    FormatError
+        As `load`.
+    """
+    if "camera" not in manifest:
+        raise UsageError(
+            "the blind set holds grids, not the camera's pixels", where=str(files), remedy="make it of images"
+        )
+    place = files / f"{split}.parquet"
+    table = read_parquet(place, ["id", IMAGE])
+    flat = checked_pixels(table[IMAGE], table["id"].to_pylist(), place)
+    camera = camera_named(manifest["camera"])
+    _of_width(flat, camera.n_pixels, f"of the {camera.n_pixels} pixels of {camera.name}", place)
+    return flat.reshape(-1, camera.n_pixels)
+
+
+def checked_pixels(column: pa.ChunkedArray, names: Sequence[str], place: Path | str) -> Floats:
+    """Return a column of pixels as an array after looking at every image.
+
+    Raises
+    ------
+    FormatError
+        If an image is missing, has another length, no measured pixel, an infinite or an absurd one.
+    """
+    try:
+        flat = from_binary(column).astype(np.float32, copy=False)
+    except ValueError as error:
+        raise FormatError(str(error), where=str(place)) from error
+    missing = np.isnan(flat)
+    with np.errstate(invalid="ignore"):
+        wrongs = (
+            (missing.all(axis=1), "no measured pixel (all NaN)"),
+            (np.isinf(flat).any(axis=1), "an infinite pixel"),
+            ((np.abs(flat) > PIXEL_MAX).any(axis=1), f"a pixel beyond {PIXEL_MAX:g} p.e., which no camera can measure"),
+        )
+    for wrong, what in wrongs:
+        if wrong.any():
+            first = names[int(np.flatnonzero(wrong)[0])]
+            raise FormatError(f"{int(wrong.sum())} images have {what}, the first is {first}", where=str(place))
+    return np.asarray(flat)
+
+
+def _of_width(flat: Floats, width: int, what: str, place: Path) -> None:
+    if len(flat) and flat.shape[1] != width:
+        raise FormatError(f"images of {flat.shape[1]} pixels, not {what}", where=str(place))
 
 
 def scale_of(images: Images) -> tuple[float, float]:

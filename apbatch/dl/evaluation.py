@@ -142,7 +142,7 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     blind = open_set(folder)
-    labels, scores = _opened(blind)
+    labels, scores = opened(blind)
     known = read_parquet(blind.files / "validation.parquet", ["id", "gamma", "shower"])
     results = []
     for method, variant in _methods(scores):
@@ -181,7 +181,16 @@ def evaluate(
     return evaluation
 
 
-def _opened(blind: BlindSet) -> tuple[pa.Table, pa.Table]:
+def opened(blind: BlindSet) -> tuple[pa.Table, pa.Table]:
+    """Return the opened labels and the frozen scores of an analysis.
+
+    Raises
+    ------
+    UsageError
+        If the labels are still sealed.
+    VerificationError
+        If the scores are not those that were frozen.
+    """
     frozen, opened = blind.ledger.last("frozen"), blind.ledger.last("unsealed")
     if frozen is None or opened is None:
         raise UsageError("the labels are still sealed", where=str(blind.folder), remedy="apbatch blind unseal")

@@ -54,8 +54,8 @@ def train(spec: TrainSpec, collective: Literal["auto", "single", "horovod"] = "a
         If a rank died; the message names the log.
     """
     spec = spec.model_copy(update={"data": spec.data.absolute(), "output": spec.output.absolute()})
-    spec.check()
     manifest = read_manifest(spec.data)
+    spec.check(manifest)
     if _trained(spec, manifest):
         return spec.output
     kind, ranks = _choose(collective, ranks)

@@ -20,7 +20,7 @@ Flags = npt.NDArray[np.bool_]
 #: What the trees may look at, of the columns that an image has.
 COLUMNS = (
     "size", "width", "length", "distance", "cog_x", "cog_y", "con1", "con2", "n_pixels", "skewness", "kurtosis",
-    "n_islands", "leakage", "alpha", "miss",
+    "n_islands", "leakage",
 )  # fmt: skip
 METHODS = ("trees", "forest")
 

@@ -1,6 +1,7 @@
 """Which images are analysed: one set of cuts, the same for every primary, with what each cut leaves.
 
-Images, image parameters and truth are three datasets; here, and only here, they are joined.
+Images, image parameters and truth are three datasets; here, and only here, they are joined. The images may be grids,
+with a column for each of two treatments, or the camera's pixels, from which every treatment can be made later.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
+from apbatch.camera.geometry import camera_named
 from apbatch.errors import FormatError, NotFoundError, UsageError, nearest_word
 from apbatch.formats.dataset import info, is_complete, part_files, read_table
 from apbatch.storage.store import open_store
@@ -24,6 +26,12 @@ from apbatch.units import PhotoElectrons
 KEY = ("experiment", "run", "event", "telescope")
 #: How an image was treated, and the column that holds its grid.
 VARIANTS = {"none": "grid", "cleaned": "grid_cleaned"}
+#: Column of the camera's pixels in a set of images.
+IMAGE = "image"
+#: What a set may know of the truth of training images, and the column it comes from: TeV, deg in the camera, deg.
+TRUTH = {
+    "energy": "true_energy", "source_x": "true_source_x", "source_y": "true_source_y", "zenith": "true_zenith",
+}  # fmt: skip
 #: Image parameters that are features; times, pointings, numbers of events and anything of the truth are not.
 FEATURES = (
     "size", "width", "length", "distance", "cog_x", "cog_y", "con2", "n_pixels", "skewness", "kurtosis",
@@ -65,10 +73,10 @@ class Selected:
     gamma : ndarray of bool, shape (n_images,)
     shower : ndarray of int64, shape (n_images,)
         Number of the shower, from 0, the same for images of one shower.
-    energy : ndarray of float64, shape (n_images,)
-        True energy, TeV.
-    shape : (int, int)
-        Rows and columns of a grid.
+    truth : dict of str to ndarray of float64, shape (n_images,)
+        True energy (TeV), direction in the camera and zenith (deg); NaN where not known.
+    layout : dict
+        What is needed to read the pixels: ``rows`` and ``cols`` of grids, or the ``camera`` of images.
     cleaning : str
         The cleaning that was used.
     cut_flow : list of dict
@@ -78,8 +86,8 @@ class Selected:
     table: pa.Table
     gamma: npt.NDArray[np.bool_]
     shower: npt.NDArray[np.int64]
-    energy: npt.NDArray[np.float64]
-    shape: tuple[int, int]
+    truth: dict[str, npt.NDArray[np.float64]]
+    layout: dict[str, Any]
     cleaning: str
     cut_flow: list[dict[str, Any]]
 
@@ -90,7 +98,7 @@ def select(grids: str, parameters: str, truth: str, selection: Selection) -> Sel
     Parameters
     ----------
     grids, parameters, truth : str
-        URLs of the datasets.
+        URLs of the datasets; the first holds grids, or images of a camera.
 
     Raises
     ------
@@ -99,8 +107,7 @@ def select(grids: str, parameters: str, truth: str, selection: Selection) -> Sel
     UsageError
         If the cleaning is unknown or nothing passes.
     """
-    images = _sorted(read_table(grids), grids, ("grid", "grid_cleaned"))
-    shape = _shape(grids, images)
+    images, pixels, layout = _pixels(grids)
     known = read_table(parameters)
     _need(known, parameters, (*KEY, "cleaning", "size", "width", "length"))
     cleaning = _cleaning(known, parameters, selection)
@@ -115,7 +122,7 @@ def select(grids: str, parameters: str, truth: str, selection: Selection) -> Sel
             "no image has parameters (without and with cleaning) and truth", where=f"{grids}, {parameters}, {truth}"
         )
 
-    columns = {key: images[key] for key in KEY} | {column: images[column] for column in VARIANTS.values()}
+    columns = {key: images[key] for key in KEY} | {column: images[column] for column in pixels}
     for variant, table in (("none", plain), ("cleaned", cleaned)):
         for name in FEATURES:
             if name in table.column_names:
@@ -131,11 +138,33 @@ def select(grids: str, parameters: str, truth: str, selection: Selection) -> Sel
         table=whole.filter(pa.array(keep)).select([name for name in columns if name not in KEY]),
         gamma=gamma[keep],
         shower=_shower_numbers(true)[keep],
-        energy=true["true_energy"].to_numpy().astype(np.float64)[keep],
-        shape=shape,
+        truth={
+            name: true[column].to_numpy().astype(np.float64)[keep]
+            for name, column in TRUTH.items()
+            if column in true.column_names
+        },
+        layout=layout,
         cleaning=cleaning,
         cut_flow=cut_flow,
     )
+
+
+def _pixels(url: str) -> tuple[pa.Table, tuple[str, ...], dict[str, Any]]:
+    """Read grids or images: the table in the order of its keys, the columns of pixels, and how to read them."""
+    known = info(url)
+    if known.get("kind") != "images":
+        images = _sorted(read_table(url), url, tuple(VARIANTS.values()))
+        rows, cols = _shape(url, images)
+        return images, tuple(VARIANTS.values()), {"rows": rows, "cols": cols}
+    images = _sorted(read_table(url, [*KEY, IMAGE]), url, (IMAGE,))
+    camera = camera_named(str(known.get("camera", "")))
+    lengths = pc.unique(pc.binary_length(images[IMAGE])).to_pylist()
+    if lengths and lengths != [4 * camera.n_pixels]:
+        raise FormatError(
+            f"images of {lengths[:4]} bytes, an image of {camera.name} has {4 * camera.n_pixels}: of another camera?",
+            where=url,
+        )
+    return images, (IMAGE,), {"camera": camera.name}
 
 
 def _read_truth(url: str) -> pa.Table:

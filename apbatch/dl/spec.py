@@ -24,7 +24,8 @@ class TrainSpec(BaseModel):
     output : pathlib.Path
         Folder of checkpoints, models, curves and predictions.
     variants : tuple of str
-        Treatments of the images, each with a network of its own: ``none``, ``cleaned``.
+        Treatments of the images, each with a network of its own: ``none``, ``cleaned``, or those of
+        `apbatch.dl.treatment` where the set holds images of a camera.
     model : str
         Name of a network, see `apbatch.dl.models`.
     options : dict
@@ -54,11 +55,11 @@ class TrainSpec(BaseModel):
     augment: bool = True
     patience: int | None = Field(default=None, ge=1)
 
-    def check(self) -> None:
-        """Raise a UsageError for a model, option or variant that is unknown."""
+    def check(self, manifest: dict[str, Any]) -> None:
+        """Raise a UsageError for a model, an option, or a treatment of this set that is unknown."""
         check_model(self.model, self.options)
         for variant in self.variants:
-            check_variant(variant)
+            check_variant(variant, manifest)
 
 
 def identity_of(spec: TrainSpec, manifest: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ def run(spec: TrainSpec, collective: Collective) -> None:
     tables, summary = [], {}
     for run in check(spec, manifest, collective.size):  # everything is checked before the first is trained
         start = time.monotonic()
-        trainer = Trainer(spec, collective, run, manifest)
+        trainer = Trainer(spec, collective, run)
         state = trainer.fit()
         for split in ("validation", "test"):
             scores = trainer.predict(run.images[split].pixels)
@@ -95,7 +95,7 @@ def _scores(method: str, variant: str, split: str, ids: list[str], scores: Float
 class Trainer:
     """A model, its optimizer and its data on one rank."""
 
-    def __init__(self, spec: TrainSpec, collective: Collective, run: Run, manifest: dict[str, Any]) -> None:
+    def __init__(self, spec: TrainSpec, collective: Collective, run: Run) -> None:
         import keras
         import tensorflow as tf
 
@@ -103,7 +103,8 @@ class Trainer:
         self._train, self._validation = run.images["train"], run.images["validation"]
         train = self._train
         keras.utils.set_random_seed(spec.seed)
-        shape = (int(manifest["rows"]), int(manifest["cols"]))
+        _, rows, cols = train.pixels.shape
+        shape = rows, cols
         mean, spread = scale_of(train)
         self._model = model = build(spec.model, shape, mean, spread, options=spec.options)
         self._optimizer = optimizer = keras.optimizers.Adam(spec.learning_rate)

@@ -16,6 +16,7 @@ import pytest
 from apbatch.dl import blind
 from apbatch.dl.blind import BlindSet, BlindSettings
 from apbatch.dl.ledger import Ledger
+from apbatch.dl.selection import TRUTH
 from apbatch.errors import FormatError, UsageError, VerificationError
 from tests.synthetic import showers, write_dataset
 
@@ -79,7 +80,7 @@ def test_the_test_file_holds_an_id_grids_and_image_parameters_and_nothing_else(m
 
 
 def test_train_and_test_files_have_the_same_features(made: BlindSet) -> None:
-    train = set(pq.read_schema(made.files / "train.parquet").names) - {"gamma", "shower"}
+    train = set(pq.read_schema(made.files / "train.parquet").names) - {"gamma", "shower", *TRUTH}
     assert train == set(pq.read_schema(made.files / "test.parquet").names)
 
 
