@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
+from apbatch.camera.geometry import CameraGeometry
 from apbatch.dl.evaluation import Evaluation, Result
 from apbatch.dl.quality import FEW_HADRONS
 
@@ -23,7 +24,7 @@ from apbatch.dl.quality import FEW_HADRONS
 _COLOURS = {"cuts": "#b35806", "cnn": "#3b5ba9"}
 _OTHER = "#4d7a4d"
 _GAMMA, _HADRON = "#3b5ba9", "#c0504d"
-_STYLE = {
+STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -48,7 +49,7 @@ def treatment(variant: str) -> str:
 def quality_against_cut(evaluation: Evaluation) -> str:
     """Draw Q against the cut on the score, one panel a treatment, with bootstrap bands and the chosen cuts."""
     variants = list(dict.fromkeys(result.variant for result in evaluation.results))
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, len(variants), figsize=(9.6, 4.0), sharex=True, sharey=True, squeeze=False)
         top = 1.5
         for axes, variant in zip(panels[0], variants, strict=True):
@@ -60,7 +61,7 @@ def quality_against_cut(evaluation: Evaluation) -> str:
             axes.legend(loc="upper left")
         panels[0][0].set(ylabel="quality factor Q", xlim=(0, 1), ylim=(0, min(1.15 * top, 8)))
         figure.tight_layout()
-        return _svg(figure)
+        return svg(figure)
 
 
 def _quality(axes: Axes, result: Result) -> None:
@@ -89,7 +90,7 @@ def _top(result: Result) -> float:
 def correct_against_cut(evaluation: Evaluation) -> str:
     """Draw how many gammas (and hadrons) are told rightly against the cut."""
     test = evaluation.events["test"]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.0), sharex=True)
         for result in evaluation.results:
             colour = _COLOURS.get(result.method, _OTHER)
@@ -114,12 +115,12 @@ def correct_against_cut(evaluation: Evaluation) -> str:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8)
         figure.tight_layout(rect=(0, 0.07, 1, 1))
-        return _svg(figure)
+        return svg(figure)
 
 
 def learning_curves(evaluation: Evaluation) -> str:
     """Draw loss and AUC of the validation set against the epoch."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.4))
         for variant, curve in evaluation.curves.items():
             line = "-" if variant == "cleaned" else (0, (5, 2))
@@ -140,7 +141,7 @@ def learning_curves(evaluation: Evaluation) -> str:
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.legend()
         figure.tight_layout()
-        return _svg(figure)
+        return svg(figure)
 
 
 def score_distributions(evaluation: Evaluation) -> str:
@@ -148,7 +149,7 @@ def score_distributions(evaluation: Evaluation) -> str:
     results = evaluation.results
     columns = 2
     rows = -(-len(results) // columns)
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, panels = plt.subplots(rows, columns, figsize=(9.6, 2.7 * rows), sharex=True, squeeze=False)
         for axes, result in zip(panels.ravel(), results, strict=False):
             for counts, colour, name in (
@@ -167,12 +168,12 @@ def score_distributions(evaluation: Evaluation) -> str:
             axes.set_xlabel("score")
         panels[0][0].legend(loc="upper center", ncols=2)
         figure.tight_layout()
-        return _svg(figure)
+        return svg(figure)
 
 
 def roc_curves(evaluation: Evaluation) -> str:
     """Draw gamma efficiency against hadron efficiency."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.9, 4.4))
         for result in evaluation.results:
             colour = _COLOURS.get(result.method, _OTHER)
@@ -184,7 +185,7 @@ def roc_curves(evaluation: Evaluation) -> str:
         axes.set(xlabel="hadron efficiency", ylabel="gamma efficiency", xlim=(0, 1), ylim=(0, 1.01))
         axes.legend(loc="lower right", fontsize=7.5, title="area under the curve", title_fontsize=7.5)
         figure.tight_layout()
-        return _svg(figure)
+        return svg(figure)
 
 
 def shower_images(examples: list[dict[str, Any]], seen: npt.NDArray[np.bool_]) -> str:
@@ -202,7 +203,7 @@ def shower_images(examples: list[dict[str, Any]], seen: npt.NDArray[np.bool_]) -
     turn = np.radians(np.arange(30, 390, 60))
     corners = np.stack([np.cos(turn), np.sin(turn)], axis=1) / np.sqrt(3)
     hexagons = np.stack([x, y], axis=1)[:, None, :] + corners
-    with plt.rc_context({**_STYLE, "axes.grid": False}):
+    with plt.rc_context({**STYLE, "axes.grid": False}):
         figure, panels = plt.subplots(2, len(examples), figsize=(1.75 * len(examples) + 0.8, 3.75), squeeze=False)
         figure.subplots_adjust(left=0.02, right=0.92, top=0.86, bottom=0.02, wspace=0.04, hspace=0.04)
         top = max(float(np.max(example["grid"])) for example in examples)
@@ -221,13 +222,44 @@ def shower_images(examples: list[dict[str, Any]], seen: npt.NDArray[np.bool_]) -
         bar.set_ticklabels([str(tick) for tick in ticks])
         bar.set_label("p.e.", fontsize=8)
         bar.ax.tick_params(labelsize=7)
-        sink = io.BytesIO()
-        figure.savefig(sink, format="png", dpi=130, metadata={"Software": None})
-        plt.close(figure)
+        return png(figure)
+
+
+def camera_picture(
+    axes: Axes, image: npt.NDArray[np.float32], camera: CameraGeometry, top: float, cmap: str = "magma"
+) -> PolyCollection:
+    """Draw one image, shape (n_pixels,) in p.e., as the hexagons of its camera; `top` is log10(1 + p.e.)."""
+    # A corner points between two neighbours: 30 degrees from the direction to one of them.
+    near = camera.neighbours[:, 0]
+    first = int(np.flatnonzero(near >= 0)[0])
+    direction = np.arctan2(camera.y[near[first]] - camera.y[first], camera.x[near[first]] - camera.x[first])
+    turn = direction + np.radians(np.arange(30, 390, 60))
+    corners = np.stack([np.cos(turn), np.sin(turn)], axis=1) * camera.pitch / np.sqrt(3)
+    hexagons = np.stack([camera.x, camera.y], axis=1)[:, None, :] + corners
+    values = np.log10(1 + np.maximum(np.nan_to_num(image), 0))
+    drawn = PolyCollection(list(hexagons), array=values, cmap=cmap, edgecolors="none")
+    drawn.set_clim(0, top)
+    axes.add_collection(drawn)
+    margin = camera.pitch
+    axes.set(
+        xlim=(camera.x.min() - margin, camera.x.max() + margin),
+        ylim=(camera.y.min() - margin, camera.y.max() + margin),
+        aspect="equal",
+    )
+    axes.set_axis_off()
+    return drawn
+
+
+def png(figure: Figure) -> str:
+    """Return a figure as the data URL of a PNG for a page, and close it."""
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", dpi=130, metadata={"Software": None})
+    plt.close(figure)
     return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Return a figure as SVG text for a page, and close it."""
     sink = io.StringIO()
     figure.savefig(sink, format="svg", metadata={"Date": None})
     plt.close(figure)

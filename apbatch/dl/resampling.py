@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +55,7 @@ class Comparison:
     p_value : float
         Two-sided: how often resamples fall on the other side of no difference, twice; not below 1 / (resamples + 1).
     sigma : float
-        The same as standard deviations of a normal distribution, with the sign of the difference.
+        The difference over its error: also where no resample falls on the other side, so that p is only a limit.
     """
 
     ratio: Interval
@@ -145,9 +144,5 @@ def compare(first: Floats, second: Floats) -> Comparison | None:
     usable = differences[np.isfinite(differences)]
     smaller = min(int((usable <= 0).sum()), int((usable >= 0).sum()))
     p_value = min(1.0, 2 * (smaller + 1) / (len(usable) + 1))
-    return Comparison(ratio, difference, p_value, math.copysign(sigma_of(p_value), difference.value))
-
-
-def sigma_of(p_value: float) -> float:
-    """Return how many standard deviations of a normal distribution a two-sided probability is."""
-    return -NormalDist().inv_cdf(min(p_value, 1.0) / 2)
+    sigma = difference.value / difference.error if difference.error > 0 else 0.0
+    return Comparison(ratio, difference, p_value, sigma)
