@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apbatch.camera.geometry import DIRECTIONS, camera_named
+from apbatch.camera.geometry import camera_named
 from apbatch.camera.grid import from_grid, to_grid
 from apbatch.dl.models import build, check_model
 from apbatch.errors import UsageError
 
+#: Axial steps to the neighbours of a hexagon (q, r).
+DIRECTIONS = ((1, 0), (0, 1), (-1, 1), (-1, 0), (0, -1), (1, -1))
 keras = pytest.importorskip("keras")
 NAMES = ("talk-cnn", "resnet", "hex-cnn")
 
