@@ -85,6 +85,64 @@ def showers(
     }
 
 
+def camera_showers(
+    folder: Path, gammas: int = 80, hadrons: int = 120, images: int = 4, seed: int = 5, contrast: float = 1.0
+) -> dict[str, str]:
+    """Write toy images of the TAIGA camera, their parameters and truth; the arguments of `blind.make` as URLs.
+
+    Every draw is of the same law for both classes, but the width and the length of the ellipse.
+    """
+    from apbatch.camera.cleaning import tailcuts
+    from apbatch.camera.geometry import camera_named
+    from apbatch.camera.hillas import hillas
+
+    camera = camera_named("TAIGA-IACT01")
+    random = np.random.default_rng(seed)
+    n = (gammas + hadrons) * images
+    shower = np.repeat(np.arange(gammas + hadrons), images)
+    gamma = shower < gammas
+    size = 250 * np.exp(random.exponential(0.8, n))
+    wide = np.where(gamma, 0.0, contrast)
+    widths = 1.1 * (1 + 0.5 * wide * random.random(n)) * random.lognormal(0, 0.1, n) * camera.pitch
+    lengths = widths * random.uniform(1.3, 2.2, n) * (1 + 0.2 * wide)
+    middle, angle = random.uniform(-3, 3, (2, n)), random.uniform(0, np.pi, n)
+    dx, dy = camera.x - middle[0][:, None], camera.y - middle[1][:, None]
+    along = dx * np.cos(angle)[:, None] + dy * np.sin(angle)[:, None]
+    across = dy * np.cos(angle)[:, None] - dx * np.sin(angle)[:, None]
+    light = np.exp(-0.5 * (along / lengths[:, None]) ** 2 - 0.5 * (across / widths[:, None]) ** 2)
+    light *= (size / light.sum(axis=1))[:, None]
+    pixels = (random.poisson(light) + random.normal(0, 1.2, light.shape)).astype("<f4")
+    order = random.permutation(n)
+    key = {
+        "experiment": pa.array(["SYNTHETIC"] * n),
+        "run": pa.array(np.full(n, 7)),
+        "event": pa.array(random.permutation(n) + 1),
+        "telescope": pa.array(np.tile(np.arange(images, dtype=np.int32), gammas + hadrons)),
+    }
+    rows = []
+    for name, mask in (("none", None), (CLEANING, tailcuts(pixels, camera, picture=14, boundary=7))):
+        found = {column: pa.array(values) for column, values in hillas(pixels, camera, mask).items()}
+        rows.append(pa.table({**key, "cleaning": pa.array([name] * n), **found}))
+    truth = pa.table(
+        {
+            **key,
+            "shower": pa.array(shower),
+            "primary": pa.array(np.where(gamma, "gamma", "proton")),
+            "true_energy": pa.array(size / 60),
+            "true_source_x": pa.array(middle[0] + np.cos(angle)),
+            "true_source_y": pa.array(middle[1] + np.sin(angle)),
+            "true_zenith": pa.array(random.uniform(25, 35, gammas + hadrons)[shower]),
+        }
+    )
+    images_table = pa.table({**key, "image": _binary(pixels)}).take(pa.array(order))
+    info = {"kind": "images", "camera": camera.name, "cleaning": CLEANING}
+    return {
+        "grids": write_dataset(folder / "images", images_table, info),
+        "parameters": write_dataset(folder / "parameters", pa.concat_tables(rows), {"kind": "parameters"}),
+        "truth": write_dataset(folder / "truth", truth, {"kind": "truth"}),
+    }
+
+
 def _binary(pixels: np.ndarray) -> pa.Array:
     return pa.array([row.tobytes() for row in pixels], pa.binary())
 

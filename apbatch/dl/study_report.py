@@ -122,7 +122,7 @@ def _cell(row: dict[str, Any] | None, least: int) -> str:
     if row["quality"] is None:
         return f"not quoted: under {least} hadrons left{talk}"
     found = row["against"].get("cuts")
-    versus = "" if found is None else f" [x {found['ratio']['value']:.2f}, {sigma_text(found)}]"
+    versus = "" if found is None else f" (x {found['ratio']['value']:.2f}, {sigma_text(found)})"
     return f"{plus_minus(row['quality'])}{versus}{talk}"
 
 

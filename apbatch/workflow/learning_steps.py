@@ -26,6 +26,8 @@ class Blind(Step):
     gamma_fraction_min: float = Field(default=0.25, gt=0, lt=1)
     gamma_fraction_max: float = Field(default=0.6, gt=0, lt=1)
     seed: int | None = Field(default=None, ge=0, description="repeatable; without it, the system's randomness")
+    #: The product whose pixels the set holds.
+    pixels: ClassVar[str] = "grids"
 
     def run(self, context: Context, key: str) -> Products:
         """Make the set and seal its labels."""
@@ -34,13 +36,21 @@ class Blind(Step):
         folder = context.folder / f"blind-{key}"
         settings = blind.BlindSettings(**self.model_dump())
         made = blind.make(
-            context.products["grids"], context.products["parameters"], context.products["truth"], folder, settings
+            context.products[self.pixels], context.products["parameters"], context.products["truth"], folder, settings
         )
         return {"blind": str(made.folder)}
 
     def intact(self, products: Products) -> bool:
         """The set's manifest must be there."""
         return (Path(products["blind"]) / "set" / "manifest.json").exists()
+
+
+class BlindImages(Blind):
+    """A blind set that keeps the camera's pixels, so that every cleaning and grid is made from the same events."""
+
+    kind: ClassVar[str] = "blind-images"
+    needs: ClassVar[tuple[str, ...]] = ("images", "parameters", "truth")
+    pixels: ClassVar[str] = "images"
 
 
 class Train(Step):

@@ -1,0 +1,98 @@
+"""Steps of the study: many trainings on one blind set, what they are worth, and what disturbs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from apbatch.workflow.step import Context, Products, Step
+
+
+class Study(Step):
+    """Train every network, several times, with every cleaning; score, freeze, open the labels, and compare."""
+
+    kind: ClassVar[str] = "study"
+    needs: ClassVar[tuple[str, ...]] = ("blind",)
+    makes: ClassVar[tuple[str, ...]] = ("study",)
+
+    cleanings: tuple[str, ...] = ("none", "soft", "standard")
+    models: dict[str, dict[str, int | float]] = Field(
+        default={"talk-cnn": {}, "resnet": {}, "hex-cnn": {}}, description="networks with their options"
+    )
+    grids: tuple[str, ...] = Field(default=(), description="further grids, for `grid_model`")
+    grid_model: str = "talk-cnn"
+    rivals: tuple[str, ...] = ("trees", "forest")
+    seeds: int = Field(default=3, ge=1, le=20, description="trainings of each network")
+    epochs: int = Field(default=12, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    epoch_min: int = Field(default=6000, ge=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    patience: int | None = Field(default=None, ge=1)
+    workers: int | None = Field(default=None, ge=1, description="ranks; those of the settings by default")
+    hours: float = Field(default=20.0, gt=0, description="of the observation for which cuts are chosen")
+    background_rate: float = Field(default=500.0, gt=0, description="its hadron images an hour before a cut")
+    signal_to_background: float = Field(default=0.01, gt=0)
+    alpha: float = Field(default=0.2, gt=0)
+    hadrons_min: int = Field(default=200, ge=1, description="left of the test set, or a cut is not quoted")
+    efficiency_min: float = Field(default=0.1, ge=0, lt=1)
+    resamples: int = Field(default=1000, ge=100, le=20000)
+    bins: int = Field(default=4, ge=1, le=20)
+
+    def inputs(self, context: Context) -> Any:
+        """Return the set, and the number of ranks if there are more than two: one and two give equal bits."""
+        return {**super().inputs(context), "ranks": max(2, self._ranks(context))}
+
+    def _ranks(self, context: Context) -> int:
+        return self.workers or context.settings.training.ranks
+
+    def run(self, context: Context, key: str) -> Products:
+        """Go on with the first training that is not finished; then judge."""
+        from apbatch.dl import study, study_evaluation
+        from apbatch.dl.observation import Observation
+
+        folder, output = Path(context.products["blind"]), context.folder / f"study-{key}"
+        given = self.model_dump()
+        settings = study.StudySettings(**{name: given[name] for name in study.StudySettings.model_fields})
+        study.run(folder, output, settings, context.settings.training.collective, self._ranks(context))
+        observation = Observation(**{name: given[name] for name in Observation.model_fields})
+        named = {name: given[name] for name in ("hadrons_min", "efficiency_min", "resamples", "bins")}
+        study_evaluation.evaluate(
+            folder, output, study_evaluation.StudyEvaluationSettings(observation=observation, **named)
+        )
+        return {"study": str(output)}
+
+    def intact(self, products: Products) -> bool:
+        """The numbers must be there."""
+        return (Path(products["study"]) / "study.json").exists()
+
+
+class StudyReport(Step):
+    """One HTML page and one JSON with all numbers of the study."""
+
+    kind: ClassVar[str] = "study-report"
+    needs: ClassVar[tuple[str, ...]] = ("study",)
+    makes: ClassVar[tuple[str, ...]] = ("report", "table")
+
+    def inputs(self, context: Context) -> Any:
+        """Return the study and the parts that other steps added."""
+        from apbatch.dl.study_report import PARTS
+
+        return {name: context.products[name] for name in ("study", *PARTS) if name in context.products}
+
+    def run(self, context: Context, key: str) -> Products:
+        """Write the report."""
+        from apbatch.dl.study_report import PARTS, render_study_table, write_study_report
+
+        study = json.loads((Path(context.products["study"]) / "study.json").read_bytes())
+        parts = {
+            name: json.loads(Path(context.products[name]).read_bytes()) for name in PARTS if name in context.products
+        }
+        page = write_study_report(study, parts, context.folder / f"study-report-{key}")
+        return {"report": str(page), "table": render_study_table(study)}
+
+    def intact(self, products: Products) -> bool:
+        """The page must be there."""
+        return Path(products["report"]).exists()
