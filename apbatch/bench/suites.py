@@ -23,6 +23,12 @@ def _index(setting: Setting) -> Iterator[Group]:
     return index_groups(setting.size, catalogues(setting))
 
 
+def _grids(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.grids import grid_groups
+
+    return grid_groups(setting)
+
+
 _ONE_MACHINE = (
     "Servers, client and data share one machine and one disk. HDFS, AFS and Cassandra exist to spread work over many; "
     "here each replica is only more work for the same disk. How they grow with machines is not measured.",
@@ -56,6 +62,15 @@ SUITES: dict[str, Suite] = {
         servers=("cassandra",),
         choices=(("SQLite", "Cassandra"),),
         limits=_ONE_MACHINE,
+    ),
+    "grids": Suite(
+        "Grids",
+        _grids,
+        operations=14,
+        limits=(
+            "All write into memory that is there already. Where each batch is given new memory, handing it out can "
+            "take longer than the map.",
+        ),
     ),
 }
 

@@ -232,7 +232,7 @@ def _apply(
     n_cells = out.shape[1]
     zero = np.float32(0)
     blocks = np.zeros(((n_pixels + BLOCK - 1) // BLOCK * BLOCK, BLOCK), np.float32)
-    one, other = np.zeros((BLOCK, BLOCK), np.float32), np.zeros((BLOCK, BLOCK), np.float32)
+    one = np.zeros((BLOCK, BLOCK), np.float32)
     for first in range(0, n_images, BLOCK):
         size = min(BLOCK, n_images - first)
         for p in range(0, n_pixels, BLOCK):
@@ -251,21 +251,17 @@ def _apply(
                         value = row[p + j]
                         kept = value == value and (not masked or keep[first + i, p + j])
                         one[i, j] = value if kept else zero
-            transpose(one, blocks[p : p + BLOCK])
+            transpose(one, 0, 0, blocks, p, 0)
         for c in range(0, n_cells, BLOCK):
             width = min(BLOCK, n_cells - c)
             if start[c] == start[c + width]:
-                for i in range(size):
-                    out[first + i, c : c + width] = zero
+                one[:] = zero
+            else:
+                for j in range(width):
+                    weighted_sum(blocks, pixel, weight, start[c + j], start[c + j + 1], one, j)
+            if width == BLOCK and size == BLOCK:
+                transpose(one, 0, 0, out, first, c)
                 continue
-            for j in range(width):
-                weighted_sum(blocks, pixel, weight, start[c + j], start[c + j + 1], one, j)
-            transpose(one, other)
             for i in range(size):
-                row = out[first + i]
-                if width == BLOCK:
-                    for j in range(BLOCK):
-                        row[c + j] = other[i, j]
-                else:
-                    for j in range(width):
-                        row[c + j] = other[i, j]
+                for j in range(width):
+                    out[first + i, c + j] = one[j, i]

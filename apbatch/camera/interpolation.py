@@ -2,7 +2,8 @@
 
 Every method is a sparse linear map, one (cell, pixel, weight) after the other. The grid of points is that of
 CTLearn [1]_ as dl1-data-handler 0.14 lays it, so that a network trained there sees the same picture here. With
-``m = max(n_rows, ⌈n_halves / 2⌉)`` it has ``N = 2 m`` points a side, at (see `apbatch.camera.rows`)
+``m = max(n_rows, ⌈n_halves / 2⌉)`` it has ``N = 2 m`` points a side (there some cameras get one less), at, with rows
+and half pixels as in `apbatch.camera.rows`,
 
 ``row(i)  = -3 + 3 s + i s - ⌈(m - n_rows) / 2⌉`` with ``s = (m + 5) / (2 m + 5)``, rows,
 ``half(j) = -6 + 3 t + j t - ⌈(2 m - n_halves) / 2⌉`` with ``t = (2 m + 11) / (2 m + 5)``, half pixels.

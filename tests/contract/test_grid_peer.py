@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from apbatch.bench import grids
+from apbatch.bench.case import Operation
 from apbatch.camera.geometry import CameraGeometry, camera_from_positions, camera_named
 from apbatch.camera.grid import grid_of
 
@@ -47,7 +49,10 @@ def peer_matrix(camera: CameraGeometry, method: str) -> np.ndarray:
         pix_rotation="0d",
         cam_rotation="0d",
     )
-    made = getattr(mapper, f"{names.get(method, method.capitalize())}Mapper")(geometry, subarray=None)
+    kind = getattr(mapper, f"{names.get(method, method.capitalize())}Mapper")
+    if method in FINE:  # some cameras get one row and column less there; its own option for this is not obeyed
+        kind = type(kind.__name__, (kind,), {"interpolation_image_shape": grid_of(camera, method).rows})
+    made = kind(geometry, subarray=None)
     matrix = np.asarray(made.mapping_table.todense()).reshape(-1, made.image_shape, made.image_shape)
     return matrix.transpose(1, 2, 0)[::-1]
 
@@ -71,8 +76,10 @@ def test_pixels_go_where_dl1_data_handler_puts_them(name, method):
     np.testing.assert_array_equal(grid.matrix.reshape(grid.rows, grid.cols, -1), wanted)
 
 
-@pytest.mark.parametrize("method", FINE)
-@pytest.mark.parametrize("name", ["odd", "even"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [*((name, method) for name in ("odd", "even") for method in FINE), ("TAIGA-IACT01", "bilinear")],
+)
 def test_cells_are_made_of_what_dl1_data_handler_makes_them_of(name, method):
     camera = CAMERAS[name]
     wanted = peer_matrix(camera, method)
@@ -84,3 +91,16 @@ def test_cells_are_made_of_what_dl1_data_handler_makes_them_of(name, method):
     # Points on a border between pixels or triangles may fall on either side.
     assert differs.mean() <= {"nearest": 0.05, "bilinear": 0, "bicubic": 0.02, "rebinning": 0.2}[method]
     assert method != "rebinning" or np.abs(found - wanted).max() < 0.11
+
+
+def test_the_benchmark_measures_a_peer_that_does_the_same_work():
+    camera = camera_named("TAIGA-IACT01")
+    images = np.random.default_rng(1).exponential(3, (300, camera.n_pixels)).astype(np.float32)
+    operation = Operation("grids", "bilinear", "", "images/s", 300.0)
+    ours = grids._Ours(operation, images, camera, grid_of(camera, "bilinear"))
+    peer = grids._Peer(operation, images, grids._peer(camera, "bilinear"))
+    for case in (ours, peer):
+        case.prepare()
+        case.run()
+        case.check()
+    np.testing.assert_allclose(ours.out.sum(axis=(1, 2)), peer.out.sum(axis=(1, 2)), rtol=0.05)
