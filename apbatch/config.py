@@ -44,6 +44,11 @@ class SparkSettings(Section):
         ``local[N]``, ``spark://HOST:PORT`` or ``yarn``.
     hadoop_conf : str, optional
         Folder of Hadoop's configuration, for YARN. By default ``$HADOOP_CONF_DIR``.
+    ship : bool or ``auto``
+        Whether workers are given this program and the packages it needs, so that they need only Python. `auto`:
+        unless Spark is local, or its workers run this very Python on this machine.
+    worker_python : str, optional
+        Python of the workers, of the same minor version as here.
     ui : bool or ``auto``
         Whether a page shows the job while it runs; `auto`: in a terminal and on clusters.
     event_log : str, bool or ``auto``
@@ -53,6 +58,8 @@ class SparkSettings(Section):
 
     master: str = "local[*]"
     hadoop_conf: str | None = None
+    ship: bool | Literal["auto"] = "auto"
+    worker_python: str | None = None
     ui: bool | Literal["auto"] = "auto"
     event_log: bool | str = "auto"
     driver_memory: str = "1g"

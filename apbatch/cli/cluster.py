@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +22,7 @@ def register(app: typer.Typer) -> None:
     group.command("up")(up)
     group.command("status")(status)
     group.command("down")(down)
+    group.command("env")(env)
     app.add_typer(group, name="cluster")
 
 
@@ -54,3 +57,14 @@ def down(names: _NAMES = None) -> None:
             server.down()
             if was_up:
                 say(f"{server.name}: down")
+
+
+def env(
+    config: Annotated[Path | None, typer.Option("--config", help="Settings, such as conf/yarn.yaml.")] = None,
+) -> None:
+    """Print variables for spark-submit: eval "$(apbatch cluster env --config conf/yarn.yaml)"."""
+    from apbatch.config import load_settings
+    from apbatch.spark.environment import write_environment
+
+    for name, value in write_environment(load_settings(config)).items():
+        print(f"export {name}={shlex.quote(value)}")

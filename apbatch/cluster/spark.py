@@ -15,6 +15,8 @@ from apbatch.cluster.server import Server
 from apbatch.errors import MissingSoftwareError
 
 WORKERS = 2
+#: What a job was given, half a gigabyte a worker, goes an hour after the job's end.
+_CLEANUP = " ".join(f"-Dspark.worker.cleanup.{name}" for name in ("enabled=true", "interval=600", "appDataTtl=3600"))
 DAEMON_ENVIRONMENT = {
     "SPARK_LOCAL_IP": "127.0.0.1",
     "SPARK_DAEMON_MEMORY": "256m",
@@ -61,6 +63,7 @@ class Spark(Server):
             **DAEMON_ENVIRONMENT,
             "SPARK_HOME": str(_spark_home()),
             "PYSPARK_PYTHON": sys.executable,
+            "SPARK_WORKER_OPTS": _CLEANUP,
         }
         start = spark_class()
         master = [start, "org.apache.spark.deploy.master.Master", "--host", "127.0.0.1"]

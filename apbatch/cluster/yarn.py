@@ -182,8 +182,8 @@ _MANAGER = {
     "yarn.scheduler.maximum-allocation-mb": str(NODE_MEMORY_MB),
     "yarn.scheduler.maximum-allocation-vcores": str(NODE_CORES),
     # a node that died is noticed within seconds, not ten minutes
-    "yarn.nm.liveness-monitor.expiry-interval-ms": "6000",
-    "yarn.am.liveness-monitor.expiry-interval-ms": "20000",
+    "yarn.nm.liveness-monitor.expiry-interval-ms": "15000",
+    "yarn.am.liveness-monitor.expiry-interval-ms": "120000",
     "yarn.resourcemanager.nodemanagers.heartbeat-interval-ms": "250",
     "yarn.resourcemanager.max-completed-applications": "100",
 }
