@@ -29,6 +29,12 @@ def _grids(setting: Setting) -> Iterator[Group]:
     return grid_groups(setting)
 
 
+def _decode(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.decode import decode_groups
+
+    return decode_groups(setting)
+
+
 _ONE_MACHINE = (
     "Servers, client and data share one machine and one disk. HDFS, AFS and Cassandra exist to spread work over many; "
     "here each replica is only more work for the same disk. How they grow with machines is not measured.",
@@ -70,6 +76,16 @@ SUITES: dict[str, Suite] = {
         limits=(
             "All write into memory that is there already. Where each batch is given new memory, handing it out can "
             "take longer than the map.",
+        ),
+    ),
+    "decode": Suite(
+        "Decoding",
+        _decode,
+        operations=4,
+        limits=(
+            "One thread, from memory: no disk and no network. Figures are by CPU time of this process.",
+            "Batches are dropped when they have been added up. A program that keeps them pays for new memory as well: "
+            "the kernel hands it out at about the speed at which it copies.",
         ),
     ),
 }

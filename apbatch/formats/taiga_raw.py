@@ -229,7 +229,7 @@ def _decode(buffer: bytes, at: int, count: int, offset: int) -> npt.NDArray[np.v
     if compiled is None:
         records = np.frombuffer(buffer, RECORD, count=count, offset=at)
         good = (records["type"] == DATA_TYPE) & (records["size"] == _DATA_SIZE) & (records["end"] == _END)
-        return _decoded(records[: count if good.all() else int(np.argmin(good))], offset)
+        return decoded_by_numpy(records[: count if good.all() else int(np.argmin(good))], offset)
     source = np.frombuffer(buffer, np.uint8, count=count * _SIZE, offset=at)
     if source.ctypes.data % 2:
         source = source.copy()  # behind damage of an odd number of bytes
@@ -253,7 +253,8 @@ def _compiled() -> Callable[..., int] | None:
     return decode_words
 
 
-def _decoded(records: npt.NDArray[np.void], offset: int) -> npt.NDArray[np.void]:
+def decoded_by_numpy(records: npt.NDArray[np.void], offset: int) -> npt.NDArray[np.void]:
+    """Decode records of dtype `RECORD`, field by field: where there is no numba, and as a peer of what there is."""
     out = np.empty(len(records), DECODED)
     out["offset"] = offset + np.arange(len(records)) * RECORD.itemsize
     out["event"] = records["event"]
