@@ -29,6 +29,7 @@ def start(home: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.timeout(1300)
 def test_a_killed_study_goes_on_and_ends_in_a_report(tmp_path: Path) -> None:
     first = start(tmp_path)
     trainings = tmp_path / "jobs" / "talk-study-smoke"
