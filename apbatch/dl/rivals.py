@@ -117,20 +117,26 @@ def fit_and_score(
     UsageError
         If a class is missing.
     """
+    model = fit(method, train, gamma, seed)
+    return {split: score(model, columns) for split, columns in others.items()}
+
+
+def fit(method: str, train: Mapping[str, npt.NDArray[Any]], gamma: Flags, seed: int = 1) -> Any:
+    """Fit a classifier on columns of image parameters, both classes weighing the same; a UsageError without both."""
     if not gamma.any() or gamma.all():
         raise UsageError("trees need gammas and hadrons to be fitted on")
     weights = np.where(gamma, 0.5 / gamma.mean(), 0.5 / (1 - gamma.mean()))
-    model = classifier(method, seed)
-    model.fit(_filled(method, matrix(train)), gamma, sample_weight=weights)
-    return {
-        split: np.asarray(model.predict_proba(_filled(method, matrix(columns)))[:, 1], np.float64)
-        for split, columns in others.items()
-    }
+    return classifier(method, seed).fit(_filled(matrix(train)), gamma, sample_weight=weights)
 
 
-def _filled(method: str, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A forest takes no NaN; a value far outside is a branch of its own."""
-    return table if method == "trees" else np.nan_to_num(table, nan=-999.0)
+def score(model: Any, columns: Mapping[str, npt.NDArray[Any]]) -> Floats:
+    """Return scores in 0…1 of a fitted classifier."""
+    return np.asarray(model.predict_proba(_filled(matrix(columns)))[:, 1], np.float64)
+
+
+def _filled(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A forest takes no NaN; a value far outside is a branch of its own, for both methods alike."""
+    return np.nan_to_num(table, nan=-999.0)
 
 
 def estimate_energy(

@@ -11,8 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from apbatch.camera.geometry import CameraGeometry
-from apbatch.dl.plots import STYLE, png, svg
-from apbatch.dl.plots import camera_picture as _camera
+from apbatch.dl.plots import STYLE, camera_picture, png, svg
 
 #: Colour-blind safe (Okabe and Ito); a method has one colour on the whole page.
 COLOURS = {
@@ -193,7 +192,7 @@ def treatments_of(
         for axes in panels.ravel():
             axes.set_axis_off()
         for axes, (name, mask) in zip(panels[0], masks.items(), strict=False):
-            _camera(axes, np.where(mask, image, 0) if mask is not None else image, camera, top)
+            camera_picture(axes, np.where(mask, image, 0) if mask is not None else image, camera, top)
             axes.set_title(CLEANING.get(name, name), fontsize=8)
         for axes, (name, grid) in zip(panels[1], grids.items(), strict=False):
             axes.imshow(
@@ -206,3 +205,88 @@ def treatments_of(
 
 def _floats(values: Sequence[float | None]) -> npt.NDArray[np.float64]:
     return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def robustness(entries: Sequence[Row]) -> str:
+    """Draw Q over that of undisturbed images against the strength of each disturbance; a style for each cleaning."""
+    kinds = list(dict.fromkeys(entry["kind"] for entry in entries))
+    styles = {"none": "-", "soft": (0, (4, 2)), "standard": (0, (1, 1.5))}
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(2, -(-len(kinds) // 2), figsize=(11.0, 6.2), squeeze=False, sharey=True)
+        for axes, kind in zip(panels.ravel(), kinds, strict=False):
+            of = [entry for entry in entries if entry["kind"] == kind]
+            for method, variant in dict.fromkeys((entry["method"], entry["variant"]) for entry in of):
+                mine = [entry for entry in of if (entry["method"], entry["variant"]) == (method, variant)]
+                mine = [entry for entry in mine if entry["ratio"] is not None]
+                axes.errorbar(
+                    [entry["strength"] for entry in mine],
+                    [entry["ratio"]["value"] for entry in mine],
+                    yerr=[entry["ratio"]["error"] for entry in mine],
+                    color=colour(method),
+                    linestyle=styles.get(variant, "-"),
+                    marker=_MARKS.get(method, "o"),
+                    markersize=4,
+                    linewidth=1.1,
+                    capsize=2,
+                    label=f"{of[0]['title'] if not mine else mine[0]['title']}, {variant}",
+                )
+            axes.axhline(1, color="#999", linewidth=0.8, linestyle=":")
+            axes.set(xlabel=f"{kind} ({of[0]['label'].partition(' ')[2]})")
+        for axes in panels.ravel()[len(kinds) :]:
+            axes.set_visible(False)
+        for row in panels:
+            row[0].set_ylabel("Q / Q undisturbed")
+        handles, names = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="lower right", ncols=2, fontsize=7.5)
+        figure.tight_layout()
+        return svg(figure)
+
+
+def saliency_maps(maps: Sequence[Row], camera: CameraGeometry) -> str:
+    """Draw for each network a row of images and below them what darkness there changes; a data URL of a PNG."""
+    variants = list(dict.fromkeys(entry["variant"] for entry in maps))
+    columns = max(sum(entry["variant"] == variant for entry in maps) for variant in variants)
+    with plt.rc_context({**STYLE, "axes.grid": False}):
+        figure, panels = plt.subplots(
+            2 * len(variants), columns, figsize=(2.3 * columns, 4.9 * len(variants)), squeeze=False
+        )
+        for axes in panels.ravel():
+            axes.set_axis_off()
+        for number, variant in enumerate(variants):
+            for column, entry in enumerate(entry for entry in maps if entry["variant"] == variant):
+                image, change = np.array(entry["image"], np.float32), np.array(entry["change"])
+                camera_picture(panels[2 * number, column], image, camera, float(np.log10(1 + image.max())))
+                energy = f", {entry['energy']:.0f} TeV" if entry["energy"] else ""
+                kind = "gamma" if entry["gamma"] else "hadron"
+                panels[2 * number, column].set_title(f"{kind}{energy}, score {entry['score']:.2f}", fontsize=8)
+                drawn = camera_picture(panels[2 * number + 1, column], image, camera, 1.0, cmap="RdBu")
+                most = float(np.abs(change).max()) or 1.0
+                drawn.set_array(change)
+                drawn.set_clim(-most, most)
+                panels[2 * number + 1, column].set_title(f"logit: ± {most:.2g}", fontsize=8)
+        figure.tight_layout()
+        return png(figure)
+
+
+def applied_scores(datasets: Sequence[Row], bins: Sequence[float]) -> str:
+    """Draw the scores of other images beside those of our test gammas, for each dataset and network."""
+    shown = [(entry, network) for entry in datasets for network in entry["networks"]]
+    columns = 3
+    with plt.rc_context(STYLE):
+        rows = max(1, -(-len(shown) // columns))
+        figure, panels = plt.subplots(rows, columns, figsize=(11.0, 2.5 * rows), sharex=True, squeeze=False)
+        for axes, (entry, network) in zip(panels.ravel(), shown, strict=False):
+            for counts, ink, name in (
+                (network["histogram_own"], "#999999", "our test gammas"),
+                (network["histogram"], "#0072b2", "all its images"),
+                (network["histogram_selected"], "#d55e00", "those that pass the selection"),
+            ):
+                axes.stairs(np.array(counts) / max(sum(counts), 1), bins, color=ink, linewidth=1.4, label=name)
+            axes.axvline(network["cut"], color="#555", linewidth=1, linestyle="--")
+            axes.set_title(f"{entry['name']}: {network['title']}, {network['variant']}", fontsize=8)
+        for axes in panels.ravel()[len(shown) :]:
+            axes.set_visible(False)
+        handles, names = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="lower center", ncols=3, fontsize=8)
+        figure.tight_layout(rect=(0, 0.06, 1, 1))
+        return svg(figure)

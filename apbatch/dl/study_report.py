@@ -61,6 +61,7 @@ def write_study_report(study: dict[str, Any], parts: dict[str, Any], output: Pat
         cleanings=cleanings,
         grid_rows=[row for row in rows if ":" in row["variant"]],
         plots={name: Markup(text) for name, text in drawn.items()},
+        pictures=_pictures(parts),
         treatments=_treatments(Path(study["blind"]["folder"])),
         parts={name: parts.get(name) for name in PARTS},
         few=least,
@@ -68,6 +69,19 @@ def write_study_report(study: dict[str, Any], parts: dict[str, Any], output: Pat
     write_json(output / "report.json", {"study": study, **parts})
     write_bytes(output / "report.html", page.encode())
     return output / "report.html"
+
+
+def _pictures(parts: dict[str, Any]) -> dict[str, str]:
+    """Draw what further steps found."""
+    drawn: dict[str, str] = {}
+    if parts.get("robustness"):
+        drawn["robustness"] = Markup(plots.robustness(parts["robustness"]["entries"]))
+    if parts.get("saliency"):
+        drawn["saliency"] = plots.saliency_maps(parts["saliency"]["maps"], camera_named(parts["saliency"]["camera"]))
+    if parts.get("application"):
+        found = parts["application"]
+        drawn["application"] = Markup(plots.applied_scores(found["datasets"], found["bins"]))
+    return drawn
 
 
 def _table(rows: list[dict[str, Any]], cleanings: list[str]) -> list[tuple[str, list[dict[str, Any] | None]]]:

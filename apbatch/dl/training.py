@@ -69,6 +69,7 @@ def run(spec: TrainSpec, collective: Collective) -> None:
             spec.output / "trained.json",
             {
                 "identity": identity_of(spec, manifest),
+                **{name: manifest[name] for name in ("camera",) if name in manifest},
                 "spec": spec.model_dump(mode="json"),
                 "ranks": collective.size,
                 "variants": summary,

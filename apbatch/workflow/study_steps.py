@@ -69,6 +69,79 @@ class Study(Step):
         return (Path(products["study"]) / "study.json").exists()
 
 
+class Robustness(Step):
+    """Disturb the test images: night sky, dead pixels, gains, light, a turned camera; and see what networks look at."""
+
+    kind: ClassVar[str] = "robustness"
+    needs: ClassVar[tuple[str, ...]] = ("blind", "study")
+    makes: ClassVar[tuple[str, ...]] = ("robustness", "saliency")
+
+    images: int = Field(default=20_000, ge=1, description="test images at most")
+
+    def run(self, context: Context, key: str) -> Products:
+        """Score what was disturbed with the cuts of what was not."""
+        from apbatch.dl import examination
+
+        folder, study = Path(context.products["blind"]), Path(context.products["study"])
+        output = context.folder / f"robustness-{key}"
+        shown = examination.saliency(folder, study, output / "saliency.json")
+        disturbed = examination.robustness(folder, study, output / "robustness.json", most=self.images)
+        return {"robustness": str(disturbed), "saliency": str(shown)}
+
+    def intact(self, products: Products) -> bool:
+        """Both files must be there."""
+        return all(Path(products[name]).exists() for name in self.makes)
+
+
+class Application(Step):
+    """Score other images with the study's networks: real events, other Monte Carlo, other cameras."""
+
+    kind: ClassVar[str] = "application"
+    needs: ClassVar[tuple[str, ...]] = ("blind", "study")
+    makes: ClassVar[tuple[str, ...]] = ("application",)
+
+    files: dict[str, str] = Field(description="by a name for people, folders or files, relative to the job, or URLs")
+    cameras: dict[str, str] = Field(default_factory=dict, description="cameras of those whose files do not tell")
+    factors: dict[str, str] = Field(default_factory=dict, description="conversion factors of raw files, likewise")
+
+    def run(self, context: Context, key: str) -> Products:
+        """Read, calibrate and clean what is there; a folder that is missing is named and left out."""
+        from apbatch.dl import application
+        from apbatch.formats import dataset
+        from apbatch.progress import say
+        from apbatch.spark import pipeline
+        from apbatch.spark.sources import sources_at
+
+        datasets: dict[str, str] = {}
+        for name, place in self.files.items():
+            local = "://" not in place
+            path = (context.base / place).resolve()
+            if local and not path.exists():
+                say(f"application: {name} is left out: there is no {path}")
+                continue
+            factors = self.factors.get(name)
+            sources = sources_at(
+                [path.as_uri() if local else place],
+                camera=self.cameras.get(name),
+                factors=str((context.base / factors).resolve()) if factors else None,
+            )
+            output = context.dataset(self.kind, f"{key}-{len(datasets)}")
+            if not dataset.is_complete(output):
+                pipeline.clean(context.spark(), sources, output, picture=14.0, boundary=7.0)
+            datasets[name] = output
+        found = application.apply(
+            Path(context.products["blind"]),
+            Path(context.products["study"]),
+            datasets,
+            context.folder / f"application-{key}" / "application.json",
+        )
+        return {"application": str(found)}
+
+    def intact(self, products: Products) -> bool:
+        """The numbers must be there."""
+        return Path(products["application"]).exists()
+
+
 class StudyReport(Step):
     """One HTML page and one JSON with all numbers of the study."""
 

@@ -1,0 +1,160 @@
+"""The study's networks on images that they were not made for: real events, another Monte Carlo, another camera.
+
+Nothing is trained or chosen here: the first training of each network scores, its cut is the study's. Real events of a
+run that is mostly noise have to be recognised as such; gammas of another Monte Carlo should be kept as often as ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.dl import blind
+from apbatch.dl.data import load_pixels
+from apbatch.dl.disturbance import onto_camera
+from apbatch.dl.files import read_json, read_parquet, write_json
+from apbatch.dl.scoring import Network, Pixels
+from apbatch.dl.study import networks
+from apbatch.dl.study_evaluation import title_of
+from apbatch.dl.treatment import parameters
+from apbatch.errors import FormatError
+from apbatch.formats import dataset
+from apbatch.formats.images import from_binary
+from apbatch.progress import say
+
+#: Edges of size, p.e. after the standard cleaning, in which other gammas are compared with ours.
+_SIZES = (60.0, 120.0, 250.0, 500.0, 1000.0, 1e6)
+_BINS = np.linspace(0, 1, 21)
+
+
+def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> Path:
+    """Score datasets of images with the networks of a study.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The blind analysis of the study, unsealed.
+    study : pathlib.Path
+        Output of the study.
+    datasets : dict
+        By a name for people, URLs of datasets of images, as the step `clean` makes them, of any camera.
+    output : pathlib.Path
+        File for the numbers.
+
+    Raises
+    ------
+    FormatError, NotFoundError
+        For a dataset that can't be read.
+    """
+    made = blind.open_set(folder)
+    camera = camera_named(made.manifest["camera"])
+    settings = made.manifest["settings"]
+    judged = {(row["method"], row["variant"]): row for row in read_json(study / "study.json")["rows"]}
+    trained = [entry for entry in networks(study) if ":" not in entry[1]]
+    first = min(seed for _, _, seed, _ in trained)
+    scorers = {
+        (name, variant): Network(place, variant, camera) for name, variant, seed, place in trained if seed == first
+    }
+    own = _own_gammas(made, folder)
+    found: list[dict[str, Any]] = []
+    for name, url in datasets.items():
+        say(f"application: {name}")
+        images, source = read_images(url)
+        moved = images if source.name == camera.name else onto_camera(images, source, camera)
+        measured = np.isfinite(moved).any(axis=1)
+        known = parameters(moved, camera, "standard")
+        passes = (known["size"] > settings["size_min"]) & (known["n_pixels"] >= settings["pixels_min"])
+        # No light outside of the cleaned image, no night sky: only networks of cleaned images can judge.
+        lit = (np.nan_to_num(moved) != 0).mean(axis=1)
+        cleaned_already = bool(len(lit) and np.median(lit) < 0.5)
+        entry: dict[str, Any] = {
+            "name": name,
+            "camera": source.name,
+            "images": len(images),
+            "measured": int(measured.sum()),
+            "cleaned_already": cleaned_already,
+            "selected": int(passes.sum()),
+            "size": np.quantile(known["size"], [0.05, 0.5, 0.95]).tolist() if len(images) else None,
+            "networks": [],
+        }
+        for (model, variant), network in scorers.items():
+            if cleaned_already and variant == "none":
+                continue
+            cut = judged[model, variant]["trainings"][0]["cut"]
+            entry["networks"].append(
+                {
+                    "title": title_of(model),
+                    "variant": variant,
+                    "cut": cut,
+                    **_kept(network, moved, passes, known["size"], cut, own),
+                }
+            )
+        found.append(entry)
+    write_json(output, {"selection": settings, "sizes": list(_SIZES), "bins": _BINS.tolist(), "datasets": found})
+    return output
+
+
+def _kept(
+    network: Network,
+    images: Pixels,
+    passes: npt.NDArray[np.bool_],
+    size: npt.NDArray[np.float64],
+    cut: float,
+    own: tuple[Pixels, npt.NDArray[np.float64]],
+) -> dict[str, Any]:
+    """Return how many images of all, and of those that pass the selection, score above the cut."""
+    scores = network.scores(np.nan_to_num(images))
+    ours = network.scores(own[0]) > cut
+    by_size = []
+    for low, high in itertools.pairwise(_SIZES):
+        mine, theirs = (own[1] >= low) & (own[1] < high), passes & (size >= low) & (size < high)
+        by_size.append(
+            {
+                "images": int(theirs.sum()),
+                "kept": float((scores[theirs] > cut).mean()) if theirs.any() else None,
+                "own_images": int(mine.sum()),
+                "own_kept": float(ours[mine].mean()) if mine.any() else None,
+            }
+        )
+    return {
+        "kept_of_all": float((scores > cut).mean()) if len(scores) else None,
+        "kept_of_selected": float((scores[passes] > cut).mean()) if passes.any() else None,
+        "candidates": int((passes & (scores > cut)).sum()),
+        "histogram": np.histogram(scores, _BINS)[0].tolist(),
+        "histogram_selected": np.histogram(scores[passes], _BINS)[0].tolist(),
+        "histogram_own": np.histogram(network.scores(own[0][:2000]), _BINS)[0].tolist(),
+        "by_size": by_size,
+    }
+
+
+def _own_gammas(made: blind.BlindSet, folder: Path) -> tuple[Pixels, npt.NDArray[np.float64]]:
+    """Return our test gammas and their size after standard cleaning."""
+    labels = read_parquet(folder / "unsealed" / "labels.parquet", ["id", "gamma"]).to_pylist()
+    gammas = {row["id"] for row in labels if row["gamma"]}
+    ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
+    images = load_pixels(made.files, made.manifest, "test")
+    images = images[np.array([name in gammas for name in ids])]
+    return images, parameters(images, camera_named(made.manifest["camera"]), "standard")["size"]
+
+
+def read_images(url: str) -> tuple[Pixels, CameraGeometry]:
+    """Read a dataset of images into memory, with its camera.
+
+    Raises
+    ------
+    FormatError
+        If it is no dataset of images, or they are not of the camera that it names.
+    """
+    known = dataset.info(url)
+    if known.get("kind") != "images":
+        raise FormatError("not a dataset of images", where=url)
+    camera = camera_named(str(known["camera"]))
+    flat = np.asarray(from_binary(dataset.read_table(url, ["image"])["image"]), np.float32)
+    if len(flat) and flat.shape[1] != camera.n_pixels:
+        raise FormatError(f"images of {flat.shape[1]} pixels, {camera.name} has {camera.n_pixels}", where=url)
+    return flat.reshape(-1, camera.n_pixels), camera
