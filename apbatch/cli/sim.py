@@ -1,4 +1,4 @@
-"""`apbatch sim`: gamma and proton images of one telescope from first principles."""
+"""`apbatch sim`: images of telescopes from first principles, and what others say of them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,26 @@ from typing import Annotated
 import typer
 
 from apbatch.cli.output import Format, show
+from apbatch.errors import UsageError
+from apbatch.progress import say
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command("sim")(_sim)
+    group = typer.Typer(invoke_without_command=True, help="Simulate air showers and the telescope's images.")
+    group.callback()(_sim)
+    group.command("validate")(_validate)
+    app.add_typer(group, name="sim")
 
 
 def _sim(
-    output: Annotated[Path, typer.Option("--output", help="Folder of the production; it is made.")],
+    context: typer.Context,
+    output: Annotated[Path | None, typer.Option("--output", help="Folder of the production; it is made.")] = None,
     gammas: Annotated[int, typer.Option("--gammas", min=0, help="Gamma showers to throw.")] = 500,
     protons: Annotated[int, typer.Option("--protons", min=0, help="Proton showers to throw.")] = 900,
+    electrons: Annotated[int, typer.Option("--electrons", min=0, help="Electron showers to throw.")] = 0,
+    helium: Annotated[int, typer.Option("--helium", min=0, help="Helium showers to throw.")] = 0,
+    iron: Annotated[int, typer.Option("--iron", min=0, help="Iron showers to throw.")] = 0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same files.")] = 1,
     telescopes: Annotated[int, typer.Option("--telescopes", min=1, help="At random around each shower.")] = 16,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Processes that simulate.")] = 2,
@@ -30,10 +39,17 @@ def _sim(
     Killed at any time, the same command goes on. Numbers are showers thrown; each gives several images or none.
     Settings of the file and of the command line are merged; the latter win for what they name.
     """
+    if context.invoked_subcommand is not None:
+        return
+    if output is None:
+        raise UsageError("no folder for the production", remedy="give --output FOLDER")
     from apbatch.sim.production import simulate
     from apbatch.sim.settings import Production, load_production
 
-    named = {"gammas": gammas, "protons": protons, "seed": seed, "telescopes": telescopes}
+    named = {
+        "gammas": gammas, "protons": protons, "electrons": electrons, "helium_nuclei": helium, "iron_nuclei": iron,
+        "seed": seed, "telescopes": telescopes,
+    }  # fmt: skip
     production: Production = load_production(settings, named)
     summary = simulate(production, output, processes=processes)
     show(
@@ -48,3 +64,42 @@ def _sim(
         ],
         format,
     )
+
+
+def _validate(
+    data: Annotated[Path, typer.Option("--data", help="Folder of references: taiga_mc, fact_hillas, camgeom.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the report; it is made.")] = Path("validation"),
+    size: Annotated[str, typer.Option("--size", help="How much is simulated: smoke, small, full.")] = "smoke",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same figures.")] = 1,
+    only: Annotated[list[str] | None, typer.Option("--only", help="taiga, fact, showers, muons; repeatable.")] = None,
+    format: Annotated[Format, typer.Option("--format", help="Of the list of disagreements.")] = Format.TABLE,
+) -> None:
+    """Compare the simulation with other simulations, parametrisations and geometry, and write a report.
+
+    Prints what disagrees; everything is in validation.html (with pictures) and validation.json.
+    """
+    from apbatch.sim.validation.check import DISAGREES
+    from apbatch.sim.validation.report import PARTS, validate
+
+    found = validate(data, output, size=size, seed=seed, parts=tuple(only) if only else PARTS)
+    for part in found.parts:
+        if part.missing:
+            say(f"{part.title}: not compared: {part.missing}")
+    show(
+        [
+            {
+                "part": check.part,
+                "quantity": check.quantity,
+                "where": check.where,
+                "ratio": round(check.ratio, 3),
+                "error": round(check.error, 3),
+                "aim": check.aim,
+                "images": check.number,
+            }
+            for check in found.checks
+            if check.verdict == DISAGREES
+        ],
+        format,
+    )
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in found.counts.items())
+    say(f"{counts}: {found.page}")

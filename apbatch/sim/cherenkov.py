@@ -14,6 +14,7 @@ import numpy as np
 
 from apbatch.sim.atmosphere import REFRACTIVITY, depth
 from apbatch.sim.kernel import kernel
+from apbatch.sim.optics import focus
 from apbatch.sim.scene import EMITTED, OVERFLOW, PROFILE_STEP, Record, Scene
 
 _LIGHT = 0.299792458  # m/ns
@@ -34,8 +35,9 @@ def emit(
     inverse_gamma2: float,
     path: float,
     x_depth: float,
+    charge2: float,
 ) -> None:
-    """Draw the photo-electrons of a step of a singly charged particle.
+    """Draw the photo-electrons of a step of a charged particle.
 
     Parameters
     ----------
@@ -53,6 +55,8 @@ def emit(
         Way gone by the shower front so far, m.
     x_depth : float
         Vertical depth half-way, g/cm2.
+    charge2 : float
+        Square of the particle's charge.
     """
     sin2 = 2.0 * REFRACTIVITY * rho - inverse_gamma2
     if sin2 <= 0.0:
@@ -63,7 +67,7 @@ def emit(
     if cell < 0 or cell >= scene.light.size - 1:
         return
     share = middle - cell
-    density = (scene.light[cell] * (1.0 - share) + scene.light[cell + 1] * share) * sin2
+    density = (scene.light[cell] * (1.0 - share) + scene.light[cell + 1] * share) * sin2 * charge2
     made = density * length
     record.tally[EMITTED] += made
     level = int(x_depth / PROFILE_STEP)
@@ -108,13 +112,9 @@ def emit(
             wx = cos_theta * ux + a * ex + c * fx
             wy = cos_theta * uy + a * ey + c * fy
             wz = cos_theta * uz + a * ez + c * fz
-            forward = -(wx * scene.frame[2, 0] + wy * scene.frame[2, 1] + wz * scene.frame[2, 2])
-            if forward < 0.97:
+            u, v, late = focus(scene, wx, wy, wz)
+            if late < 0.0:
                 continue
-            u = -(wx * scene.frame[0, 0] + wy * scene.frame[0, 1] + wz * scene.frame[0, 2]) / forward
-            v = -(wx * scene.frame[1, 0] + wy * scene.frame[1, 1] + wz * scene.frame[1, 2]) / forward
-            u = 57.29577951308232 * u + scene.psf * np.random.normal()
-            v = 57.29577951308232 * v + scene.psf * np.random.normal()
             half = scene.pixel_at.shape[0] // 2
             column = int(math.floor(u / scene.lut_step + 0.5)) + half
             row = int(math.floor(v / scene.lut_step + 0.5)) + half
@@ -131,5 +131,5 @@ def emit(
             way = (along - s) / cos_theta
             delay = 0.01 * REFRACTIVITY * (depth(scene.ground) - x_depth) / max(0.1, -wz)
             record.pixel[index] = telescope * scene.n_pixels + pixel
-            record.time[index] = (path + s + way + delay) / _LIGHT
+            record.time[index] = (path + s + way + delay + late) / _LIGHT
             record.number[0] = index + 1

@@ -12,17 +12,20 @@ import numpy as np
 import pyarrow as pa
 
 from apbatch.formats.images import to_binary
-from apbatch.sim.interactions import Bank, Events, load_bank, load_events, run_generator
-from apbatch.sim.primaries import PROTON, energy_from, primaries, random_of
-from apbatch.sim.settings import Production
+from apbatch.sim.interactions import Bank, Events, load_bank, load_first, run_generator
+from apbatch.sim.primaries import nuclear, primaries
+from apbatch.sim.settings import PRIMARIES, Production
 from apbatch.sim.shower import FirstInteraction, Simulator
 
 #: First interactions a generator process makes: enough to forget its start, few enough to lose.
-_PROTONS_A_BLOCK = 1000
+_SHOWERS_A_BLOCK = 1000
 #: Columns of a chunk: the image, and the truth it will be parted from.
 CHUNK_SCHEMA = pa.schema(
     [
         ("image", pa.binary()),
+        ("peak_time", pa.binary()),
+        ("use", pa.int32()),
+        ("telescope", pa.int32()),
         ("shower", pa.int64()),
         ("primary", pa.string()),
         ("true_energy", pa.float64()),
@@ -69,7 +72,7 @@ class Plan:
     @property
     def showers(self) -> int:
         """Number of showers."""
-        return self.settings.gammas + self.settings.protons
+        return sum(self.settings.thrown.values())
 
     @property
     def chunks(self) -> int:
@@ -90,20 +93,24 @@ class Plan:
         return self.folder / "first" / f"{block:06d}.npz"
 
     def blocks(self) -> dict[int, list[int]]:
-        """Return the showers whose first interactions each block has: protons in order of their number."""
-        protons = [shower for shower, kind in enumerate(primaries(self.settings)) if kind == PROTON]
+        """Return the showers whose first interactions each block has: hadrons in order of their number."""
+        hadrons = [shower for shower, kind in enumerate(primaries(self.settings)) if PRIMARIES[kind][0]]
         return {
-            block: protons[start : start + _PROTONS_A_BLOCK]
-            for block, start in enumerate(range(0, len(protons), _PROTONS_A_BLOCK))
+            block: hadrons[start : start + _SHOWERS_A_BLOCK]
+            for block, start in enumerate(range(0, len(hadrons), _SHOWERS_A_BLOCK))
         }
 
 
 def make_block(plan: Plan, block: int, showers: list[int]) -> None:
-    """Make the first interactions of some protons at their exact energies, seeded by the block's number."""
+    """Make the first interactions of some hadrons at their exact energies, seeded by the block's number."""
     settings = plan.settings
-    energies = [1000.0 * energy_from(settings.proton, random_of(settings, shower).random()) for shower in showers]
+    kinds = primaries(settings)
+    asked = [nuclear(settings, shower, kinds[shower]) for shower in showers]
     seed = int(np.random.SeedSequence([settings.seed, 4, block]).generate_state(1)[0] >> 1)
-    run_generator({"what": "first", "energies": energies, "seed": seed}, plan.block_file(block))
+    request = [
+        {"nucleons": one.nucleons, "charge": one.charge, "energy": one.energy, "wounded": one.wounded} for one in asked
+    ]
+    run_generator({"what": "first", "showers": request, "seed": seed}, plan.block_file(block))
 
 
 class Worker:
@@ -112,31 +119,32 @@ class Worker:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.kinds = primaries(plan.settings)
-        bank: Bank | None = load_bank(plan.settings.banks, 1) if plan.settings.protons else None
+        bank: Bank | None = load_bank(plan.settings.banks, 1) if plan.settings.hadrons else None
         self.simulator = Simulator(plan.settings, bank)
         self.where = {
             shower: (block, index) for block, row in plan.blocks().items() for index, shower in enumerate(row)
         }
         self._block = -1
         self._events: Events | None = None
-        self._sections = np.empty(0)
+        self._counts, self._sections = np.empty(0, np.int64), np.empty(0)
 
     def _first(self, shower: int) -> FirstInteraction | None:
         if shower not in self.where:
             return None
         block, index = self.where[shower]
         if block != self._block:
-            self._events, self._sections = load_events(self.plan.block_file(block))
+            self._events, self._counts, self._sections = load_first(self.plan.block_file(block))
             self._block = block
         assert self._events is not None
-        rows = slice(self._events.offset[index], self._events.offset[index + 1])
+        number = int(self._counts[index])
+        start = int(self._counts[:index].sum())
+        offset = self._events.offset[start : start + number + 1]
+        rows = slice(offset[0], offset[-1])
         event = Events(
-            self._events.offset[index : index + 2] - self._events.offset[index],
-            self._events.code[rows],
-            self._events.charge[rows],
-            self._events.momentum[rows],
+            offset - offset[0], self._events.code[rows], self._events.charge[rows], self._events.momentum[rows]
         )
-        return FirstInteraction(event, float(self._sections[index]))
+        primary = nuclear(self.plan.settings, shower, self.kinds[shower])
+        return FirstInteraction(event, float(self._sections[index]), primary)
 
     def make(self, chunk: int) -> int:
         """Make a chunk unless it is there; return the number of its showers."""
@@ -157,10 +165,14 @@ class Worker:
         made = self.simulator.run(number, self.kinds[number], self._first(number))
         thrown, rows = made.thrown, len(made.telescope)
         places = thrown.telescopes[made.telescope]
+        use, telescope = np.divmod(made.telescope, len(self.plan.settings.array))
         north, west, up = -thrown.direction
         azimuth = float(np.degrees(np.arctan2(west, north)) % 360.0)
         columns = [
             to_binary(made.images) if rows else pa.array([], pa.binary()),
+            to_binary(made.times) if rows else pa.array([], pa.binary()),
+            pa.array(use.astype(np.int32)),
+            pa.array((telescope + 1).astype(np.int32)),
             pa.array(np.full(rows, number, np.int64)),
             pa.array([thrown.primary] * rows, pa.string()),
             pa.array(np.full(rows, thrown.energy / 1000.0)),

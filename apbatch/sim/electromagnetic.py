@@ -309,7 +309,7 @@ def cascade(start: Floats, losses: Floats, scene: Scene, record: Record) -> int:
                 level = int(middle / PROFILE_STEP)
                 if level < record.profile.size:
                     record.profile[level] += thickness * -uz / PROFILE_STEP
-                emit(scene, record, x, y, z, ux, uy, uz, way, density(middle), 1.0 / (gamma * gamma), path, middle)
+                emit(scene, record, x, y, z, ux, uy, uz, way, density(middle), 1.0 / (gamma * gamma), path, middle, 1.0)
                 x, y, z, path, x_depth = x + ux * way, y + uy * way, after, path + way, after_depth
                 ux, uy, uz = bend(scene, ux, uy, uz, kind, mean_energy, way)
                 angle = scattering_angle(mean_energy, thickness)
@@ -329,6 +329,8 @@ def cascade(start: Floats, losses: Floats, scene: Scene, record: Record) -> int:
                     if np.random.random() * 4.0 / 3.0 < bremsstrahlung_density(energy, share):
                         photon = energy * share
                         energy -= photon
+                        if tally[FIRST_HEIGHT] < 0.0:
+                            tally[FIRST_HEIGHT] = z
                         if photon > PHOTON_CUT and pending < _STACK:
                             # The photon is put off only while the electron goes on from here: both are pushed and
                             # the softer is followed first.

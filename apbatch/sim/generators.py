@@ -96,26 +96,50 @@ def bank(generator: str, energies: list[float], events: int, seed: int) -> Array
     return {**_pack(made), "sections": sections, "energies": np.array(energies)}
 
 
-def first(energies: list[float], seed: int) -> Arrays:
-    """Make one SIBYLL interaction of a proton in air at each exact energy (GeV); and its cross-section, mb."""
+def first(showers: list[dict[str, float]], seed: int) -> Arrays:
+    """Make the first interactions of nucleons in air by SIBYLL, each at its exact energy.
+
+    Parameters
+    ----------
+    showers : list of dict
+        `nucleons`, `charge` of the primary; `energy` of a nucleon, GeV; `wounded`, a quantile of their number.
+    seed : int
+        Of the generator.
+
+    Returns
+    -------
+    dict
+        Events of all showers one after another; `events`: how many each has; `sections` of the primary on air, mb.
+    """
     from chromo.constants import GeV
     from chromo.kinematics import FixedTarget, TotalEnergy
 
+    from apbatch.sim.primaries import wounded_nucleons
+
     made: list[tuple[npt.NDArray[Any], ...]] = []
-    sections = np.zeros(len(energies))
+    sections, counts = np.zeros(len(showers)), np.zeros(len(showers), np.int64)
     running: Any = None
-    for index, energy in enumerate(energies):
-        kinematics = FixedTarget(TotalEnergy(energy * GeV), 2212, _target("sibyll"))
+    for index, shower in enumerate(showers):
+        nucleons, charge = int(shower["nucleons"]), int(shower["charge"])
+        energy = TotalEnergy(shower["energy"] * GeV)
+        kinematics = FixedTarget(energy, 2212, _target("sibyll"))
         if running is None:
             running = _start("sibyll", kinematics, seed)
         running.kinematics = kinematics
-        sections[index] = running.cross_section(kinematics).prod
-        while len(made) <= index:
+        section = running.cross_section(kinematics).prod
+        sections[index] = section
+        if nucleons > 1:
+            nucleus = 1_000_000_000 + 10_000 * charge + 10 * nucleons
+            sections[index] = running.cross_section(FixedTarget(energy, nucleus, _target("sibyll"))).prod
+        counts[index] = wounded_nucleons(nucleons, section / sections[index], shower["wounded"])
+        done = 0
+        while done < counts[index]:
             for event in running(1):
                 final = event.final_state()
                 if is_produced(final.pid, 2212):
                     made.append(_secondaries(final))
-    return {**_pack(made), "sections": sections, "energies": np.array(energies)}
+                    done += 1
+    return {**_pack(made), "events": counts, "sections": sections}
 
 
 def main(request_file: str, output: str) -> None:

@@ -60,8 +60,11 @@ _PENDING, _HANDED = 0, 1
 
 
 @kernel
-def fly(scene: Scene, record: Record, particle: Floats, length: float) -> None:
-    """Move a particle by `length`; a charged one gives light, loses energy, scatters and bends on the way."""
+def fly(scene: Scene, record: Record, particle: Floats, length: float, nucleons: float = 1.0) -> None:
+    """Move a particle by `length`; a charged one gives light, loses energy, scatters and bends on the way.
+
+    A nucleus of some `nucleons` is given as one of them with the charge of all.
+    """
     code = int(particle[CODE])
     mass = MASSES[code]
     if particle[CHARGE] == 0.0:
@@ -82,20 +85,20 @@ def fly(scene: Scene, record: Record, particle: Floats, length: float) -> None:
         energy = particle[ENERGY]
         emit(
             scene, record, particle[X], particle[Y], particle[Z], particle[UX], particle[UY], particle[UZ], way,
-            density(middle), (mass / energy) ** 2, particle[PATH], middle,
+            density(middle), (mass / energy) ** 2, particle[PATH], middle, particle[CHARGE] ** 2,
         )  # fmt: skip
         particle[X] += particle[UX] * way
         particle[Y] += particle[UY] * way
         particle[Z] = after
         particle[PATH] += way
-        lost = _LOSS * thickness
+        lost = _LOSS * thickness * particle[CHARGE] ** 2 / nucleons
         if code == MUON:
             lost += _MUON_RADIATION * energy * thickness
         lost = min(lost, energy - mass)
         particle[ENERGY] = energy - lost
-        record.tally[DEPOSITED] += lost
+        record.tally[DEPOSITED] += lost * nucleons
         momentum = math.sqrt(max(1e-6, energy * energy - mass * mass))
-        ux, uy, uz = bend(scene, particle[UX], particle[UY], particle[UZ], particle[CHARGE], momentum, way)
+        ux, uy, uz = bend(scene, particle[UX], particle[UY], particle[UZ], particle[CHARGE] / nucleons, momentum, way)
         angle = scattering_angle(momentum * momentum / energy, max(thickness, 1e-4))
         particle[UX], particle[UY], particle[UZ] = turn(
             ux, uy, uz, math.sin(angle), math.cos(angle), 2.0 * math.pi * np.random.random()
@@ -379,7 +382,7 @@ def hadron_cascade(
             decay = -LIFETIMES[kind] * momentum_now / mass * math.log(np.random.random() + 1e-300)
             if decay < way:
                 way, fate = decay, 2
-        fly(scene, record, particle, way)
+        fly(scene, record, particle, way, 1.0)
         if fate == 0 or particle[ENERGY] < (mass * 1.05 if kind == MUON else HADRON_CUT):
             tally[DROPPED] += particle[ENERGY]
         elif fate == 1:

@@ -76,7 +76,7 @@ def chromo_version() -> str:
     """
     if importlib.util.find_spec("chromo") is None:
         raise MissingSoftwareError(
-            "protons need the hadronic event generators of the package 'chromo', which is not installed",
+            "protons and nuclei need the hadronic event generators of the package 'chromo', which is not installed",
             remedy="pip install chromo, or simulate gammas only with --protons 0",
         )
     return importlib.metadata.version("chromo")
@@ -125,6 +125,12 @@ def load_events(file: Path) -> tuple[Events, Floats]:
     """Return the events of a file and their cross-sections, mb."""
     with np.load(file) as content:
         return Events(*(content[name] for name in Events._fields)), content["sections"]
+
+
+def load_first(file: Path) -> tuple[Events, npt.NDArray[np.int64], Floats]:
+    """Return first interactions: events, how many each shower has, and cross-sections, mb."""
+    with np.load(file) as content:
+        return Events(*(content[name] for name in Events._fields)), content["events"], content["sections"]
 
 
 def _requests(model: BankModel) -> dict[str, dict[str, Any]]:

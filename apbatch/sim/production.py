@@ -23,12 +23,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from apbatch.camera.geometry import CameraGeometry
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.formats import dataset
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema
 from apbatch.progress import Task
 from apbatch.progress import progress as show_progress
 from apbatch.provenance import digest, provenance
+from apbatch.sim.cameras import camera_of
 from apbatch.sim.chunks import Plan, Worker, make_block, written_whole
 from apbatch.sim.crew import make_chunks
 from apbatch.sim.interactions import chromo_version, load_bank
@@ -37,8 +39,10 @@ from apbatch.sim.settings import Production
 #: Experiment of simulated images.
 EXPERIMENT = "TAIGA-SIM"
 #: Changes of the physics or the files that make older chunks useless.
-_VERSION = 1
+_VERSION = 2
 _SUMMARY = "production.json"
+#: Primaries that a summary names even if none was thrown.
+_ALWAYS = ("gamma", "proton")
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,10 @@ def simulate(settings: Production, output: Path, progress: Task | None = None, p
     UsageError
         If the folder holds another production, or another process is at work in it.
     MissingSoftwareError
-        If protons are wanted and chromo is missing.
+        If protons or nuclei are wanted and chromo is missing.
     """
     began = time.monotonic()
-    if settings.protons:
+    if settings.hadrons:
         chromo_version()
     try:
         finished = _finished(settings, output)
@@ -185,7 +189,7 @@ def _make(plan: Plan, task: Task, processes: int) -> int:
         task.advance(done)
     if not missing:
         return 0
-    if plan.settings.protons:
+    if plan.settings.hadrons:
         task.note("making the bank of hadronic interactions")
         load_bank(plan.settings.banks, processes)
         for block, showers in plan.blocks().items():
@@ -214,11 +218,18 @@ class _Chunks:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        rows = []
+        rows, first = [], []
+        before = None
         for chunk in range(plan.chunks):
             with self._open(chunk) as reader:
-                rows.append(sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches)))
+                keys = reader.read_all().select(["shower", "use"])
+            rows.append(keys.num_rows)
+            for key in zip(keys["shower"].to_pylist(), keys["use"].to_pylist(), strict=True):
+                first.append(key != before)
+                before = key
         self.bounds = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
+        #: Of each row: the number of its event, i.e. of all telescopes that saw one use of a shower.
+        self.event = np.cumsum(np.array(first, np.int64)) - 1
 
     @property
     def rows(self) -> int:
@@ -252,30 +263,34 @@ def _publish(plan: Plan, output: Path, made: int, began: float) -> ProductionSum
     """Shuffle all rows into parts, move both folders into place, then write the summary that says it is done."""
     settings = plan.settings
     chunks = _Chunks(plan)
-    order = np.random.default_rng(np.random.SeedSequence([settings.seed, 5])).permutation(chunks.rows)
+    camera = camera_of(settings.detector)
+    rng = np.random.default_rng(np.random.SeedSequence([settings.seed, 5]))
+    events = int(chunks.event[-1]) + 1 if chunks.rows else 0
+    place = rng.permutation(events)[chunks.event]  # of each row's event in the shuffled order
+    order = np.argsort(place, kind="stable")
     parts = math.ceil(chunks.rows / settings.images_per_part)
     final = plan.folder / "final"
     shutil.rmtree(final, ignore_errors=True)
     for kind in ("images", "truth"):
         (final / kind).mkdir(parents=True)
-    images: dict[str, int] = {"gamma": 0, "proton": 0}
-    seen: dict[str, set[int]] = {"gamma": set(), "proton": set()}
+    thrown = {primary: number for primary, number in settings.thrown.items() if number or primary in _ALWAYS}
+    images = dict.fromkeys(thrown, 0)
+    seen: dict[str, set[int]] = {primary: set() for primary in thrown}
     for part in range(parts):
         rows = order[part * settings.images_per_part : (part + 1) * settings.images_per_part]
         table = chunks.take(rows)
-        first_event = part * settings.images_per_part + 1
-        _write_part(table, settings, first_event, final, f"part-{part:05d}.parquet")
+        _write_part(table, settings, camera, place[rows] + 1, final, f"part-{part:05d}.parquet")
         for primary, shower in zip(table["primary"].to_pylist(), table["shower"].to_pylist(), strict=True):
             images[primary] += 1
             seen[primary].add(shower)
     for kind in ("images", "truth"):
         (final / kind / dataset.SUCCESS).touch()
-        dataset.write_info(f"file://{final / kind}", {"kind": kind, "camera": settings.detector.camera})
+        dataset.write_info(f"file://{final / kind}", {"kind": kind, "camera": camera.name})
         shutil.rmtree(output / kind, ignore_errors=True)  # of a call that was killed right here
         (final / kind).rename(output / kind)
     summary = ProductionSummary(
         output=str(output),
-        showers={"gamma": settings.gammas, "proton": settings.protons},
+        showers=thrown,
         triggered={primary: len(showers) for primary, showers in seen.items()},
         images=images,
         parts=parts,
@@ -289,22 +304,35 @@ def _publish(plan: Plan, output: Path, made: int, began: float) -> ProductionSum
     return summary
 
 
-def _write_part(table: pa.Table, settings: Production, first_event: int, folder: Path, name: str) -> None:
+def _write_part(
+    table: pa.Table,
+    settings: Production,
+    camera: CameraGeometry,
+    events: npt.NDArray[np.int64],
+    folder: Path,
+    name: str,
+) -> None:
     rows = table.num_rows
     keys = {
         "experiment": pa.array([EXPERIMENT] * rows, pa.string()),
         "run": pa.array(np.full(rows, settings.run, np.int64)),
-        "event": pa.array(np.arange(first_event, first_event + rows, dtype=np.int64)),
-        "telescope": pa.array(np.ones(rows, np.int32)),
+        "event": pa.array(events),
+        "telescope": table["telescope"],
     }
-    schema = image_schema(settings.detector.camera)
-    columns = {**keys, "time": pa.nulls(rows, schema.field("time").type), "image": table["image"]}
+    array = dict(enumerate(settings.array, start=1)) if len(settings.array) > 1 else None
+    schema = image_schema(camera, peak_time=True, telescopes=array)
+    columns = {
+        **keys,
+        "time": pa.nulls(rows, schema.field("time").type),
+        "image": table["image"],
+        "peak_time": table["peak_time"],
+    }
     # No compression: the size of a file must not tell what is in it, and noise hardly shrinks.
     pq.write_table(
         pa.table([columns[name] for name in schema.names], schema=schema), folder / "images" / name,
         compression="none", use_dictionary=False, row_group_size=1000,
     )  # fmt: skip
-    truth = {**keys, **{field: table[field] for field in table.column_names if field != "image"}}
+    truth = {**keys, **{field: table[field] for field in table.column_names if field not in keys}}
     pq.write_table(
         pa.table([truth[name] for name in TRUTH_SCHEMA.names], schema=TRUTH_SCHEMA), folder / "truth" / name,
         compression="zstd",

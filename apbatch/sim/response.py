@@ -1,10 +1,11 @@
-"""From photo-electrons to calibrated camera images: integration, night sky, electronics, trigger.
+"""From photo-electrons to calibrated camera images: integration, night sky, electronics, trigger, arrival times.
 
 Images of all primaries pass through the same functions; none knows what made the light.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry
+from apbatch.sim.noise import NoiseLibrary
 from apbatch.sim.settings import DetectorModel
 
 Floats = npt.NDArray[np.float64]
@@ -27,25 +29,53 @@ class Camera(NamedTuple):
         Neighbours in the same cluster, -1 where there is none.
     gains : ndarray of shape (n_pixels,)
         True gain over the gain that calibration assumes.
+    dead : ndarray of bool, shape (n_pixels,)
+        Pixels without a measurement.
+    noise : NoiseLibrary or None
+        Measured noise in place of the night sky and the pedestal's spread.
     """
 
     partners: npt.NDArray[np.int64]
     gains: Floats
+    dead: npt.NDArray[np.bool_]
+    noise: NoiseLibrary | None = None
 
     @classmethod
     def of(cls, geometry: CameraGeometry, detector: DetectorModel, seed: int) -> Camera:
-        """Make the camera of a production: its gains are drawn once, from the production's seed."""
+        """Make the camera of a production: gains and dead pixels are drawn once, from the production's seed."""
         neighbours = np.asarray(geometry.neighbours)
         same = geometry.cluster[neighbours] == geometry.cluster[:, None]
         rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
         gains = 1.0 + detector.gain_spread * np.clip(rng.standard_normal(geometry.n_pixels), -3.0, 3.0)
-        return cls(np.where((neighbours >= 0) & same, neighbours, -1), gains)
+        dead = rng.random(geometry.n_pixels) < detector.dead_pixels
+        noise = None
+        if detector.noise_library is not None:
+            noise = NoiseLibrary.load(
+                detector.noise_library, detector.noise_factors, geometry, detector.trigger_threshold
+            )
+        return cls(np.where((neighbours >= 0) & same, neighbours, -1), gains, dead, noise)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Signal in the integration window.
+
+    Attributes
+    ----------
+    count : ndarray of int64, shape (n_telescopes, n_pixels)
+        Photo-electrons.
+    time : ndarray of shape (n_telescopes, n_pixels)
+        Sum of their arrival times, ns from the middle of the window.
+    """
+
+    count: Ints
+    time: Floats
 
 
 def integrate(
     pixel: npt.NDArray[np.int32], time: npt.NDArray[np.float32], n_telescopes: int, n_pixels: int, window: float
-) -> Ints:
-    """Count the photo-electrons that arrive within a window around each telescope's median time.
+) -> Light:
+    """Gather the photo-electrons that arrive within a window around each telescope's median time.
 
     Parameters
     ----------
@@ -57,30 +87,70 @@ def integrate(
         Sizes.
     window : float
         Full width, ns.
-
-    Returns
-    -------
-    ndarray of shape (n_telescopes, n_pixels)
     """
     telescope = pixel // n_pixels
     order = np.lexsort((time, telescope))
     bounds = np.searchsorted(telescope[order], np.arange(n_telescopes + 1))
     inside = np.zeros(len(pixel), bool)
+    after = np.zeros(len(pixel))
     for first, last in pairwise(bounds):
         if last > first:
             rows = order[first:last]
-            inside[rows] = np.abs(time[rows] - time[rows[(last - first) // 2]]) <= 0.5 * window
-    counts = np.bincount(pixel[inside], minlength=n_telescopes * n_pixels)
-    return counts.reshape(n_telescopes, n_pixels)
+            after[rows] = time[rows] - time[rows[(last - first) // 2]]
+            inside[rows] = np.abs(after[rows]) <= 0.5 * window
+    size, shape = n_telescopes * n_pixels, (n_telescopes, n_pixels)
+    count = np.bincount(pixel[inside], minlength=size)
+    summed = np.bincount(pixel[inside], weights=after[inside], minlength=size).astype(np.float64)
+    return Light(count.reshape(shape), summed.reshape(shape))
 
 
-def digitise(signal: Ints, camera: Camera, detector: DetectorModel, rng: np.random.Generator) -> Floats:
-    """Turn counted photo-electrons, shape (n, n_pixels), into calibrated amplitudes in p.e. with all noise."""
-    total = signal + rng.poisson(detector.night_sky, signal.shape)
-    charge = total + detector.single_pe_spread * np.sqrt(total) * rng.standard_normal(signal.shape)
-    noise = detector.pedestal_noise * rng.standard_normal(signal.shape)
-    # The pedestal is measured under the same night sky, so its mean is subtracted with the pedestal.
-    return np.asarray((charge - detector.night_sky) * camera.gains + noise)
+def digitise(light: Light, camera: Camera, detector: DetectorModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Turn counted photo-electrons into calibrated amplitudes with all noise, and arrival times.
+
+    Returns
+    -------
+    amplitude : ndarray of shape (n_telescopes, n_pixels)
+        p.e.; NaN in dead pixels.
+    time : ndarray of shape (n_telescopes, n_pixels)
+        Mean arrival time of a pixel's light, night sky included, ns from the middle of the integration window; NaN in
+        dead pixels.
+    """
+    signal, shape = light.count, light.count.shape
+    sky = rng.poisson(detector.night_sky, shape)
+    total = signal + (0 if camera.noise else sky)
+    charge = total + detector.single_pe_spread * np.sqrt(total) * rng.standard_normal(shape)
+    if camera.noise is None:
+        # The pedestal is measured under the same night sky, so its mean is subtracted with the pedestal.
+        noise = detector.pedestal_noise * rng.standard_normal(shape)
+        amplitude = (charge - detector.night_sky) * camera.gains + noise
+    else:
+        amplitude = charge * camera.gains + camera.noise.draw(shape[0], rng)
+    # Photo-electrons of the sky come at any time of the window; where there are none, noise peaks anywhere.
+    window = detector.integration_window
+    beats = np.maximum(sky, np.where(signal + sky == 0, 1, 0))
+    pixel = np.repeat(np.arange(beats.size), beats.ravel())
+    uniform = (rng.random(len(pixel)) - 0.5) * window
+    summed = light.time + np.bincount(pixel, weights=uniform, minlength=beats.size).reshape(shape)
+    time = summed / np.maximum(signal + beats, 1) + detector.time_resolution * rng.standard_normal(shape)
+    amplitude = saturated(amplitude, detector)
+    amplitude[:, camera.dead] = np.nan
+    time[:, camera.dead] = np.nan
+    return np.asarray(amplitude), np.asarray(time)
+
+
+def saturated(amplitude: Floats, detector: DetectorModel) -> Floats:
+    """Return amplitudes as the two gains of a channel measure them.
+
+    The high gain counts in steps of a quarter of an ADC code up to `high_gain_limit`; beyond, the low gain takes over,
+    coarser by `gain_ratio`, up to its own end.
+    """
+    if detector.codes_per_pe == 0.0:
+        return amplitude
+    fine = 4.0 * detector.codes_per_pe
+    coarse = fine / detector.gain_ratio
+    high = np.round(amplitude * fine) / fine
+    low = np.minimum(np.round(amplitude * coarse), 4.0 * detector.low_gain_end) / coarse
+    return np.where(amplitude * detector.codes_per_pe > detector.high_gain_limit, low, high)
 
 
 def triggered(images: Floats, camera: Camera, detector: DetectorModel) -> npt.NDArray[np.bool_]:

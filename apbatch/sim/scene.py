@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.sim.atmosphere import light_yield
+from apbatch.sim.optics import acceptance_table, facet_centres
 from apbatch.sim.settings import DetectorModel, SiteModel
 
 Floats = npt.NDArray[np.float64]
@@ -43,8 +44,12 @@ class Scene(NamedTuple):
     pixel_at: npt.NDArray[np.int16]
     n_pixels: int
     lut_step: float
-    psf: float
+    psf: float  # deg
     radius: float
+    facets: Floats  # (n_facets, 3), m; none: an ideal mirror
+    facet_radius: float
+    focal_length: float  # m
+    acceptance: Floats  # of the light guides, by degree of incidence
     light: Floats
     light_step: float
     ground: float  # m
@@ -101,11 +106,19 @@ class Optics(NamedTuple):
     pixel_at: npt.NDArray[np.int16]
     n_pixels: int
     light: Floats
+    facets: Floats
+    acceptance: Floats
 
     @classmethod
     def of(cls, site: SiteModel, detector: DetectorModel, camera: CameraGeometry) -> Optics:
         """Make the look-up tables of a site and detector."""
-        return cls(pixel_table(camera), camera.n_pixels, light_yield(site, detector, _LIGHT_STEP))
+        return cls(
+            pixel_table(camera),
+            camera.n_pixels,
+            light_yield(site, detector, _LIGHT_STEP),
+            facet_centres(detector),
+            acceptance_table(detector),
+        )
 
 
 def make_scene(optics: Optics, site: SiteModel, detector: DetectorModel, telescopes: Floats, azimuth: float) -> Scene:
@@ -119,6 +132,10 @@ def make_scene(optics: Optics, site: SiteModel, detector: DetectorModel, telesco
         lut_step=_LUT_STEP,
         psf=float(detector.psf),
         radius=math.sqrt(detector.mirror_area / math.pi),
+        facets=optics.facets,
+        facet_radius=0.5 * float(detector.facet_diameter),
+        focal_length=float(detector.focal_length),
+        acceptance=optics.acceptance,
         light=optics.light,
         light_step=_LIGHT_STEP,
         ground=float(site.altitude),

@@ -1,12 +1,12 @@
 """Every number of the Monte Carlo: site, detector, what is drawn, and how it is cut into work.
 
-One detector and one set of draws serve all primaries. What a class has of its own is `Primary`: the particle and its
-range and index of energies.
+One detector and one set of draws serve all primaries. What a primary has of its own is the particle and its spectrum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Self
 
@@ -41,9 +41,22 @@ class SiteModel(Section):
 class DetectorModel(Section):
     """One telescope: mirror, camera, electronics, trigger. Most numbers are assumed, see docs/simulation.md."""
 
-    camera: str = Field(default="TAIGA-IACT01", description="name of the camera's geometry")
+    camera: str = Field(
+        default="TAIGA-IACT01",
+        description="name of a camera, or a file: *.camgeom.fits[.gz], or a table of pixels in cm",
+    )
     mirror_area: float = Field(default=9.6, gt=0, description="m2; taken as a sphere of the same cross-section")
-    psf: Degrees = Field(default=0.04, ge=0, description="Gaussian point spread, one axis (assumed)")
+    focal_length: Metres = Field(default=4.75, gt=0)
+    facets: int = Field(default=34, ge=0, le=400, description="of a Davies-Cotton dish; 0: an ideal mirror")
+    facet_diameter: Metres = Field(default=0.6, gt=0)
+    facet_pitch: Metres = Field(default=0.64, gt=0, description="distance of neighbouring facets")
+    psf: Degrees = Field(
+        default=0.02, ge=0, description="Gaussian blur of facets and alignment, one axis, beside aberrations (assumed)"
+    )
+    guide_angles: tuple[float, ...] = Field(default=(0.0, 28.0, 33.0, 90.0), description="deg of incidence")
+    guide_acceptance: tuple[float, ...] = Field(
+        default=(1.0, 1.0, 0.0, 0.0), description="of the light guides, relative to normal incidence (assumed)"
+    )
     wavelengths: tuple[float, ...] = Field(
         default=(270.0, 290.0, 310.0, 330.0, 360.0, 400.0, 440.0, 480.0, 520.0, 560.0, 600.0, 650.0),
         description="nm, where the quantum efficiency is given",
@@ -61,6 +74,18 @@ class DetectorModel(Section):
     night_sky: PhotoElectrons = Field(default=1.6, ge=0, description="mean a pixel and integration (assumed)")
     single_pe_spread: float = Field(default=0.45, ge=0, description="relative width of one photo-electron's charge")
     pedestal_noise: PhotoElectrons = Field(default=0.9, ge=0, description="electronic noise, standard deviation")
+    time_resolution: float = Field(default=1.0, ge=0, description="ns, of a pixel's arrival time (assumed)")
+    noise_library: Path | None = Field(
+        default=None, description="folder of a raw TAIGA run whose noise takes the place of night_sky, pedestal_noise"
+    )
+    noise_factors: Path | None = Field(default=None, description="its table of conversion factors")
+    dead_pixels: float = Field(default=0.0, ge=0, lt=1, description="share of pixels without a measurement")
+    codes_per_pe: float = Field(
+        default=14.0, ge=0, description="ADC codes of a photo-electron in the high gain; 0: exact"
+    )
+    gain_ratio: float = Field(default=4.3, gt=1, description="high over low gain, as in data of 2017")
+    high_gain_limit: float = Field(default=1800.0, gt=0, description="ADC codes beyond which the low gain is taken")
+    low_gain_end: float = Field(default=3700.0, gt=0, description="ADC codes at which the low gain saturates")
     gain_spread: float = Field(default=0.05, ge=0, lt=0.5, description="pixel to pixel error of the gains' calibration")
     trigger_threshold: PhotoElectrons = Field(default=10.0, gt=0, description="of each pixel that takes part")
     trigger_pixels: Literal[2, 3] = Field(default=2, description="a pixel and neighbours of the same cluster")
@@ -69,22 +94,42 @@ class DetectorModel(Section):
     def _curves_match(self) -> Self:
         if len(self.wavelengths) != len(self.quantum_efficiency) or len(self.wavelengths) < 2:
             raise ValueError("wavelengths and quantum_efficiency must have the same length, at least 2")
-        if any(b <= a for a, b in zip(self.wavelengths, self.wavelengths[1:], strict=False)):
-            raise ValueError("wavelengths must increase")
+        if len(self.guide_angles) != len(self.guide_acceptance):
+            raise ValueError("guide_angles and guide_acceptance must have the same length")
+        for name in ("wavelengths", "guide_angles"):
+            values = getattr(self, name)
+            if any(b <= a for a, b in pairwise(values)):
+                raise ValueError(f"{name} must increase")
         return self
 
 
-class Spectrum(Section):
-    """A power law of energies."""
+#: Primaries by name: number of nucleons (0: electromagnetic) and charge.
+PRIMARIES = {"gamma": (0, 0), "proton": (1, 1), "electron": (0, -1), "helium": (4, 2), "iron": (56, 26)}
+#: Energy of a nucleon from which SIBYLL works, TeV.
+_LEAST_A_NUCLEON = 0.08
 
-    energy_min: TeV = Field(ge=0.1, le=1000)
-    energy_max: TeV = Field(ge=0.1, le=1000)
-    index: float = Field(description="differential: dN/dE ~ E^index")
+
+class Spectrum(Section):
+    """Energies: a power law, or a spectrum given at points."""
+
+    energy_min: TeV = Field(ge=0.01, le=10000)
+    energy_max: TeV = Field(ge=0.01, le=10000)
+    index: float = Field(default=-2.7, description="differential: dN/dE ~ E^index; unused if points are given")
+    energies: tuple[TeV, ...] = Field(default=(), description="increasing; the flux between them is a power law")
+    flux: tuple[float, ...] = Field(default=(), description="differential, any unit, at `energies`")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.energy_max < self.energy_min:
             raise ValueError("energy_max is below energy_min")
+        if len(self.energies) != len(self.flux) or len(self.energies) == 1:
+            raise ValueError("energies and flux must have the same length, at least 2")
+        if any(b <= a for a, b in pairwise(self.energies)):
+            raise ValueError("energies must increase")
+        if not all(value > 0 for value in self.flux):
+            raise ValueError("flux must be positive")
+        if self.energies and not self.energies[0] <= self.energy_min <= self.energy_max <= self.energies[-1]:
+            raise ValueError("energy_min and energy_max must lie within energies")
         return self
 
 
@@ -107,11 +152,27 @@ class Production(Section):
 
     gammas: int = Field(default=500, ge=0, description="gamma showers thrown")
     protons: int = Field(default=900, ge=0, description="proton showers thrown")
+    electrons: int = Field(default=0, ge=0, description="electron showers thrown")
+    helium_nuclei: int = Field(default=0, ge=0, description="helium showers thrown")
+    iron_nuclei: int = Field(default=0, ge=0, description="iron showers thrown")
     seed: int = Field(default=1, ge=0)
-    telescopes: int = Field(default=16, ge=1, le=200, description="at random around each shower's axis")
+    telescopes: int = Field(
+        default=16, ge=1, le=200, description="uses of a shower: telescopes, or whole arrays, at random around its axis"
+    )
+    array: tuple[tuple[Metres, Metres, Metres], ...] = Field(
+        default=((0.0, 0.0, 0.0),), min_length=1, max_length=100,
+        description="telescopes of an array: north, west, up, from its centre; all look the same way",
+    )  # fmt: skip
+    array_trigger: int = Field(default=1, ge=1, description="telescopes that must fire for any to be kept")
     gamma: Spectrum = Spectrum(energy_min=2.0, energy_max=60.0, index=-2.6)
     proton: Spectrum = Spectrum(energy_min=2.0, energy_max=150.0, index=-2.7)
+    electron: Spectrum = Spectrum(energy_min=2.0, energy_max=60.0, index=-3.9)
+    helium: Spectrum = Spectrum(energy_min=4.0, energy_max=300.0, index=-2.64)
+    iron: Spectrum = Spectrum(energy_min=10.0, energy_max=1000.0, index=-2.6)
     cone: Degrees = Field(default=5.0, ge=0, le=20, description="arrival directions: within this of the pointing")
+    gamma_source: tuple[Degrees, Degrees] | None = Field(
+        default=None, description="place of a point source of the gammas in the camera, in place of the cone"
+    )
     core_max: Metres = Field(default=450.0, gt=0, le=2000, description="distance across the axis")
     run: int = Field(default=1, ge=0, description="run number of all images")
     site: SiteModel = SiteModel()
@@ -122,9 +183,37 @@ class Production(Section):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if self.gammas + self.protons == 0:
-            raise ValueError("nothing to simulate: gammas and protons are both 0")
+        if sum(self.thrown.values()) == 0:
+            raise ValueError("nothing to simulate: gammas, protons and all others are 0")
+        if self.array_trigger > len(self.array):
+            raise ValueError("array_trigger is more than the telescopes of the array")
+        if self.telescopes * len(self.array) > 1000:
+            raise ValueError("more than 1000 telescopes around a shower")
+        for primary, (nucleons, _) in PRIMARIES.items():
+            if nucleons and self.spectrum_of(primary).energy_min < nucleons * _LEAST_A_NUCLEON and self.thrown[primary]:
+                raise ValueError(f"{primary}: energy_min must be {nucleons * _LEAST_A_NUCLEON:g} TeV or more")
         return self
+
+    @property
+    def thrown(self) -> dict[str, int]:
+        """Number of showers by primary."""
+        return {
+            "gamma": self.gammas,
+            "proton": self.protons,
+            "electron": self.electrons,
+            "helium": self.helium_nuclei,
+            "iron": self.iron_nuclei,
+        }
+
+    @property
+    def hadrons(self) -> int:
+        """Number of showers that need hadronic interactions."""
+        return sum(number for primary, number in self.thrown.items() if PRIMARIES[primary][0])
+
+    def spectrum_of(self, primary: str) -> Spectrum:
+        """Return the spectrum of a primary by name."""
+        spectrum: Spectrum = getattr(self, primary)
+        return spectrum
 
 
 def load_production(path: Path | None, named: Mapping[str, object]) -> Production:

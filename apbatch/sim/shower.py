@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.camera.geometry import camera_named
 from apbatch.errors import ApbatchError
 from apbatch.sim.atmosphere import TOP, depth, height_at
+from apbatch.sim.cameras import camera_of
 from apbatch.sim.electromagnetic import cascade, loss_table, seed_kernels
-from apbatch.sim.hadronic import UZ, Z, fly, hadron_cascade
+from apbatch.sim.hadronic import ENERGY, UZ, Z, fly, hadron_cascade
 from apbatch.sim.interactions import AIR_MASS, Bank, Events
+from apbatch.sim.particles import MASSES, NEUTRON
 from apbatch.sim.particles import PROTON as PROTON_CODE
-from apbatch.sim.primaries import GAMMA, Throw, random_of, throw
+from apbatch.sim.primaries import ELECTRON, GAMMA, Nuclear, Throw, random_of, throw
 from apbatch.sim.response import Camera, digitise, integrate, triggered
 from apbatch.sim.scene import FIRST_HEIGHT, OVERFLOW, Optics, Record, Scene, make_record, make_scene
 from apbatch.sim.settings import Production
@@ -27,10 +28,11 @@ _CAPACITY, _MOST = 400_000, 30_000_000
 
 @dataclass(frozen=True)
 class FirstInteraction:
-    """The first interaction of a proton: secondaries and the cross-section that sets its depth."""
+    """The first interaction of a nucleus: secondaries of each nucleon that takes part, and what sets its depth."""
 
-    event: Events
+    events: Events
     section: float  # mb
+    primary: Nuclear
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Shower:
         Which of the telescopes triggered.
     images : ndarray of shape (n, n_pixels), float32
         Their images, p.e.
+    times : ndarray of shape (n, n_pixels), float32
+        Mean arrival times, ns from the start of the integration window.
     first_height : float
         First interaction, m above sea level; NaN if there was none.
     record : Record
@@ -54,6 +58,7 @@ class Shower:
     thrown: Throw
     telescope: npt.NDArray[np.int64]
     images: npt.NDArray[np.float32]
+    times: npt.NDArray[np.float32]
     first_height: float
     record: Record
 
@@ -66,12 +71,12 @@ class Simulator:
     settings : Production
         The production.
     bank : Bank, optional
-        Of hadronic interactions; needed for protons only.
+        Of hadronic interactions; needed for protons and nuclei only.
     """
 
     def __init__(self, settings: Production, bank: Bank | None = None) -> None:
         self.settings = settings
-        geometry = camera_named(settings.detector.camera)
+        geometry = camera_of(settings.detector)
         self.optics = Optics.of(settings.site, settings.detector, geometry)
         self.camera = Camera.of(geometry, settings.detector, settings.seed)
         self.losses = loss_table()
@@ -87,24 +92,41 @@ class Simulator:
         """
         rng = random_of(self.settings, shower)
         thrown = throw(self.settings, shower, primary, rng)
-        interaction_share = rng.random()
+        record = self.follow(thrown, first)
+        images, times, telescope = self._images(thrown, record, rng)
+        height = float(record.tally[FIRST_HEIGHT])
+        return Shower(thrown, telescope, images, times, height if height >= 0.0 else math.nan, record)
+
+    def images_of(
+        self, thrown: Throw, rng: np.random.Generator, first: FirstInteraction | None = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Return amplitudes and arrival times, shape (n_telescopes, n_pixels), of all telescopes, and which fired."""
+        return self._measure(thrown, self.follow(thrown, first), rng)
+
+    def follow(self, thrown: Throw, first: FirstInteraction | None = None) -> Record:
+        """Simulate a throw up to the photo-electrons.
+
+        Raises
+        ------
+        ApbatchError
+            If it has more light than fits in memory.
+        """
         capacity = _CAPACITY
         while True:
-            record = self._follow(thrown, first, interaction_share, capacity)
+            record = self._follow(thrown, first, capacity)
             if record.tally[OVERFLOW] == 0.0:
-                break
+                return record
             capacity *= 4
             if capacity > _MOST:
                 raise ApbatchError(
-                    f"shower {shower} ({primary}, {thrown.energy / 1000:.4g} TeV) makes more light than fits in memory",
+                    f"shower {thrown.shower} ({thrown.primary}, {thrown.energy / 1000:.4g} TeV) makes more light than "
+                    "fits in memory",
                     remedy="lower the highest energy or the number of telescopes",
                 )
-        images, telescope = self._images(thrown, record, rng)
-        height = float(record.tally[FIRST_HEIGHT])
-        return Shower(thrown, telescope, images, height if height >= 0.0 else math.nan, record)
 
-    def _follow(self, thrown: Throw, first: FirstInteraction | None, share: float, capacity: int) -> Record:
-        site, detector = self.settings.site, self.settings.detector
+    def _follow(self, thrown: Throw, first: FirstInteraction | None, capacity: int) -> Record:
+        site = self.settings.site.model_copy(update={"zenith": thrown.pointing_zenith})
+        detector = self.settings.detector
         scene = make_scene(self.optics, site, detector, thrown.telescopes, thrown.pointing_azimuth)
         record = make_record(capacity)
         record.tally[FIRST_HEIGHT] = -1.0
@@ -112,39 +134,59 @@ class Simulator:
         cosine = -float(thrown.direction[2])
         to_top = (TOP - site.altitude) / cosine
         place = np.array([0.0, 0.0, site.altitude]) - thrown.direction * to_top
-        start = [thrown.energy, *place, *thrown.direction, 0.0]
+        start = [*place, *thrown.direction, 0.0]
         if thrown.primary == GAMMA:
-            electromagnetic = np.array([[0.0, *start]])
+            electromagnetic = np.array([[0.0, thrown.energy, *start]])
+        elif thrown.primary == ELECTRON:
+            electromagnetic = np.array([[-1.0, thrown.energy, *start]])
         else:
-            electromagnetic = self._proton(np.array([float(PROTON_CODE), 1.0, *start]), first, share, scene, record)
+            electromagnetic = self._nucleus(start, first, scene, record)
         cascade(electromagnetic, self.losses, scene, record)
         return record
 
-    def _proton(
-        self, proton: Floats, first: FirstInteraction | None, share: float, scene: Scene, record: Record
-    ) -> Floats:
+    def _nucleus(self, start: list[float], first: FirstInteraction | None, scene: Scene, record: Record) -> Floats:
+        """Fly a nucleus to its first interaction and follow what comes of it and of the nucleons left over."""
         if first is None or self.bank is None:
-            raise ValueError("a proton needs its first interaction and the bank")
-        cosine = -float(proton[UZ])
-        reached = -math.log(1.0 - share) * AIR_MASS / first.section * cosine
+            raise ValueError("a proton or nucleus needs its first interaction and the bank")
+        primary = first.primary
+        # One nucleon stands for all: the same velocity, and so the same light but for the charge squared.
+        nucleon = np.array([float(PROTON_CODE), float(primary.charge), primary.energy, *start])
+        cosine = -float(nucleon[UZ])
+        reached = -math.log(1.0 - primary.share) * AIR_MASS / first.section * cosine
         lands = reached >= depth(self.settings.site.altitude)
         end = self.settings.site.altitude if lands else height_at(reached)
-        fly(scene, record, proton, (float(proton[Z]) - end) / cosine)
+        fly(scene, record, nucleon, (float(nucleon[Z]) - end) / cosine, float(primary.nucleons))
         if lands:
             return np.empty((0, 9))
         record.tally[FIRST_HEIGHT] = end
-        event = first.event
-        handed: Floats = hadron_cascade(proton, event.code, event.charge, event.momentum, self.bank, scene, record)
+        code, charge, momentum = first.events.code, first.events.charge, first.events.momentum
+        left = primary.nucleons - (len(first.events.offset) - 1)
+        if left:
+            protons = round(left * primary.charge / primary.nucleons)
+            energy = float(nucleon[ENERGY])
+            along = [energy, 0.0, 0.0, math.sqrt(energy**2 - MASSES[PROTON_CODE] ** 2)]
+            code = np.concatenate([code, np.repeat([PROTON_CODE, NEUTRON], [protons, left - protons]).astype(np.int8)])
+            charge = np.concatenate([charge, np.repeat([1, 0], [protons, left - protons]).astype(np.int8)])
+            momentum = np.concatenate([momentum, np.tile(np.array(along, np.float32), (left, 1))])
+        handed: Floats = hadron_cascade(nucleon, code, charge, momentum, self.bank, scene, record)
         return handed
 
     def _images(
         self, thrown: Throw, record: Record, rng: np.random.Generator
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        images, times, fired = self._measure(thrown, record, rng)
+        together = fired.reshape(-1, len(self.settings.array)).sum(axis=1) >= self.settings.array_trigger
+        kept = np.flatnonzero(fired & np.repeat(together, len(self.settings.array)))
+        return images[kept], times[kept], kept
+
+    def _measure(
+        self, thrown: Throw, record: Record, rng: np.random.Generator
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         n_telescopes, n_pixels = len(thrown.telescopes), self.optics.n_pixels
         count = int(record.number[0])
         pixel, time = record.pixel[:count], record.time[:count]
         detector = self.settings.detector
-        signal = integrate(pixel, time, n_telescopes, n_pixels, detector.integration_window)
-        images = digitise(signal, self.camera, detector, rng)
-        fired = np.flatnonzero(triggered(images, self.camera, detector))
-        return images[fired].astype(np.float32), fired
+        light = integrate(pixel, time, n_telescopes, n_pixels, detector.integration_window)
+        images, times = digitise(light, self.camera, detector, rng)
+        fired = triggered(images, self.camera, detector)
+        return images.astype(np.float32), (times + 0.5 * detector.integration_window).astype(np.float32), fired

@@ -76,7 +76,7 @@ def test_a_second_run_touches_nothing(both: Path) -> None:
 def test_image_files_hold_no_truth(both: Path) -> None:
     for file in (both / "both" / "images").glob("part-*.parquet"):
         schema = pq.read_schema(file)
-        assert schema.equals(image_schema("TAIGA-IACT01"), check_metadata=False)
+        assert schema.equals(image_schema("TAIGA-IACT01", peak_time=True), check_metadata=False)
         assert camera_of(schema) == "TAIGA-IACT01"
         assert b"gamma" not in file.read_bytes()
         assert b"proton" not in file.read_bytes()

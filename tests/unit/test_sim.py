@@ -17,7 +17,7 @@ from apbatch.sim.interactions import AIR_MASS, Bank
 from apbatch.sim.particles import MASSES, MUON, PI_ZERO, PION, PROTON, codes_of, is_produced
 from apbatch.sim.primaries import energy_from, primaries, random_of, throw
 from apbatch.sim.production import simulate
-from apbatch.sim.response import Camera, digitise, integrate, triggered
+from apbatch.sim.response import Camera, Light, digitise, integrate, triggered
 from apbatch.sim.scene import (
     DEPOSITED,
     DROPPED,
@@ -82,7 +82,7 @@ def test_an_electron_below_the_cherenkov_threshold_gives_no_light_and_one_above_
     for factor, lit in ((0.99, False), (1.01, True)):
         record = make_record()
         scene = scene_with(optics, [(50.0, 0.0)])
-        emit(scene, record, 0.0, 0.0, 5000.0, 0.0, 0.0, -1.0, 10.0, rho, (threshold * factor) ** -2, 0.0, x_depth)
+        emit(scene, record, 0.0, 0.0, 5000.0, 0.0, 0.0, -1.0, 10.0, rho, (threshold * factor) ** -2, 0.0, x_depth, 1.0)
         assert bool(record.tally[EMITTED] > 0.0) is lit
 
 
@@ -101,7 +101,7 @@ def test_forced_sampling_gives_the_light_that_tracing_every_photon_gives(optics:
         for top in steps:
             x_depth = atmosphere.depth(top - 5.0)
             rho = atmosphere.density(x_depth)
-            emit(scene, record, 0.0, 0.0, top, 0.0, 0.0, -1.0, 10.0, rho, 1e-9, 0.0, x_depth)
+            emit(scene, record, 0.0, 0.0, top, 0.0, 0.0, -1.0, 10.0, rho, 1e-9, 0.0, x_depth, 1.0)
     for top in steps:
         heights = top - 10.0 * rng.random(60000)
         sin2 = 2.0 * 2.83e-4 * atmosphere.density(atmosphere.depth(top - 5.0)) / 1.225e-3
@@ -272,7 +272,7 @@ def test_every_pixel_centre_is_in_its_own_pixel_and_far_places_in_none() -> None
 
 
 def quiet() -> DetectorModel:
-    return DetectorModel(night_sky=0.0, single_pe_spread=0.0, pedestal_noise=0.0, gain_spread=0.0)
+    return DetectorModel(night_sky=0.0, single_pe_spread=0.0, pedestal_noise=0.0, gain_spread=0.0, codes_per_pe=0.0)
 
 
 def neighbours_of(same_cluster: bool) -> tuple[int, int]:
@@ -302,14 +302,16 @@ def test_one_bright_pixel_alone_does_not_trigger() -> None:
 
 def test_without_noise_the_amplitude_is_the_number_of_photo_electrons() -> None:
     signal = np.arange(560, dtype=np.int64)[None, :]
-    images = digitise(signal, Camera.of(camera_named(CAMERA), quiet(), 0), quiet(), np.random.default_rng(1))
+    light = Light(signal, np.zeros(signal.shape))
+    images, _ = digitise(light, Camera.of(camera_named(CAMERA), quiet(), 0), quiet(), np.random.default_rng(1))
     assert (images == signal).all()
 
 
 def test_noise_has_no_offset_and_the_spread_of_its_parts() -> None:
     signal = np.zeros((200, 560), np.int64)
     detector = DetectorModel(gain_spread=0.0)
-    images = digitise(signal, Camera.of(camera_named(CAMERA), detector, 0), detector, np.random.default_rng(1))
+    light = Light(signal, np.zeros(signal.shape))
+    images, _ = digitise(light, Camera.of(camera_named(CAMERA), detector, 0), detector, np.random.default_rng(1))
     assert images.mean() == pytest.approx(0.0, abs=0.02)
     # Compound Poisson: mean x (1 + spread^2), plus the electronics.
     assert images.std() == pytest.approx(math.sqrt(1.6 * (1.0 + 0.45**2) + 0.9**2), rel=0.01)
@@ -318,7 +320,7 @@ def test_noise_has_no_offset_and_the_spread_of_its_parts() -> None:
 def test_light_outside_the_integration_window_is_lost() -> None:
     pixel = np.array([3, 3, 3, 560 + 5], np.int32)
     time = np.array([0.0, 4.0, 60.0, 900.0], np.float32)
-    counts = integrate(pixel, time, 2, 560, 20.0)
+    counts = integrate(pixel, time, 2, 560, 20.0).count
     assert (counts[0, 3], counts[1, 5], counts.sum()) == (2, 1, 3)
 
 

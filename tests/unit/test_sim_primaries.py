@@ -1,0 +1,132 @@
+"""What is thrown: spectra, nuclei, point sources, arrays of telescopes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from apbatch.camera.geometry import camera_named
+from apbatch.sim import hadronic
+from apbatch.sim.primaries import energy_from, nuclear, random_of, throw, wounded_nucleons
+from apbatch.sim.scene import EMITTED, Optics, make_record, make_scene
+from apbatch.sim.settings import PRIMARIES, DetectorModel, Production, SiteModel, Spectrum
+from apbatch.sim.shower import Simulator
+
+
+def test_energies_follow_a_spectrum_given_at_points() -> None:
+    energies, flux = (1.0, 4.0, 20.0, 100.0), (50.0, 3.0, 0.02, 0.004)
+    spectrum = Spectrum(energy_min=2, energy_max=60, energies=energies, flux=flux)
+    drawn = np.array([energy_from(spectrum, share) for share in (np.arange(20000) + 0.5) / 20000])
+    assert (drawn.min() >= 2.0, drawn.max() <= 60.0) == (True, True)
+    grid = np.geomspace(2, 60, 20001)
+    density = np.exp(np.interp(np.log(grid), np.log(energies), np.log(flux)))
+    below = np.concatenate([[0.0], np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(grid))])
+    for cut in (3.0, 4.0, 10.0, 30.0):
+        assert (drawn < cut).mean() == pytest.approx(np.interp(cut, grid, below) / below[-1], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"energies": (1, 2), "flux": (1,)},
+        {"energies": (2, 1), "flux": (1, 1)},
+        {"energies": (1, 100), "flux": (1, 0)},
+        {"energies": (3, 100), "flux": (1, 1)},
+    ],
+)
+def test_a_spectrum_that_makes_no_sense_is_refused(wrong: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(ValidationError):
+        Spectrum.model_validate({"energy_min": 2, "energy_max": 60, **wrong})
+
+
+@pytest.mark.parametrize(("nucleons", "ratio"), [(4, 0.57), (56, 0.164), (56, 0.01)])
+def test_the_mean_number_of_wounded_nucleons_is_the_ratio_of_cross_sections(nucleons: int, ratio: float) -> None:
+    numbers = [wounded_nucleons(nucleons, ratio, share) for share in (np.arange(4000) + 0.5) / 4000]
+    assert (min(numbers) >= 1, max(numbers) <= nucleons) == (True, True)
+    assert np.mean(numbers) == pytest.approx(max(1.0, nucleons * ratio), rel=0.02)
+
+
+def test_a_proton_is_one_nucleon_whatever_the_draw() -> None:
+    assert {wounded_nucleons(1, 1.0, share) for share in (0.0, 0.5, 0.999)} == {1}
+
+
+def test_a_nucleon_of_iron_has_a_56th_of_the_energy() -> None:
+    settings = Production(gammas=0, protons=0, iron_nuclei=5)
+    energy = throw(settings, 2, "iron", random_of(settings, 2)).energy
+    assert nuclear(settings, 2, "iron").energy == pytest.approx(energy / 56)
+
+
+def test_iron_too_slow_for_the_generator_is_refused_but_only_if_it_is_thrown() -> None:
+    slow = Spectrum(energy_min=2, energy_max=10)
+    Production(iron=slow)
+    with pytest.raises(ValidationError, match=r"iron.*4\.48 TeV"):
+        Production(iron=slow, iron_nuclei=1)
+
+
+def test_a_nucleus_gives_light_by_its_charge_squared_and_bends_by_its_rigidity() -> None:
+    site, detector = SiteModel(zenith=0.0, magnetic_field=(0.0, 50.0, 0.0)), DetectorModel()
+    optics = Optics.of(site, detector, camera_named("TAIGA-IACT01"))
+    scene = make_scene(optics, site, detector, np.array([[5000.0, 0.0, site.altitude]]), 0.0)
+    light, turned = {}, {}
+    for nucleons, charge in PRIMARIES.values():
+        if nucleons:
+            record = make_record()
+            # Rigid enough that scattering is nothing beside the field.
+            particle = np.array([7.0, charge, 1e5, 0.0, 0.0, 60000.0, 0.0, 0.0, -1.0, 0.0])
+            hadronic.fly(scene, record, particle, 25000.0, float(nucleons))
+            light[charge], turned[charge] = record.tally[EMITTED], abs(particle[5 + 1]) * nucleons / charge
+    assert light[26] / light[1] == pytest.approx(676.0, rel=0.02)
+    assert light[2] / light[1] == pytest.approx(4.0, rel=0.02)
+    expected = 0.299792458 * 50e-6 * 25000.0 / 1e5  # rad, of a proton
+    assert turned[1] == pytest.approx(expected, rel=0.05)
+    assert turned[26] == pytest.approx(expected, rel=0.05)
+
+
+def test_gammas_of_a_point_source_come_from_there_and_protons_from_the_cone() -> None:
+    settings = Production(gamma_source=(1.2, 0.0), cone=3.0)
+    gammas = [throw(settings, number, "gamma", random_of(settings, number)) for number in range(20)]
+    protons = [throw(settings, number, "proton", random_of(settings, number)) for number in range(20)]
+    assert {one.source for one in gammas} == {(1.2, 0.0)}
+    assert len({one.source for one in protons}) == 20
+    for one in gammas:
+        pointing = throw(Production(gamma_source=(0.0, 0.0)), one.shower, "gamma", random_of(settings, one.shower))
+        off = math.degrees(math.acos(float(one.direction @ pointing.direction)))
+        assert off == pytest.approx(math.degrees(math.atan(math.radians(1.2))), abs=1e-6)
+    assert [one.energy for one in gammas] != [one.energy for one in protons]
+
+
+def test_an_array_keeps_its_shape_wherever_the_shower_falls() -> None:
+    array = ((0.0, 0.0, 0.0), (120.0, 0.0, 5.0), (0.0, -80.0, 0.0))
+    settings = Production(array=array, telescopes=4)
+    places = throw(settings, 1, "gamma", random_of(settings, 1)).telescopes.reshape(4, 3, 3)
+    assert places - places[:, :1] == pytest.approx(np.broadcast_to(array, (4, 3, 3)))
+    assert len(np.unique(places[:, 0, 0])) == 4
+
+
+def test_an_array_trigger_wants_several_telescopes_of_one_use() -> None:
+    settings = Production(
+        gammas=3, protons=0, telescopes=6, core_max=200.0, cone=1.0, array=((0, 0, 0), (100, 0, 0)), array_trigger=2,
+        gamma=Spectrum(energy_min=3, energy_max=4, index=-2.6),
+    )  # fmt: skip
+    shower = Simulator(settings).run(0, "gamma")
+    uses, counts = np.unique(shower.telescope // 2, return_counts=True)
+    assert len(uses) > 0
+    assert set(counts) == {2}
+    assert shower.times.shape == shower.images.shape == (len(shower.telescope), 560)
+    both = Simulator(settings.model_copy(update={"array_trigger": 1})).run(0, "gamma")
+    assert set(shower.telescope) <= set(both.telescope)
+
+
+def test_an_electron_makes_a_shower_like_a_gamma_of_its_energy() -> None:
+    settings = Production(
+        gammas=1, electrons=1, telescopes=1,
+        gamma=Spectrum(energy_min=2, energy_max=2), electron=Spectrum(energy_min=2, energy_max=2),
+    )  # fmt: skip
+    simulator = Simulator(settings)
+    light = {kind: np.mean([simulator.run(n, kind).record.tally[EMITTED] for n in range(6)]) for kind in
+             ("gamma", "electron")}  # fmt: skip
+    assert light["electron"] / light["gamma"] == pytest.approx(1.0, abs=0.12)
+    assert simulator.run(1, "electron").first_height > 20000.0

@@ -1,0 +1,106 @@
+"""Noise, dead pixels, saturation and arrival times of the Monte Carlo's detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apbatch.camera.geometry import camera_named
+from apbatch.errors import NotFoundError
+from apbatch.formats.taiga_raw import DATA_TYPE, RECORD
+from apbatch.sim.noise import NoiseLibrary
+from apbatch.sim.response import Camera, Light, digitise, integrate, saturated, triggered
+from apbatch.sim.settings import DetectorModel
+
+CAMERA = camera_named("TAIGA-IACT01")
+
+
+def dark(n: int) -> Light:
+    return Light(np.zeros((n, 560), np.int64), np.zeros((n, 560)))
+
+
+def raw_run(folder: Path, clusters: list[int], records: int = 400) -> None:
+    """Write a run: noise of 20 codes that all channels of a record share, and one channel that always has light."""
+    rng = np.random.default_rng(4)
+    for cluster in clusters:
+        rows = np.zeros(records, RECORD)
+        rows["type"], rows["size"], rows["end"], rows["board"] = DATA_TYPE, 132, 0xFFFFFFFF, cluster - 1
+        rows["adc"] = (4.0 * (300.0 + 20.0 * rng.standard_normal((records, 1, 1)))).astype(np.uint16)
+        rows["adc"][::3, 2, 0] += 4 * 400
+        path = folder / f"BSM{cluster:02d}" / f"28107{cluster:03d}.001"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(rows.tobytes())
+    lines = [f"{c} {ch} 1.0 1.1 {10.0 if ch % 2 == 0 else 2.5} 1.0" for c in clusters for ch in range(4, 60)]
+    (folder / "FACTORS_300917.txt").write_text("\n".join(lines))
+
+
+def test_measured_noise_has_the_spread_and_the_correlations_of_the_run(tmp_path: Path) -> None:
+    raw_run(tmp_path, [1, 2])
+    library = NoiseLibrary.load(tmp_path, None, CAMERA, 10.0)
+    noise = library.draw(3000, np.random.default_rng(1))
+    first = np.flatnonzero(CAMERA.cluster == 1)
+    assert noise[:, first].std() == pytest.approx(2.0, rel=0.05)  # 20 codes at 10 codes a photo-electron
+    quiet = first[CAMERA.number[first] != 4]
+    assert np.corrcoef(noise[:, quiet[0]], noise[:, quiet[1]])[0, 1] > 0.99
+    other = np.flatnonzero(CAMERA.cluster == 2)[3]
+    assert abs(np.corrcoef(noise[:, quiet[0]], noise[:, other])[0, 1]) < 0.1
+    assert noise.max() < 10.0  # the light that triggered is not noise
+    assert np.isfinite(noise).all()  # clusters that the run lacks have noise as well
+
+
+def test_a_folder_without_raw_files_is_no_noise_library(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no raw file"):
+        NoiseLibrary.load(tmp_path, None, CAMERA, 10.0)
+    raw_run(tmp_path, [1], 20)
+    (tmp_path / "FACTORS_300917.txt").unlink()
+    with pytest.raises(NotFoundError, match=r"factors.*noise_factors"):
+        NoiseLibrary.load(tmp_path, None, CAMERA, 10.0)
+
+
+def test_images_take_their_noise_from_the_library(tmp_path: Path) -> None:
+    raw_run(tmp_path, [1])
+    detector = DetectorModel(noise_library=tmp_path, gain_spread=0.0)
+    camera = Camera.of(CAMERA, detector, 0)
+    images, _ = digitise(dark(500), camera, detector, np.random.default_rng(2))
+    assert images.std() == pytest.approx(2.0, rel=0.05)
+
+
+def test_dead_pixels_have_no_amplitude_and_never_trigger() -> None:
+    detector = DetectorModel(dead_pixels=0.2)
+    camera = Camera.of(CAMERA, detector, 7)
+    assert 0.1 < camera.dead.mean() < 0.3
+    bright = Light(np.full((1, 560), 50), np.zeros((1, 560)))
+    images, times = digitise(bright, camera, detector, np.random.default_rng(1))
+    assert (np.isnan(images[0]) == camera.dead).all()
+    assert (np.isnan(times[0]) == camera.dead).all()
+    assert triggered(images, camera, detector)[0]
+    only_dead = np.where(camera.dead, np.nan, 0.0)[None, :]
+    assert not triggered(only_dead, camera, detector)[0]
+
+
+def test_gains_do_not_depend_on_the_share_of_dead_pixels() -> None:
+    one, other = (Camera.of(CAMERA, DetectorModel(dead_pixels=share), 3) for share in (0.0, 0.5))
+    assert (one.gains == other.gains).all()
+
+
+def test_the_high_gain_hands_over_to_the_low_gain_and_that_saturates() -> None:
+    detector = DetectorModel(codes_per_pe=10.0, gain_ratio=4.0, high_gain_limit=1800.0, low_gain_end=2000.0)
+    seen = saturated(np.array([[1.0, 1.013, 179.0, 200.06, 790.0, 5000.0]]), detector)[0]
+    assert seen[:3] == pytest.approx([1.0, 1.025, 179.0])  # steps of a quarter of a code: 0.025 p.e.
+    assert seen[3] == pytest.approx(200.1)  # steps of 0.1 p.e.
+    assert seen[4:] == pytest.approx([790.0, 800.0])  # 2000 codes x 4 / 10
+
+
+def test_arrival_times_follow_the_light_and_fill_the_window_where_there_is_none() -> None:
+    detector = DetectorModel(night_sky=0.0, time_resolution=0.5, integration_window=60.0)
+    camera = Camera.of(CAMERA, detector, 0)
+    pixel = np.concatenate([np.full(200, 5), np.full(200, 6)]).astype(np.int32)
+    time = np.concatenate([np.full(200, 100.0), np.full(200, 108.0)]).astype(np.float32)
+    light = integrate(pixel, time, 1, 560, 60.0)
+    _, times = digitise(light, camera, detector, np.random.default_rng(5))
+    assert times[0, 6] - times[0, 5] == pytest.approx(8.0, abs=3.0)
+    empty = np.delete(times[0], [5, 6])
+    assert (empty.min() < -25.0, empty.max() > 25.0) == (True, True)
+    assert empty.std() == pytest.approx(60.0 / np.sqrt(12.0), rel=0.15)
