@@ -57,7 +57,10 @@ def test_a_turn_moves_an_image_by_its_angle_and_keeps_its_light(degrees: float) 
     assert turned.sum() == pytest.approx(image.sum(), rel=0.01)
     # About the lattice point nearest to the middle of the camera, which is within a pitch of it.
     angle, start, end = np.radians(degrees), place(image), place(turned)
-    expected = (start[0] * np.cos(angle) - start[1] * np.sin(angle), start[0] * np.sin(angle) + start[1] * np.cos(angle))
+    expected = (
+        start[0] * np.cos(angle) - start[1] * np.sin(angle),
+        start[0] * np.sin(angle) + start[1] * np.cos(angle),
+    )
     assert np.hypot(end[0] - expected[0], end[1] - expected[1]) < 1.1 * CAMERA.pitch
 
 
