@@ -31,6 +31,7 @@ from apbatch.formats.attributes import (
     ZENITH_MAX,
     ZENITH_MIN,
 )
+from apbatch.formats.corsika import PARTICLES
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Scalar, Span
@@ -55,12 +56,10 @@ _DAY_NS = 86_400_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Days since 1970 that can be a date of data taking.
 _LAST_DAY = 40_000
-#: CORSIKA's numbers of particles.
-_PARTICLES = {1: "gamma", 2: "positron", 3: "electron", 14: "proton", 402: "helium", 5626: "iron"}
 #: Particles by the first letters of the name of a simulated file.
 _PREFIXES = {"GA": "gamma", "PR": "proton", "EL": "electron", "HE": "helium"}
 
-_DATA_NAME = re.compile(r"(?P<date>\d{8})_M(?P<telescope>[12])_(?P<run>\d{8})\.(?P<part>\d{3})_Y_(?P<source>.+)\.root$")
+_DATA_NAME = re.compile(r"(?P<date>\d{8})_M(?P<telescope>[12])_(?P<run>\d{8})\.(?P<part>\d{3})_Y_(?P<target>.+)\.root$")
 _MC_NAME = re.compile(r"(?P<primary>[A-Z]{2})_M(?P<telescope>[12])_za\w+?_(?P<run>\d{5,})_Y_.*\.root$")
 
 
@@ -71,15 +70,15 @@ class FileName:
     run: int | None = None
     part: int | None = None
     telescope: int | None = None
-    source: str | None = None
+    target: str | None = None
     primary: str | None = None
 
 
 def parse_name(name: str) -> FileName:
-    """Read run, part, telescope and source from ``20131004_M1_05029747.003_Y_CrabNebula-W0.40+035.root``."""
+    """Read run, part, telescope and target from ``20131004_M1_05029747.003_Y_CrabNebula-W0.40+035.root``."""
     base = PurePosixPath(name).name
     if match := _DATA_NAME.search(base):
-        return FileName(int(match["run"]), int(match["part"]), int(match["telescope"]), match["source"])
+        return FileName(int(match["run"]), int(match["part"]), int(match["telescope"]), match["target"])
     if match := _MC_NAME.search(base):
         return FileName(int(match["run"]), None, int(match["telescope"]), None, _PREFIXES.get(match["primary"]))
     return FileName()
@@ -209,7 +208,7 @@ class MagicReader(ImageReader):
         ZENITH_MAX,
         PRIMARY,
         Attribute("part", "integer", "Number of the part, the extension of the file's name."),
-        Attribute("source", "string", "What was observed, as the name of the file says."),
+        Attribute("target", "string", "What was observed, as the name of the file says."),
         Attribute("pedestals", "integer", "Pedestal triggers in the file, which are no images."),
     )
 
@@ -271,7 +270,7 @@ class MagicReader(ImageReader):
         }
         if np.isfinite(zenith).any():
             attributes |= {"zenith_min": float(np.nanmin(zenith)), "zenith_max": float(np.nanmax(zenith))}
-        for key, value in (("part", tree.named.part), ("source", tree.named.source), ("primary", tree.named.primary)):
+        for key, value in (("part", tree.named.part), ("target", tree.named.target), ("primary", tree.named.primary)):
             if value is not None:
                 attributes[key] = value
         if tree.simulated:
@@ -340,7 +339,7 @@ class MagicReader(ImageReader):
             columns: dict[str, Any] = {
                 **_keys(events, True),
                 "shower": events.event,
-                "primary": [_PARTICLES.get(int(one), named) if np.isfinite(one) else named for one in part],
+                "primary": [PARTICLES.get(int(one), named) if np.isfinite(one) else named for one in part],
                 "true_energy": energy / 1000,
                 "true_zenith": np.degrees(theta),
                 "true_h_first": pa.array(first / 100, mask=~np.isfinite(first)),

@@ -69,20 +69,20 @@ def test_keys_times_and_pointing_are_the_files(file: Path, tree: Any) -> None:
     assert batch["time"].cast("int64").to_pylist() == (midnight + ms * 10**6 + ns).tolist()
 
 
-def test_the_catalogue_gets_night_run_source_and_times(file: Path) -> None:
+def test_the_catalogue_gets_night_run_target_and_times(file: Path) -> None:
     with file.open("rb") as stream:
         assert READER.sniff("renamed", stream.read(4096)) and READER.confirm(stream, "renamed")
         found = READER.metadata(stream, file.name)
         assert not stream.closed
     assert (found.night, found.run, found.telescope, found.events) == (date(2013, 10, 3), 5029747, 1, 89)
     assert found.time_start is not None and found.time_start.date() == date(2013, 10, 4)
-    assert found.attributes["source"] == "MagicCrab-W0.40+035"
+    assert found.attributes["target"] == "MagicCrab-W0.40+035"
     assert found.attributes["pedestals"] == 11
 
 
 def test_names_of_data_and_simulations_are_read() -> None:
     data = parse_name("x/20131004_M2_05029747.012_Y_CrabNebula-W0.40+035.root")
-    assert (data.run, data.part, data.telescope, data.source) == (5029747, 12, 2, "CrabNebula-W0.40+035")
+    assert (data.run, data.part, data.telescope, data.target) == (5029747, 12, 2, "CrabNebula-W0.40+035")
     simulated = parse_name("GA_M1_za05to35_8_821319_Y_w0.root")
     assert (simulated.run, simulated.telescope, simulated.primary) == (821319, 1, "gamma")
 

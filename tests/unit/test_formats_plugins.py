@@ -10,6 +10,7 @@ import pytest
 
 from apbatch.errors import FormatError
 from apbatch.formats.reader import ImageReader, Reader
+from apbatch.index.attributes import COMMON
 from tests.conftest import ROOT
 
 
@@ -40,6 +41,13 @@ def test_one_name_has_one_type_and_one_unit_in_all_formats() -> None:
         for attribute in load(place).attributes:
             kind = (attribute.type, attribute.unit)
             assert seen.setdefault(attribute.name, kind) == kind, attribute.name
+
+
+def test_no_attribute_has_the_name_of_something_that_every_file_has() -> None:
+    # The catalogue would take it for that and refuse the file.
+    for place in declared().values():
+        for attribute in load(place).attributes:
+            assert attribute.name not in COMMON, f"{place}: {attribute.name}"
 
 
 @pytest.mark.parametrize("place", declared().values())

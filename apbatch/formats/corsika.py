@@ -1,0 +1,208 @@
+"""Files of CORSIKA for the catalogue: headers of runs and showers, from particle files and from the IACT extension.
+
+A particle (or Cherenkov) file is Fortran's: records of 21 blocks of 273 numbers (312 with thinning), float32, between
+their lengths. Headers are blocks that begin with ``RUNH`` and ``EVTH``. The IACT extension writes the same blocks into
+EventIO objects. They hold photons and particles, not images. Reference: D. Heck, T. Pierog, "Extensive Air Shower
+Simulation with CORSIKA: A User's Guide", KIT.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import BinaryIO, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from apbatch.errors import FormatError
+from apbatch.formats.attributes import (
+    ENERGY_MAX,
+    ENERGY_MIN,
+    EVENT_FIRST,
+    EVENT_LAST,
+    PRIMARY,
+    ZENITH_MAX,
+    ZENITH_MIN,
+)
+from apbatch.formats.compressed import kind_of, plain, plain_head
+from apbatch.formats.eventio_objects import MARK, objects_of
+from apbatch.formats.lines import Problems
+from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
+
+#: CORSIKA's numbers of particles; nuclei are 100 x mass number + charge.
+PARTICLES = {
+    1: "gamma", 2: "positron", 3: "electron", 5: "antimuon", 6: "muon", 13: "neutron", 14: "proton", 402: "helium",
+    1206: "carbon", 1407: "nitrogen", 1608: "oxygen", 2412: "magnesium", 2814: "silicon", 5626: "iron",
+}  # fmt: skip
+
+#: Numbers of a block without and with thinning, and blocks of a record.
+_BLOCKS, _BLOCKS_A_RECORD = (273, 312), 21
+_RUN, _EVENT, _EVENT_END, _RUN_END = b"RUNH", b"EVTH", b"EVTE", b"RUNE"
+#: Types of the objects of the IACT extension with the same headers.
+_OBJECTS = {1200: _RUN, 1202: _EVENT, 1209: _EVENT_END, 1210: _RUN_END}
+_GEV_PER_TEV = 1000.0
+
+Block = tuple[int, bytes, npt.NDArray[np.float32]]
+
+
+def _records(stream: BinaryIO, problems: Problems) -> Iterator[Block]:
+    """Yield offset, name and numbers of the headers in a particle file."""
+    offset = 0
+    while head := stream.read(4):
+        length = int.from_bytes(head, "little")
+        words = next((words for words in _BLOCKS if length == 4 * words * _BLOCKS_A_RECORD), None)
+        if words is None:
+            problems.add(offset, f"a record of {length} bytes; what follows is lost")
+            return
+        content, tail = stream.read(length), stream.read(4)
+        for start in range(0, len(content) - 4 * words + 1, 4 * words):
+            name = content[start : start + 4]
+            if name in (_RUN, _EVENT, _EVENT_END, _RUN_END):
+                yield offset + 4 + start, name, np.frombuffer(content, "<f4", words, start)
+        if tail != head:
+            problems.add(offset, "a record that is cut, or whose two lengths differ; what follows is lost")
+            return
+        offset += length + 8
+
+
+def _objects(stream: BinaryIO, problems: Problems) -> Iterator[Block]:
+    """Yield the same from EventIO objects: a count and as many numbers each."""
+    for found in objects_of(stream, _OBJECTS, problems):
+        name = _OBJECTS[found.kind]
+        numbers = np.frombuffer(found.content[4 : 4 + len(found.content[4:]) // 4 * 4], "<f4")
+        if name in (_RUN, _EVENT) and (len(numbers) < _BLOCKS[0] or found.content[4:8] != name):
+            problems.add(found.offset, f"no {name.decode()} block in its object")
+            continue
+        yield found.offset, name, numbers
+
+
+class _Showers:
+    """What is gathered from the headers."""
+
+    def __init__(self) -> None:
+        self.run: int | None = None
+        self.events = self.unfinished = 0
+        self.energy, self.zenith = [math.inf, 0.0], [math.inf, -1.0]
+        self.first = [math.inf, -1.0]
+        self.number = [1 << 62, -1]
+        self.primaries: set[str] = set()
+        self.ended = False
+
+    def add(self, block: Block, problems: Problems) -> None:
+        offset, name, values = block
+        if name == _RUN and self.run is None and math.isfinite(values[1]):
+            self.run = int(values[1])
+        elif name == _EVENT:
+            fault = _fault(values)
+            if fault:
+                problems.add(offset, fault)
+                return
+            self.unfinished += 1
+            particle, energy, zenith = int(values[2]), float(values[3]) / _GEV_PER_TEV, math.degrees(values[10])
+            self.primaries.add(PARTICLES.get(particle, f"particle {particle}"))
+            self.energy = [min(self.energy[0], energy), max(self.energy[1], energy)]
+            self.zenith = [min(self.zenith[0], zenith), max(self.zenith[1], zenith)]
+            height = abs(float(values[6])) / 100  # negative where the height is counted from the start of tracking
+            self.first = [min(self.first[0], height), max(self.first[1], height)]
+            self.number = [min(self.number[0], int(values[1])), max(self.number[1], int(values[1]))]
+        elif name == _EVENT_END and self.unfinished:
+            self.unfinished -= 1
+            self.events += 1
+        elif name == _RUN_END:
+            self.ended = True
+
+
+def _fault(values: npt.NDArray[np.float32]) -> str | None:
+    """Return what makes a block no header of a shower, or None."""
+    number, particle, energy, zenith = (float(values[place]) for place in (1, 2, 3, 10))
+    if not (math.isfinite(number) and 0 <= number < 1e9 and number == int(number)):
+        return f"a shower of number {number:g}"
+    if not (math.isfinite(particle) and 0 < particle < 1e5 and math.isfinite(float(values[6]))):
+        return f"a shower of particle {particle:g}"
+    if not 0 < energy < 1e13 or not 0 <= zenith <= math.pi:
+        return f"a shower of {energy:g} GeV and zenith angle {zenith:g} rad"
+    return None
+
+
+class CorsikaReader(Reader):
+    """Particle, Cherenkov and IACT files of CORSIKA."""
+
+    name: ClassVar[str] = "corsika"
+    attributes: ClassVar[tuple[Attribute, ...]] = (
+        PRIMARY,
+        ENERGY_MIN,
+        ENERGY_MAX,
+        ZENITH_MIN,
+        ZENITH_MAX,
+        EVENT_FIRST,
+        EVENT_LAST,
+        Attribute("first_interaction_min", "number", "Smallest height of a first interaction in the file.", "m"),
+        Attribute("first_interaction_max", "number", "Largest height of a first interaction in the file.", "m"),
+    )
+
+    def sniff(self, name: str, head: bytes) -> bool:
+        """Recognise the header of a run in either way of writing it."""
+        content = plain_head(head)
+        if content.startswith(MARK):
+            return int.from_bytes(content[4:6], "little") == 1200
+        return content[4:8] == _RUN or (not content and kind_of(head) == "zstandard")
+
+    def confirm(self, stream: BinaryIO, name: str) -> bool:
+        """Look into compressed files, whose head may be less than a block."""
+        return self.sniff(name, plain(stream)[0].read(4096))
+
+    def metadata(self, stream: BinaryIO, name: str) -> Metadata:
+        """Read the headers of all showers.
+
+        Raises
+        ------
+        FormatError
+            If there is no header of a run.
+        """
+        problems, showers = Problems(), _Showers()
+        content, decompression = plain(stream)
+        head = content.read(4)
+        blocks = _objects if head == MARK else _records
+        for block in blocks(_Again(head, content), problems):  # type: ignore[arg-type]  # it reads, which is all
+            showers.add(block, problems)
+        if decompression is not None and decompression.fault is not None:
+            problems.add(decompression.compressed_bytes, f"{decompression.fault}; what follows is lost")
+        if showers.run is None:
+            reason = f": {problems.kept[0].reason}" if problems.kept else ""
+            raise FormatError(f"no header of a run{reason}", where=name, remedy="copy the file again")
+        if showers.unfinished:
+            problems.add(0, f"{showers.unfinished} showers without their end")
+        elif not showers.ended:
+            problems.add(0, "the run has no end")
+        attributes: dict[str, Scalar] = {}
+        if showers.primaries:
+            attributes = {
+                "primary": ",".join(sorted(showers.primaries)),
+                "energy_min": showers.energy[0],
+                "energy_max": showers.energy[1],
+                "zenith_min": showers.zenith[0],
+                "zenith_max": showers.zenith[1],
+                "event_first": showers.number[0],
+                "event_last": showers.number[1],
+                "first_interaction_min": showers.first[0],
+                "first_interaction_max": showers.first[1],
+            }
+        return Metadata(
+            experiment="CORSIKA",
+            run=showers.run,
+            events=showers.events,
+            attributes=attributes,
+            problems=problems.result(),
+        )
+
+
+class _Again:
+    """A stream of which the first bytes were read already."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head, self._rest = head, rest
+
+    def read(self, size: int = -1) -> bytes:
+        content, self._head = self._head, b""
+        return content + self._rest.read(size - len(content) if size >= 0 else size)
