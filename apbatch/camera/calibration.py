@@ -54,7 +54,7 @@ def photo_electrons(
     *,
     high_gain_limit: float = HIGH_GAIN_LIMIT,
 ) -> npt.NDArray[np.float32]:
-    """Calibrate the records of one cluster.
+    """Calibrate the records of one cluster, or of a whole camera (a channel is then a pixel).
 
     Parameters
     ----------
@@ -63,15 +63,15 @@ def photo_electrons(
     pedestal : ndarray of float64, shape (n_channels, 2)
         ADC codes.
     codes_per_pe : ndarray of float64, shape (n_channels, 2)
-        ADC codes of one photo-electron; NaN where a channel is not calibrated.
+        ADC codes of one photo-electron; NaN, infinite or not above 0 where a channel is not calibrated.
     high_gain_limit : float
         Amplitude above the pedestal from which the low gain is taken, ADC codes.
 
     Returns
     -------
     ndarray of float32, shape (n_records, n_channels)
-        NaN for a channel that has no factor. A saturated channel whose low gain has none keeps its high gain: too
-        small is less wrong than nothing.
+        NaN for a channel that has no pedestal or no factor. A saturated channel whose low gain has none keeps its
+        high gain: too small is less wrong than nothing.
 
     Raises
     ------
@@ -82,10 +82,11 @@ def photo_electrons(
         raise UsageError(
             f"amplitudes {adc.shape}, pedestals {pedestal.shape} and factors {codes_per_pe.shape} do not fit together"
         )
+    usable = np.isfinite(pedestal) & np.isfinite(codes_per_pe) & (codes_per_pe > 0)
     return _photo_electrons(
         np.ascontiguousarray(adc, np.uint16),
         np.ascontiguousarray(pedestal, np.float64),
-        np.ascontiguousarray(codes_per_pe, np.float64),
+        np.where(usable, codes_per_pe, np.nan),
         float(high_gain_limit),
     )
 

@@ -1,6 +1,9 @@
-"""Exact medians of 16-bit amplitudes in one pass and constant memory: pedestals of files of any size."""
+"""Pedestals: exact medians, means, r.m.s. of 16-bit amplitudes, of arrays or in one pass over files of any size."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -8,8 +11,53 @@ import numpy.typing as npt
 from apbatch.camera.calibration import QUARTERS
 from apbatch.camera.geometry import Floats
 from apbatch.camera.kernel import kernel
+from apbatch.errors import UsageError
 
 _VALUES = 1 << 16
+#: Channels that are put side by side in memory at a time.
+_TILE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Pedestals:
+    """What the amplitudes of a run say about each channel and gain, in ADC codes.
+
+    Attributes
+    ----------
+    median, mean, rms : ndarray of float64, shape (n_channels, 2)
+        `rms` is the standard deviation about the mean. NaN without records.
+    records : int
+    """
+
+    median: Floats
+    mean: Floats
+    rms: Floats
+    records: int
+
+
+def pedestal_statistics(adc: npt.NDArray[np.uint16]) -> Pedestals:
+    """Return median, mean and r.m.s. of each channel, of a cluster or of a whole camera.
+
+    Sums are made of whole numbers, so that no order of the records changes a digit.
+
+    Parameters
+    ----------
+    adc : ndarray of uint16, shape (n_records, n_channels, 2)
+        Quarters of ADC codes, high and low gain.
+
+    Raises
+    ------
+    UsageError
+        If the array has another shape.
+    """
+    if adc.ndim != 3 or adc.shape[2] != 2:
+        raise UsageError(f"amplitudes are of shape {adc.shape}, wanted are (records, channels, 2)")
+    if not len(adc):
+        nothing = np.full(adc.shape[1:], np.nan)
+        return Pedestals(nothing, nothing.copy(), nothing.copy(), 0)
+    found = _statistics(np.ascontiguousarray(adc, np.uint16).reshape(len(adc), -1)) / QUARTERS
+    median, mean, rms = found.reshape(3, *adc.shape[1:])
+    return Pedestals(median, mean, rms, len(adc))
 
 
 class PedestalCounter:
@@ -27,30 +75,74 @@ class PedestalCounter:
 
     def add(self, adc: npt.NDArray[np.uint16]) -> None:
         """Count records, an array of shape (n_records, n_channels, 2)."""
-        flat = np.ascontiguousarray(adc, np.uint16).reshape(len(adc), -1)
+        flat = np.ascontiguousarray(adc, np.uint16).reshape(len(adc), len(self._counts))
         _count(flat, self._counts)
         self.records += len(adc)
 
+    def statistics(self) -> Pedestals:
+        """Return median, mean and r.m.s.: those of `pedestal_statistics`, to the bit."""
+        if not self.records:
+            return pedestal_statistics(np.empty((0, len(self._counts) // 2, 2), np.uint16))
+        found = _of_counts(self._counts, self.records) / QUARTERS
+        median, mean, rms = found.reshape(3, -1, 2)
+        return Pedestals(median, mean, rms, self.records)
+
     def result(self) -> Floats:
         """Return the median of each channel and gain in ADC codes, shape (n_channels, 2); NaN without records."""
-        if not self.records:
-            return np.full((len(self._counts) // 2, 2), np.nan)
-        # The middle value, or the mean of the two in the middle; quarters of codes are exact in double precision.
-        middle = [_at_rank(self._counts, rank) for rank in ((self.records - 1) // 2, self.records // 2)]
-        return np.asarray((middle[0] + middle[1]) / 2 / QUARTERS).reshape(-1, 2)
+        return self.statistics().median
 
 
 @kernel
-def _at_rank(counts: npt.NDArray[np.uint32], rank: int) -> Floats:
-    values = np.empty(counts.shape[0], np.float64)
+def _of_counts(counts: npt.NDArray[np.uint32], records: int) -> Floats:
+    """Return median, mean and r.m.s. of each row of counts, shape (3, n_rows)."""
+    out = np.empty((3, counts.shape[0]))
     for c in range(counts.shape[0]):
-        passed = 0
-        for value in range(counts.shape[1]):
-            passed += counts[c, value]
-            if passed > rank:
-                values[c] = value
-                break
-    return values
+        out[0, c], out[1, c], out[2, c] = _of_one(counts[c], 0, counts.shape[1] - 1, records)
+    return out
+
+
+@kernel
+def _of_one(counts: npt.NDArray[np.uint32], lowest: int, highest: int, records: int) -> tuple[float, float, float]:
+    """Return median, mean and r.m.s. of values counted between `lowest` and `highest`."""
+    # The middle value, or the mean of the two in the middle.
+    first, second = (records - 1) // 2, records // 2
+    low, high, passed = -1, -1, 0
+    total = np.int64(0)
+    for value in range(lowest, highest + 1):
+        passed += counts[value]
+        total += value * np.int64(counts[value])
+        if low < 0 and passed > first:
+            low = value
+        if high < 0 and passed > second:
+            high = value
+    mean = total / records
+    squares = 0.0
+    for value in range(lowest, highest + 1):
+        if counts[value]:
+            squares += counts[value] * (value - mean) ** 2
+    return (low + high) / 2.0, float(mean), math.sqrt(squares / records)
+
+
+@kernel
+def _statistics(adc: npt.NDArray[np.uint16]) -> Floats:
+    n_records, n_columns = adc.shape
+    out = np.empty((3, n_columns))
+    counts = np.zeros(_VALUES, np.uint32)
+    tile = np.empty((_TILE, n_records), np.uint16)
+    for c0 in range(0, n_columns, _TILE):
+        width = min(_TILE, n_columns - c0)
+        for i in range(n_records):
+            for c in range(width):
+                tile[c, i] = adc[i, c0 + c]
+        for c in range(width):
+            lowest, highest = _VALUES, 0
+            for value in tile[c]:
+                counts[value] += 1
+                lowest, highest = min(lowest, value), max(highest, value)
+            out[0, c0 + c], out[1, c0 + c], out[2, c0 + c] = _of_one(counts, lowest, highest, n_records)
+            for value in range(lowest, highest + 1):
+                counts[value] = 0
+    return out
 
 
 @kernel
