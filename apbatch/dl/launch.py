@@ -16,6 +16,7 @@ from typing import Any, Literal
 from apbatch import errors
 from apbatch.dl.blind import read_manifest
 from apbatch.dl.data import parts_of
+from apbatch.dl.export import model_card
 from apbatch.dl.files import read_json, write_json
 from apbatch.dl.preflight import check
 from apbatch.dl.spec import TrainSpec, identity_of
@@ -58,16 +59,19 @@ def train(spec: TrainSpec, collective: Literal["auto", "single", "horovod"] = "a
     spec.check(manifest)
     if _trained(spec, manifest):
         return spec.output
-    kind, ranks = _choose(collective, ranks)
+    if spec.backend == "torch":
+        collective, ranks = "single", 1
+    kind, ranks = _choose(collective, ranks, spec.backend)
     check(spec, manifest, ranks)
     spec.output.mkdir(parents=True, exist_ok=True)
     for stale in spec.output.glob("error-*.json"):
         stale.unlink()
     write_json(spec.output / "spec.json", spec.model_dump(mode="json"))
     log = spec.output / "training.log"
-    status, tail = _run(_command(spec, kind, ranks), _environment(kind, ranks), log, spec)
+    status, tail = _run(_command(spec, kind, ranks), _environment(spec, ranks), log, spec)
     if status != 0 or not (spec.output / "trained.json").exists():
         raise _failure(spec, status, tail, log, ranks)
+    model_card(spec.output)
     return spec.output
 
 
@@ -85,7 +89,34 @@ def _trained(spec: TrainSpec, manifest: dict[str, Any]) -> bool:
     return (spec.output / "predictions.parquet").exists()
 
 
-def _choose(collective: str, ranks: int) -> tuple[str, int]:
+def python_of(backend: str) -> str:
+    """Return the interpreter that trains: this one, or for PyTorch the one that ``$APBATCH_TORCH_PYTHON`` names.
+
+    PyTorch takes gigabytes and has other needs than TensorFlow, so it may live in an environment of its own, with the
+    packages of this project in it.
+
+    Raises
+    ------
+    MissingSoftwareError
+        If PyTorch is nowhere.
+    """
+    if backend != "torch":
+        return sys.executable
+    named = os.environ.get("APBATCH_TORCH_PYTHON")
+    if named and Path(named).is_file():
+        return named
+    if importlib.util.find_spec("torch") is not None:
+        return sys.executable
+    raise MissingSoftwareError(
+        "PyTorch is not installed",
+        remedy="pip install 'apbatch[torch]', or name an interpreter that has it: APBATCH_TORCH_PYTHON",
+    )
+
+
+def _choose(collective: str, ranks: int, backend: str = "tensorflow") -> tuple[str, int]:
+    if backend == "torch":
+        python_of(backend)
+        return "single", 1
     if importlib.util.find_spec("tensorflow") is None:
         raise MissingSoftwareError("TensorFlow is not installed", remedy="pip install 'apbatch[dl]'")
     there = importlib.util.find_spec("horovod") is not None and _horovodrun() is not None
@@ -105,14 +136,14 @@ def _horovodrun() -> str | None:
 
 
 def _command(spec: TrainSpec, kind: str, ranks: int) -> list[str]:
-    rank = [sys.executable, "-m", "apbatch.dl.training", str(spec.output / "spec.json"), kind]
+    rank = [python_of(spec.backend), "-m", "apbatch.dl.training", str(spec.output / "spec.json"), kind]
     if kind == "single":
         return rank
     launcher = [sys.executable, str(_horovodrun()), "-np", str(ranks), "-H", f"localhost:{ranks}", "--gloo"]
     return [*launcher, "--network-interfaces", "lo", *rank]
 
 
-def _environment(kind: str, ranks: int) -> dict[str, str]:
+def _environment(spec: TrainSpec, ranks: int) -> dict[str, str]:
     parts = parts_of(ranks)
     threads = str(max(1, (os.cpu_count() or 1) // parts))
     package_root = str(Path(__file__).resolve().parents[2])
@@ -120,7 +151,7 @@ def _environment(kind: str, ranks: int) -> dict[str, str]:
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "KERAS_BACKEND": "tensorflow",
+        "KERAS_BACKEND": spec.backend,
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TF_NUM_INTRAOP_THREADS": threads,
         "TF_NUM_INTEROP_THREADS": str(parts // ranks),  # one rank works on its parts at the same time
@@ -174,11 +205,12 @@ def _show(text: str, task: Task) -> None:
         say(f"train {told['variant']}: going on after epoch {told['epoch']} of {told['epochs']}")
         task.advance(told["epoch"])
     if told["event"] == "epoch":
-        task.note(f"{told['variant']} validation AUC {told['validation_auc']:.3f}")
+        judged = f"AUC {told['validation_auc']:.4f}" if "validation_auc" in told else ""
+        task.note(f"{told['variant']} validation {judged or told['validation_loss']}")
         task.advance()
         say(
             f"train {told['variant']}: epoch {told['epoch']}/{told['epochs']}, loss {told['loss']:.4f}, "
-            f"validation loss {told['validation_loss']:.4f}, AUC {told['validation_auc']:.4f}, "
+            f"validation loss {told['validation_loss']:.4f}, {judged}{', ' if judged else ''}"
             f"{told['images_per_s']:.0f} images/s"
         )
 

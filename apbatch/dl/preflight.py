@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from apbatch.dl.checkpoint import Checkpoint, read_checkpoint
-from apbatch.dl.data import Images, load, parts_of, steps_of
+from apbatch.dl.data import Floats, Images, load, parts_of, steps_of
+from apbatch.dl.files import read_parquet
 from apbatch.dl.spec import TrainSpec, identity_of
-from apbatch.errors import UsageError
+from apbatch.errors import FormatError, UsageError
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Run:
         Where its state is kept.
     images : dict
         By split.
+    targets : dict
+        What the outputs of the network should be for the training and validation images, shape (n, n_outputs).
     earlier : Checkpoint, optional
         What a killed run left.
     """
@@ -34,6 +40,7 @@ class Run:
     identity: str
     checkpoint: Path
     images: dict[str, Images]
+    targets: dict[str, Floats]
     earlier: Checkpoint | None
 
 
@@ -58,7 +65,37 @@ def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Run]:
                 if not there:
                     where = str(spec.data / f"{split}.parquet")
                     raise UsageError(f"there are no {name} in the {split} set", where=where)
+        targets = {split: images[split].gamma for split in ("train", "validation")}
+        wanted = {split: _labels(gamma) for split, gamma in targets.items()}
+        if spec.task == "showers":
+            for split in ("train", "validation"):
+                images[split], wanted[split] = _showers(spec.data / f"{split}.parquet", images[split])
         steps_of(len(images["train"].ids), spec.batch_size, parts_of(ranks))
         place = spec.output / variant / "checkpoint.npz"
-        runs.append(Run(variant, identity, place, images, read_checkpoint(place, identity)))
+        runs.append(Run(variant, identity, place, images, wanted, read_checkpoint(place, identity)))
     return runs
+
+
+def _labels(gamma: npt.NDArray[np.bool_] | None) -> Floats:
+    assert gamma is not None
+    return gamma.astype(np.float32)[:, None]
+
+
+def _showers(place: Path, images: Images) -> tuple[Images, Floats]:
+    """Return the gammas of a split with the logarithm of their energy and their direction.
+
+    Raises
+    ------
+    FormatError
+        If the set does not hold the truth of its training images.
+    """
+    table = read_parquet(place, ["energy", "source_x", "source_y"])
+    columns = [table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in table.column_names]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        truth = np.column_stack([np.log10(columns[0]), columns[1], columns[2]])
+    assert images.gamma is not None
+    use = images.gamma & np.isfinite(truth).all(axis=1)
+    if not use.any():
+        raise FormatError("no gamma has an energy and a direction", where=str(place))
+    kept = [name for name, keep in zip(images.ids, use, strict=True) if keep]
+    return Images(kept, images.pixels[use], images.gamma[use]), truth[use].astype(np.float32)

@@ -80,11 +80,13 @@ def best_cut(scores: Floats, gamma: Flags, hadrons_min: int = 30, efficiency_min
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Resampled results, shape (n_resamples, n_cuts): quality, and gammas and hadrons rightly told."""
+    """Resampled results, shape (n_resamples, n_cuts): quality, efficiencies, and gammas and hadrons rightly told."""
 
     quality: Floats
     gammas: Floats
     hadrons_rejected: Floats
+    gamma_efficiency: Floats
+    hadron_efficiency: Floats
 
     def band(self, values: Floats, level: float = 0.68) -> tuple[Floats, Floats]:
         """Return the central interval at each cut; NaN where over half of the resamples have no hadron left."""
@@ -124,7 +126,8 @@ def bootstrap(
     with np.errstate(divide="ignore", invalid="ignore"):
         leaking = kept[False] / totals[False]
         quality = np.where(kept[False] > 0, kept[True] / totals[True] / np.sqrt(leaking), np.nan)
-    return Bootstrap(quality, kept[True], totals[False] - kept[False])
+    rejected = totals[False] - kept[False]
+    return Bootstrap(quality, kept[True], rejected, kept[True] / totals[True], leaking)
 
 
 def roc(scores: Floats, gamma: Flags) -> tuple[Floats, Floats, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,6 +12,9 @@ from apbatch.dl.files import read_json
 from apbatch.dl.models import check_model
 from apbatch.errors import UsageError
 from apbatch.provenance import digest
+
+#: Numbers of a network of showers: log10 of the energy in TeV, direction in the camera in deg.
+SHOWER_OUTPUTS = ("log_energy", "source_x", "source_y")
 
 
 class TrainSpec(BaseModel):
@@ -23,6 +26,12 @@ class TrainSpec(BaseModel):
         The folder ``set`` of a blind analysis.
     output : pathlib.Path
         Folder of checkpoints, models, curves and predictions.
+    task : str
+        ``separation`` of gammas from hadrons, or ``showers``: energy and direction of gammas, on gammas alone.
+    backend : str
+        Of Keras: ``tensorflow``, or ``torch`` in one process.
+    mixed_precision : bool
+        Compute in bfloat16 and keep weights in float32: for devices that gain by it; slower on most processors.
     variants : tuple of str
         Treatments of the images, each with a network of its own: ``none``, ``cleaned``, or those of
         `apbatch.dl.treatment` where the set holds images of a camera.
@@ -44,6 +53,9 @@ class TrainSpec(BaseModel):
 
     data: Path
     output: Path
+    task: Literal["separation", "showers"] = "separation"
+    backend: Literal["tensorflow", "torch"] = "tensorflow"
+    mixed_precision: bool = False
     variants: tuple[str, ...] = Field(default=("none", "cleaned"), min_length=1)
     model: str = "talk-cnn"
     options: dict[str, int | float] = Field(default_factory=dict)
@@ -54,6 +66,11 @@ class TrainSpec(BaseModel):
     seed: int = Field(default=1, ge=0, lt=2**31)
     augment: bool = True
     patience: int | None = Field(default=None, ge=1)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the network's numbers are called in tables of predictions."""
+        return ("score",) if self.task == "separation" else SHOWER_OUTPUTS
 
     def check(self, manifest: dict[str, Any]) -> None:
         """Raise a UsageError for a model, an option, or a treatment of this set that is unknown."""

@@ -302,12 +302,12 @@ def _curve(scores: Floats, test: _Events, settings: StudyEvaluationSettings) -> 
         "hadrons_left": known.hadrons[thin].tolist(),
         "gammas_left": known.gammas[thin].tolist(),
     }
-    left = np.maximum(hadrons - drawn.hadrons_rejected, 0)
+    leaking = drawn.hadron_efficiency
     with np.errstate(divide="ignore", invalid="ignore"):
         for name, value, samples in (
             ("quality", known.quality, drawn.quality),
-            ("gamma_efficiency", known.gamma_efficiency, drawn.gammas / test.gamma.sum()),
-            ("hadron_rejection", hadrons / known.hadrons, np.where(left > 0, hadrons / left, np.nan)),
+            ("gamma_efficiency", known.gamma_efficiency, drawn.gamma_efficiency),
+            ("hadron_rejection", hadrons / known.hadrons, np.where(leaking > 0, 1 / leaking, np.nan)),
         ):
             low, high = drawn.band(samples)
             for suffix, values in (("", value), ("_low", low), ("_high", high)):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.dl.plots import STYLE, camera_picture, png, svg
@@ -166,6 +167,9 @@ def binned(rows: Sequence[Row], bins: Sequence[dict[str, Any]], cleaning: str) -
                 )
             if logarithmic:
                 axes.set_xscale("log")
+                axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axes.xaxis.set_minor_formatter(NullFormatter())
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             for edge in edges[1:-1]:
                 axes.axvline(edge, color="#eee", linewidth=0.8, zorder=0)
             what = {"energy": "estimated energy"}.get(known["name"], known["name"])
@@ -232,12 +236,12 @@ def robustness(entries: Sequence[Row]) -> str:
                 )
             axes.axhline(1, color="#999", linewidth=0.8, linestyle=":")
             axes.set(xlabel=f"{kind} ({of[0]['label'].partition(' ')[2]})")
+        handles, names = panels[0][0].get_legend_handles_labels()
         for axes in panels.ravel()[len(kinds) :]:
-            axes.set_visible(False)
+            axes.set_axis_off()
+        panels.ravel()[-1].legend(handles, names, loc="center left", fontsize=7)
         for row in panels:
             row[0].set_ylabel("Q / Q undisturbed")
-        handles, names = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="lower right", ncols=2, fontsize=7.5)
         figure.tight_layout()
         return svg(figure)
 
@@ -289,4 +293,38 @@ def applied_scores(datasets: Sequence[Row], bins: Sequence[float]) -> str:
         handles, names = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="lower center", ncols=3, fontsize=8)
         figure.tight_layout(rect=(0, 0.06, 1, 1))
+        return svg(figure)
+
+
+def showers(entries: Sequence[Row]) -> str:
+    """Draw bias and resolution of energy, and the angle of 68 %, against true energy."""
+    styles = {"none": "-", "soft": (0, (4, 2)), "standard": (0, (1, 1.5))}
+    quantities = (
+        ("energy_bias", "bias of the energy"),
+        ("energy_resolution", "resolution of the energy"),
+        ("angle_68", "68 % of directions within (deg)"),
+    )
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, 3, figsize=(11.0, 3.8))
+        for axes, (name, label) in zip(panels, quantities, strict=True):
+            for entry in entries:
+                bins = [found for found in entry["bins"] if found["energy_bias"] is not None]
+                axes.plot(
+                    [np.sqrt(found["low"] * found["high"]) for found in bins],
+                    [found[name] for found in bins],
+                    color=COLOURS["trees"] if entry["method"] == "boosted trees" else colour(entry["method"]),
+                    linestyle=styles.get(entry["variant"], "-"),
+                    marker="o",
+                    markersize=4,
+                    label=f"{entry['method']}, {entry['variant']}",
+                )
+            axes.set(xscale="log", xlabel="true energy (TeV)", ylabel=label)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_ylim(*((None, None) if name == "energy_bias" else (0, None)))
+        panels[0].axhline(0, color="#999", linewidth=0.8, linestyle=":")
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="lower center", ncols=4, fontsize=8)
+        figure.tight_layout(rect=(0, 0.12, 1, 1))
         return svg(figure)

@@ -78,6 +78,8 @@ def _pictures(parts: dict[str, Any]) -> dict[str, str]:
         drawn["robustness"] = Markup(plots.robustness(parts["robustness"]["entries"]))
     if parts.get("saliency"):
         drawn["saliency"] = plots.saliency_maps(parts["saliency"]["maps"], camera_named(parts["saliency"]["camera"]))
+    if parts.get("showers"):
+        drawn["showers"] = Markup(plots.showers(parts["showers"]["entries"]))
     if parts.get("application"):
         found = parts["application"]
         drawn["application"] = Markup(plots.applied_scores(found["datasets"], found["bins"]))

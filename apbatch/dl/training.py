@@ -22,7 +22,8 @@ import pyarrow as pa
 from apbatch.dl.blind import read_manifest
 from apbatch.dl.checkpoint import Checkpoint
 from apbatch.dl.collective import Collective, collective_named
-from apbatch.dl.data import Floats, Images, order_of, parts_of, scale_of, symmetries, turned
+from apbatch.dl.data import Floats, order_of, parts_of, scale_of, symmetries, turned
+from apbatch.dl.engines import engine
 from apbatch.dl.files import write_bytes, write_json, write_table
 from apbatch.dl.models import build
 from apbatch.dl.preflight import Run, check
@@ -48,9 +49,10 @@ def run(spec: TrainSpec, collective: Collective) -> None:
     ApbatchError
         For data or checkpoints that don't fit, before anything is trained.
     """
-    import tensorflow as tf
+    if spec.backend == "tensorflow":
+        import tensorflow as tf
 
-    tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_op_determinism()
     manifest = read_manifest(spec.data)
     tables, summary = [], {}
     for run in check(spec, manifest, collective.size):  # everything is checked before the first is trained
@@ -58,8 +60,8 @@ def run(spec: TrainSpec, collective: Collective) -> None:
         trainer = Trainer(spec, collective, run)
         state = trainer.fit()
         for split in ("validation", "test"):
-            scores = trainer.predict(run.images[split].pixels)
-            tables.append(_scores("cnn", run.variant, split, run.images[split].ids, scores))
+            numbers = trainer.predict(run.images[split].pixels)
+            tables.append(_scores(run.variant, split, run.images[split].ids, numbers, spec.outputs))
         if collective.rank == 0:
             trainer.save(spec.output / run.variant / "model.keras")
             summary[run.variant] = {"curves": state.curves, "seconds": round(time.monotonic() - start, 2)}
@@ -71,6 +73,8 @@ def run(spec: TrainSpec, collective: Collective) -> None:
                 "identity": identity_of(spec, manifest),
                 **{name: manifest[name] for name in ("camera",) if name in manifest},
                 "spec": spec.model_dump(mode="json"),
+                "files": manifest["files"],
+                "commitment": manifest["commitment"],
                 "ranks": collective.size,
                 "variants": summary,
                 "parameters": trainer.n_parameters,
@@ -80,15 +84,15 @@ def run(spec: TrainSpec, collective: Collective) -> None:
         tell("done")
 
 
-def _scores(method: str, variant: str, split: str, ids: list[str], scores: Floats) -> pa.Table:
+def _scores(variant: str, split: str, ids: list[str], numbers: Floats, names: tuple[str, ...]) -> pa.Table:
     n = len(ids)
     return pa.table(
         {
-            "method": pa.array([method] * n),
+            "method": pa.array(["cnn"] * n),
             "variant": pa.array([variant] * n),
             "split": pa.array([split] * n),
             "id": pa.array(ids, pa.string()),
-            "score": pa.array(scores.astype(np.float64)),
+            **{name: pa.array(numbers[:, at].astype(np.float64)) for at, name in enumerate(names)},
         }
     )
 
@@ -98,67 +102,38 @@ class Trainer:
 
     def __init__(self, spec: TrainSpec, collective: Collective, run: Run) -> None:
         import keras
-        import tensorflow as tf
 
         self._spec, self._collective, self._run = spec, collective, run
         self._train, self._validation = run.images["train"], run.images["validation"]
         train = self._train
         keras.utils.set_random_seed(spec.seed)
+        if spec.mixed_precision:
+            keras.mixed_precision.set_global_policy("mixed_bfloat16")
         _, rows, cols = train.pixels.shape
-        shape = rows, cols
         mean, spread = scale_of(train)
-        self._model = model = build(spec.model, shape, mean, spread, options=spec.options)
-        self._optimizer = optimizer = keras.optimizers.Adam(spec.learning_rate)
-        optimizer.build(model.trainable_variables)
+        self._targets = run.targets["train"]
+        model = build(spec.model, (rows, cols), mean, spread, self._targets.shape[1], options=spec.options)
+        self._classify = spec.task == "separation"
+        self._engine = engine(spec.backend, model, spec.learning_rate, self._classify, collective)
         self.n_parameters = int(model.count_params())
-        # Both classes weigh the same in the loss, whatever their numbers.
-        gamma = self._labels(train)
-        self._weights = np.where(gamma > 0, 0.5 / gamma.mean(), 0.5 / (1 - gamma.mean())).astype(np.float32)
+        self._weights = np.ones(len(train.ids), np.float32)
+        if self._classify:  # both classes weigh the same in the loss, whatever their numbers
+            gamma = self._targets[:, 0]
+            self._weights = np.where(gamma > 0, 0.5 / gamma.mean(), 0.5 / (1 - gamma.mean())).astype(np.float32)
         seen = (np.abs(train.pixels) > 0).any(axis=0)
-        self._symmetries = symmetries(seen) if spec.augment else np.arange(seen.size)[None]
-
-        own = parts_of(collective.size) // collective.size
-
-        @tf.function(  # type: ignore[untyped-decorator]
-            input_signature=[
-                tf.TensorSpec((None, *shape), tf.float32),
-                tf.TensorSpec((None,), tf.float32),
-                tf.TensorSpec((None,), tf.float32),
-            ]
-        )
-        def step(pixels: Any, labels: Any, weights: Any) -> Any:
-            # A tower for each part: the sums are the same whether one rank holds two parts or two ranks one each.
-            towers = []
-            for part in zip(*(tf.split(values, own) for values in (pixels, labels, weights)), strict=True):
-                with tf.GradientTape() as tape:
-                    logits = model(part[0], training=True)[:, 0]
-                    losses = tf.nn.sigmoid_cross_entropy_with_logits(part[1], logits)
-                    loss = tf.reduce_mean(losses * part[2])
-                towers.append([loss, *tape.gradient(loss, model.trainable_variables)])
-            loss, *gradients = [tf.add_n(values) / own for values in zip(*towers, strict=True)]
-            optimizer.apply(collective.mean(gradients), model.trainable_variables)
-            return loss
-
-        @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)])  # type: ignore[untyped-decorator]
-        def score(pixels: Any) -> Any:
-            return tf.sigmoid(model(pixels, training=False)[:, 0])
-
-        self._step, self._score = step, score
-
-    @staticmethod
-    def _labels(images: Images) -> Floats:
-        assert images.gamma is not None
-        return images.gamma.astype(np.float32)
+        self._symmetries = symmetries(seen) if spec.augment and self._classify else np.arange(seen.size)[None]
 
     def fit(self) -> Checkpoint:
         """Train to the end, from the checkpoint if there is one; the best epoch's weights are set at the end."""
         spec, collective, run = self._spec, self._collective, self._run
         # What counts is what rank 0 read; the others may run where its files are not.
         earlier = run.earlier if collective.rank == 0 else None
-        state = earlier or Checkpoint(run.identity, 0, self._weights_now(), self._optimizer_now(), self._weights_now())
+        state = earlier or Checkpoint(
+            run.identity, 0, self._engine.weights(), self._engine.state(), self._engine.weights()
+        )
         progress = collective.broadcast([np.array([state.epoch, int(state.finished)])])[0]
         state.epoch, state.finished = int(progress[0]), bool(progress[1])
-        self._set(collective.broadcast(state.weights), collective.broadcast(state.optimizer))
+        self._engine.restore(collective.broadcast(state.weights), collective.broadcast(state.optimizer))
         state.best = collective.broadcast(state.best)
         if collective.rank == 0 and state.epoch:
             tell("resumed", variant=run.variant, epoch=state.epoch, epochs=spec.epochs)
@@ -168,16 +143,16 @@ class Trainer:
             # Every rank has the same validation loss, so all of them decide alike.
             losses = [past["validation_loss"] for past in state.curves]
             if not losses or entry["validation_loss"] < min(losses):
-                state.best = self._weights_now()
+                state.best = self._engine.weights()
             state.curves.append(entry)
             losses.append(entry["validation_loss"])
             since_best = len(losses) - 1 - int(np.argmin(losses))
             state.finished = state.epoch == spec.epochs or (spec.patience is not None and since_best >= spec.patience)
-            state.weights, state.optimizer = self._weights_now(), self._optimizer_now()
+            state.weights, state.optimizer = self._engine.weights(), self._engine.state()
             if collective.rank == 0:
                 state.write(run.checkpoint)
                 tell("epoch", variant=run.variant, epoch=state.epoch, epochs=spec.epochs, **entry)
-        self._set(state.best, state.optimizer)
+        self._engine.restore(state.best, state.optimizer)
         return state
 
     def _epoch(self, epoch: int) -> dict[str, float]:
@@ -186,61 +161,60 @@ class Trainer:
         # A cosine from the full rate to a hundredth of it: the last epochs settle.
         phase = 0.5 * (1 + np.cos(np.pi * epoch / spec.epochs))
         rate = spec.learning_rate * (0.01 + 0.99 * phase)
-        self._optimizer.learning_rate.assign(rate)
+        self._engine.set_rate(rate)
         n_train = len(self._train.ids)
         order = order_of(n_train, epoch, spec.seed, spec.batch_size, parts_of(collective.size), spec.epoch_min)
         turns = np.random.default_rng([spec.seed, epoch, 2]).integers(len(self._symmetries), size=order.shape)
         share = order.shape[1] // collective.size
         mine = slice(collective.rank * share, (collective.rank + 1) * share)
-        labels = self._labels(self._train)
         total = 0.0
         for rows, turn in zip(order[:, mine], turns[:, mine], strict=True):
             pixels = turned(self._train.pixels[rows], self._symmetries, turn)
-            total += float(self._step(pixels, labels[rows], self._weights[rows]))
+            total += self._engine.step(pixels, self._targets[rows], self._weights[rows])
         loss = float(collective.sum_array(np.array([total], np.float32))[0]) / collective.size / len(order)
         if not np.isfinite(loss):
             raise ApbatchError("training diverged: the loss is no number", remedy="a smaller learning_rate")
-        scores = self.predict(self._validation.pixels)
-        gamma = self._labels(self._validation) > 0
-        clipped = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
-        validation = -0.5 * (np.log(clipped[gamma]).mean() + np.log1p(-clipped[~gamma]).mean())
+        validation = self._judged(self.predict(self._validation.pixels), self._run.targets["validation"])
         seconds = time.monotonic() - start
         return {
             "loss": loss,
-            "validation_loss": float(validation),
-            "validation_auc": _auc(scores, gamma),
+            **validation,
             "learning_rate": float(rate),
             "images_per_s": round(order.size / seconds, 1),
             "seconds": round(seconds, 3),
         }
 
+    def _judged(self, outputs: Floats, targets: Floats) -> dict[str, float]:
+        """Return the loss of the validation set and what a person understands: AUC, or errors of the outputs."""
+        if self._classify:
+            scores, gamma = outputs[:, 0], targets[:, 0] > 0
+            clipped = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
+            loss = -0.5 * (np.log(clipped[gamma]).mean() + np.log1p(-clipped[~gamma]).mean())
+            return {"validation_loss": float(loss), "validation_auc": _auc(scores, gamma)}
+        error = np.abs(outputs.astype(np.float64) - targets)
+        huber = np.where(error < 1, 0.5 * error**2, error - 0.5)
+        return {"validation_loss": float(huber.mean()), "validation_error": float(np.median(error))}
+
     def predict(self, pixels: Floats) -> Floats:
-        """Score images, shape (n, rows, cols): ranks take blocks in turn; each gets the scores of all."""
-        scores = np.zeros(len(pixels), np.float32)
+        """Return scores in 0…1 (or the numbers) of images, shape (n, n_outputs).
+
+        Ranks take blocks in turn; each gets the numbers of all.
+        """
+        numbers = np.zeros((len(pixels), self._targets.shape[1]), np.float32)
         # Blocks do not depend on the number of ranks, so neither do the last bits of the scores.
         mine = range(self._collective.rank * _PREDICT, len(pixels), self._collective.size * _PREDICT)
         for start in mine:
             block = slice(start, start + _PREDICT)
-            scores[block] = self._score(pixels[block]).numpy()
-        return self._collective.sum_array(scores)
+            outputs = self._engine.outputs(pixels[block])
+            numbers[block] = 1 / (1 + np.exp(-outputs)) if self._classify else outputs
+        return self._collective.sum_array(numbers)
 
     def save(self, path: Path) -> None:
         """Save the Keras model in one move."""
         part = path.with_name(".model.part.keras")
-        self._model.save(part)
+        self._engine.model.save(part)
         write_bytes(path, part.read_bytes())
         part.unlink()
-
-    def _weights_now(self) -> list[npt.NDArray[Any]]:
-        return [np.array(weight) for weight in self._model.get_weights()]
-
-    def _optimizer_now(self) -> list[npt.NDArray[Any]]:
-        return [np.asarray(variable.numpy()) for variable in self._optimizer.variables]
-
-    def _set(self, weights: list[npt.NDArray[Any]], optimizer: list[npt.NDArray[Any]]) -> None:
-        self._model.set_weights(weights)
-        for variable, value in zip(self._optimizer.variables, optimizer, strict=True):
-            variable.assign(value)
 
 
 def _auc(scores: Floats, gamma: npt.NDArray[np.bool_]) -> float:

@@ -11,7 +11,7 @@ from apbatch.errors import UsageError, nearest_word
 from apbatch.workflow.image_steps import Clean, Grid, Ingest, Mirror, Parameters, Simulate
 from apbatch.workflow.learning_steps import Blind, BlindImages, Evaluate, Report, Train
 from apbatch.workflow.step import Step
-from apbatch.workflow.study_steps import Application, Robustness, Study, StudyReport
+from apbatch.workflow.study_steps import Application, Robustness, Showers, Study, StudyReport
 from apbatch.yamlfile import Lines, read_yaml, validate
 
 #: Every kind of step by the name that it has in a job description.
@@ -20,7 +20,7 @@ STEPS: dict[str, type[Step]] = {
     for step in (
         *(Simulate, Ingest, Mirror, Clean, Parameters, Grid),
         *(Blind, BlindImages, Train, Evaluate, Report),
-        *(Study, Robustness, Application, StudyReport),
+        *(Study, Robustness, Showers, Application, StudyReport),
     )
 }
 

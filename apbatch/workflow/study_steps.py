@@ -93,6 +93,45 @@ class Robustness(Step):
         return all(Path(products[name]).exists() for name in self.makes)
 
 
+class Showers(Step):
+    """Train a network on energy and direction of gammas, and judge it on the opened test gammas."""
+
+    kind: ClassVar[str] = "showers"
+    needs: ClassVar[tuple[str, ...]] = ("blind", "study")
+    makes: ClassVar[tuple[str, ...]] = ("showers",)
+
+    model: str = "resnet"
+    options: dict[str, int | float] = Field(default_factory=dict)
+    cleanings: tuple[str, ...] = ("soft",)
+    epochs: int = Field(default=12, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    epoch_min: int = Field(default=6000, ge=0)
+    learning_rate: float = Field(default=1.5e-3, gt=0)
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    bins: int = Field(default=5, ge=1, le=20)
+
+    def run(self, context: Context, key: str) -> Products:
+        """Train, or go on; then judge."""
+        from apbatch.dl import showers
+        from apbatch.dl.spec import TrainSpec
+
+        folder, output = Path(context.products["blind"]), context.folder / f"showers-{key}"
+        spec = TrainSpec(
+            data=folder / "set",
+            output=output / "training",
+            task="showers",
+            variants=self.cleanings,
+            **self.model_dump(exclude={"cleanings", "bins"}),
+        )
+        training = context.settings.training
+        found = showers.estimate(folder, output / "showers.json", spec, self.bins, training.collective, training.ranks)
+        return {"showers": str(found)}
+
+    def intact(self, products: Products) -> bool:
+        """The numbers must be there."""
+        return Path(products["showers"]).exists()
+
+
 class Application(Step):
     """Score other images with the study's networks: real events, other Monte Carlo, other cameras."""
 

@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_images_and_another_does_not(images: np.nda
 def test_a_turn_moves_an_image_by_its_angle_and_keeps_its_light(degrees: float) -> None:
     image = spot(1.2, 0.4)
     turned = d.rotation(image, CAMERA, degrees)
-    assert turned.sum() == pytest.approx(image.sum(), rel=0.01)
+    assert turned.sum() == pytest.approx(image.sum(), rel=0.05)
     # About the lattice point nearest to the middle of the camera, which is within a pitch of it.
     angle, start, end = np.radians(degrees), place(image), place(turned)
     expected = (

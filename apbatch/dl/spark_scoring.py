@@ -1,0 +1,233 @@
+"""Scoring of whole datasets on Spark, and scores in the catalogue.
+
+A task is a part file: the worker reads its images, scores them with the network that came with the task, and writes
+one part of the result. Pixels never pass through the JVM. Keras' own `predict` does the work, on one core a task.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apbatch.camera.geometry import camera_named
+from apbatch.dl.files import read_json, sha256
+from apbatch.dl.selection import KEY
+from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
+from apbatch.formats import dataset
+from apbatch.formats.images import from_binary
+from apbatch.index.catalogue import EVENT_KEYS
+from apbatch.provenance import digest, provenance
+from apbatch.storage.store import open_store
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from apbatch.dl.scoring import Network
+    from apbatch.index.catalogue import Catalogue
+
+_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs: where the images are, where scores go, and the network itself."""
+
+    images_url: str
+    output_url: str
+    model: str  # base64 of the .keras file
+    treatment: str
+    camera: str
+
+    def __call__(self, part: str) -> tuple[int, int, float]:
+        """Score one part file; return its rows, how many had no measured pixel, and the seconds of the network."""
+        network = _network(self.model, self.treatment, self.camera)
+        source = open_store(self.images_url)
+        rows = lost = 0
+        spent = 0.0
+        made = []
+        with source.open(part) as stream:
+            try:
+                for batch in pq.ParquetFile(stream).iter_batches(_ROWS, columns=[*KEY, "image"]):
+                    if not batch.num_rows:
+                        continue
+                    images = np.asarray(from_binary(batch.column("image")), np.float32)
+                    if images.shape[1] != network.camera.n_pixels:
+                        raise FormatError(f"images of {images.shape[1]} pixels, not of {self.camera}")
+                    usable = np.isfinite(images).any(axis=1) & ~np.isinf(images).any(axis=1)
+                    started = time.monotonic()
+                    scores = network.scores(np.where(usable[:, None], images, 0))
+                    spent += time.monotonic() - started
+                    rows += batch.num_rows
+                    lost += int((~usable).sum())
+                    columns = {name: batch.column(name) for name in KEY}
+                    made.append(pa.table({**columns, "score": pa.array(np.where(usable, scores, np.nan))}))
+            except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+                raise FormatError(f"not readable images: {str(error)[:200]}", where=source.url_of(part)) from error
+        if made:
+            with open_store(self.output_url).publish(part) as file:
+                pq.write_table(pa.concat_tables(made), file, compression="zstd")
+        return rows, lost, spent
+
+
+@cache
+def _network(model: str, treatment: str, camera: str) -> Network:
+    """Load a network once in a worker, on one core: Spark runs as many tasks as it was given cores."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    import tensorflow as tf
+
+    from apbatch.dl.scoring import Network
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        pass  # TensorFlow runs here already: in one process, in tests
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / "model.keras"
+        place.write_bytes(base64.b64decode(model))
+        return Network(place, treatment, camera)
+
+
+def score_dataset(
+    spark: SparkSession, images_url: str, training: Path, output_url: str, variant: str | None = None
+) -> dict[str, Any]:
+    """Score a dataset of images; the result is a dataset with the keys of the images and a ``score``, NaN where none.
+
+    Parameters
+    ----------
+    images_url : str
+        Dataset of images, as the step `clean` makes it.
+    training : pathlib.Path
+        Output of `apbatch.dl.launch.train` on a blind set of images.
+    output_url : str
+        Where the dataset goes. If the same was made there already, nothing is done; a killed run is done again.
+    variant : str, optional
+        Which of the training's treatments, if there are several.
+
+    Returns
+    -------
+    dict
+        ``images``, ``without_pixels``, ``seconds``, ``network_seconds`` (summed over workers).
+
+    Raises
+    ------
+    UsageError, FormatError, NotFoundError
+        If the network and the images do not fit, or another dataset is there, before Spark starts any task.
+    ServerError
+        If a task failed.
+    """
+    from apbatch.dl.scoring import Network
+
+    known = dataset.info(images_url)
+    if known.get("kind") != "images":
+        raise UsageError("not a dataset of images", where=images_url)
+    network = Network.of_training(training, variant)
+    camera = camera_named(str(known["camera"]))
+    if camera.name != network.camera.name:
+        raise UsageError(
+            f"the images are of {camera.name}, the network was trained on {network.camera.name}", where=images_url
+        )
+    parts = dataset.part_files(images_url)
+    record = read_json(training / "trained.json")
+    identity = digest([images_url, known, record["identity"], network.treatment.name, sha256(network.place)])
+    if dataset.is_complete(output_url):
+        earlier = dataset.info(output_url)
+        if earlier.get("identity") != identity:
+            raise UsageError("another dataset is there already", where=output_url, remedy="choose another output")
+        return dict(earlier["summary"])
+    job = Job(
+        images_url,
+        output_url,
+        base64.b64encode(network.place.read_bytes()).decode(),
+        network.treatment.name,
+        network.camera.name,
+    )
+    started = time.monotonic()
+    try:
+        context = spark.sparkContext
+        found = context.parallelize(parts, max(1, len(parts))).mapPartitions(_Each(job)).collect()
+    except Exception as error:  # py4j's and pyspark's own; the last line says what a worker said
+        said = [line for line in str(error).splitlines() if "apbatch.errors" in line or "Error:" in line]
+        raise ServerError(
+            f"scoring failed: {said[-1][:300] if said else str(error)[:300]}", where=images_url
+        ) from error
+    seconds = time.monotonic() - started
+    summary = {
+        "images": sum(rows for rows, _, _ in found),
+        "without_pixels": sum(lost for _, lost, _ in found),
+        "seconds": round(seconds, 3),
+        "network_seconds": round(sum(spent for _, _, spent in found), 3),
+    }
+    made = provenance("score", [images_url, str(training)], {"variant": network.treatment.name})
+    dataset.write_info(
+        output_url,
+        {
+            "kind": "scores",
+            "identity": identity,
+            "summary": summary,
+            "images_url": images_url,
+            "network": {
+                "model": record["spec"]["model"],
+                "treatment": network.treatment.name,
+                "seed": record["spec"]["seed"],
+                "sha256": sha256(network.place),
+                "identity": record["identity"],
+            },
+            **made,
+        },
+    )
+    with open_store(output_url).publish(dataset.SUCCESS):
+        pass
+    return summary
+
+
+@dataclass(frozen=True)
+class _Each:
+    job: Job
+
+    def __call__(self, parts: Iterator[str]) -> Iterator[tuple[int, int, float]]:
+        for part in parts:
+            yield self.job(part)
+
+
+def register_scores(catalogue: Catalogue, scores_url: str) -> int:
+    """Write scores into the catalogue: a row an image beside its image parameters, with the parameter `score`.
+
+    The row's `cleaning` names the network, such as ``score-resnet-soft``, since image parameters of one cleaning are
+    replaced as a whole: ``apbatch find --events "cleaning = 'score-resnet-soft' and score > 0.8"``.
+
+    Returns
+    -------
+    int
+        Rows written.
+
+    Raises
+    ------
+    UsageError, NotFoundError, FormatError
+    """
+    known = dataset.info(scores_url)
+    if known.get("kind") != "scores":
+        raise UsageError("not a dataset of scores", where=scores_url)
+    network = known["network"]
+    table = dataset.read_table(scores_url)
+    name = f"score-{network['model']}-{network['treatment']}"
+    table = table.append_column("cleaning", pa.array([name] * table.num_rows))
+    table = table.append_column("dataset", pa.array([known["images_url"]] * table.num_rows))
+    table = table.select([*EVENT_KEYS, "dataset", "score"]).combine_chunks()
+    try:
+        return sum(catalogue.upsert_events(batch) for batch in table.to_batches(max_chunksize=5000))
+    except ApbatchError as error:
+        error.where = error.where or scores_url
+        raise

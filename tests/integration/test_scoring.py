@@ -1,0 +1,103 @@
+"""Scores outside of the training: on Spark into the catalogue, by ONNX; and the card of a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from apbatch.camera.geometry import camera_named
+from apbatch.config import SparkSettings
+from apbatch.dl import blind, launch, spark_scoring
+from apbatch.dl.blind import BlindSettings
+from apbatch.dl.data import load
+from apbatch.dl.export import to_onnx
+from apbatch.dl.files import sha256
+from apbatch.dl.scoring import Network
+from apbatch.dl.spec import TrainSpec
+from apbatch.errors import FormatError, UsageError
+from apbatch.formats import dataset
+from apbatch.formats.images import from_binary
+from apbatch.index.catalogue import open_catalogue
+from apbatch.spark.session import close, session
+from tests.synthetic import camera_showers
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture(scope="module")
+def showers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return camera_showers(tmp_path_factory.mktemp("showers"), 80, 120)
+
+
+@pytest.fixture(scope="module")
+def trained(showers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scoring")
+    made = blind.make(**showers, folder=folder / "blind", settings=BlindSettings(seed=3))
+    known = {"variants": ("none", "soft"), "model": "hex-cnn", "options": {"filters": 4}, "epochs": 1, "batch_size": 32}
+    return launch.train(TrainSpec.model_validate({"data": made.files, "output": folder / "t", **known}), "single")
+
+
+def test_spark_gives_the_scores_of_the_network_and_the_catalogue_finds_them(
+    showers: dict[str, str], trained: Path, tmp_path: Path
+) -> None:
+    output = f"file://{tmp_path}/scores"
+    spark = session(SparkSettings(master="local[2]"), "scoring")
+    try:
+        done = spark_scoring.score_dataset(spark, showers["grids"], trained, output, "soft")
+        again = spark_scoring.score_dataset(spark, showers["grids"], trained, output, "soft")
+    finally:
+        close(spark)
+    assert done["images"] == 800 and again == done
+    table = dataset.read_table(output)
+    images = dataset.read_table(showers["grids"])
+    pixels = np.asarray(from_binary(images["image"]), np.float32)
+    expected = dict(zip(images["event"].to_pylist(), Network.of_training(trained, "soft").scores(pixels), strict=True))
+    for event, score in zip(table["event"].to_pylist(), table["score"].to_pylist(), strict=True):
+        assert score == pytest.approx(expected[event], abs=1e-5)
+    with open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite") as catalogue:
+        assert spark_scoring.register_scores(catalogue, output) == 800
+        (batch,) = catalogue.select_events("SYNTHETIC")
+        assert set(batch.column("cleaning").to_pylist()) == {"score-hex-cnn-soft"}
+        assert sorted(batch.column("score").to_pylist()) == pytest.approx(sorted(table["score"].to_pylist()))
+
+
+def test_a_network_of_another_treatment_or_camera_is_refused(trained: Path) -> None:
+    with pytest.raises(UsageError, match="only for none, soft"):
+        Network.of_training(trained, "standard")
+    with pytest.raises(FormatError, match="takes grids of"):
+        Network(trained / "soft" / "model.keras", "soft", camera_named("FACT"))
+
+
+def test_onnx_gives_the_logits_of_keras(trained: Path, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    model = trained / "soft" / "model.keras"
+    exported = to_onnx(model, tmp_path / "model.onnx")
+    session = runtime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+    files = Path(json.loads((trained / "spec.json").read_text())["data"])
+    manifest = json.loads((files / "manifest.json").read_text())
+    grids = load(files, manifest, "test", "soft").pixels
+    (logits,) = session.run(None, {session.get_inputs()[0].name: grids})
+    scores = 1 / (1 + np.exp(-logits[:, 0]))
+    rows = pq.read_table(trained / "predictions.parquet").to_pylist()
+    mine = [row["score"] for row in rows if (row["variant"], row["split"]) == ("soft", "test")]
+    assert scores == pytest.approx(mine, abs=1e-4)
+
+
+def test_the_card_names_the_bytes_of_data_and_networks(trained: Path) -> None:
+    card = (trained / "card.md").read_text()
+    spec = json.loads((trained / "spec.json").read_text())
+    manifest = json.loads((Path(spec["data"]) / "manifest.json").read_text())
+    for value in (*manifest["files"].values(), manifest["commitment"], sha256(trained / "soft" / "model.keras")):
+        assert value in card
+
+
+def test_a_damaged_network_is_an_error_that_names_it(trained: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "model.keras"
+    broken.write_bytes((trained / "soft" / "model.keras").read_bytes()[:3000])
+    with pytest.raises(FormatError) as caught:
+        Network(broken, "soft", "TAIGA-IACT01")
+    assert caught.value.where == str(broken)
