@@ -168,5 +168,5 @@ def _make_folder(url: str) -> None:
         return
     store = open_store(url)
     if store.info("") is None:
-        with store.publish("README") as file:
+        with store.publish(".apbatch") as file:  # a hidden file is no event log to the history server
             file.write(b"Event logs of Spark.\n")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _VERSIONS = re.compile(r"PYTHON_VERSION_MISMATCH\].*?version: ([\d.]+).*?driver: ([\d.]+)", re.DOTALL)
 _NO_PROGRAM = re.compile(r'Cannot run program "([^"]+)"')
 _NO_MODULE = re.compile(r"No module named '?([\w.]+)'?")
+_NO_START = re.compile(r"Error from python worker:\s*(.*?)\n\s*PYTHONPATH was", re.DOTALL)
 _IMPORT = re.compile(r"(ImportError|OSError): (.*)")
 
 
@@ -64,6 +65,8 @@ def what_workers_lack(trace: str) -> ApbatchError | None:
             f"the workers can't load a package: {broken[2][:200]}",
             remedy="workers need the same processor and as new a C library as this machine has",
         )
+    if failed := _NO_START.search(trace):
+        return ServerError(f"Python does not start on the workers: {failed[1].splitlines()[-1].strip()[:200]}")
     return None
 
 

@@ -34,6 +34,12 @@ Result = TypeVar("Result")
 
 _CONNECT_S = 5.0
 _SHORT_READ_PAUSE_S = 0.02
+#: A node that died is named for new blocks until the NameNode misses it: 5 s in `apbatch cluster`, 30 s by default.
+_NODE_LOST_S = 40.0
+_NODE_LOST = re.compile(r"\(os error \d+\)")
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.2, 3.0
+#: How much of a file is kept to be written again.
+_KEPT_BYTES = 32 << 20
 _JAVA_ERROR = re.compile(r'RPCError\("(?:[\w$]+\.)*([\w$]+)", "(.*)', re.DOTALL)
 
 
@@ -224,7 +230,14 @@ class HdfsStore(PublishingStore):
         self._call(folder, self._client().mkdirs, self._path(folder), 0o755, True)
 
     def _create(self, part: str) -> HdfsDraft:
-        return HdfsDraft(self, part, self._call(part, self._client().create, self._path(part)))
+        return HdfsDraft(self, part, self._writer(part))
+
+    def _writer(self, part: str) -> hdfs_native.FileWriter:
+        """Open a new file for writing; one of that name, which this process began, is replaced."""
+        import hdfs_native
+
+        options = hdfs_native.WriteOptions(overwrite=True)
+        return self._call(part, self._client().create, self._path(part), options)
 
     def _verify(self, part: str, draft: Draft, written: Checksums) -> None:
         self._compare_size(part, written)
@@ -296,18 +309,54 @@ class HdfsReader(io.RawIOBase):
 
 
 class HdfsDraft(Draft):
-    """A file in HDFS, being written."""
+    """A file in HDFS, being written.
+
+    The client goes on when a DataNode is lost in the middle of a block, but not when it can't open a new block: for
+    some seconds after a node died, the NameNode still names it. So the first bytes of a file are kept, and written
+    again to a new file.
+    """
 
     def __init__(self, store: HdfsStore, part: str, writer: hdfs_native.FileWriter) -> None:
         self._store, self._part, self._writer = store, part, writer
+        self._kept: list[bytes] | None = []
+        self._size = 0
 
     def write(self, block: bytes | memoryview) -> None:
         """Append a block."""
-        self._store._call(self._part, self._writer.write, bytes(block))
+        content = bytes(block)
+        self._size += len(content)
+        if self._size > _KEPT_BYTES:
+            self._kept = None
+        if self._kept is not None:
+            self._kept.append(content)
+        try:
+            self._store._call(self._part, self._writer.write, content)
+        except ServerError as error:
+            self._write_again(error, complete=False)
 
     def close(self) -> None:
         """Send the rest and complete the file at the NameNode."""
-        self._store._call(self._part, self._writer.close)
+        try:
+            self._store._call(self._part, self._writer.close)
+        except ServerError as error:
+            self._write_again(error, complete=True)
+
+    def _write_again(self, error: ServerError, *, complete: bool) -> None:
+        deadline, pause = time.monotonic() + _NODE_LOST_S, _FIRST_PAUSE_S
+        while True:
+            if self._kept is None or not _NODE_LOST.search(error.what) or time.monotonic() > deadline:
+                raise error
+            time.sleep(pause)
+            pause = min(2 * pause, _LAST_PAUSE_S)
+            try:
+                self._writer = self._store._writer(self._part)
+                for block in self._kept:
+                    self._store._call(self._part, self._writer.write, block)
+                if complete:
+                    self._store._call(self._part, self._writer.close)
+                return
+            except ServerError as again:
+                error = again
 
     def abandon(self) -> None:
         """Nothing: dropping the writer completes the part, and the part is deleted."""

@@ -136,6 +136,12 @@ def test_what_workers_lack_is_told(trace: str, told: str) -> None:
     assert isinstance(error, MissingSoftwareError) and told in error.what and error.remedy
 
 
+def test_a_python_that_does_not_start_is_told_with_its_last_line() -> None:
+    trace = "SparkException: \nError from python worker:\n  Traceback\n  KeyError: 1\nPYTHONPATH was:\n  /x"
+    error = what_workers_lack(trace)
+    assert error is not None and error.what == "Python does not start on the workers: KeyError: 1"
+
+
 def test_a_fault_of_another_kind_is_not_taken_for_a_lack() -> None:
     assert what_workers_lack("java.lang.OutOfMemoryError: Java heap space") is None
 

@@ -20,11 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apbatch.errors import ServerError, UsageError
-from apbatch.storage import names
+from apbatch.storage import hdfs, names
 from apbatch.storage.crc import FileChecksum
 from apbatch.storage.deadline import Heart, TimedReader, watched, within
 from apbatch.storage.hashing import hash_stream
-from apbatch.storage.hdfs import HdfsStore, raise_translated
+from apbatch.storage.hdfs import HdfsDraft, HdfsStore, raise_translated
 from apbatch.storage.local import LocalStore
 from apbatch.storage.store import Checksums, open_store
 from apbatch.storage.transfer import InterruptedTransferError, SourceChangedError, transfer
@@ -374,3 +374,59 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     ):
         publication.write(b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+class _LosesANode:
+    """Takes the place of hdfs-native's client: the first files can't open a block, as when a DataNode has just died."""
+
+    def __init__(self, failures: int, error: str = "Connection refused (os error 111)") -> None:
+        self.failures, self.error = failures, error
+        self.files: list[bytes] = []
+
+    def create(self, path: str, options: object) -> _LosesANode:
+        self.files.append(b"")
+        return self
+
+    def write(self, block: bytes) -> None:
+        self.files[-1] += block
+
+    def close(self) -> None:
+        if len(self.files) <= self.failures:
+            raise OSError(self.error)
+
+
+def _draft(client: _LosesANode, monkeypatch: pytest.MonkeyPatch) -> HdfsDraft:
+    monkeypatch.setattr(hdfs, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(HdfsStore, "_client", lambda self: client)
+    draft: HdfsDraft = HdfsStore("hdfs://h:1/x")._create("part")
+    return draft
+
+
+def test_a_file_that_met_a_dead_datanode_is_written_again_from_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = _LosesANode(failures=3)
+    draft = _draft(client, monkeypatch)
+    for block in (b"one", b"two"):
+        draft.write(block)
+    draft.close()
+    assert client.files == [b"onetwo"] * 4
+
+
+def test_writing_again_ends_when_time_is_up_and_other_faults_are_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hdfs, "_NODE_LOST_S", 0.01)
+    with pytest.raises(ServerError, match="refused"):
+        _draft(_LosesANode(failures=10_000), monkeypatch).close()
+    client = _LosesANode(failures=1, error="no space")
+    with pytest.raises(ServerError, match="no space"):
+        _draft(client, monkeypatch).close()
+    assert len(client.files) == 1
+
+
+def test_a_file_too_large_to_be_kept_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hdfs, "_KEPT_BYTES", 4)
+    client = _LosesANode(failures=1)
+    draft = _draft(client, monkeypatch)
+    draft.write(b"12345")
+    with pytest.raises(ServerError, match="refused"):
+        draft.close()

@@ -1,0 +1,199 @@
+"""Jobs on a cluster whose workers have nothing but Python, and what is killed under them.
+
+Each must give the images of one process without Spark, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from apbatch.formats import dataset
+from apbatch.storage.store import open_store
+from tests.integration.test_spark_standalone import CAMERA, ORDER, ROOT, SMALL, without_spark
+from tests.servers import Servers
+
+pytestmark = [pytest.mark.spark, pytest.mark.hdfs]
+
+
+@pytest.fixture(scope="module")
+def wanted(data: Path) -> pa.Table:
+    return without_spark(data / "taiga_raw")
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python with nothing installed, not even pip."""
+    folder = tmp_path_factory.mktemp("bare") / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=120)
+    python = folder / "bin" / "python"
+    missing = subprocess.run([str(python), "-I", "-c", "import numpy"], capture_output=True, check=False, timeout=60)
+    assert missing.returncode == 1
+    return str(python)
+
+
+@pytest.fixture(scope="module")
+def inputs(hdfs: str, data: Path) -> list[str]:
+    store = open_store(f"{hdfs}/clusters")
+    for name in SMALL:
+        with store.publish(f"site/{name}") as file:
+            file.write((data / "taiga_raw" / name).read_bytes())
+    return [store.url_of(f"site/{name}") for name in SMALL]
+
+
+def clean(inputs: list[str], data: Path, url: str) -> list[str]:
+    factors = str(data / "taiga_raw" / "FACTORS_300917.txt")
+    return [f"{ROOT}/jobs/clean.py", "--input", *inputs, "--camera", CAMERA.name, "--factors", factors, "--output", url]
+
+
+def settings(folder: Path, **spark: Any) -> Path:
+    file = folder / "settings.yaml"
+    file.write_text(json.dumps({"spark": {"event_log": True, **spark}}))  # JSON is YAML
+    return file
+
+
+class Job:
+    """A program under `jobs/` that runs: what it says, and what its page tells of it."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self.said: list[str] = []
+        self.process = subprocess.Popen(
+            command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said.append(line.rstrip())
+
+    def address(self, title: str) -> str | None:
+        return next((line.partition(": ")[2] for line in self.said if line.startswith(title)), None)
+
+    def until_at_work(self) -> None:
+        """Wait until tasks of the step run; the first one of a job only looks at the workers."""
+        deadline = time.monotonic() + 240
+        while not self._at_work():
+            assert self.process.poll() is None, "\n".join(self.said)
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def _at_work(self) -> bool:
+        page = self.address("Spark UI")
+        if page is None:
+            return False
+        (app,) = ask(f"{page}/api/v1/applications")
+        stages = ask(f"{page}/api/v1/applications/{app['id']}/stages?status=active")
+        return any(stage["numActiveTasks"] > 0 for stage in stages)
+
+    def summary(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        try:
+            out = self.process.stdout.read()
+            assert self.process.wait(300) == 0, "\n".join(self.said)[-4000:]
+        finally:
+            self.process.kill()
+        self._reader.join(10)
+        found: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return found
+
+
+def ask(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture
+def start(on_servers: Callable[..., Path]) -> Iterator[Callable[..., Job]]:
+    """Start a program with the development servers; it is ended with the test."""
+    jobs = []
+    home = on_servers()
+
+    def start(config: Path, *command: str) -> Job:
+        environment = {**os.environ, "APBATCH_HOME": str(home)}
+        jobs.append(Job([sys.executable, *command, "--config", str(config)], environment))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        job.process.kill()
+        job.process.wait()
+
+
+def equal(url: str, wanted: pa.Table) -> None:
+    found = dataset.read_table(url).sort_by(ORDER)
+    assert found.column_names == wanted.column_names
+    for name in wanted.column_names:
+        assert found[name].to_pylist() == wanted[name].to_pylist(), name
+
+
+def kill(servers: Servers, server: str, process: str) -> None:
+    done = servers.command("status", server, "--format", "json")
+    (pid,) = [row["pid"] for row in json.loads(done.stdout) if row["process"] == process]
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_killed_datanode_costs_no_image(
+    servers: Servers, hdfs: str, inputs: list[str], data: Path, wanted: pa.Table, tmp_path: Path, start: Any
+) -> None:
+    url = f"{hdfs}/clusters/datanode"
+    job = start(settings(tmp_path, master="local[2]", ui=True), *clean(inputs, data, url))
+    job.until_at_work()
+    kill(servers, "hdfs", "datanode2")
+    try:
+        assert job.summary()["losses"] == {}
+        equal(url, wanted)
+    finally:
+        servers.url("hdfs")
+
+
+def test_workers_of_a_standalone_cluster_need_only_python_and_one_may_be_killed(
+    servers: Servers, spark_master: str, hdfs: str, history: str, inputs: list[str], data: Path, wanted: pa.Table,
+    bare_python: str, tmp_path: Path, start: Any, on_servers: Any,
+) -> None:  # fmt: skip
+    on_servers("history")
+    url = f"{hdfs}/clusters/standalone"
+    conf = {"spark.pyspark.python": bare_python}
+    job = start(settings(tmp_path, master=spark_master, conf=conf), *clean(inputs, data, url))
+    job.until_at_work()
+    kill(servers, "spark", "worker1")
+    try:
+        assert job.summary()["losses"] == {}
+        equal(url, wanted)
+        unpacked = list((servers.home / "cluster" / "spark").glob("work2/app-*/*/apbatch-program/apbatch/__init__.py"))
+        assert unpacked, "the worker did not get the program"
+        page = job.address("Spark history")
+        assert page is not None and page.startswith(f"{history}/history/app-")
+    finally:
+        servers.url("spark")
+
+
+def test_workers_with_another_python_are_told_before_the_job(
+    spark_master: str, hdfs: str, inputs: list[str], data: Path, tmp_path: Path, start: Any, on_servers: Any
+) -> None:
+    on_servers("spark")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nclass V(tuple): major, minor, micro = 3, 12, 0\nsys.version_info = V((3, 12, 0, 'final', 0))\n"
+    )
+    other = tmp_path / "python3.12"
+    other.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}:$PYTHONPATH exec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    config = settings(tmp_path, master="{spark}", worker_python=str(other), ship=False)
+    job = start(config, *clean(inputs, data, f"{hdfs}/clusters/never"))
+    assert job.process.wait(240) == 1
+    job._reader.join(10)
+    (line,) = [line for line in job.said if line.startswith("clean: ")]
+    assert "the workers run Python 3.12, and this is Python 3.11" in line and "worker_python" in line
