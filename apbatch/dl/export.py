@@ -44,6 +44,7 @@ def to_onnx(model: Path, output: Path) -> Path:
     network = load_model(model)
     if any("float16" in layer.dtype_policy.name for layer in network.layers):
         raise UsageError("a network that computes in half precision can't be exported", where=str(model))
+    network(np.zeros((1, *network.input_shape[1:]), np.float32))  # Keras exports only what was called once
     part = output.with_name(f".{output.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.camera.geometry import camera_named
-from apbatch.dl.files import read_json, sha256
+from apbatch.dl.files import read_json, sha256, table_bytes
 from apbatch.dl.selection import KEY
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
 from apbatch.formats import dataset
@@ -76,7 +76,7 @@ class Job:
                 raise FormatError(f"not readable images: {str(error)[:200]}", where=source.url_of(part)) from error
         if made:
             with open_store(self.output_url).publish(part) as file:
-                pq.write_table(pa.concat_tables(made), file, compression="zstd")
+                file.write(table_bytes(pa.concat_tables(made)))
         return rows, lost, spent
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.errors import ApbatchError, FormatError, ServerError
 from apbatch.formats.images import camera_of
-from apbatch.formats.reader import ImageReader, readers
+from apbatch.formats.reader import ImageReader, Span, readers
 from apbatch.spark.committer import Loss
 from apbatch.spark.splits import DATASET, Piece
 from apbatch.spark.steps import CLEANED, images_of
@@ -51,7 +51,8 @@ def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_s
 def _images(stream: BinaryIO, piece: Piece, batch_size: int) -> Iterator[pa.RecordBatch]:
     reader = readers()[piece.source.format]
     assert isinstance(reader, ImageReader)
-    return reader.images(_seekable(stream), piece.source.url, batch_size)
+    span = Span(*piece.stretch) if piece.stretch is not None else None
+    return reader.images(_seekable(stream), piece.source.url, batch_size, span)
 
 
 def _dataset(stream: BinaryIO, piece: Piece, batch_size: int) -> Iterator[pa.RecordBatch]:
