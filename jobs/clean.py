@@ -10,9 +10,9 @@ from apbatch.camera.cleaning import check_thresholds
 from apbatch.config import Settings
 from apbatch.errors import UsageError, nearest_word
 from apbatch.index.catalogue import open_catalogue
-from apbatch.index.query import parse
 from apbatch.spark import pipeline, submit
-from apbatch.spark.sources import Source, sources_at, sources_for
+from apbatch.spark.selection import parse_select, selected_sources
+from apbatch.spark.sources import Source, sources_at
 from apbatch.storage.backends import split_url
 from apbatch.units import parse_quantity
 
@@ -26,7 +26,12 @@ def options() -> argparse.ArgumentParser:
     """Return the options of the program."""
     found = submit.parser("clean", "Read, calibrate and clean camera images with Spark.")
     inputs = found.add_mutually_exclusive_group(required=True)
-    inputs.add_argument("--select", metavar="QUERY", help="registered files, such as \"format = 'taiga-raw'\"")
+    inputs.add_argument(
+        "--select",
+        metavar="QUERY",
+        help="registered files, such as \"format = 'taiga-raw'\", "
+        "or events, such as \"experiment = 'TAIGA' and cleaning = 'tailcuts-14-7' and width < 0.2 deg\"",
+    )
     inputs.add_argument("--input", nargs="+", metavar="URL", help="files or folders that need not be registered")
     found.add_argument(
         "--from",
@@ -49,10 +54,9 @@ def sources(arguments: argparse.Namespace, settings: Settings) -> list[Source]:
     if arguments.input:
         return sources_at(arguments.input, camera=arguments.camera, factors=arguments.factors)
     with open_catalogue(settings.catalogue) as catalogue:
-        records = catalogue.select(parse(arguments.select, catalogue.attributes()))
-        return sources_for(
+        return selected_sources(
             catalogue,
-            list(records),
+            parse_select(catalogue, arguments.select),
             prefer=_preferred(arguments.prefer, settings),
             only_preferred=arguments.prefer not in ("auto", "site"),
         )

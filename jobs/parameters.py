@@ -11,6 +11,7 @@ from apbatch.formats import dataset
 from apbatch.index.catalogue import open_catalogue
 from apbatch.progress import say
 from apbatch.spark import pipeline, submit
+from apbatch.spark.registration import register_events
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,7 +31,7 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
     summary = pipeline.parameters(spark(), arguments.input, arguments.output)
     if arguments.register:
         with open_catalogue(settings.catalogue) as catalogue:
-            say(f"{pipeline.register_events(catalogue, arguments.output)} rows written to the catalogue")
+            say(f"{register_events(catalogue, arguments.output)} rows written to the catalogue")
     return summary
 
 

@@ -11,6 +11,7 @@ from apbatch.cli.output import Format, show
 
 _QUERY = Annotated[str, typer.Argument(help="Such as \"experiment = 'TAIGA' and events > 1000\"; empty: all files.")]
 _FORMAT = Annotated[Format, typer.Option("--format", help="Format of the output.")]
+_EVENT_COLUMNS = ("experiment", "run", "event", "telescope", "cleaning", "size", "length", "width", "alpha")
 _COLUMNS = ("path", "site", "size", "night", "run", "events", "state")
 
 
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command("count")(count)
     app.command("changes")(changes)
     app.command("explain")(explain)
+    app.command("events")(events)
     app.command("attributes")(attributes)
 
 
@@ -39,7 +41,7 @@ def find(
         known = catalogue.attributes()
         wanted = [known_attribute(name.strip(), known).name for name in columns.split(",") if name.strip()]
         records = (record.flat() for record in catalogue.select(parse(query, known), limit))
-        _show_files(records, format, wanted)
+        _show(records, format, wanted)
 
 
 def count(
@@ -70,10 +72,10 @@ def changes(
     from apbatch.index.catalogue import open_catalogue
 
     with open_catalogue(load_settings().catalogue) as catalogue:
-        _show_files((record.flat() for record in catalogue.changes(since)), format, [], ("revision", *_COLUMNS))
+        _show((record.flat() for record in catalogue.changes(since)), format, [], ("revision", *_COLUMNS))
 
 
-def _show_files(
+def _show(
     records: Iterable[Mapping[str, Any]], format: Format, wanted: list[str], usual: tuple[str, ...] = _COLUMNS
 ) -> None:
     if wanted:
@@ -93,11 +95,37 @@ def explain(query: _QUERY = "") -> None:
         print(catalogue.explain(parse(query, catalogue.attributes())))
 
 
-def attributes(format: _FORMAT = Format.TABLE) -> None:
+def events(
+    query: Annotated[
+        str, typer.Argument(help="Such as \"experiment = 'TAIGA' and cleaning = 'tailcuts-14-7' and size > 200 pe\".")
+    ] = "",
+    format: _FORMAT = Format.TABLE,
+    columns: Annotated[str, typer.Option(help="Attributes to show, separated by commas; JSON and CSV: all.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
+) -> None:
+    """List events by their image parameters, one row a cleaning."""
+    from itertools import islice
+
+    from apbatch.config import load_settings
+    from apbatch.index.attributes import known_attribute
+    from apbatch.index.catalogue import open_catalogue
+    from apbatch.index.query import parse
+
+    with open_catalogue(load_settings().catalogue) as catalogue:
+        known = catalogue.event_attributes()
+        wanted = [known_attribute(name.strip(), known).name for name in columns.split(",") if name.strip()]
+        rows = (row for batch in catalogue.select_events(parse(query, known)) for row in batch.to_pylist())
+        _show(islice(rows, limit), format, wanted, _EVENT_COLUMNS)
+
+
+def attributes(
+    format: _FORMAT = Format.TABLE,
+    events: Annotated[bool, typer.Option("--events", help="Those of events and images, not of files.")] = False,
+) -> None:
     """List the attributes that a query may name."""
     from apbatch.config import load_settings
     from apbatch.index.catalogue import open_catalogue
 
     with open_catalogue(load_settings().catalogue) as catalogue:
-        known = catalogue.attributes().values()
+        known = (catalogue.event_attributes() if events else catalogue.attributes()).values()
     show(({"name": a.name, "type": a.type, "unit": a.unit, "description": a.description} for a in known), format)

@@ -21,7 +21,7 @@ from cassandra.query import UNSET_VALUE, BatchStatement, BatchType
 from apbatch.formats.reader import Attribute
 from apbatch.index import plan as p
 from apbatch.index import query as q
-from apbatch.index.attributes import COMMON, known_attribute, merge_declarations
+from apbatch.index.attributes import COMMON, event_attributes, known_attribute, merge_declarations
 from apbatch.index.cassandra_rows import (
     attribute_names,
     column_type,
@@ -35,7 +35,7 @@ from apbatch.index.cassandra_rows import (
     to_record,
 )
 from apbatch.index.cassandra_session import ALL, CassandraSession
-from apbatch.index.catalogue import Catalogue, FileRecord, Replica
+from apbatch.index.catalogue import EVENT_KEYS, POINTER, Catalogue, FileRecord, Replica
 from apbatch.index.records import checked, event_batch, event_rows, from_plain, is_text, parameter_names, to_plain
 from apbatch.index.revisions import BUCKET, Revisions
 
@@ -408,13 +408,13 @@ class CassandraCatalogue(Catalogue):
     def upsert_events(self, events: pa.RecordBatch) -> int:
         """Insert or replace image parameters, in batches of one partition each."""
         insert = self._session.prepare(
-            "INSERT INTO event_by_run (experiment, run, bucket, event, telescope, cleaning, dataset, parameters) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO event_by_run (experiment, run, bucket, event, telescope, cleaning, dataset, image_file, "
+            "image_row_group, image_row, parameters) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         )
         rows: defaultdict[tuple[str, int, int], list[tuple[Any, ...]]] = defaultdict(list)
-        for (experiment, run, event, telescope, cleaning), dataset, values in event_rows(events):
+        for (experiment, run, event, telescope, cleaning), pointer, values in event_rows(events):
             key = (experiment, run, event // _EVENTS_A_BUCKET)
-            rows[key].append((*key, event, telescope, cleaning, dataset, values))
+            rows[key].append((*key, event, telescope, cleaning, *pointer, values))
         enter = self._session.prepare("INSERT INTO event_bucket (experiment, run, bucket) VALUES (?, ?, ?)")
         self._session.write([(enter, key) for key in sorted(rows)])
         name = self._session.prepare("INSERT INTO event_parameter (experiment, name) VALUES (?, ?)")
@@ -431,25 +431,33 @@ class CassandraCatalogue(Catalogue):
         return sum(map(len, rows.values()))
 
     def select_events(
-        self, experiment: str, run: int | None = None, where: q.Query | None = None
+        self, where: q.Query = q.Everything(), parameters: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield image parameters, ordered by key."""
-        test = None if where is None else q.normalise(where)
-        known = self._session.run("SELECT name FROM event_parameter WHERE experiment = ?", experiment)
-        names = [row["name"] for row in known]
-        keys = self._session.run("SELECT run, bucket FROM event_bucket WHERE experiment = ?", experiment)
+        """Yield events that match, ordered by key; only partitions of runs and event numbers in question are read."""
+        where = q.normalise(where)
+        access = p.plan_events(where)
+        known = "SELECT name FROM event_parameter WHERE experiment = ?"
+        if parameters is None:
+            rows = (row for experiment in access.experiments for row in self._session.run(known, experiment))
+            parameters = sorted({row["name"] for row in rows})
         cql = "SELECT * FROM event_by_run WHERE experiment = ? AND run = ? AND bucket = ?"
-        for number, bucket in [(row["run"], row["bucket"]) for row in keys]:
-            if run is not None and number != run:
-                continue
-            kept = []
-            for row in self._session.run(cql, experiment, number, bucket):
-                values = dict(row.pop("parameters") or {})
-                if test is None or q.matches(test, {**row, **values}):
-                    key = (experiment, number, row["event"], row["telescope"], row["cleaning"])
-                    kept.append((key, row["dataset"], values))
-            if kept:
-                yield event_batch(kept, names)
+        for experiment in access.experiments:
+            keys = self._session.run("SELECT run, bucket FROM event_bucket WHERE experiment = ?", experiment)
+            for run, bucket in [(row["run"], row["bucket"]) for row in keys]:
+                if not access.holds(run, bucket * _EVENTS_A_BUCKET, (bucket + 1) * _EVENTS_A_BUCKET - 1):
+                    continue
+                kept = []
+                for row in self._session.run(cql, experiment, run, bucket):
+                    values = dict(row["parameters"] or {})
+                    if q.matches(where, {**row, **values}):
+                        key, pointer = (tuple(row[name] for name in names) for names in (EVENT_KEYS, POINTER))
+                        kept.append((key, pointer, values))
+                if kept:
+                    yield event_batch(kept, parameters)
+
+    def event_attributes(self) -> dict[str, Attribute]:
+        """Return every attribute a query of events may name."""
+        return event_attributes(sorted({row["name"] for row in self._session.run("SELECT name FROM event_parameter")}))
 
     def close(self) -> None:
         """Close the connections."""

@@ -18,7 +18,11 @@ from cassandra.query import PreparedStatement, dict_factory
 
 from apbatch.errors import ServerError, UsageError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+#: What makes the schema of the version before into that of the version named.
+_UPGRADES = {
+    3: "ALTER TABLE event_by_run ADD IF NOT EXISTS (image_file text, image_row_group bigint, image_row bigint)",
+}
 #: The one partition of small tables.
 ALL = "all"
 _WINDOW = 64
@@ -91,14 +95,23 @@ class CassandraSession:
             raise self._refusal("the keyspace holds tables of another program, or of an older schema")
         if tables:
             row = self._session.execute("SELECT version FROM schema_version WHERE catalogue = 'all'").one()
-            if row is not None and row["version"] == SCHEMA_VERSION:
+            version = None if row is None else row["version"]
+            if version == SCHEMA_VERSION:
                 return
-            if row is not None:
-                raise self._refusal(f"this catalogue has schema {row['version']}, this program knows {SCHEMA_VERSION}")
+            if version is not None and version + 1 in _UPGRADES:
+                for number in range(version + 1, SCHEMA_VERSION + 1):
+                    self._session.execute(_UPGRADES[number], timeout=120)
+                self._write_version()
+                return
+            if version is not None:
+                raise self._refusal(f"this catalogue has schema {version}, this program knows {SCHEMA_VERSION}")
         text = re.sub(r"--.*", "", files("apbatch.index").joinpath("schema.cql").read_text(encoding="utf-8"))
         for statement in filter(str.strip, text.split(";")):
             self._session.execute(statement, timeout=120)
         self._session.execute("INSERT INTO revision (catalogue, next) VALUES ('all', 1) IF NOT EXISTS")
+        self._write_version()
+
+    def _write_version(self) -> None:
         self._session.execute("INSERT INTO schema_version (catalogue, version) VALUES ('all', %s)", [SCHEMA_VERSION])
 
     def _refusal(self, what: str) -> UsageError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from apbatch.formats.reader import Attribute, Scalar
-from apbatch.index.query import Query
+from apbatch.index.query import Everything, Query
 
 
 class State(StrEnum):
@@ -184,14 +184,31 @@ class Catalogue(ABC):
     def upsert_events(self, events: pa.RecordBatch) -> int:
         """Insert or replace image parameters by (experiment, run, event, telescope, cleaning); return their number.
 
-        The batch has the columns of `EVENT_KEYS`, numbers (parameters), and may have `dataset` (URL of its image).
+        The batch has the columns of `EVENT_KEYS`, numbers (parameters), and may have those of `POINTER`.
         """
 
     @abstractmethod
     def select_events(
-        self, experiment: str, run: int | None = None, where: Query | None = None
+        self, where: Query = Everything(), parameters: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield image parameters of an experiment (and run), one float64 column a parameter, ordered by key."""
+        """Yield events that match, ordered by key: the columns of `EVENT_KEYS` and `POINTER`, and image parameters.
+
+        Parameters
+        ----------
+        where : Query
+            Of the attributes that `event_attributes` returns.
+        parameters : sequence of str, optional
+            Which image parameters to give, one float64 column each; by default all that these experiments have.
+
+        Raises
+        ------
+        UsageError
+            If the back-end can't serve the query without a full scan; the message says why.
+        """
+
+    @abstractmethod
+    def event_attributes(self) -> dict[str, Attribute]:
+        """Return every attribute a query of events may name."""
 
     @abstractmethod
     def close(self) -> None:
@@ -206,6 +223,8 @@ class Catalogue(ABC):
 
 #: Key of an image's parameters; `cleaning` names how the image was cleaned (``none``, ``tailcuts-14-7``, …).
 EVENT_KEYS = ("experiment", "run", "event", "telescope", "cleaning")
+#: Where an event's image is: URL of a dataset, name of its part file, row group, row in the row group.
+POINTER = ("dataset", "image_file", "image_row_group", "image_row")
 
 
 def open_catalogue(url: str) -> Catalogue:

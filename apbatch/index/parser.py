@@ -38,6 +38,29 @@ def parse_query(text: str, attributes: Mapping[str, Attribute]) -> q.Query:
     """Parse `text`; see `apbatch.index.query.parse`."""
     if not text.strip():
         return q.Everything()
+    try:
+        result: q.Query = _Build(attributes).transform(_tree(text))
+    except VisitError as error:
+        if isinstance(error.orig_exc, ApbatchError):
+            raise error.orig_exc from None
+        raise
+    return result
+
+
+def names_in(text: str) -> set[str]:
+    """Return the attributes that a query names, known or not, in lower case.
+
+    Raises
+    ------
+    UsageError
+        If the text is no query.
+    """
+    if not text.strip():
+        return set()
+    return {str(token).lower() for token in _tree(text).scan_values(lambda token: token.type == "NAME")}
+
+
+def _tree(text: str) -> Any:
     if len(text) > _LONGEST:
         raise UsageError(f"a query of {len(text)} characters is too long (at most {_LONGEST})")
     try:
@@ -47,16 +70,9 @@ def parse_query(text: str, attributes: Mapping[str, Attribute]) -> q.Query:
     if _nesting(_STRINGS.sub("''", text)) > _DEEPEST:
         raise UsageError(f"the query is nested too deeply (at most {_DEEPEST} levels)")
     try:
-        tree = _grammar().parse(text)
+        return _grammar().parse(text)
     except UnexpectedInput as error:
         raise _syntax_error(text, error) from None
-    try:
-        result: q.Query = _Build(attributes).transform(tree)
-    except VisitError as error:
-        if isinstance(error.orig_exc, ApbatchError):
-            raise error.orig_exc from None
-        raise
-    return result
 
 
 def _nesting(text: str) -> int:

@@ -86,6 +86,19 @@ class Index:
     conditions: tuple[tuple[str, str, Any], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Image parameters of experiments, with runs and event numbers between bounds; both ends included."""
+
+    experiments: tuple[str, ...]
+    runs: tuple[float, float]
+    events: tuple[float, float]
+
+    def holds(self, run: int, first: int, last: int) -> bool:
+        """Tell whether a partition of a run, with event numbers from `first` to `last`, is wanted."""
+        return self.runs[0] <= run <= self.runs[1] and self.events[0] <= last and first <= self.events[1]
+
+
 Access = Path | Tree | Site | Run | Nights | Index
 
 
@@ -264,6 +277,24 @@ def _wide(attribute: Attribute, value: Any, side: int) -> Any:
         late = side > 0 and start != value and start < datetime.max.replace(tzinfo=UTC) - timedelta(seconds=1)
         return start + timedelta(milliseconds=1) if late else start
     return value
+
+
+def plan_events(query: q.Query) -> Events:
+    """Return what is read for a normalised query of events.
+
+    Raises
+    ------
+    UsageError
+        If it names no experiment.
+    """
+    experiments = q.values_of(query, "experiment")
+    if experiments is None:
+        raise UsageError(
+            "Cassandra could answer this only by reading the events of every experiment",
+            remedy="add a condition such as experiment = 'TAIGA'",
+        )
+    named = tuple(sorted(str(experiment) for experiment in experiments))
+    return Events(named, q.bounds_of(query, "run"), q.bounds_of(query, "event"))
 
 
 def describe(access: Access) -> str:

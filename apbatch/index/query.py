@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -152,6 +153,47 @@ def names(query: Query) -> set[str]:
             return set()
         case Compare(name=name) | Between(name=name) | In(name=name) | Like(name=name) | IsNull(name=name):
             return {name}
+
+
+def values_of(query: Query, name: str) -> tuple[Scalar, ...] | None:
+    """Return the values one of which an attribute must have for a normalised query to hold; None if it may have any."""
+    match query:
+        case Compare(found, "=", value) if found == name:
+            return (value,)
+        case In(found, choices) if found == name:
+            return tuple(dict.fromkeys(choices))
+        case And(parts):
+            return next((values for part in parts if (values := values_of(part, name)) is not None), None)
+        case Or(parts):
+            of_parts = [values_of(part, name) for part in parts]
+            if any(values is None for values in of_parts):
+                return None
+            return tuple(dict.fromkeys(value for values in of_parts for value in values or ()))
+        case _:
+            return None
+
+
+def bounds_of(query: Query, name: str) -> tuple[Any, Any]:
+    """Return numbers between which an attribute must be for a normalised query to hold; both ends included."""
+    match query:
+        case Compare(found, "=", value) if found == name:
+            return value, value
+        case Compare(found, ">" | ">=", value) if found == name:
+            return value, math.inf
+        case Compare(found, "<" | "<=", value) if found == name:
+            return -math.inf, value
+        case Between(found, low, high) if found == name:
+            return low, high
+        case In(found, values) if found == name:
+            return min(values), max(values)  # type: ignore[type-var]
+        case And(parts):
+            bounds = [bounds_of(part, name) for part in parts]
+            return max(low for low, _ in bounds), min(high for _, high in bounds)
+        case Or(parts):
+            bounds = [bounds_of(part, name) for part in parts]
+            return min(low for low, _ in bounds), max(high for _, high in bounds)
+        case _:
+            return -math.inf, math.inf
 
 
 _OPPOSITE: dict[Operator, Operator] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}

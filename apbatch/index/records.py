@@ -14,7 +14,7 @@ import pyarrow as pa
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute, Scalar
 from apbatch.index.attributes import COMMON
-from apbatch.index.catalogue import COMMON_FIELDS, EVENT_KEYS, FileRecord, State
+from apbatch.index.catalogue import COMMON_FIELDS, EVENT_KEYS, POINTER, FileRecord, State
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -119,11 +119,15 @@ def from_row(row: Mapping[str, Any], attributes: Mapping[str, Scalar]) -> FileRe
 
 def parameter_names(events: pa.RecordBatch) -> list[str]:
     """Return the columns of a batch of events that are parameters."""
-    return [name for name in events.schema.names if name not in (*EVENT_KEYS, "dataset")]
+    return [name for name in events.schema.names if name not in (*EVENT_KEYS, *POINTER)]
 
 
-def event_rows(events: pa.RecordBatch) -> Iterator[tuple[tuple[Any, ...], str | None, dict[str, float]]]:
-    """Yield (key, dataset, parameters) of each event; values that are missing or no finite number are left out.
+#: Key, pointer and image parameters of an event.
+EventRow = tuple[tuple[Any, ...], tuple[Any, ...], Mapping[str, float]]
+
+
+def event_rows(events: pa.RecordBatch) -> Iterator[EventRow]:
+    """Yield key, pointer and parameters of each event; values that are missing or no finite number are left out.
 
     Raises
     ------
@@ -139,7 +143,8 @@ def event_rows(events: pa.RecordBatch) -> Iterator[tuple[tuple[Any, ...], str | 
             raise UsageError(f"the events' column '{name}' is {kind}: a parameter is a number")
     names = parameter_names(events)
     keys = [events.column(name).to_pylist() for name in EVENT_KEYS]
-    datasets = events.column("dataset").to_pylist() if "dataset" in events.schema.names else [None] * len(events)
+    missing = [None] * len(events)
+    pointers = [events.column(name).to_pylist() if name in events.schema.names else missing for name in POINTER]
     columns = [events.column(name).to_pylist() for name in names]
     for row in range(len(events)):
         values = {
@@ -147,19 +152,21 @@ def event_rows(events: pa.RecordBatch) -> Iterator[tuple[tuple[Any, ...], str | 
             for name, column in zip(names, columns, strict=True)
             if column[row] is not None and math.isfinite(column[row])
         }
-        yield tuple(key[row] for key in keys), datasets[row], values
+        yield tuple(key[row] for key in keys), tuple(place[row] for place in pointers), values
 
 
-def event_batch(
-    rows: Sequence[tuple[tuple[Any, ...], str | None, Mapping[str, float]]], names: Sequence[str]
-) -> pa.RecordBatch:
-    """Return events as one batch: keys, dataset, then one float64 column for each parameter in `names`."""
-    types = {"experiment": pa.string(), "cleaning": pa.string(), "telescope": pa.int32()}
+def event_batch(rows: Sequence[EventRow], names: Sequence[str]) -> pa.RecordBatch:
+    """Return events as one batch: keys, pointer, then one float64 column for each parameter in `names`."""
+    types = {
+        "experiment": pa.string(), "cleaning": pa.string(), "telescope": pa.int32(), "dataset": pa.string(),
+        "image_file": pa.string(),
+    }  # fmt: skip
     columns = {
         name: pa.array([key[index] for key, _, _ in rows], types.get(name, pa.int64()))
         for index, name in enumerate(EVENT_KEYS)
     }
-    columns["dataset"] = pa.array([dataset for _, dataset, _ in rows], pa.string())
+    for index, name in enumerate(POINTER):
+        columns[name] = pa.array([pointer[index] for _, pointer, _ in rows], types.get(name, pa.int64()))
     for name in names:
         columns[name] = pa.array([values.get(name) for _, _, values in rows], pa.float64())
     return pa.RecordBatch.from_pydict(columns)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -22,8 +22,8 @@ from sqlalchemy.dialects.sqlite import insert
 from apbatch.errors import ApbatchError, ServerError, UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
-from apbatch.index.attributes import COMMON, EVENT_COLUMNS, known_attribute, merge_declarations
-from apbatch.index.catalogue import COMMON_FIELDS, EVENT_KEYS, Catalogue, FileRecord, Replica
+from apbatch.index.attributes import COMMON, EVENT_COLUMNS, event_attributes, known_attribute, merge_declarations
+from apbatch.index.catalogue import COMMON_FIELDS, EVENT_KEYS, POINTER, Catalogue, FileRecord, Replica
 from apbatch.index.records import (
     checked,
     event_batch,
@@ -36,7 +36,15 @@ from apbatch.index.records import (
     to_row,
 )
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+#: What makes the schema of the version before into that of the version named.
+_UPGRADES: dict[int, tuple[str, ...]] = {
+    2: (
+        "ALTER TABLE image_event ADD COLUMN image_file TEXT",
+        "ALTER TABLE image_event ADD COLUMN image_row_group BIGINT",
+        "ALTER TABLE image_event ADD COLUMN image_row BIGINT",
+    ),
+}
 _BATCH = 500
 _MANY = 500
 _INTEGERS = {name for name, attribute in COMMON.items() if attribute.type == "integer"}
@@ -112,6 +120,9 @@ events = sa.Table(
     sa.Column("telescope", sa.Integer, primary_key=True),
     sa.Column("cleaning", sa.Text, primary_key=True),
     sa.Column("dataset", sa.Text),
+    sa.Column("image_file", sa.Text),
+    sa.Column("image_row_group", sa.BigInteger),
+    sa.Column("image_row", sa.BigInteger),
     sa.Column("parameters", sa.Text, nullable=False),  # JSON object
 )
 event_parameters = sa.Table(
@@ -152,6 +163,9 @@ class SqlCatalogue(Catalogue):
             strange = version == 0 and sa.inspect(connection).get_table_names()
         if version == _SCHEMA_VERSION:
             return
+        if 0 < version < _SCHEMA_VERSION:
+            self._upgrade()
+            return
         if version:
             raise UsageError(
                 f"this catalogue has schema {version}, this program knows {_SCHEMA_VERSION}",
@@ -163,6 +177,14 @@ class SqlCatalogue(Catalogue):
         with self._write() as connection:
             metadata.create_all(connection)
             connection.execute(insert(counters).values(name="revision", value=0).on_conflict_do_nothing())
+            connection.exec_driver_sql(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+
+    def _upgrade(self) -> None:
+        with self._write() as connection:
+            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()  # another process may be first
+            for number in range(version + 1, _SCHEMA_VERSION + 1):
+                for statement in _UPGRADES[number]:
+                    connection.exec_driver_sql(statement)
             connection.exec_driver_sql(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
     @contextmanager
@@ -362,12 +384,16 @@ class SqlCatalogue(Catalogue):
     def upsert_events(self, batch: pa.RecordBatch) -> int:
         """Insert or replace image parameters; one transaction."""
         rows = [
-            {**dict(zip(EVENT_KEYS, key, strict=True)), "dataset": dataset, "parameters": json.dumps(parameters)}
-            for key, dataset, parameters in event_rows(batch)
+            {
+                **dict(zip(EVENT_KEYS, key, strict=True)),
+                **dict(zip(POINTER, pointer, strict=True)),
+                "parameters": json.dumps(parameters),
+            }
+            for key, pointer, parameters in event_rows(batch)
         ]
         if rows:
             statement = insert(events)
-            renewed = {"dataset": statement.excluded.dataset, "parameters": statement.excluded.parameters}
+            renewed = {name: statement.excluded[name] for name in (*POINTER, "parameters")}
             experiments = sorted({row["experiment"] for row in rows})
             names = [{"experiment": e, "name": name} for e in experiments for name in parameter_names(batch)]
             with self._write() as connection:
@@ -377,25 +403,39 @@ class SqlCatalogue(Catalogue):
         return len(rows)
 
     def select_events(
-        self, experiment: str, run: int | None = None, where: q.Query | None = None
+        self, where: q.Query = q.Everything(), parameters: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield image parameters, ordered by key."""
-        statement = sa.select(events).where(events.c.experiment == experiment)
-        if run is not None:
-            statement = statement.where(events.c.run == run)
-        if where is not None:
-            statement = statement.where(_compile(q.normalise(where), _event_leaf))
-        known = sa.select(event_parameters.c.name).where(event_parameters.c.experiment == experiment)
-        names = sorted(row["name"] for row in self._rows(known))
-        rows = self._rows(statement.order_by(*(events.c[name] for name in EVENT_KEYS)))
+        """Yield events that match, ordered by key."""
+        where = q.normalise(where)
+        if parameters is None:
+            experiments = q.values_of(where, "experiment")
+            known = sa.select(event_parameters.c.name).distinct()
+            if experiments is not None:
+                known = known.where(event_parameters.c.experiment.in_(experiments))
+            parameters = sorted(row["name"] for row in self._rows(known))
+        columns = [events.c[name] for name in (*EVENT_KEYS, *POINTER)]
+        statement = sa.select(*columns, events.c.parameters) if parameters else sa.select(*columns)
+        statement = statement.where(_compile(where, _event_leaf)).order_by(*columns[: len(EVENT_KEYS)])
+        rows = self._rows(statement)
         while part := list(islice(rows, 10_000)):
             yield event_batch(
                 [
-                    (tuple(row[name] for name in EVENT_KEYS), row["dataset"], json.loads(row["parameters"]))
+                    (
+                        tuple(row[name] for name in EVENT_KEYS),
+                        tuple(row[name] for name in POINTER),
+                        json.loads(row["parameters"]) if parameters else {},
+                    )
                     for row in part
                 ],
-                names,
+                parameters,
             )
+
+    def event_attributes(self) -> dict[str, Attribute]:
+        """Return every attribute a query of events may name."""
+        return event_attributes(
+            row["name"]
+            for row in self._rows(sa.select(event_parameters.c.name).distinct().order_by(event_parameters.c.name))
+        )
 
     def close(self) -> None:
         """Close the connections; after many writes, refresh what the query planner knows of the tables first."""

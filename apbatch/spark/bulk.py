@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from apbatch.camera.geometry import CameraGeometry
+from apbatch.formats.image_rows import only_wanted
 from apbatch.spark import steps
 from apbatch.spark.committer import Job, Loss, Part, SplitRecord, Staging
 from apbatch.spark.events import EventSplit, Factors, Survey, read_events, survey
@@ -82,7 +83,11 @@ def read_split(
 ) -> Iterator[pa.RecordBatch]:
     """Read the images of a split, whatever its kind: batches of `IMAGES` (`CLEANED` from a dataset), none empty."""
     if isinstance(split, EventSplit):
-        batches: Iterable[pa.RecordBatch] = read_events(split, camera, factors, losses, batch_size)
+        only = split.files[0].source.only  # the same for all files of a run
+        if only and not any(split.first <= event < split.stop for _, event, _ in only):
+            return
+        built = read_events(split, camera, factors, losses, batch_size)
+        batches: Iterable[pa.RecordBatch] = (only_wanted(batch, only) for batch in built)
     else:
         batches = (batch for piece in split.pieces for batch in read_piece(piece, camera, losses, batch_size))
     damaged = 0

@@ -11,15 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from apbatch.camera.cleaning import check_thresholds, tailcuts_name
 from apbatch.camera.geometry import CameraGeometry, camera_named
 from apbatch.camera.grid import grid_of
-from apbatch.camera.hillas import PARAMETERS
 from apbatch.errors import FormatError, UsageError, nearest_word
 from apbatch.formats import dataset
-from apbatch.index.catalogue import EVENT_KEYS
 from apbatch.provenance import digest, provenance, versions
 from apbatch.spark.bulk import AnySplit, Recipe, Work, largest_first, run_splits, run_surveys
 from apbatch.spark.committer import Job, Loss, SplitRecord
@@ -33,12 +29,7 @@ from apbatch.spark.splits import BLOCK_BYTES, dataset_files, file_splits, files_
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from apbatch.index.catalogue import Catalogue
-
-__all__ = ["Source", "StepSummary", "clean", "grid", "images", "parameters", "register_events"]
-
-#: Rows written to the catalogue in one go.
-_EVENTS_A_WRITE = 5000
+__all__ = ["Source", "StepSummary", "clean", "grid", "images", "parameters"]
 
 
 @dataclass(frozen=True)
@@ -298,29 +289,6 @@ def _check_roles(outputs: Mapping[str, str]) -> None:
             )
     if not outputs:
         raise UsageError("there is nothing to write", remedy=f"name one of {', '.join(known)}")
-
-
-def register_events(catalogue: Catalogue, parameters_url: str) -> int:
-    """Write image parameters into the catalogue, with the URL of the images they describe.
-
-    Returns
-    -------
-    int
-        Rows written.
-
-    Raises
-    ------
-    NotFoundError, FormatError, UsageError
-    """
-    known = dataset.info(parameters_url)
-    if known.get("kind") != "parameters":
-        raise UsageError("not a dataset of image parameters", where=parameters_url)
-    rows, names = 0, [*EVENT_KEYS, *PARAMETERS]
-    for batch in dataset.read_batches(parameters_url, names, _EVENTS_A_WRITE):
-        url = pa.array([known.get("images_url")] * batch.num_rows, pa.string())
-        arrays = [*(batch.column(name) for name in names), url]
-        rows += catalogue.upsert_events(pa.RecordBatch.from_arrays(arrays, names=[*names, "dataset"]))
-    return rows
 
 
 def _images(images_url: str, outputs: Iterable[str]) -> tuple[dict[str, Any], CameraGeometry]:

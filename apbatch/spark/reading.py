@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.errors import ApbatchError, FormatError, ServerError
+from apbatch.formats.image_rows import only_wanted, read_rows
 from apbatch.formats.images import camera_of
 from apbatch.formats.reader import ImageReader, Span, readers
 from apbatch.spark.committer import Loss
 from apbatch.spark.splits import DATASET, Piece
-from apbatch.spark.steps import CLEANED, images_of
+from apbatch.spark.steps import CLEANED, IMAGES, images_of
 from apbatch.storage.store import RefusedError, open_url
 
 #: Reasons of losses, as they are counted.
@@ -32,10 +33,14 @@ OF_FILES = frozenset({UNREADABLE_FILE, OTHER_CAMERA})
 
 
 def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_size: int) -> Iterator[pa.RecordBatch]:
-    """Read a file, or a stretch of it: batches of schema `IMAGES`, or `CLEANED` from a dataset."""
-    url = piece.source.url
+    """Read a file, a stretch of it or some of its rows: batches of schema `IMAGES`, or `CLEANED` from a dataset."""
+    url, rows = piece.source.url, piece.source.rows
     try:
         with open_url(url) as stream:
+            if rows:
+                wanted = CLEANED if piece.source.format == DATASET else IMAGES
+                yield from read_rows(stream, url, rows, {field.name: field.type for field in wanted}, batch_size)
+                return
             batches = _dataset(stream, piece, batch_size) if piece.source.format == DATASET else None
             for batch in batches or _images(stream, piece, batch_size):
                 found = camera_of(batch.schema)
@@ -43,7 +48,7 @@ def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_s
                     text = f"{url}: images of {found}, the others are of {camera.name}"
                     losses.append(Loss(url, OTHER_CAMERA, 1, text))
                     return
-                yield batch if batches else images_of(batch)
+                yield batch if batches else only_wanted(images_of(batch), piece.source.only)
     except ApbatchError as error:
         losses.append(lost_file(url, error))
 

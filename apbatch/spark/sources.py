@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from apbatch.errors import FormatError, NotFoundError, UsageError
+from apbatch.formats.image_rows import Rows
 from apbatch.formats.reader import ImageReader, Metadata, readers, recognise
 from apbatch.formats.taiga_raw import TaigaRawReader
 from apbatch.storage.store import open_store, open_url
@@ -38,6 +39,10 @@ class Source:
         ``factors``: path of the table of conversion factors, read where the job is started. ``pedestal``: URL of
         a pedestal file of the same cluster; without it, pedestals are found in the data.
     telescope : int
+    rows : Rows
+        Of a Parquet file: the row groups, and the rows of each, that are read; by default all.
+    only : tuple of (int, int, int)
+        Run, event and telescope of the images that are wanted; by default all.
     """
 
     url: str
@@ -48,6 +53,8 @@ class Source:
     camera: str | None = None
     calibration: Mapping[str, str] = field(default_factory=dict)
     telescope: int = 1
+    rows: Rows = ()
+    only: tuple[tuple[int, int, int], ...] = ()
 
 
 def image_formats() -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +29,8 @@ _TASKS_A_CORE = 3
 #: Less is not worth a task.
 FEWEST_BYTES = 2 << 20
 _ASKING = 16
+#: What reading a row group of selected rows counts as.
+_ROW_GROUP_BYTES = 12 << 20
 
 #: Format of the part files of a dataset of images; no reader's name.
 DATASET = "dataset of images"
@@ -136,6 +138,12 @@ def packed(pieces: Iterable[Piece], target: int, first_number: int = 0) -> list[
 
 
 def _pieces(source: Source, size: int, target: int) -> Iterator[Piece]:
+    if source.rows:
+        groups = max(1, target // _ROW_GROUP_BYTES)
+        for start in range(0, len(source.rows), groups):
+            part = source.rows[start : start + groups]
+            yield Piece(replace(source, rows=part), min(size, len(part) * _ROW_GROUP_BYTES))
+        return
     stretches: list[tuple[Stretch, int]] = []
     if size > target + target // 4:
         with suppress(ApbatchError):  # the task will say what is wrong with the file

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from apbatch.config import home
-from apbatch.errors import ApbatchError, UsageError
+from apbatch.errors import ApbatchError
 from apbatch.progress import say
-from apbatch.provenance import digest
 from apbatch.units import Degrees, Metres, PhotoElectrons, TeV
 from apbatch.workflow.step import Context, Products, Step
 
 if TYPE_CHECKING:
-    from apbatch.index.catalogue import FileRecord
     from apbatch.sim.settings import Production
     from apbatch.spark.pipeline import StepSummary
 
@@ -27,6 +25,7 @@ class Simulate(Step):
     """Make gamma and proton images by the air-shower Monte Carlo, in the tree of the site `simulation`."""
 
     kind: ClassVar[str] = "simulate"
+    of_files: ClassVar[bool] = True
     makes: ClassVar[tuple[str, ...]] = ("production", "truth")
 
     gammas: int = Field(default=500, ge=1)
@@ -103,31 +102,19 @@ class Ingest(Step):
             f"ingest: {summary.registered} new, {summary.changed} changed, {summary.unchanged} unchanged, "
             f"{summary.missing} missing, {len(summary.quarantined)} in quarantine"
         )
-        return {"selection": selection_digest(context.selection())}
+        return {"selection": context.selection_digest()}
 
     def foresee(self, context: Context) -> bool:
         """Nothing new at the site: the selection is what the catalogue gives now."""
-        context.products["selection"] = selection_digest(context.selection(), empty=True)
+        context.products["selection"] = context.selection_digest(empty=True)
         return True
-
-
-def selection_digest(records: list[FileRecord], *, empty: bool = False) -> str:
-    """Return the hash of the selected files' paths and contents.
-
-    Raises
-    ------
-    UsageError
-        If nothing is selected, unless `empty`.
-    """
-    if not records and not empty:
-        raise UsageError("the job's query picks no file", remedy='apbatch find "QUERY" shows what a query picks')
-    return digest([[record.path, record.checksum] for record in records])
 
 
 class Mirror(Step):
     """Copy the selected files into a store, verified; later steps read them there."""
 
     kind: ClassVar[str] = "mirror"
+    of_files: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("selection",)
     makes: ClassVar[tuple[str, ...]] = ("mirrored",)
 
@@ -144,7 +131,7 @@ class Mirror(Step):
         from apbatch.ingest.mirror import mirror_records, target_store
 
         store = target_store(self.to, context.settings)
-        summary = mirror_records(context.catalogue, context.selection(), store)
+        summary = mirror_records(context.catalogue, context.files(), store)
         failed = [file for file in summary.files if file.reason]
         if failed:
             first = failed[0]
@@ -189,9 +176,8 @@ class Clean(Step):
     def run(self, context: Context, key: str) -> Products:
         """Write images with masks as Parquet."""
         from apbatch.spark import pipeline
-        from apbatch.spark.sources import sources_for
 
-        sources = sources_for(context.catalogue, context.selection(), context.products.get("mirrored"))
+        sources = context.sources(context.products.get("mirrored"))
         output = context.dataset(self.kind, key)
         summary = pipeline.clean(
             context.spark(),
@@ -221,11 +207,12 @@ class Parameters(Step):
     def run(self, context: Context, key: str) -> Products:
         """Compute the parameters of every image."""
         from apbatch.spark import pipeline
+        from apbatch.spark.registration import register_events
 
         output = context.dataset(self.kind, key)
         _tell(self.kind, pipeline.parameters(context.spark(), context.products["images"], output))
         if self.register_events:
-            rows = pipeline.register_events(context.catalogue, output)
+            rows = register_events(context.catalogue, output)
             say(f"parameters: {rows} rows in the catalogue")
         return {"parameters": output}
 

@@ -151,17 +151,24 @@ def _surroundings(job: Job, settings: Settings) -> Iterator[tuple[Context, Recor
 def _check_query(job: Job, context: Context) -> None:
     """Find faults of the query before anything starts; without an ingest, what it picks is known now."""
     from apbatch.formats.reader import readers
-    from apbatch.index.query import parse
-    from apbatch.workflow.image_steps import selection_digest
+    from apbatch.index.selection import parse_selection
 
     declared = {attribute.name: attribute for reader in readers().values() for attribute in reader.attributes}
+    files, events = context.catalogue.attributes(), context.catalogue.event_attributes()
     try:
-        parse(job.select, {**declared, **context.catalogue.attributes()})
+        selection = parse_selection(job.select, {**declared, **files}, events)
     except UsageError as error:
         error.where = f"{job.path}: select: {error.where}"
         raise
+    for step, line in zip(job.steps, job.lines, strict=True):
+        if selection.of_events and step.of_files:
+            raise UsageError(
+                f"step '{step.kind}' works on files, and the job's query picks events",
+                where=f"{job.path}:{line}",
+                remedy="leave the step out, or select files",
+            )
     if job.select and not any("selection" in step.makes for step in job.steps):
-        context.products["selection"] = selection_digest(context.selection())
+        context.products["selection"] = context.selection_digest()
 
 
 @contextmanager

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from apbatch.config import Settings, home
+from apbatch.errors import UsageError
+from apbatch.provenance import digest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from apbatch.index.catalogue import Catalogue, FileRecord
+    from apbatch.index.selection import Selection
+    from apbatch.spark.sources import Source
 
 #: What steps hand on, by name: URLs, folders, digests; plain JSON.
 Products = dict[str, Any]
@@ -56,14 +60,56 @@ class Context:
         """Return the URL of a step's dataset in the configured store."""
         return f"{self.settings.store}/datasets/{self.job}/{kind}-{key}"
 
-    def selection(self) -> list[FileRecord]:
-        """Return the files that the job's query picks, by path; those of its own production if it simulates."""
-        from apbatch.index.query import And, Like, parse
+    def selection(self) -> Selection:
+        """Return what the job's query picks, files or events; files of its own production if it simulates."""
+        from apbatch.index.query import And, Like
+        from apbatch.index.selection import Selection, parse_selection
 
-        query = parse(self.select, self.catalogue.attributes())
-        if "production" in self.products:
-            query = And((query, Like("path", f"{self.products['production']}/%")))
-        return sorted(self.catalogue.select(query), key=lambda record: record.path)
+        found = parse_selection(self.select, self.catalogue.attributes(), self.catalogue.event_attributes())
+        if "production" in self.products and not found.of_events:
+            own = Like("path", f"{self.products['production']}/%")
+            return Selection(And((found.query, own)), of_events=False)
+        return found
+
+    def files(self) -> list[FileRecord]:
+        """Return the files that the job's query picks, by path.
+
+        Raises
+        ------
+        UsageError
+            If it picks events.
+        """
+        found = self.selection()
+        if found.of_events:
+            raise UsageError("the job's query picks events, not files", remedy="ask for attributes of files only")
+        return sorted(self.catalogue.select(found.query), key=lambda record: record.path)
+
+    def sources(self, prefer: str | None) -> list[Source]:
+        """Return the sources of the images that the job's query picks."""
+        from apbatch.spark.selection import selected_sources
+
+        return selected_sources(self.catalogue, self.selection(), prefer)
+
+    def selection_digest(self, *, empty: bool = False) -> str:
+        """Return the hash of what is selected: files by path and content, or events by key and dataset.
+
+        Raises
+        ------
+        UsageError
+            If nothing is selected, unless `empty`.
+        """
+        found = self.selection()
+        if found.of_events:
+            from apbatch.spark.selection import events_digest, selected_events
+
+            events = selected_events(self.catalogue, found.query)
+            if not events.num_rows and not empty:
+                raise UsageError("the job's query picks no event", remedy='apbatch events "QUERY" shows what it picks')
+            return events_digest(events)
+        files = self.files()
+        if not files and not empty:
+            raise UsageError("the job's query picks no file", remedy='apbatch find "QUERY" shows what a query picks')
+        return digest([[file.path, file.checksum] for file in files])
 
 
 class Step(BaseModel):
@@ -76,6 +122,8 @@ class Step(BaseModel):
     needs: ClassVar[tuple[str, ...]] = ()
     #: Products that it makes.
     makes: ClassVar[tuple[str, ...]] = ()
+    #: Whether it works only in jobs whose query picks files.
+    of_files: ClassVar[bool] = False
     #: Whether it looks at the outside world, so that it runs each time (and does only what changed there).
     always: ClassVar[bool] = False
 

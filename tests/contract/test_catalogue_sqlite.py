@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from apbatch.errors import ApbatchError, ServerError, UsageError
@@ -110,6 +111,22 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
         connection.execute("pragma user_version = 99")
     with pytest.raises(UsageError, match="schema 99"):
         open_catalogue(f"sqlite:///{path}")
+
+
+def test_a_catalogue_of_yesterday_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    with open_catalogue(f"sqlite:///{path}") as catalogue:
+        catalogue.upsert([record("a")])
+    with sqlite3.connect(path) as connection:
+        for name in ("image_file", "image_row_group", "image_row"):
+            connection.execute(f"alter table image_event drop column {name}")
+        connection.execute("pragma user_version = 1")
+    key = {"experiment": "e", "run": 1, "event": 2, "telescope": 1, "cleaning": "none"}
+    with open_catalogue(f"sqlite:///{path}") as catalogue:
+        catalogue.upsert_events(pa.RecordBatch.from_pylist([{**key, "image_file": "f", "image_row": 3}]))
+        (batch,) = catalogue.select_events(parse("image_row = 3", catalogue.event_attributes()))
+        assert batch.column("image_file").to_pylist() == ["f"]
+        assert catalogue.get("/e/s/a") is not None
 
 
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:

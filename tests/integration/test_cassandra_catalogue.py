@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import date
 
+import pyarrow as pa
 import pytest
 
 from apbatch.errors import UsageError
@@ -127,6 +128,23 @@ def test_another_schema_and_another_programs_keyspace_are_refused(
     )
     with pytest.raises(UsageError, match="another program"):
         open_catalogue(f"{cassandra}/{keyspace}_x")
+
+
+def test_a_keyspace_of_yesterday_is_brought_up_to_date(url: str, cqlsh: Callable[[str], str]) -> None:
+    with open_catalogue(url) as catalogue:
+        catalogue.upsert([record("a")])
+    keyspace = url.rpartition("/")[2]
+    cqlsh(
+        f"ALTER TABLE {keyspace}.event_by_run DROP (image_file, image_row_group, image_row); "
+        f"UPDATE {keyspace}.schema_version SET version = 2 WHERE catalogue = 'all'"
+    )
+    key = {"experiment": "e", "run": 1, "event": 2, "telescope": 1, "cleaning": "none"}
+    with open_catalogue(url) as catalogue:
+        catalogue.upsert_events(pa.RecordBatch.from_pylist([{**key, "width": 1.0, "image_file": "f", "image_row": 3}]))
+        (batch,) = catalogue.select_events(parse("experiment = 'e'", catalogue.event_attributes()))
+        pointer = {"dataset": None, "image_file": "f", "image_row_group": None, "image_row": 3}
+        assert batch.to_pylist() == [{**key, **pointer, "width": 1.0}]
+        assert catalogue.get("/e/s/a") is not None
 
 
 def test_a_server_that_is_not_there_is_one_message() -> None:

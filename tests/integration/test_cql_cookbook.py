@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from apbatch.index.catalogue import open_catalogue
@@ -26,6 +27,8 @@ def keyspace(cassandra: str, data: Path, tmp_path_factory: pytest.TempPathFactor
         patch.setenv("APBATCH_HOME", str(tmp_path_factory.mktemp("home")))
         site, _ = add_site(ROOT / "conf" / "sites" / "taiga-raw.yaml")
         ingest(site, catalogue)
+        event = {"experiment": "TAIGA", "run": 20171028, "event": 7, "telescope": 1, "cleaning": "none", "size": 3.0}
+        catalogue.upsert_events(pa.RecordBatch.from_pylist([event]))
     return name
 
 
@@ -38,3 +41,4 @@ def test_every_example_runs(keyspace: str, cqlsh: Callable[[str], str]) -> None:
     assert answers[5] == 4 and answers[6] == 20
     assert answers[7] == 0
     assert answers[9] == 20 and answers[10] == 1
+    assert answers[-1] == 1

@@ -20,6 +20,8 @@ from apbatch.formats import dataset
 from apbatch.formats.images import from_binary
 from apbatch.index.catalogue import open_catalogue
 from apbatch.spark import frames, pipeline
+from apbatch.spark.registration import register_events
+from apbatch.spark.selection import parse_select, selected_sources
 from apbatch.spark.session import session
 from apbatch.spark.sources import Source, sources_at
 from apbatch.spark.steps import KEYS
@@ -119,10 +121,27 @@ def test_monte_carlo_images_get_parameters_and_grids(monte_carlo):
 def test_image_parameters_go_into_the_catalogue_once(monte_carlo, tmp_path):
     with open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite") as catalogue:
         for _ in range(2):
-            assert pipeline.register_events(catalogue, f"{monte_carlo}/parameters") == 2 * 5698
-        rows = sum(batch.num_rows for batch in catalogue.select_events("TAIGA-MC"))
+            assert register_events(catalogue, f"{monte_carlo}/parameters") == 2 * 5698
+        rows = sum(batch.num_rows for batch in catalogue.select_events())
     keys = dataset.read_table(f"{monte_carlo}/parameters", ["experiment", "run", "event", "telescope", "cleaning"])
     assert rows == len(set(zip(*(column.to_pylist() for column in keys.columns), strict=True)))
+
+
+def test_events_picked_by_their_image_parameters_are_cleaned_again_and_no_others(spark, monte_carlo, tmp_path):
+    with open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite") as catalogue:
+        register_events(catalogue, f"{monte_carlo}/parameters")
+        text = "experiment = 'TAIGA-MC' and cleaning = 'tailcuts-14-7' and size > 2000 pe and width < 0.25 deg"
+        selection = parse_select(catalogue, text)
+        rows = [row for batch in catalogue.select_events(selection.query) for row in batch.to_pylist()]
+        sources = selected_sources(catalogue, selection)
+    assert 10 < len(rows) < 1000
+    summary = pipeline.clean(spark, sources, f"file://{tmp_path}/picked", picture=10, boundary=5)
+    assert summary.images == len(rows) and summary.losses == {}
+    columns = ["run", "event", "image", "time_ns"]
+    got = dataset.read_table(f"file://{tmp_path}/picked", columns).to_pylist()
+    wanted = {(row["run"], row["event"]) for row in rows}
+    every = dataset.read_table(f"{monte_carlo}/images", columns).to_pylist()
+    assert sorted(got, key=str) == sorted((row for row in every if (row["run"], row["event"]) in wanted), key=str)
 
 
 def test_a_new_run_replaces_a_failed_one_does_not_and_a_killed_one_left_no_dataset(spark, data, tmp_path):

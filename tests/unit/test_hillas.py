@@ -14,6 +14,7 @@ from ctapipe.instrument import CameraGeometry as CtapipeGeometry
 
 from apbatch.camera.geometry import CameraGeometry, camera_named
 from apbatch.camera.hillas import PARAMETERS, hillas
+from apbatch.camera.parameters import UNITS
 from apbatch.formats.images import from_binary
 from apbatch.formats.reader import ImageReader, readers
 
@@ -176,3 +177,7 @@ def test_only_pixels_of_the_mask_count(camera):
     by_hand = hillas(np.where(mask, images, 0).astype(np.float32), camera)
     for name in PARAMETERS:
         np.testing.assert_array_equal(kept[name], by_hand[name])
+
+
+def test_every_parameter_has_a_unit_or_is_a_plain_number():
+    assert set(UNITS) == set(PARAMETERS)  # `apbatch.camera.parameters` names each: queries convert by it

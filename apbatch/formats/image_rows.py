@@ -1,0 +1,211 @@
+"""Single images of Parquet files: where they lie, found from the key columns, and reading no others.
+
+A row group is the least that is read of a column. The pixels of row groups that hold no wanted image are never read,
+nor is any column that was not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apbatch.errors import FormatError
+
+#: Columns that together identify an image.
+IMAGE_KEYS = ("experiment", "run", "event", "telescope")
+#: Row groups, and which rows of each.
+Rows = tuple[tuple[int, tuple[int, ...]], ...]
+_Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Smallest and largest run and event number of what is looked for."""
+
+    runs: tuple[int, int]
+    events: tuple[int, int]
+
+    @classmethod
+    def of(cls, keys: pa.RecordBatch | pa.Table) -> Bounds | None:
+        """Return the bounds of keys; None without any."""
+        if not keys.num_rows:
+            return None
+        runs, events = (np.asarray(keys.column(name).to_numpy(zero_copy_only=False)) for name in ("run", "event"))
+        return cls((int(runs.min()), int(runs.max())), (int(events.min()), int(events.max())))
+
+    def may_hold(self, group: pq.RowGroupMetaData) -> bool:
+        """Tell from the statistics of a row group whether an image in it can be within the bounds."""
+        for place in range(group.num_columns):
+            column = group.column(place)
+            limits = {"run": self.runs, "event": self.events}.get(column.path_in_schema)
+            if limits is None or column.statistics is None or not column.statistics.has_min_max:
+                continue
+            if column.statistics.max < limits[0] or column.statistics.min > limits[1]:
+                return False
+        return True
+
+
+class Places:
+    """Where images lie: file, row group and row by key, 32 bytes an image; files are scanned first, then looked up."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self._found: dict[tuple[str, int, int], list[_Integers]] = {}
+        self._sorted: dict[tuple[str, int, int], _Integers] = {}
+
+    def experiments(self) -> list[str]:
+        """Return the experiments whose images were found."""
+        return sorted({experiment for experiment, _, _ in (*self._found, *self._sorted)})
+
+    def scan(self, stream: BinaryIO, name: str, bounds: Bounds | None = None) -> None:
+        """Take in the images of one Parquet file, of row groups that may hold some within the bounds.
+
+        Raises
+        ------
+        FormatError
+            If it can't be read or lacks a key column.
+        """
+        number = len(self.files)
+        self.files.append(name)
+        with _opened(stream, name, IMAGE_KEYS) as file:
+            for group in range(file.num_row_groups):
+                if bounds is None or bounds.may_hold(file.metadata.row_group(group)):
+                    self._add(number, group, file.read_row_group(group, list(IMAGE_KEYS), use_threads=False))
+
+    def _add(self, number: int, group: int, keys: pa.Table) -> None:
+        for key, rows in _by_series(keys):
+            events = np.asarray(keys.column("event").to_numpy(), np.int64)[rows]
+            block = np.stack([events, np.full(len(rows), number), np.full(len(rows), group), rows])
+            self._found.setdefault(key, []).append(block)
+
+    def find(self, keys: pa.RecordBatch | pa.Table) -> tuple[_Integers, _Integers, _Integers]:
+        """Look images up.
+
+        Parameters
+        ----------
+        keys : RecordBatch or Table
+            With the columns `IMAGE_KEYS`.
+
+        Returns
+        -------
+        files, groups, rows : ndarray of int64
+            Number in `files`, row group, and row in it; -1 for an image that is not there. Of several images with
+            one key, the first.
+        """
+        found = np.full((3, keys.num_rows), -1, np.int64)
+        wanted = np.asarray(keys.column("event").to_numpy(zero_copy_only=False), np.int64)
+        for key, rows in _by_series(keys):
+            known = self._by_event(key)
+            if known is None:
+                continue
+            places = np.minimum(np.searchsorted(known[0], wanted[rows]), known.shape[1] - 1)
+            there = known[0][places] == wanted[rows]
+            found[:, rows[there]] = known[1:, places[there]]
+        return found[0], found[1], found[2]
+
+    def _by_event(self, key: tuple[str, int, int]) -> _Integers | None:
+        """Return event, file, row group and row of the images of a series, by event number."""
+        if key in self._found:
+            whole = np.concatenate(self._found.pop(key), axis=1)
+            self._sorted[key] = whole[:, np.argsort(whole[0], kind="stable")]
+        return self._sorted.get(key)
+
+
+def _by_series(keys: pa.RecordBatch | pa.Table) -> Iterator[tuple[tuple[str, int, int], _Integers]]:
+    """Yield (experiment, run, telescope) and its rows."""
+    if not keys.num_rows:
+        return
+    column = keys.column("experiment")
+    experiments = (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column).dictionary_encode()
+    columns = [np.asarray(experiments.indices.to_numpy(), np.int64)]
+    columns += [np.asarray(keys.column(name).to_numpy(zero_copy_only=False), np.int64) for name in ("run", "telescope")]
+    order = np.lexsort(columns[::-1])
+    ordered = np.stack(columns)[:, order]
+    starts = np.flatnonzero(np.any(np.diff(ordered, axis=1, prepend=ordered[:, :1] - 1) != 0, axis=0))
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        code, run, telescope = ordered[:, start].tolist()
+        yield (str(experiments.dictionary[code]), run, telescope), np.sort(order[start:stop])
+
+
+def rows_by_file(files: Sequence[str], numbers: _Integers, groups: _Integers, rows: _Integers) -> dict[str, Rows]:
+    """Sort places by file and row group; places of number -1 are left out, repeated ones given once."""
+    places = np.unique(np.stack([numbers, groups, rows], axis=1)[numbers >= 0], axis=0)
+    by_file: dict[str, dict[int, list[int]]] = {}
+    for number, group, row in places.tolist():
+        by_file.setdefault(files[number], {}).setdefault(group, []).append(row)
+    return {name: tuple((group, tuple(found)) for group, found in of.items()) for name, of in by_file.items()}
+
+
+def read_rows(
+    stream: BinaryIO, name: str, rows: Rows, columns: Mapping[str, pa.DataType], batch_size: int
+) -> Iterator[pa.RecordBatch]:
+    """Read certain columns of certain rows, in the order of the file.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+        Seekable.
+    name : str
+        For messages.
+    rows : Rows
+    columns : Mapping
+        Names and types; for `time_ns`, a column `time` will do.
+    batch_size : int
+        Most rows of a batch.
+
+    Raises
+    ------
+    FormatError
+        If it is not that Parquet file: cut, damaged, without such columns or rows.
+    """
+    with _opened(stream, name, ()) as file:
+        stored = {column: column for column in columns}
+        if "time_ns" not in file.schema_arrow.names:
+            stored["time_ns"] = "time"
+        _need(file, name, [stored[column] for column in columns])
+        for group, wanted in rows:
+            if group >= file.num_row_groups or max(wanted) >= file.metadata.row_group(group).num_rows:
+                raise FormatError(
+                    f"there is no row {max(wanted)} in row group {group}",
+                    where=name,
+                    remedy="the file is another one than the catalogue points to: register its events again",
+                )
+            # One thread: Spark runs as many tasks as there are cores.
+            table = file.read_row_group(group, [stored[column] for column in columns], use_threads=False)
+            found = table.take(pa.array(wanted)).combine_chunks()
+            for batch in found.to_batches(max_chunksize=batch_size):
+                arrays = [batch.column(stored[column]).cast(kind) for column, kind in columns.items()]
+                yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+def only_wanted(batch: pa.RecordBatch, wanted: Sequence[tuple[int, int, int]]) -> pa.RecordBatch:
+    """Keep the images (or records) of a batch whose run, event and telescope are wanted; all, if none is named."""
+    if not wanted:
+        return batch
+    columns = [batch.column(name).to_pylist() for name in ("run", "event", "telescope")]
+    keep = set(map(tuple, wanted))
+    return batch.filter(pa.array([key in keep for key in zip(*columns, strict=True)], pa.bool_()))
+
+
+@contextmanager
+def _opened(stream: BinaryIO, name: str, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
+    try:
+        file = pq.ParquetFile(stream)
+        _need(file, name, columns)
+        yield file
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0][:200]
+        raise FormatError(f"not a readable Parquet file: {reason}", where=name) from error
+
+
+def _need(file: pq.ParquetFile, name: str, columns: Sequence[str]) -> None:
+    for column in columns:
+        if column not in file.schema_arrow.names:
+            raise FormatError(f"there is no column '{column}'", where=name)

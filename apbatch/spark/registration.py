@@ -1,0 +1,92 @@
+"""Image parameters into the catalogue, each with the place of the image that it describes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from apbatch.camera.hillas import PARAMETERS
+from apbatch.errors import UsageError
+from apbatch.formats import dataset
+from apbatch.formats.image_rows import Bounds, Places
+from apbatch.index.catalogue import EVENT_KEYS, POINTER
+from apbatch.index.query import And, Compare
+from apbatch.storage.store import open_store
+
+if TYPE_CHECKING:
+    from apbatch.index.catalogue import Catalogue
+
+#: Rows written to the catalogue in one go.
+_EVENTS_A_WRITE = 5000
+
+
+def register_events(catalogue: Catalogue, parameters_url: str) -> int:
+    """Write image parameters into the catalogue, with pointers to the images they describe.
+
+    Returns
+    -------
+    int
+        Rows written.
+
+    Raises
+    ------
+    NotFoundError, FormatError, UsageError
+    """
+    known = dataset.info(parameters_url)
+    if known.get("kind") != "parameters":
+        raise UsageError("not a dataset of image parameters", where=parameters_url)
+    images_url = known.get("images_url")
+    places = Places()
+    if images_url is not None and dataset.is_complete(str(images_url)):
+        places = places_in(str(images_url))
+    rows = 0
+    for batch in dataset.read_batches(parameters_url, [*EVENT_KEYS, *PARAMETERS], _EVENTS_A_WRITE):
+        rows += catalogue.upsert_events(_pointed(batch, images_url, places))
+    return rows
+
+
+def point_again(catalogue: Catalogue, images_url: str) -> int:
+    """Renew the pointers of events whose images were moved within a dataset; return how many.
+
+    Raises
+    ------
+    NotFoundError, FormatError, ServerError
+    """
+    places = places_in(images_url)
+    rows = 0
+    for experiment in places.experiments():
+        query = And((Compare("experiment", "=", experiment), Compare("dataset", "=", images_url)))
+        for batch in catalogue.select_events(query):
+            rows += catalogue.upsert_events(_pointed(batch.drop_columns(list(POINTER)), images_url, places))
+    return rows
+
+
+def places_in(images_url: str, bounds: Bounds | None = None) -> Places:
+    """Find where the images of a dataset lie, by reading its key columns.
+
+    Raises
+    ------
+    NotFoundError, FormatError
+    """
+    store, places = open_store(images_url), Places()
+    for name in dataset.part_files(images_url):
+        with store.open(name) as stream:
+            places.scan(stream, name, bounds)
+    return places
+
+
+def _pointed(batch: pa.RecordBatch, images_url: str | None, places: Places) -> pa.RecordBatch:
+    """Add the columns of `POINTER`; null where the image was not found."""
+    numbers, groups, rows = places.find(batch)
+    missing = numbers < 0
+    names = np.array([*places.files, None], object)[numbers]
+    added: list[Any] = [
+        pa.array([images_url] * batch.num_rows, pa.string()),
+        pa.array(names, pa.string()),
+        pa.array(groups, pa.int64(), mask=missing),
+        pa.array(rows, pa.int64(), mask=missing),
+    ]
+    arrays = [*batch.columns, *added]
+    return pa.RecordBatch.from_arrays(arrays, names=[*batch.schema.names, *POINTER])
