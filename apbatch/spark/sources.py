@@ -139,7 +139,9 @@ def sources_for(
     return found
 
 
-def sources_at(urls: Iterable[str], *, camera: str | None = None, factors: str | None = None) -> list[Source]:
+def sources_at(
+    urls: Iterable[str], *, camera: str | None = None, factors: str | None = None, calibrated: bool = True
+) -> list[Source]:
     """Return the sources of images at URLs of files and folders, whether they are registered or not.
 
     Parameters
@@ -150,6 +152,8 @@ def sources_at(urls: Iterable[str], *, camera: str | None = None, factors: str |
         Camera of raw files.
     factors : str, optional
         Path of the table of conversion factors of raw files.
+    calibrated : bool
+        Whether raw files need conversion factors.
 
     Raises
     ------
@@ -170,11 +174,12 @@ def sources_at(urls: Iterable[str], *, camera: str | None = None, factors: str |
                     metadata = reader.metadata(stream, file_url)  # `recognise` left the stream at its start
                 except FormatError:
                     metadata = Metadata()  # the step will tell what is wrong with it
-            if reader.name == RAW and (camera is None or factors is None):
+            if reader.name == RAW and (camera is None or (calibrated and factors is None)):
+                what, how = (" and conversion factors", " --factors FILE") if calibrated else ("", "")
                 raise UsageError(
-                    "raw files need a camera and conversion factors",
+                    f"raw files need a camera{what}",
                     where=file_url,
-                    remedy="give --camera NAME --factors FILE, or register the site and select",
+                    remedy=f"give --camera NAME{how}, or register the site and select",
                 )
             named = metadata.attributes.get("camera") or camera
             found.append(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from apbatch.errors import UsageError, nearest_word
 from apbatch.workflow.image_steps import Clean, Grid, Ingest, Mirror, Parameters, Simulate
 from apbatch.workflow.learning_steps import Blind, BlindImages, Evaluate, Report, Train
+from apbatch.workflow.quality_step import Quality
 from apbatch.workflow.step import Step
 from apbatch.workflow.study_steps import Application, Robustness, Showers, Study, StudyReport
 from apbatch.yamlfile import Lines, read_yaml, validate
@@ -18,7 +19,7 @@ from apbatch.yamlfile import Lines, read_yaml, validate
 STEPS: dict[str, type[Step]] = {
     step.kind: step
     for step in (
-        *(Simulate, Ingest, Mirror, Clean, Parameters, Grid),
+        *(Simulate, Ingest, Mirror, Clean, Parameters, Grid, Quality),
         *(Blind, BlindImages, Train, Evaluate, Report),
         *(Study, Robustness, Showers, Application, StudyReport),
     )

@@ -1,0 +1,184 @@
+"""Monitoring of channels: level, spread, drift and hits over time, and which channels are not as the others.
+
+Level and spread are the median and the median absolute deviation (as a standard deviation), which light in a few
+records does not move. Sums of several files can be added.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from apbatch.camera.geometry import Floats, Ints
+
+#: With fewer records a bin of time tells no level.
+FEWEST = 10
+#: Standard deviations above the level from which an amplitude is a hit.
+HIT_SIGMA = 6.0
+#: A normal distribution's standard deviation by its median absolute deviation.
+_MAD = 1.4826
+#: Spreads, as shares of the camera's median spread, below which a channel is dead and above which it is noisy.
+DEAD, NOISY = 0.4, 2.0
+#: A hot channel has so many times its group's median share of hits, and at least one hit in a hundred records.
+HOT, _HOT_SHARE = 5.0, 0.01
+#: A channel is unsteady if its level moves by so many of its spreads, or if the levels of the bins are apart by more
+#: than their errors: this chi square a degree of freedom.
+MOVED, RESTLESS = 0.5, 5.0
+#: Standard error of a median, in those of a mean.
+_OF_MEDIAN = 1.2533
+
+
+class Status(StrEnum):
+    """What is wrong with a channel, the worst first."""
+
+    ABSENT = "absent"
+    DEAD = "dead"
+    NOISY = "noisy"
+    HOT = "hot"
+    UNSTEADY = "unsteady"
+    GOOD = "good"
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """What became of each channel; arrays of shape (n_channels,) unless said otherwise.
+
+    Attributes
+    ----------
+    seen : ndarray of int64
+        Records with a value.
+    level, spread : ndarray of float64
+        Mean over time of the median, and root mean square of the spread; NaN without enough records.
+    drift : ndarray of float64
+        Change of the level from the first to the last bin: a straight line by least squares, weighted with the numbers
+        of records.
+    unrest : ndarray of float64
+        Chi square a degree of freedom of the levels of the bins, if the level were constant.
+    hits : ndarray of float64
+        Share of records with an amplitude more than `HIT_SIGMA` spreads above the level.
+    bins : ndarray of int64, shape (n_bins,)
+    levels : ndarray of float64, shape (n_bins, n_channels)
+    """
+
+    seen: Ints
+    level: Floats
+    spread: Floats
+    drift: Floats
+    unrest: Floats
+    hits: Floats
+    bins: Ints
+    levels: Floats
+
+
+class ChannelMonitor:
+    """Sums over records of channels, by bins of time; memory grows with the number of bins only."""
+
+    def __init__(self, n_channels: int) -> None:
+        self.n_channels = n_channels
+        #: By bin: seen, used for a level, sum of levels and of squared spreads by records used, hits.
+        self._sums: dict[int, Floats] = {}
+
+    def add(self, bins: Ints, values: npt.NDArray[np.float32] | Floats) -> None:
+        """Take in records.
+
+        Parameters
+        ----------
+        bins : ndarray of int64, shape (n_records,)
+            Bin of time of each record.
+        values : ndarray, shape (n_records, n_channels)
+            Amplitudes; NaN where there is none.
+        """
+        order = np.argsort(bins, kind="stable")
+        starts = np.flatnonzero(np.diff(bins[order], prepend=bins[order][:1] - 1))
+        for rows in np.split(order, starts[1:]) if len(order) else []:
+            sums = self._sums.setdefault(int(bins[rows[0]]), np.zeros((5, self.n_channels)))
+            _add(sums, np.asarray(values[rows], np.float64))
+
+    def merge(self, other: ChannelMonitor) -> None:
+        """Add the sums of other records of the same channels."""
+        for number, sums in other._sums.items():
+            mine = self._sums.setdefault(number, np.zeros((5, self.n_channels)))
+            mine += sums
+
+    def result(self) -> Channels:
+        """Return what the records say of each channel."""
+        bins = np.array(sorted(self._sums), np.int64)
+        sums = np.array([self._sums[number] for number in bins.tolist()]).reshape(len(bins), 5, self.n_channels)
+        seen, used, levels, squares, hits = sums.transpose(1, 0, 2)
+        with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of channels without a level
+            by_bin = levels / used
+            total = used.sum(axis=0)
+            level = levels.sum(axis=0) / total
+            spread = np.sqrt(squares.sum(axis=0) / total)
+            apart = bins[:, None] - (used * bins[:, None]).sum(axis=0) / total
+            drift = (apart * levels).sum(axis=0) / (used * apart**2).sum(axis=0) * np.ptp(bins) if len(bins) else level
+            off = np.nansum(used * (by_bin - level) ** 2, axis=0) / (_OF_MEDIAN * spread) ** 2
+            unrest = off / ((used > 0).sum(axis=0) - 1)
+            share = hits.sum(axis=0) / total
+        seen_once = seen.sum(axis=0).astype(np.int64)
+        return Channels(seen_once, level, spread, _finite(drift), _finite(unrest), share, bins, by_bin)
+
+
+def _finite(values: Floats) -> Floats:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _add(sums: Floats, values: Floats) -> None:
+    there = np.isfinite(values)
+    count = there.sum(axis=0)
+    sums[0] += count
+    enough = np.flatnonzero(count >= FEWEST)
+    if not len(enough):
+        return
+    values = np.where(there[:, enough], values[:, enough], np.nan)
+    complete = bool(there[:, enough].all())
+    median = np.median if complete else np.nanmedian
+    level = median(values, axis=0)
+    spread = _MAD * median(np.abs(values - level), axis=0)
+    above = values > level + HIT_SIGMA * spread
+    count = count[enough]
+    sums[1, enough] += count
+    sums[2, enough] += count * level
+    sums[3, enough] += count * spread**2
+    sums[4, enough] += np.where(spread > 0, above.sum(axis=0), 0)
+
+
+def status_of(channels: Channels, group: Ints | None = None) -> npt.NDArray[np.str_]:
+    """Say of each channel whether it is as the others of its camera.
+
+    Parameters
+    ----------
+    channels : Channels
+    group : ndarray of int64, shape (n_channels,), optional
+        Read-out cluster of each: where clusters trigger by themselves, those of few triggers see light more often, so
+        shares of hits are compared within a cluster only.
+
+    Returns
+    -------
+    ndarray of str, shape (n_channels,)
+        Values of `Status`.
+    """
+    spread = channels.spread
+    usual = float(np.nanmedian(spread)) if np.isfinite(spread).any() else np.nan
+    hits = np.full(spread.shape, np.nan)
+    for number in np.unique(group) if group is not None else [None]:
+        mine = np.ones(spread.shape, bool) if group is None else group == number
+        known = mine & np.isfinite(channels.hits)
+        if known.any():
+            hits[mine] = np.median(channels.hits[known])
+    found = np.full(spread.shape, Status.GOOD.value, "<U8")
+    with np.errstate(invalid="ignore"):
+        for status, there in (
+            (Status.UNSTEADY, (np.abs(channels.drift) > MOVED * spread) | (channels.unrest > RESTLESS)),
+            (Status.HOT, channels.hits > np.maximum(HOT * hits, _HOT_SHARE)),
+            (Status.NOISY, spread > NOISY * usual),
+            (Status.DEAD, (spread < DEAD * usual) | (spread == 0)),
+            (Status.ABSENT, channels.seen == 0),
+        ):
+            found[there] = status.value
+    return found

@@ -1,0 +1,285 @@
+"""Quality of runs: rates, pedestals, pixels that are not as the others, missing clusters, losses.
+
+Raw files are looked at as they are, in ADC codes, so that no calibration hides a fault; files and datasets of images in
+photo-electrons. One Spark task looks at one file; what comes back is small. A run's files are put together by event
+number, as `clean` does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apbatch.camera.calibration import QUARTERS
+from apbatch.camera.geometry import CameraGeometry, Ints, camera_named
+from apbatch.camera.monitor import ChannelMonitor
+from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
+from apbatch.formats import dataset
+from apbatch.formats.images import camera_of, from_binary
+from apbatch.formats.lines import Problems
+from apbatch.formats.reader import ImageReader, readers
+from apbatch.formats.taiga_raw import DAY_NS, parse_name, read_records, utc
+from apbatch.spark.sources import RAW, Source
+from apbatch.storage.store import RefusedError, open_store, open_url
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+#: Format of a part file of a dataset of images; no reader's name.
+PART = "dataset"
+#: Records whose amplitudes are held at a time, and images.
+_RECORDS, _IMAGES = 65_536, 8_192
+_HOUR_NS = DAY_NS // 24
+#: No time is known.
+NO_TIME = -1
+#: Experiment, run, telescope.
+RunKey = tuple[str, int, int]
+
+
+@dataclass
+class Watched:
+    """What was seen of a run in one file.
+
+    Attributes
+    ----------
+    run : RunKey
+    camera : str
+    cluster : int
+        Whose file it is; 0 for whole images.
+    channels : ChannelMonitor
+        Raw: high gain of 32 channels, then low gain, ADC codes. Images: pixels, p.e.
+    event, time : ndarray of int64, shape (n_records,)
+        Event number; nanoseconds since 1970 (of the day, if the date is not known), `NO_TIME` if it is not told.
+    clusters : ndarray of int64, shape (n_records,)
+        In how many clusters the event has light or noise: 1 in a raw file.
+    by_cluster : dict
+        Images that have each cluster of the camera.
+    losses : Counter
+        What was passed over, by reason.
+    problems : list of str
+    """
+
+    run: RunKey
+    camera: str
+    cluster: int
+    channels: ChannelMonitor
+    event: Ints
+    time: Ints
+    clusters: Ints
+    by_cluster: dict[int, int] = field(default_factory=dict)
+    losses: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+
+def watch(spark: SparkSession, sources: Sequence[Source], bin_s: float) -> tuple[list[Watched], dict[str, int]]:
+    """Look at files on Spark's workers, each in a task.
+
+    Parameters
+    ----------
+    bin_s : float
+        Width of a bin of time, s.
+
+    Returns
+    -------
+    found : list of Watched
+    losses : dict
+        Files that could not be read, by reason.
+
+    Raises
+    ------
+    UsageError
+        Without files.
+    FormatError
+        If not one could be read.
+    ServerError
+        If a store does not work.
+    """
+    if not sources:
+        raise UsageError("there are no input files", remedy="select files that hold camera images")
+    tasks = spark.sparkContext.parallelize(list(sources), len(sources))
+    answers = tasks.map(lambda source: _looked_at(source, bin_s)).collect()
+    found = [one for answer in answers if not isinstance(answer, str) for one in answer]
+    unreadable = [answer for answer in answers if isinstance(answer, str)]
+    if not found:
+        raise FormatError(f"not one file could be read{': ' + unreadable[0] if unreadable else ''}")
+    if unreadable:
+        found[0].problems += unreadable
+    return found, {"unreadable files": len(unreadable)} if unreadable else {}
+
+
+def image_sources(url: str) -> list[Source]:
+    """Return the part files of a dataset of images as sources.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no complete dataset.
+    UsageError
+        If it is of something else.
+    """
+    known = dataset.info(url)
+    if known.get("kind") != "images":
+        raise UsageError("not a dataset of images", where=url)
+    store, camera = open_store(url), str(known.get("camera"))
+    return [Source(store.url_of(name), PART, "", camera=camera) for name in dataset.part_files(url)]
+
+
+def _looked_at(source: Source, bin_s: float) -> list[Watched] | str:
+    """Look at one file; what can't be read gives its reason."""
+    try:
+        return list(_raw(source, bin_s) if source.format == RAW else _whole(source, bin_s))
+    except ApbatchError as error:
+        if isinstance(error, ServerError) and not isinstance(error, RefusedError):
+            raise  # the store, not the file, is at fault: Spark tries again
+        text = str(error)
+        return text if source.url in text else f"{source.url}: {text}"
+
+
+def _raw(source: Source, bin_s: float) -> Iterator[Watched]:
+    named, problems = parse_name(source.url), Problems()
+    run = (source.experiment, source.run if source.run is not None else named.run or 0, source.telescope)
+    found: dict[int, Watched] = {}
+    parts: dict[int, list[tuple[Ints, Ints]]] = {}
+    with open_url(source.url) as stream:
+        for records in read_records(stream, problems, _RECORDS):
+            for cluster in np.unique(records["cluster"]).tolist():
+                mine = records[records["cluster"] == cluster]
+                none = np.empty(0, np.int64)
+                watched = found.setdefault(
+                    cluster, Watched(run, str(source.camera), cluster, ChannelMonitor(64), none, none, none)
+                )
+                time = since_1970(mine["time"], named.night)
+                codes = mine["adc"].transpose(0, 2, 1).reshape(len(mine), -1) / QUARTERS
+                watched.channels.add(_bins(time, bin_s), codes)
+                watched.losses["records without a time"] += int((time == NO_TIME).sum())
+                parts.setdefault(cluster, []).append((mine["event"].astype(np.int64), time))
+    if not found:
+        raise FormatError("no whole record", where=source.url)
+    for cluster, watched in found.items():
+        event, watched.time = (np.concatenate(columns) for columns in zip(*parts[cluster], strict=True))
+        watched.event, watched.clusters = event, np.ones(len(event), np.int64)
+    if problems.count:
+        first = found[min(found)]
+        first.losses["damaged places in files"] += problems.count
+        first.problems += [f"{source.url} at byte {one.offset}: {one.reason}" for one in problems.kept[:5]]
+    yield from found.values()
+
+
+def _whole(source: Source, bin_s: float) -> Iterator[Watched]:
+    found: dict[RunKey, Watched] = {}
+    parts: dict[RunKey, list[tuple[Ints, ...]]] = {}
+    with open_url(source.url) as stream:
+        for batch in _image_batches(source, stream):
+            camera = camera_named(source.camera or camera_of(batch.schema))
+            pixels = _pixels(batch, camera, source.url)
+            time = batch.column("time_ns" if "time_ns" in batch.schema.names else "time").cast(pa.int64())
+            times = np.asarray(time.fill_null(NO_TIME).to_numpy(zero_copy_only=False), np.int64)
+            event = np.asarray(batch.column("event").to_numpy(zero_copy_only=False), np.int64)
+            there = clusters_there(pixels, camera)
+            whose = list(
+                zip(*(batch.column(name).to_pylist() for name in ("experiment", "run", "telescope")), strict=True)
+            )
+            for run in dict.fromkeys(whose):
+                rows = np.array([one == run for one in whose])
+                none = np.empty(0, np.int64)
+                watched = found.setdefault(
+                    run, Watched(run, camera.name, 0, ChannelMonitor(camera.n_pixels), none, none, none)
+                )
+                watched.channels.add(_bins(times[rows], bin_s), pixels[rows])
+                watched.losses["images without a time"] += int((times[rows] == NO_TIME).sum())
+                for number, count in zip(
+                    np.unique(camera.cluster).tolist(), there[rows].sum(axis=0).tolist(), strict=True
+                ):
+                    watched.by_cluster[number] = watched.by_cluster.get(number, 0) + count
+                parts.setdefault(run, []).append((event[rows], times[rows], there[rows].sum(axis=1)))
+    for run, watched in found.items():
+        watched.event, watched.time, watched.clusters = (
+            np.concatenate(columns) for columns in zip(*parts[run], strict=True)
+        )
+        yield watched
+
+
+def _image_batches(source: Source, stream: Any) -> Iterator[pa.RecordBatch]:
+    if source.format != PART:
+        reader = readers()[source.format]
+        assert isinstance(reader, ImageReader)
+        yield from reader.images(stream, source.url, _IMAGES)
+        return
+    columns = ["experiment", "run", "event", "telescope", "time_ns", "image"]
+    try:
+        yield from pq.ParquetFile(stream).iter_batches(_IMAGES, columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0][:200]
+        raise FormatError(f"not a readable Parquet file: {reason}", where=source.url) from error
+
+
+def _pixels(batch: pa.RecordBatch, camera: CameraGeometry, where: str) -> npt.NDArray[np.float32]:
+    try:
+        pixels = np.asarray(from_binary(batch.column("image")), np.float32)
+    except ValueError as error:
+        raise FormatError(str(error), where=where) from error
+    if batch.num_rows and pixels.shape[1] != camera.n_pixels:
+        raise FormatError(f"images of {pixels.shape[1]} pixels, {camera.name} has {camera.n_pixels}", where=where)
+    return pixels.reshape(batch.num_rows, camera.n_pixels)
+
+
+def clusters_there(pixels: npt.NDArray[np.float32], camera: CameraGeometry) -> npt.NDArray[np.bool_]:
+    """Tell which clusters of the camera each image has: shape (n_images, n_clusters), clusters in order of number."""
+    present = np.isfinite(pixels)
+    return np.stack([present[:, camera.cluster == number].any(axis=1) for number in np.unique(camera.cluster)], axis=1)
+
+
+def since_1970(of_day: Ints, night: date | None) -> Ints:
+    """Return nanoseconds since 1970 of times of day (of the day itself, if the night is not known)."""
+    if night is None:
+        return np.asarray(of_day, np.int64)
+    hours = np.maximum(of_day, 0) // _HOUR_NS
+    starts = np.array([int(utc(night, hour * _HOUR_NS).timestamp()) * 1_000_000_000 for hour in range(24)])
+    return np.where(of_day < 0, NO_TIME, starts[hours] + of_day - hours * _HOUR_NS)
+
+
+def _bins(time: Ints, bin_s: float) -> Ints:
+    """Return the bin of each time; records without one share the bin -1."""
+    return np.where(time == NO_TIME, -1, time // int(bin_s * 1e9))
+
+
+def check_quality(
+    spark: SparkSession, sources: Sequence[Source], output_url: str, bin_s: float = 10.0
+) -> list[dict[str, Any]]:
+    """Look at runs and write tables, summary and page into a folder.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        Raw files, files of images, or the part files of a dataset (`image_sources`).
+    output_url : str
+        See `apbatch.spark.quality_report.write_quality`.
+    bin_s : float
+        Width of a bin of time, s.
+
+    Returns
+    -------
+    list of dict
+        The summary of each run.
+
+    Raises
+    ------
+    UsageError, FormatError, ServerError
+    """
+    from apbatch.spark.quality_report import write_quality
+    from apbatch.spark.quality_runs import of_runs
+
+    if not 0.001 <= bin_s <= 86_400:
+        raise UsageError(f"a bin of {bin_s:g} s makes no sense", remedy="choose between 1 ms and a day")
+    found, losses = watch(spark, sources, bin_s)
+    runs = of_runs(found, bin_s)
+    write_quality(runs, output_url, [source.url for source in sources], bin_s, losses)
+    return [quality.summary for quality in runs]
