@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.errors import FormatError
+from apbatch.formats.images import OPTIONAL
 
 #: Columns that together identify an image.
 IMAGE_KEYS = ("experiment", "run", "event", "telescope")
+_MAY_MISS = OPTIONAL.keys() - {"mask"}
 #: Row groups, and which rows of each.
 Rows = tuple[tuple[int, tuple[int, ...]], ...]
 _Integers = npt.NDArray[np.int64]
@@ -156,7 +158,7 @@ def read_rows(
         For messages.
     rows : Rows
     columns : Mapping
-        Names and types; for `time_ns`, a column `time` will do.
+        Names and types; for `time_ns`, a column `time` will do, and optional ones that the file has not become null.
     batch_size : int
         Most rows of a batch.
 
@@ -166,10 +168,11 @@ def read_rows(
         If it is not that Parquet file: cut, damaged, without such columns or rows.
     """
     with _opened(stream, name, ()) as file:
-        stored = {column: column for column in columns}
-        if "time_ns" not in file.schema_arrow.names:
+        known = set(file.schema_arrow.names)
+        stored = {column: column for column in columns if column not in _MAY_MISS or column in known}
+        if "time_ns" in stored and "time_ns" not in known:
             stored["time_ns"] = "time"
-        _need(file, name, [stored[column] for column in columns])
+        _need(file, name, list(stored.values()))
         for group, wanted in rows:
             if group >= file.num_row_groups or max(wanted) >= file.metadata.row_group(group).num_rows:
                 raise FormatError(
@@ -178,10 +181,13 @@ def read_rows(
                     remedy="the file is another one than the catalogue points to: register its events again",
                 )
             # One thread: Spark runs as many tasks as there are cores.
-            table = file.read_row_group(group, [stored[column] for column in columns], use_threads=False)
+            table = file.read_row_group(group, list(stored.values()), use_threads=False)
             found = table.take(pa.array(wanted)).combine_chunks()
             for batch in found.to_batches(max_chunksize=batch_size):
-                arrays = [batch.column(stored[column]).cast(kind) for column, kind in columns.items()]
+                arrays = [
+                    batch.column(stored[column]).cast(kind) if column in stored else pa.nulls(batch.num_rows, kind)
+                    for column, kind in columns.items()
+                ]
                 yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 

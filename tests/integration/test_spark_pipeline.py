@@ -20,6 +20,7 @@ from apbatch.formats import dataset
 from apbatch.formats.images import from_binary
 from apbatch.index.catalogue import open_catalogue
 from apbatch.spark import frames, pipeline
+from apbatch.spark.quality import check_quality, image_sources
 from apbatch.spark.registration import register_events
 from apbatch.spark.selection import parse_select, selected_sources
 from apbatch.spark.session import session
@@ -228,3 +229,15 @@ def test_the_entry_points_run_under_spark_submit(data, tmp_path):
     assert wrong.returncode == 2
     said = wrong.stdout + wrong.stderr  # spark-submit sends a program's messages to the output
     assert "grid: " in said and "there is no such dataset" in said and "Traceback" not in said
+
+
+def test_the_quality_of_runs_is_looked_at_in_parallel(spark, data, monte_carlo, tmp_path):
+    odd = tmp_path / "28107022.001"
+    odd.write_bytes(b"\0" * 1000)
+    (run,) = check_quality(spark, raw([*small(data), odd], data), f"file://{tmp_path}/raw")
+    assert run["records"] == 1239 + 833 + 741 and run["files"] == 3
+    assert any("28107022.001" in problem for problem in run["problems"])
+    assert run["clusters"]["12"]["pixels"]["dead"] == 7
+    runs = check_quality(spark, image_sources(f"{monte_carlo}/images"), f"file://{tmp_path}/images")
+    assert sum(run["events"] for run in runs) <= 5698 and runs[0]["unit"] == "p.e."
+    assert (tmp_path / "images" / "report.html").stat().st_size > 10_000

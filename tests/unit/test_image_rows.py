@@ -164,8 +164,10 @@ def test_a_pointer_into_nothing_is_told(shuffled, rows):
 
 def test_a_file_without_the_column_or_cut_is_told(shuffled):
     content = stored(shuffled)
-    with pytest.raises(FormatError, match="no column 'peak_time'"):
-        list(read_rows(io.BytesIO(content), "a", ((0, (0,)),), {"peak_time": pa.binary()}, 10))
+    with pytest.raises(FormatError, match="no column 'grid'"):
+        list(read_rows(io.BytesIO(content), "a", ((0, (0,)),), {"grid": pa.binary()}, 10))
+    (batch,) = read_rows(io.BytesIO(content), "a", ((0, (0,)),), {"peak_time": pa.binary(), "run": pa.int64()}, 10)
+    assert batch.to_pydict() == {"peak_time": [None], "run": [7]}
     for cut in (content[: len(content) // 2], content[4:], b""):
         with pytest.raises(FormatError, match="a: not a readable Parquet file"):
             Places().scan(io.BytesIO(cut), "a")

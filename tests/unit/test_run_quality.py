@@ -170,8 +170,9 @@ def test_images_are_looked_at_in_photo_electrons(tmp_path: Path) -> None:
 
 def test_the_folder_is_whole_or_not_complete(tmp_path: Path, faulty: RunQuality) -> None:
     url = f"file://{tmp_path}/out"
-    for _ in range(2):  # again into the same folder
-        write_quality([faulty], url, ["file:///in"], 5.0, {"unreadable files": 1})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "quality.json").write_text("{}")  # of an earlier run
+    write_quality([faulty], url, ["file:///in"], 5.0, {"unreadable files": 1})
     assert is_complete(url)
     summary = read_summary(url)
     assert summary["runs"][0]["pixels"]["high"] == {"absent": 504, "dead": 1, "hot": 1, "good": 54}
