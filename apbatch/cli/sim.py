@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(invoke_without_command=True, help="Simulate air showers and the telescope's images.")
     group.callback()(_sim)
     group.command("validate")(_validate)
+    group.command("raw")(_raw)
     app.add_typer(group, name="sim")
 
 
@@ -103,3 +104,29 @@ def _validate(
     )
     counts = ", ".join(f"{number} {verdict}" for verdict, number in found.counts.items())
     say(f"{counts}: {found.page}")
+
+
+def _raw(
+    production: Annotated[Path, typer.Argument(help="Folder of a finished production.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the raw files; it is made.")],
+    triggered: Annotated[bool, typer.Option("--triggered", help="Records of clusters that fired only.")] = False,
+    format: Annotated[Format, typer.Option("--format", help="Of the summary.")] = Format.TABLE,
+) -> None:
+    """Write a production as raw files of TAIGA-IACT, with pedestal files and a table of conversion factors.
+
+    The chain from raw data can then be run with the truth known: event numbers are those of the production.
+    """
+    from apbatch.sim.raw import write_raw
+
+    summary = write_raw(production, output, clusters="triggered" if triggered else "all")
+    show(
+        [
+            {
+                "events": summary.events,
+                "records": summary.records,
+                "files": summary.files,
+                "factors": str(summary.factors),
+            }
+        ],
+        format,
+    )
