@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,7 +77,17 @@ def key_of(settings: Production) -> str:
     return digest({"version": _VERSION, "settings": settings.model_dump()})
 
 
-def simulate(settings: Production, output: Path, progress: Task | None = None, processes: int = 2) -> ProductionSummary:
+#: Makes chunks of a plan, in any order, and yields the number of showers of each.
+Maker = Callable[[Plan, list[int]], Iterator[int]]
+
+
+def simulate(
+    settings: Production,
+    output: Path,
+    progress: Task | None = None,
+    processes: int = 2,
+    make: Maker | None = None,
+) -> ProductionSummary:
     """Make a production in a folder; what an earlier call left is used, and a finished one is not touched.
 
     Parameters
@@ -91,6 +101,8 @@ def simulate(settings: Production, output: Path, progress: Task | None = None, p
         Gets one for each shower; a display of its own is opened if None.
     processes : int
         That simulate at the same time.
+    make : callable, optional
+        Makes the chunks in place of local processes, e.g. on Spark.
 
     Returns
     -------
@@ -114,9 +126,9 @@ def simulate(settings: Production, output: Path, progress: Task | None = None, p
             plan = _prepare(settings, output)
             if progress is None:
                 with show_progress("simulate", plan.showers) as task:
-                    made = _make(plan, task, processes)
+                    made = _make(plan, task, processes, make)
             else:
-                made = _make(plan, progress, processes)
+                made = _make(plan, progress, processes, make)
             return _publish(plan, output, made, began)
     except OSError as error:
         raise ApbatchError(f"can't write the production: {error.strerror or error}", where=str(output)) from error
@@ -182,7 +194,7 @@ def _prepare(settings: Production, output: Path) -> Plan:
     return Plan(settings, work)
 
 
-def _make(plan: Plan, task: Task, processes: int) -> int:
+def _make(plan: Plan, task: Task, processes: int, make: Maker | None) -> int:
     missing = [chunk for chunk in range(plan.chunks) if not plan.file_of(chunk).is_file()]
     done = plan.showers - sum(len(plan.range_of(chunk)) for chunk in missing)
     if done:
@@ -198,7 +210,7 @@ def _make(plan: Plan, task: Task, processes: int) -> int:
                 make_block(plan, block, showers)
     task.note("compiling")
     began, made = time.monotonic(), 0
-    for count in _chunks(plan, missing, processes):
+    for count in make(plan, missing) if make else _chunks(plan, missing, processes):
         made += count
         task.advance(count)
         task.note(f"{made / (time.monotonic() - began):.1f} showers/s")
