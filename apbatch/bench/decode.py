@@ -20,6 +20,8 @@ import numpy as np
 from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
+from apbatch.camera.geometry import camera_named
+from apbatch.camera.taiga import DEG_PER_CM
 from apbatch.errors import VerificationError
 from apbatch.formats import taiga_raw
 from apbatch.formats.compressed import plain
@@ -27,6 +29,7 @@ from apbatch.formats.fact import PIXELS, FactPhotonsReader
 from apbatch.formats.magic import MagicReader
 from apbatch.formats.reader import ImageReader
 from apbatch.formats.simtel import SimtelReader
+from apbatch.formats.taiga_mc import TaigaMcReader
 
 OURS = "apbatch"
 #: Bytes of raw records in one round, 10⁶: the slowest peer takes a second for 20.
@@ -43,6 +46,7 @@ _MAGIC_NUMBERS = (
 def decode_groups(setting: Setting) -> Iterator[Group]:
     """Yield the groups of the decoding suite."""
     yield _raw(setting)
+    yield _text(setting)
     yield _fact(setting)
     if found := _file(setting, "magic_real", "*_Y_*.root", "uproot", "MAGIC's ROOT files"):
         yield _magic(found)
@@ -157,6 +161,49 @@ def _made_records(count: int) -> bytes:
     records["board"] = 6
     records["adc"] = random.integers(1000, 9000, (count, 32, 2))
     return records.tobytes()
+
+
+# --- TAIGA's Monte Carlo as text ----------------------------------------------------------------------------------
+
+
+def _text(setting: Setting) -> Group:
+    content = _real_text(setting) or _made_text()
+
+    def by_python() -> float:
+        found = 0.0
+        lines = iter(content.decode().splitlines())
+        for line in lines:
+            words = line.split()
+            hits = [[float(word) for word in next(lines).split()] for _ in range(int(words[3]))]
+            found += sum(hit[4] for hit in hits)
+        return found
+
+    operation = Operation(
+        "decode", "TAIGA Monte Carlo text",
+        f"{len(content) / 1e6:.1f} MB of text in memory to images of 560 pixels with masks. Python: split into "
+        "words and made numbers, no images.",
+        "MB/s", len(content) / 1e6, baseline="Python", clock="cpu",
+    )  # fmt: skip
+    peers = {OURS: _reading(TaigaMcReader(), content), "Python": by_python}
+    return _group(operation, len(content), by_python(), peers)
+
+
+def _real_text(setting: Setting) -> bytes:
+    files = sorted((setting.data / "taiga_mc").glob("*.txt")) if setting.data is not None else []
+    return files[0].read_bytes() if files else b""
+
+
+def _made_text() -> bytes:
+    camera, random, lines = camera_named("TAIGA-IACT01"), np.random.default_rng(3), []
+    x, y = camera.x / DEG_PER_CM, camera.y / DEG_PER_CM
+    for number in range(2000):
+        pixels = random.choice(camera.n_pixels, 15, replace=False)
+        lines.append(f"0 {number} 1 {len(pixels)} 50.5 0 0 100.5 -20.25 1.5 2.5")
+        lines += [
+            f"{camera.cluster[p]} {camera.number[p] // 2} {x[p]:.6g} {y[p]:.6g} {random.exponential(30):.6g}"
+            for p in pixels
+        ]
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 # --- FACT's photon stream -----------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ SUITES: dict[str, Suite] = {
     "decode": Suite(
         "Decoding",
         _decode,
-        operations=4,
+        operations=5,
         limits=(
             "One thread, from memory: no disk and no network. Figures are by CPU time of this process.",
             "Batches are dropped when they have been added up. A program that keeps them pays for new memory as well: "

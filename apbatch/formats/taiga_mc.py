@@ -12,10 +12,12 @@ decides, and the cluster must agree with it.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, ClassVar
 
@@ -29,6 +31,7 @@ from apbatch.errors import FormatError
 from apbatch.formats.attributes import CAMERA, ENERGY_MAX, ENERGY_MIN, PRIMARY, SHOWERS
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.lines import Line, Problems, head_lines, lines_of, numbers
+from apbatch.formats.number_lines import NumberLines, number_lines
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Reader, Scalar, Span, even_spans
 
 CAMERA_NAME = "TAIGA-IACT01"
@@ -40,6 +43,12 @@ _TOLERANCE_CM = 0.05
 _PRIMARIES = ("gamma", "proton", "electron", "helium", "iron")
 
 MOST_PIXELS = 10_000
+
+
+#: More than any number of a shower or of its use.
+_MOST_SHOWER, _MOST_USE = 1e15, 1e6
+#: More than any number of a cluster, and of a channel in it.
+_CLUSTERS, _CHANNELS = 64, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +72,79 @@ class _Image:
     hits: npt.NDArray[np.float64]  # (n_pixels, 5): cluster, pixel, x, y, amplitude
 
 
-def _header(line: Line) -> _Header | None:
-    values = numbers(line.words)
-    if values is None or len(values) != _HEADER_WORDS:
-        return None
-    whole = values[1:4]
-    if not all(math.isfinite(value) and value == int(value) and value >= 0 for value in whole):
-        return None
-    if not 0 < values[3] <= MOST_PIXELS or not 0 < values[4] < math.inf:
-        return None
-    shower, use, n_pixels = (int(value) for value in whole)
-    return _Header(line, shower, use, n_pixels, values[4], (values[5], values[6]), (values[7], values[8]))
+def _header(lines: NumberLines, index: int) -> _Header:
+    values = lines.values[index].tolist()
+    shower, use, n_pixels = (int(value) for value in values[1:4])
+    return _Header(lines.line(index), shower, use, n_pixels, values[4], (values[5], values[6]), (values[7], values[8]))
 
 
-def _hit(line: Line) -> list[float] | None:
-    values = numbers(line.words)
-    if values is None or len(values) != _PIXEL_WORDS or not all(map(math.isfinite, values)):
-        return None
-    return values
+def _kinds(lines: NumberLines) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Tell which lines are headers of images, and which are pixels."""
+    with np.errstate(invalid="ignore"):
+        shower, use, n_pixels, energy = lines.values[:, 1:5].T
+        header = (lines.count == _HEADER_WORDS) & (shower >= 0) & (shower < _MOST_SHOWER) & (use >= 0)
+        header &= (use < _MOST_USE) & (n_pixels > 0) & (n_pixels <= MOST_PIXELS) & (energy > 0) & (energy < np.inf)
+        header &= (np.floor(lines.values[:, 1:4]) == lines.values[:, 1:4]).all(axis=1)
+        pixel = (lines.count == _PIXEL_WORDS) & np.isfinite(lines.values[:, :_PIXEL_WORDS]).all(axis=1)
+    return header, pixel
+
+
+class _Images:
+    """Puts the lines of a text file together to images; what is none is noted, up to the next header."""
+
+    def __init__(self, problems: Problems, skipping: bool) -> None:
+        self._problems, self._skipping = problems, skipping
+        self._header: _Header | None = None
+        self._hits: list[npt.NDArray[np.float64]] = []
+        self._got = 0
+
+    @property
+    def within(self) -> bool:
+        """Whether an image has begun and is not complete."""
+        return self._header is not None
+
+    def begin(self, header: _Header) -> None:
+        """Take the header of the next image."""
+        self.broken_off("an image of {wanted} pixels has only {got}")
+        self._header, self._hits, self._got, self._skipping = header, [], 0, False
+
+    def broken_off(self, what: str) -> None:
+        """Note an image that is not complete."""
+        if self._header is not None:
+            text = what.format(wanted=self._header.n_pixels, got=self._got)
+            self._problems.at_line(self._header.line, text)
+            self._header = None
+
+    def body(
+        self, lines: NumberLines, pixel: npt.NDArray[np.bool_], first: int, last: int, inside: int
+    ) -> _Image | None:
+        """Take the lines between two headers; return the image that they complete.
+
+        Lines from `inside` on belong to the next span, unless the image needs them.
+        """
+        made = None
+        if self._header is not None:
+            take = min(self._header.n_pixels - self._got, last - first)
+            fine = pixel[first : first + take]
+            if not fine.all():
+                bad = int(np.argmin(fine))
+                what = f"pixel {self._got + bad + 1} of {self._header.n_pixels}"
+                self._problems.at_line(lines.line(first + bad), _EXPECTED.format(what))
+                self._header, self._skipping = None, True
+                return None
+            if take:
+                self._hits.append(lines.values[first : first + take, :_PIXEL_WORDS])
+            self._got, first = self._got + take, first + take
+            if self._got == self._header.n_pixels:
+                hits = self._hits[0] if len(self._hits) == 1 else np.concatenate(self._hits)
+                made, self._header = _Image(self._header, hits), None
+        if first < min(last, inside) and self._header is None and not self._skipping:
+            self._problems.at_line(lines.line(first), _EXPECTED.format("an image's header"))
+            self._skipping = True
+        return made
+
+
+_EXPECTED = "{} was expected; passed over up to the next header"
 
 
 def read_images(stream: BinaryIO, problems: Problems, span: Span | None = None) -> Iterator[_Image]:
@@ -88,34 +152,26 @@ def read_images(stream: BinaryIO, problems: Problems, span: Span | None = None) 
 
     Of a span, which is of bytes, the images whose header begins in it.
     """
-    header: _Header | None = None
-    hits: list[list[float]] = []
+    start, stop = (span.start, span.stop) if span is not None else (0, 1 << 62)
     # What comes before the first header of a later span belongs to the span before.
-    skipping = span is not None and span.start > 0
-    for line in lines_of(stream, problems, span.start if span is not None else 0):
-        found = _header(line)
-        after = span is not None and line.offset >= span.stop
-        if found is not None and header is not None:
-            problems.at_line(header.line, f"an image of {header.n_pixels} pixels has only {len(hits)}")
-            header = None
-        if after and header is None:
-            return
-        if found is not None:
-            header, hits, skipping = found, [], False
-            continue
-        hit = _hit(line) if header is not None else None
-        if header is None or hit is None:
-            if not skipping:
-                what = "an image's header" if header is None else f"pixel {len(hits) + 1} of {header.n_pixels}"
-                problems.at_line(line, f"{what} was expected; passed over up to the next header")
-            header, skipping = None, True
-            continue
-        hits.append(hit)
-        if len(hits) == header.n_pixels:
-            yield _Image(header, np.array(hits))
-            header = None
-    if header is not None:
-        problems.at_line(header.line, f"the file ends within an image: {len(hits)} of {header.n_pixels} pixels")
+    images = _Images(problems, skipping=start > 0)
+    for lines in number_lines(stream, problems, _HEADER_WORDS, start):
+        header, pixel = _kinds(lines)
+        headers = np.flatnonzero(header).tolist()
+        # Lines at and after the stop are looked at only to complete an image.
+        inside = int(np.searchsorted(lines.offset, stop))
+        for first, last in pairwise([-1, *headers, len(header)]):
+            if first >= 0:
+                if first >= inside:
+                    images.broken_off("an image of {wanted} pixels has only {got}")
+                    return
+                images.begin(_header(lines, first))
+            made = images.body(lines, pixel, first + 1, last, inside)
+            if made is not None:
+                yield made
+            if last > inside and not images.within:
+                return
+    images.broken_off("the file ends within an image: {got} of {wanted} pixels")
 
 
 class _Placement:
@@ -124,30 +180,66 @@ class _Placement:
     def __init__(self, camera: CameraGeometry) -> None:
         self.camera = camera
         self._x, self._y = camera.x / DEG_PER_CM, camera.y / DEG_PER_CM
+        self._index = np.full((_CLUSTERS, _CHANNELS), -1, np.int64)
+        self._index[camera.cluster, camera.number] = np.arange(camera.n_pixels)
 
-    def pixels(self, image: _Image, problems: Problems) -> npt.NDArray[np.int64] | None:
-        """Return the index of each hit's pixel, or None (noted) if a hit is nowhere, elsewhere or twice."""
-        cluster, channel = image.hits[:, 0].astype(np.int64), 2 * image.hits[:, 1].astype(np.int64)
-        x, y = image.hits[:, 2], image.hits[:, 3]
-        index = self.camera.index(cluster, channel)
-        off = np.hypot(self._x[index] - x, self._y[index] - y)
-        doubtful = (index < 0) | (off > _TOLERANCE_CM)
-        if doubtful.any():
-            distance = np.hypot(self._x - x[doubtful, None], self._y - y[doubtful, None])
-            index[doubtful] = distance.argmin(axis=1)
-            far = distance.min(axis=1) > _TOLERANCE_CM
-            strange = far | (self.camera.cluster[index[doubtful]] != cluster[doubtful])
-            if strange.any():
-                hit = int(np.flatnonzero(doubtful)[np.argmax(strange)])
-                problems.at_line(
-                    image.header.line,
-                    f"image passed over: no pixel of cluster {cluster[hit]} at ({x[hit]:g}, {y[hit]:g}) cm",
-                )
-                return None
-        if len(np.unique(index)) < len(index):
-            problems.at_line(image.header.line, "image passed over: a pixel is given twice")
-            return None
-        return index
+    def placed(
+        self, images: list[_Image], problems: Problems
+    ) -> tuple[list[_Header], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Find the pixels of images.
+
+        Returns
+        -------
+        headers : list
+            Of the images that are kept; one with a hit that is nowhere, elsewhere or twice is noted and left out.
+        row, pixel : ndarray of int64, shape (n_hits,)
+            Image and pixel of each hit.
+        amplitude : ndarray of float64, shape (n_hits,)
+        """
+        hits = np.concatenate([image.hits for image in images])
+        image = np.repeat(np.arange(len(images)), [len(one.hits) for one in images])
+        cluster, channel = hits[:, 0], 2 * hits[:, 1]
+        fits = (cluster >= 0) & (cluster < _CLUSTERS) & (channel >= 0) & (channel < _CHANNELS)
+        cluster, channel = (np.where(fits, values, 0).astype(np.int64) for values in (cluster, channel))
+        pixel = np.where(fits, self._index[cluster, channel], -1)
+        off = np.hypot(self._x[pixel] - hits[:, 2], self._y[pixel] - hits[:, 3])
+        bad = self._moved(images, hits, image, pixel, (pixel < 0) | (off > _TOLERANCE_CM), problems)
+        order = np.argsort(image * self.camera.n_pixels + pixel, kind="stable")
+        same = (np.diff(image[order]) == 0) & (np.diff(pixel[order]) == 0)
+        for one in np.unique(image[order[1:][same]]).tolist():
+            if one not in bad:
+                problems.at_line(images[one].header.line, "image passed over: a pixel is given twice")
+                bad.add(one)
+        if not bad:
+            return [one.header for one in images], image, pixel, hits[:, 4]
+        good = np.array([number not in bad for number in range(len(images))])
+        kept = good[image]
+        row = (np.cumsum(good) - 1)[image[kept]]
+        return [one.header for one, keep in zip(images, good, strict=True) if keep], row, pixel[kept], hits[kept, 4]
+
+    def _moved(
+        self,
+        images: list[_Image],
+        hits: npt.NDArray[np.float64],
+        image: npt.NDArray[np.int64],
+        pixel: npt.NDArray[np.int64],
+        doubtful: npt.NDArray[np.bool_],
+        problems: Problems,
+    ) -> set[int]:
+        """Place hits, whose numbers and places disagree, by their place; return the images where that fails."""
+        bad: set[int] = set()
+        for hit in np.flatnonzero(doubtful).tolist():
+            one = int(image[hit])
+            if one in bad:
+                continue
+            cluster, x, y = (float(hits[hit, column]) for column in (0, 2, 3))
+            distance = np.hypot(self._x - x, self._y - y)
+            pixel[hit] = int(np.argmin(distance))
+            if distance[pixel[hit]] > _TOLERANCE_CM or self.camera.cluster[pixel[hit]] != cluster:
+                reason = f"image passed over: no pixel of cluster {cluster:g} at ({x:g}, {y:g}) cm"
+                problems.at_line(images[one].header.line, reason)
+                bad.add(one)
+        return bad
 
 
 def run_of(name: str) -> int | None:
@@ -187,9 +279,13 @@ class TaigaMcReader(ImageReader):
         lines = head_lines(head)
         if not lines:
             return False
-        header = _header(Line(1, 0, lines[0]))
-        hits = lines[1 : 1 + header.n_pixels] if header else []
-        return bool(hits) and all(_hit(Line(1, 0, line)) is not None for line in hits)
+        text = "".join(f"{line}\n" for line in lines).encode()
+        found = next(number_lines(io.BytesIO(text), Problems(), _HEADER_WORDS, compiled=False))
+        header, pixel = _kinds(found)
+        if not len(header) or not header[0]:
+            return False
+        hits = pixel[1 : 1 + int(found.values[0, 3])]
+        return bool(len(hits)) and bool(hits.all())
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read all images: their number, showers, energies and sizes.
@@ -205,13 +301,11 @@ class TaigaMcReader(ImageReader):
         sizes: list[float] = []
         showers: set[int] = set()
         most = 0
-        for image in read_images(stream, problems):
-            if place.pixels(image, problems) is None:
-                continue
-            energies.append(image.header.energy)
-            sizes.append(float(image.hits[:, 4].sum()))
-            showers.add(image.header.shower)
-            most = max(most, image.header.n_pixels)
+        for headers, row, _, amplitude in _batches(stream, 1024, place, problems):
+            energies += [header.energy for header in headers]
+            sizes += np.bincount(row, amplitude, len(headers)).tolist()
+            showers.update(header.shower for header in headers)
+            most = max(most, *(header.n_pixels for header in headers))
         if not energies:
             reason = f": {problems.kept[0].reason}" if problems.kept else ""
             raise FormatError(f"no whole image{reason}", where=name)
@@ -246,15 +340,14 @@ class TaigaMcReader(ImageReader):
         """Yield the images, 0 in pixels that cleaning removed, with the mask of those that it kept."""
         camera = camera_named(CAMERA_NAME)
         schema = image_schema(CAMERA_NAME, cleaned=True)
-        for batch in self._batches(stream, batch_size, camera, span, problems):
-            pixels = np.zeros((len(batch), camera.n_pixels), np.float32)
+        problems = problems if problems is not None else Problems()
+        for headers, row, pixel, amplitude in _batches(stream, batch_size, _Placement(camera), problems, span):
+            pixels = np.zeros((len(headers), camera.n_pixels), np.float32)
             mask = np.zeros(pixels.shape, bool)
-            for row, (image, index) in enumerate(batch):
-                pixels[row, index] = image.hits[:, 4]
-                mask[row, index] = True
+            pixels[row, pixel], mask[row, pixel] = amplitude, True
             columns = {
-                **_keys([image.header for image, _ in batch], name),
-                "time": pa.nulls(len(batch), schema.field("time").type),
+                **_keys(headers, name),
+                "time": pa.nulls(len(headers), schema.field("time").type),
                 "image": to_binary(pixels),
                 "mask": to_binary(mask),
             }
@@ -263,8 +356,7 @@ class TaigaMcReader(ImageReader):
     def truth(self, stream: BinaryIO, name: str, batch_size: int = 1024) -> Iterator[pa.RecordBatch]:
         """Yield energy, core and source of each image; its primary is the one that the path names."""
         camera = camera_named(CAMERA_NAME)
-        for batch in self._batches(stream, batch_size, camera):
-            headers = [image.header for image, _ in batch]
+        for headers, _, _, _ in _batches(stream, batch_size, _Placement(camera), Problems()):
             columns: dict[str, Any] = {
                 **_keys(headers, name),
                 "shower": [header.shower for header in headers],
@@ -279,27 +371,15 @@ class TaigaMcReader(ImageReader):
                 columns.setdefault(field.name, pa.nulls(len(headers), field.type))
             yield pa.RecordBatch.from_pydict(columns, schema=TRUTH_SCHEMA)
 
-    def _batches(
-        self,
-        stream: BinaryIO,
-        batch_size: int,
-        camera: CameraGeometry,
-        span: Span | None = None,
-        problems: Problems | None = None,
-    ) -> Iterator[list[tuple[_Image, npt.NDArray[np.int64]]]]:
-        problems = problems if problems is not None else Problems()
-        place = _Placement(camera)
-        batch: list[tuple[_Image, npt.NDArray[np.int64]]] = []
-        for image in read_images(stream, problems, span):
-            index = place.pixels(image, problems)
-            if index is None:
-                continue
-            batch.append((image, index))
-            if len(batch) == batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+
+def _batches(
+    stream: BinaryIO, batch_size: int, place: _Placement, problems: Problems, span: Span | None = None
+) -> Iterator[tuple[list[_Header], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+    images = read_images(stream, problems, span)
+    while batch := list(islice(images, batch_size)):
+        placed = place.placed(batch, problems)
+        if placed[0]:
+            yield placed
 
 
 def _keys(headers: list[_Header], name: str) -> dict[str, Any]:

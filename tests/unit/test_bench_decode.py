@@ -28,6 +28,10 @@ def run(scratch: Path, data: Path | None) -> tuple[list[Sample], dict[str, str]]
 
 def test_without_real_files_records_and_events_are_made_up(tmp_path: Path) -> None:
     samples, left_out = run(tmp_path, None)
-    assert {sample.operation for sample in samples} == {"TAIGA raw records", "FACT photon stream"}
+    assert {sample.operation for sample in samples} == {
+        "TAIGA raw records",
+        "TAIGA Monte Carlo text",
+        "FACT photon stream",
+    }
     assert not [sample.error for sample in samples if sample.error]
     assert {"uproot", "eventio"} == set(left_out)

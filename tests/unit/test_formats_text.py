@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from apbatch.camera.geometry import camera_named
 from apbatch.errors import FormatError
+from apbatch.formats import number_lines
 from apbatch.formats.images import camera_of, from_binary
 from apbatch.formats.kascade import KascadeReader
-from apbatch.formats.lines import Problems, lines_of
+from apbatch.formats.lines import Problems, lines_of, numbers
 from apbatch.formats.reader import recognise
 from apbatch.formats.taiga_mc import TaigaHillasReader, TaigaMcReader
 
@@ -142,6 +143,71 @@ def test_spans_of_text_hold_every_image_once_whatever_the_damage(content: bytes,
         found += rows(reader.images(io.BytesIO(content), MC_NAME, span=span, problems=mine))
     assert found == whole
     assert {problem.offset for problem in mine.kept} <= {problem.offset for problem in problems.kept}
+
+
+@given(st.lists(PIECES, max_size=8).map(b"".join), st.sampled_from([1, 7, 50, 1 << 20]))
+@settings(max_examples=80)
+def test_images_do_not_depend_on_blocks_or_on_the_compiled_parser(content: bytes, block: int) -> None:
+    def read() -> tuple[list[dict[str, object]], list[tuple[int, str]]]:
+        problems = Problems()
+        batches = TaigaMcReader().images(io.BytesIO(content), MC_NAME, problems=problems)
+        rows = [row for batch in batches for row in batch.to_pylist()]
+        # How long an overlong line is, is not known before its end.
+        found = [(one.offset, one.reason.split(" bytes long")[-1]) for one in problems.kept]
+        return rows, sorted(found)
+
+    wanted = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(number_lines, "_BLOCK", block if len(content) < 60_000 else 50_000)
+        patch.setattr(number_lines, "_compiled", lambda: None)
+        assert read() == wanted
+
+
+NUMBERS = st.one_of(
+    st.floats(allow_nan=False, width=32).map(repr),
+    st.floats(-1e6, 1e6).map(lambda value: f"{value:.5g}"),
+    st.integers(-(10**17), 10**17).map(str),
+    st.text("0123456789.eE+-", min_size=1, max_size=24),
+    st.sampled_from(["nan", "-inf", "1_0", "0x1", ".", "+", "1e", "1e400", "1e-400", ".5", "5.", "00012", "-0"]),
+)
+
+
+@given(st.lists(st.lists(NUMBERS, min_size=1, max_size=9), min_size=1, max_size=8))
+@settings(max_examples=200)
+def test_numbers_are_parsed_to_the_last_bit_as_python_does(table: list[list[str]]) -> None:
+    text = "".join(" ".join(row) + "\n" for row in table).encode()
+    (lines,) = number_lines.number_lines(io.BytesIO(text), Problems(), 6)
+    assert number_lines._compiled() is not None
+    for row, words in enumerate(table):
+        found = numbers(words)
+        assert lines.count[row] == (-1 if found is None else len(words))
+        if found is not None:
+            kept = np.array(found[:6])
+            assert lines.values[row, : len(kept)].tobytes() == kept.tobytes() or np.isnan(kept).any()
+
+
+@pytest.mark.parametrize("amplitude", [b"nan", b"inf", b"-inf", b"1e999", b"", b"11.03 5", b"\xff", b"1_1"])
+def test_an_amplitude_that_is_no_number_costs_its_image(amplitude: bytes) -> None:
+    found = mc(IMAGES.replace(b"11.03", amplitude))
+    assert found.events == 1
+    assert found.problems[0].reason == "line 3: pixel 2 of 2 was expected; passed over up to the next header"
+
+
+@pytest.mark.parametrize(
+    "header", [b"0 1e300 1 2", b"0 1 1e300 2", b"0 1 1 1e300", b"0 1 1 1e9", b"0 -1 1 2", b"0 1 nan 2"]
+)
+def test_numbers_of_showers_and_pixels_beyond_reason_are_no_header(header: bytes) -> None:
+    content = IMAGES.replace(b"0 1 1 2", header)
+    assert mc(content).events == 1
+    list(TaigaMcReader().images(io.BytesIO(content), MC_NAME))
+
+
+@pytest.mark.parametrize(
+    "hit", [b"1e300 12 15 -10.3923 22.382", b"2 -1e300 15 -10.3923 22.382", b"2 12 1e300 1e300 22"]
+)
+def test_hits_of_absurd_numbers_cost_only_their_image(hit: bytes) -> None:
+    content = IMAGES.replace(b"2 12 15 -10.3923 22.382", hit)
+    assert mc(content).events in (1, 2)
 
 
 def test_windows_line_ends_make_no_difference() -> None:
