@@ -1,10 +1,13 @@
 """Job descriptions are checked whole before anything starts."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from apbatch.camera.grid import METHODS
 from apbatch.errors import UsageError
+from apbatch.workflow.image_steps import Grid
 from apbatch.workflow.model import load_job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,3 +66,7 @@ def test_no_job_at_all_is_a_clear_error(tmp_path: Path, content: str) -> None:
     file.write_text(content)
     with pytest.raises(UsageError):
         load_job(file)
+
+
+def test_the_grid_step_takes_every_method_that_there_is() -> None:
+    assert get_args(Grid.model_fields["method"].annotation) == METHODS

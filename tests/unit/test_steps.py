@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from apbatch.camera.geometry import CameraGeometry, camera_named
-from apbatch.camera.grid import from_grid, grid_of
+from apbatch.camera.grid import METHODS, from_grid, grid_of, to_grid
 from apbatch.camera.hillas import PARAMETERS, hillas
 from apbatch.errors import FormatError
 from apbatch.formats.images import TRUTH_SCHEMA, from_binary, image_schema, to_binary
@@ -82,6 +82,15 @@ def test_grids_hold_the_image_and_the_cleaned_image(camera):
     mask = from_binary(cleaned.column("mask"), "u1").astype(bool)
     np.testing.assert_array_equal(from_grid(whole, camera), images)
     np.testing.assert_array_equal(from_grid(kept, camera), np.where(mask, images, 0))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_grids_of_every_method_have_the_shape_that_the_sidecar_tells(camera, method):
+    images = pixels(camera)
+    made = steps.gridded(clean(camera, images), camera, method)
+    shape = grid_of(camera, method)
+    whole = from_binary(made.column("grid")).reshape(-1, shape.rows, shape.cols)
+    np.testing.assert_array_equal(whole, to_grid(images, camera, method=method))
 
 
 def test_no_step_makes_a_column_of_truth():
