@@ -31,10 +31,13 @@ from apbatch.progress import say
 from apbatch.storage.hashing import BLOCK
 
 _GROUP = "apbatch.readers"
-#: Extras of this program that no worker needs: learning and simulation run beside Spark, the rest is for developers.
-_EXTRAS_LEFT = frozenset({"all", "dl", "sim", "bench", "test"})
-#: Never shipped: Spark brings its own Python side.
-_LEFT = frozenset({"apbatch", "pyspark", "py4j", "tensorflow", "tensorflow-cpu", "keras", "horovod"})
+#: Extras of this program that no worker needs: learning and simulation run beside Spark. (`bench` has the plots of the
+#: pages on quality, too.)
+_EXTRAS_LEFT = frozenset({"all", "dl", "torch", "onnx", "sim", "test"})
+#: Never shipped: Spark brings its own Python side, and what trains is larger than all the rest.
+_LEFT = frozenset(
+    {"apbatch", "pyspark", "py4j", "tensorflow", "tensorflow-cpu", "keras", "horovod", "torch", "tf2onnx"}
+)
 _FOLDERS_LEFT = frozenset({"__pycache__", "tests", "include"})
 #: Folders of tests that are imported in use.
 _FOLDERS_KEPT = frozenset({"astropy/tests"})

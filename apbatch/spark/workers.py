@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from apbatch.errors import ApbatchError, MissingSoftwareError, ServerError
+from apbatch.formats.reader import readers
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -18,18 +19,13 @@ _NO_START = re.compile(r"Error from python worker:\s*(.*?)\n\s*PYTHONPATH was", 
 _IMPORT = re.compile(r"(ImportError|OSError): (.*)")
 
 
-def check_workers(spark: SparkSession) -> str:
+def check_workers(spark: SparkSession) -> None:
     """Let one worker import what the steps use.
-
-    Returns
-    -------
-    str
-        Where the worker has this program from.
 
     Raises
     ------
     MissingSoftwareError
-        If it has no Python, another Python, or lacks a package.
+        If it has no Python, another Python, or lacks a package or a reader.
     ServerError
         If it does not answer for another reason.
     """
@@ -40,7 +36,10 @@ def check_workers(spark: SparkSession) -> str:
     except Exception as error:  # py4j and pyspark raise many kinds, none of ours
         lack = what_workers_lack(str(error))
         raise lack or ServerError(f"the workers do not answer: {first_line(error)}") from error
-    return str(found)
+    if lacks := sorted(readers().keys() - set(found)):
+        raise MissingSoftwareError(
+            f"the workers' apbatch has no reader for {', '.join(lacks)}", remedy="in the settings: spark: {ship: true}"
+        )
 
 
 def what_workers_lack(trace: str) -> ApbatchError | None:
@@ -70,12 +69,10 @@ def what_workers_lack(trace: str) -> ApbatchError | None:
     return None
 
 
-def _look(_: int) -> str:
-    """Import, in a worker, what the steps use."""
+def _look(_: int) -> list[str]:
+    """Import, in a worker, what the steps use; return the formats that it reads."""
     import pyarrow.parquet  # noqa: F401
 
-    import apbatch.camera.hillas
-    import apbatch.formats.reader
+    import apbatch.camera.hillas  # noqa: F401
 
-    apbatch.formats.reader.readers()
-    return str(apbatch.__file__)
+    return list(readers())

@@ -1,4 +1,4 @@
-"""Jobs on a cluster whose workers have nothing but Python, and what is killed under them.
+"""Jobs on standalone and YARN whose workers have nothing but Python, and what is killed under them.
 
 Each must give the images of one process without Spark, byte for byte.
 """
@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 
+from apbatch.cluster.yarn import Yarn
 from apbatch.formats import dataset
 from apbatch.storage.store import open_store
 from tests.integration.test_spark_standalone import CAMERA, ORDER, ROOT, SMALL, without_spark
@@ -197,3 +199,82 @@ def test_workers_with_another_python_are_told_before_the_job(
     job._reader.join(10)
     (line,) = [line for line in job.said if line.startswith("clean: ")]
     assert "the workers run Python 3.12, and this is Python 3.11" in line and "worker_python" in line
+
+
+@pytest.fixture
+def our_yarn(servers: Servers, yarn: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Yarn:
+    """The project's own handle of the cluster that runs."""
+    monkeypatch.setenv("APBATCH_HOME", str(servers.home))
+    return Yarn()
+
+
+def master_node(cluster: Yarn) -> int:
+    """The node with the application's master."""
+    commands = {node: [" ".join(p.cmdline()) for p in cluster.containers(node)] for node in (1, 2)}
+    (node,) = [n for n, found in commands.items() if any("deploy.yarn" in command for command in found)]
+    return node
+
+
+@pytest.mark.yarn
+def test_on_yarn_a_node_may_be_killed_and_workers_need_only_python(
+    servers: Servers, yarn: str, hdfs: str, inputs: list[str], data: Path, wanted: pa.Table, bare_python: str,
+    tmp_path: Path, start: Any, our_yarn: Yarn,
+) -> None:  # fmt: skip
+    url = f"{hdfs}/clusters/yarn"
+    config = settings(tmp_path, master="yarn", hadoop_conf=yarn, worker_python=bare_python)
+    job = start(config, *clean(inputs, data, url))
+    job.until_at_work()
+    other = 3 - master_node(our_yarn)
+    killed = our_yarn.containers(other)
+    assert killed
+    kill(servers, "yarn", f"nodemanager{other}")
+    our_yarn.end_containers(other)
+    try:
+        summary = job.summary()
+        assert summary["losses"] == {} and not any(process.is_running() for process in killed)
+        equal(url, wanted)
+    finally:
+        servers.url("yarn")
+    assert not our_yarn.containers()
+
+
+@pytest.mark.yarn
+def test_the_driver_on_yarn_needs_only_python_too(
+    servers: Servers, yarn: str, hdfs: str, inputs: list[str], data: Path, wanted: pa.Table, bare_python: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    url = f"{hdfs}/clusters/cluster-mode"
+    config = settings(tmp_path, master="yarn", hadoop_conf="{yarn}", worker_python=bare_python)
+    program = str(Path(sys.executable).with_name("apbatch"))
+    made = subprocess.run(
+        [program, "cluster", "env", "--config", str(config)],
+        env=servers.environment, capture_output=True, text=True, timeout=240, check=True,
+    )  # fmt: skip
+    submit = " ".join([str(Path(sys.executable).with_name("spark-submit")), "--deploy-mode", "cluster"])
+    script = f'{made.stdout}\nexec {submit} "$@"'
+    environment = {name: text for name, text in servers.environment.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *clean(inputs, data, url)],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=560, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "final status: SUCCEEDED" in done.stderr
+    equal(url, wanted)
+    logs = [file.read_text() for file in (servers.home / "cluster" / "yarn").glob("nodemanager*/logs/*/*/stdout")]
+    assert any(f'"images": {wanted.num_rows}' in text for text in logs), "the driver did not run in a container"
+
+
+@pytest.mark.yarn
+def test_a_killed_node_whose_containers_went_on_leaves_nothing_behind(
+    servers: Servers, yarn: str, our_yarn: Yarn
+) -> None:
+    folder = our_yarn.folder / "nodemanager1" / "local" / "usercache"
+    stray = subprocess.Popen(["sleep", "600"], env={**os.environ, "LOCAL_DIRS": str(folder)})
+    try:
+        assert [process.pid for process in our_yarn.containers(1)] == [stray.pid]
+        assert servers.command("down", "yarn").returncode == 0
+        assert stray.wait(10) == -signal.SIGKILL
+    finally:
+        stray.kill()
+        servers.url("yarn")
+    assert psutil.pid_exists(os.getpid())

@@ -63,7 +63,8 @@ def test_a_readers_plugin_is_shipped_without_what_lies_beside_it(
 def test_what_the_steps_need_is_shipped_and_what_trains_is_not() -> None:
     names = {one.name.lower().replace("_", "-") for one in shipping.needed()}
     assert {"numpy", "pyarrow", "numba", "llvmlite", "pandas", "astropy", "pydantic", "hdfs-native"} <= names
-    assert not names & {"tensorflow", "tensorflow-cpu", "keras", "horovod", "pyspark", "py4j", "pytest", "apbatch"}
+    left = {"tensorflow", "tensorflow-cpu", "keras", "horovod", "torch", "tf2onnx", "onnxruntime", "chromo"}
+    assert not names & (left | {"pyspark", "py4j", "pytest", "apbatch"})
 
 
 def test_the_program_is_shipped_with_its_entry_points_and_nothing_but_sources() -> None:
