@@ -8,7 +8,6 @@ Values of -1 and -999 in the last two mean that there was no measurement.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, ClassVar
 
@@ -24,11 +23,11 @@ from apbatch.formats.attributes import (
     ZENITH_MAX,
     ZENITH_MIN,
 )
+from apbatch.formats.hdf5 import MAGIC, tables_with, with_file
 from apbatch.formats.lines import Line, Problems, head_lines, lines_of, numbers
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 
 _COLUMNS = 21
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 #: Rows of the HDF5 table that are read at a time.
 _ROWS = 65536
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -122,7 +121,7 @@ class KascadeReader(Reader):
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise lines of 21 numbers that can be an event (comments in front are allowed), or an HDF5 file."""
-        if head.startswith(_HDF5):
+        if head.startswith(MAGIC):
             return True
         lines = [line for line in head_lines(head) or [] if not line.lstrip().startswith("#")]
         right = sum(_fault(numbers(line.split())) is None for line in lines)
@@ -130,11 +129,11 @@ class KascadeReader(Reader):
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
         """Look for the table in an HDF5 file; one that can't be opened is taken for KASCADE's if its name says so."""
-        if stream.read(len(_HDF5)) != _HDF5:
+        if stream.read(len(MAGIC)) != MAGIC:
             return True
         stream.seek(0)
         try:
-            return _find_table(_open_hdf5(stream, name)) is not None
+            return with_file(stream, name, lambda file: bool(tables_with(file, _NAMES)))
         except MissingSoftwareError:
             return "kascade" in name.lower()
         except FormatError:
@@ -151,11 +150,10 @@ class KascadeReader(Reader):
             For an HDF5 file without h5py.
         """
         problems, totals = Problems(), _Totals()
-        magic = stream.read(len(_HDF5))
+        magic = stream.read(len(MAGIC))
         stream.seek(0)
-        if magic == _HDF5:
-            for event in _events(stream, name):
-                totals.add(*event)
+        if magic == MAGIC:
+            _add_events(stream, name, totals)
         else:
             self._text(stream, totals, problems)
         if not totals.events:
@@ -177,40 +175,7 @@ class KascadeReader(Reader):
             totals.add(run, event, second, nanosecond, values[4], values[7])
 
 
-def _open_hdf5(stream: BinaryIO, name: str) -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingSoftwareError(
-            "h5py is needed to read this HDF5 file", where=name, remedy="pip install h5py"
-        ) from error
-    try:
-        return h5py.File(stream, "r")
-    except Exception as error:  # a corrupt file makes h5py raise almost anything
-        raise FormatError(f"not a readable HDF5 file: {error}", where=name) from error
-
-
 _NAMES = ("run_id", "event_id", "timestamp", "nanoseconds", "energy", "zenith")
-
-
-def _find_table(file: Any) -> Any:
-    """Return the low-level data set of the first table with the columns of events, or None."""
-    import h5py
-
-    tables: list[Any] = []
-
-    def visit(name: bytes | str) -> None:
-        item = h5py.h5o.open(file.id, name if isinstance(name, bytes) else name.encode())
-        if isinstance(item, h5py.h5d.DatasetID):
-            kind = item.get_type()
-            if isinstance(kind, h5py.h5t.TypeCompoundID):
-                members = {kind.get_member_name(index).decode() for index in range(kind.get_nmembers())}
-                if members >= set(_NAMES):
-                    tables.append(item)
-
-    # By names and low-level types: the table has a member of HDF5's time type, which numpy has not.
-    h5py.h5o.visit(file.id, visit)
-    return tables[0] if tables else None
 
 
 def _memory_type(table: Any) -> tuple[np.dtype[Any], Any]:
@@ -238,15 +203,16 @@ def _memory_type(table: Any) -> tuple[np.dtype[Any], Any]:
     return wanted, memory_type
 
 
-def _events(stream: BinaryIO, name: str) -> Iterator[tuple[int, int, int, int, float, float]]:
-    """Yield the events of an HDF5 file."""
-    file = _open_hdf5(stream, name)
-    import h5py
+def _add_events(stream: BinaryIO, name: str, totals: _Totals) -> None:
+    """Add the events of an HDF5 file, a block of rows at a time."""
 
-    try:
-        table = _find_table(file)
-        if table is None:
+    def read(file: Any) -> None:
+        import h5py
+
+        tables = tables_with(file, _NAMES)
+        if not tables:
             raise FormatError("no table with the columns of KASCADE events", where=name)
+        _, table = tables[0]
         wanted, memory_type = _memory_type(table)
         rows = table.shape[0]
         for start in range(0, rows, _ROWS):
@@ -255,8 +221,7 @@ def _events(stream: BinaryIO, name: str) -> Iterator[tuple[int, int, int, int, f
             space.select_hyperslab((start,), (count,))
             block = np.zeros(count, wanted)
             table.read(h5py.h5s.create_simple((count,)), space, block, memory_type)
-            yield from block.tolist()
-    except FormatError:
-        raise
-    except Exception as error:  # a corrupt file makes h5py raise almost anything
-        raise FormatError(f"not a readable HDF5 file: {error}", where=name) from error
+            for event in block.tolist():
+                totals.add(*event)
+
+    with_file(stream, name, read)

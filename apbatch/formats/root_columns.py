@@ -15,6 +15,8 @@ import numpy.typing as npt
 from apbatch.errors import FormatError, MissingSoftwareError
 from apbatch.formats.lines import Problems
 
+#: Of a basket: more would be memory that the file asks for.
+_LARGEST = 256 << 20
 #: Length of a `TArrayF`, written before its numbers.
 _COUNT_BYTES = 4
 
@@ -124,6 +126,9 @@ class Column:
         return content
 
     def _decoded(self, number: int) -> npt.NDArray[Any]:
+        size = int(self._branch.basket_uncompressed_bytes(number))
+        if size > _LARGEST:
+            raise ValueError(f"{size} bytes in one basket")
         basket = self._branch.basket(number)
         count = int(self._stops[number] - self._starts[number])
         data = np.asarray(basket.data).view(np.uint8)
