@@ -17,6 +17,7 @@ parser.add_argument("--task", choices=["separation", "showers"], default="separa
 parser.add_argument("--backend", choices=["tensorflow", "torch"], default="tensorflow")
 parser.add_argument("--variants", nargs="+", default=["none", "cleaned"], help="treatments of the images")
 parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16")
+parser.add_argument("--stream", action="store_true", help="read training images from disk while training")
 parser.add_argument("--onnx", action="store_true", help="write model.onnx beside model.keras, verified against it")
 parser.add_argument("--epochs", type=int, default=10)
 parser.add_argument("--batch-size", type=int, default=64)

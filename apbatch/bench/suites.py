@@ -35,6 +35,12 @@ def _decode(setting: Setting) -> Iterator[Group]:
     return decode_groups(setting)
 
 
+def _train(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.train import train_groups
+
+    return train_groups(setting)
+
+
 _ONE_MACHINE = (
     "Servers, client and data share one machine and one disk. HDFS, AFS and Cassandra exist to spread work over many; "
     "here each replica is only more work for the same disk. How they grow with machines is not measured.",
@@ -87,6 +93,12 @@ SUITES: dict[str, Suite] = {
             "Batches are dropped when they have been added up. A program that keeps them pays for new memory as well: "
             "the kernel hands it out at about the speed at which it copies.",
         ),
+    ),
+    "train": Suite(
+        "Training",
+        _train,
+        operations=2,
+        limits=("One process on all cores of this machine; the file lies in the page cache.",),
     ),
 }
 

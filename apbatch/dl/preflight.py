@@ -16,6 +16,7 @@ import numpy.typing as npt
 from apbatch.dl.checkpoint import Checkpoint, read_checkpoint
 from apbatch.dl.data import Floats, Images, load, parts_of, steps_of
 from apbatch.dl.files import read_parquet
+from apbatch.dl.shards import Shards
 from apbatch.dl.spec import TrainSpec, identity_of
 from apbatch.errors import FormatError, UsageError
 
@@ -32,6 +33,8 @@ class Run:
         By split.
     targets : dict
         What the outputs of the network should be for the training and validation images, shape (n, n_outputs).
+    shards : Shards, optional
+        Where training images are read from disk; `images` then holds those of the first row group.
     earlier : Checkpoint, optional
         What a killed run left.
     """
@@ -41,6 +44,7 @@ class Run:
     checkpoint: Path
     images: dict[str, Images]
     targets: dict[str, Floats]
+    shards: Shards | None
     earlier: Checkpoint | None
 
 
@@ -57,7 +61,9 @@ def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Run]:
     runs = []
     for variant in spec.variants:
         identity = f"{identity_of(spec, manifest)}-{variant}"
-        images = {split: load(spec.data, manifest, split, variant) for split in ("train", "validation", "test")}
+        shards = Shards(spec.data, manifest, variant) if spec.stream else None
+        images = {split: load(spec.data, manifest, split, variant) for split in ("validation", "test")}
+        images["train"] = load(spec.data, manifest, "train", variant) if shards is None else _first(shards, spec.data)
         for split in ("train", "validation"):
             gamma = images[split].gamma
             assert gamma is not None
@@ -67,13 +73,26 @@ def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Run]:
                     raise UsageError(f"there are no {name} in the {split} set", where=where)
         targets = {split: images[split].gamma for split in ("train", "validation")}
         wanted = {split: _labels(gamma) for split, gamma in targets.items()}
+        if shards is not None:
+            shards.steps(spec.batch_size, parts_of(ranks))
+        if spec.task == "showers" and shards is not None:
+            raise UsageError("a training of the task 'showers' takes its images from memory", remedy="stream: false")
         if spec.task == "showers":
             for split in ("train", "validation"):
                 images[split], wanted[split] = _showers(spec.data / f"{split}.parquet", images[split])
         steps_of(len(images["train"].ids), spec.batch_size, parts_of(ranks))
         place = spec.output / variant / "checkpoint.npz"
-        runs.append(Run(variant, identity, place, images, wanted, read_checkpoint(place, identity)))
+        runs.append(Run(variant, identity, place, images, wanted, shards, read_checkpoint(place, identity)))
     return runs
+
+
+def _first(shards: Shards, files: Path) -> Images:
+    """Look at every image once, keep the first row group, and all labels."""
+    pixels = shards.read(0)
+    for group in range(1, len(shards.rows)):
+        shards.read(group)
+    gamma = read_parquet(files / "train.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
+    return Images(shards.ids, pixels, np.asarray(gamma, bool))
 
 
 def _labels(gamma: npt.NDArray[np.bool_] | None) -> Floats:

@@ -32,6 +32,9 @@ class TrainSpec(BaseModel):
         Of Keras: ``tensorflow``, or ``torch`` in one process.
     mixed_precision : bool
         Compute in bfloat16 and keep weights in float32: for devices that gain by it; slower on most processors.
+    stream : bool
+        Read training images from disk while the network works (`apbatch.dl.shards`), for sets larger than memory;
+        an epoch then goes through the set once.
     variants : tuple of str
         Treatments of the images, each with a network of its own: ``none``, ``cleaned``, or those of
         `apbatch.dl.treatment` where the set holds images of a camera.
@@ -56,6 +59,7 @@ class TrainSpec(BaseModel):
     task: Literal["separation", "showers"] = "separation"
     backend: Literal["tensorflow", "torch"] = "tensorflow"
     mixed_precision: bool = False
+    stream: bool = False
     variants: tuple[str, ...] = Field(default=("none", "cleaned"), min_length=1)
     model: str = "talk-cnn"
     options: dict[str, int | float] = Field(default_factory=dict)

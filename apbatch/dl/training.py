@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,16 +163,11 @@ class Trainer:
         phase = 0.5 * (1 + np.cos(np.pi * epoch / spec.epochs))
         rate = spec.learning_rate * (0.01 + 0.99 * phase)
         self._engine.set_rate(rate)
-        n_train = len(self._train.ids)
-        order = order_of(n_train, epoch, spec.seed, spec.batch_size, parts_of(collective.size), spec.epoch_min)
-        turns = np.random.default_rng([spec.seed, epoch, 2]).integers(len(self._symmetries), size=order.shape)
-        share = order.shape[1] // collective.size
-        mine = slice(collective.rank * share, (collective.rank + 1) * share)
-        total = 0.0
-        for rows, turn in zip(order[:, mine], turns[:, mine], strict=True):
-            pixels = turned(self._train.pixels[rows], self._symmetries, turn)
+        total, steps, images = 0.0, 0, 0
+        for pixels, rows in self._batches(epoch):
             total += self._engine.step(pixels, self._targets[rows], self._weights[rows])
-        loss = float(collective.sum_array(np.array([total], np.float32))[0]) / collective.size / len(order)
+            steps, images = steps + 1, images + len(rows) * collective.size
+        loss = float(collective.sum_array(np.array([total], np.float32))[0]) / collective.size / max(steps, 1)
         if not np.isfinite(loss):
             raise ApbatchError("training diverged: the loss is no number", remedy="a smaller learning_rate")
         validation = self._judged(self.predict(self._validation.pixels), self._run.targets["validation"])
@@ -180,9 +176,28 @@ class Trainer:
             "loss": loss,
             **validation,
             "learning_rate": float(rate),
-            "images_per_s": round(order.size / seconds, 1),
+            "images_per_s": round(images / seconds, 1),
             "seconds": round(seconds, 3),
         }
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Floats, npt.NDArray[np.int64]]]:
+        """Yield this rank's share of each batch of an epoch, turned: pixels and rows of the set."""
+        spec, collective = self._spec, self._collective
+        parts = parts_of(collective.size)
+        random = np.random.default_rng([spec.seed, epoch, 2])
+        if self._run.shards is None:
+            order = order_of(len(self._train.ids), epoch, spec.seed, spec.batch_size, parts, spec.epoch_min)
+            turns = random.integers(len(self._symmetries), size=order.shape)
+            share = order.shape[1] // collective.size
+            mine = slice(collective.rank * share, (collective.rank + 1) * share)
+            for rows, turn in zip(order[:, mine], turns[:, mine], strict=True):
+                yield turned(self._train.pixels[rows], self._symmetries, turn), rows
+            return
+        own = parts // collective.size
+        held = range(collective.rank * own, (collective.rank + 1) * own)
+        for pixels, rows, places in self._run.shards.batches(epoch, spec.seed, spec.batch_size, parts, held):
+            turn = random.integers(len(self._symmetries), size=spec.batch_size)[places]
+            yield turned(pixels, self._symmetries, turn), rows
 
     def _judged(self, outputs: Floats, targets: Floats) -> dict[str, float]:
         """Return the loss of the validation set and what a person understands: AUC, or errors of the outputs."""

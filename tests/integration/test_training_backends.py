@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from apbatch.dl import blind, launch
 from apbatch.dl.blind import BlindSet, BlindSettings
+from apbatch.dl.files import sha256
 from apbatch.dl.quality import roc
 from apbatch.dl.spec import TrainSpec
 from apbatch.errors import MissingSoftwareError, UsageError
@@ -82,3 +84,21 @@ def test_a_checkpoint_of_another_task_is_refused(made: BlindSet, tmp_path: Path)
     launch.train(spec_for(made, tmp_path / "x", epochs=1), "single")
     with pytest.raises(UsageError, match="another model"):
         launch.train(spec_for(made, tmp_path / "x", epochs=1, task="showers"), "single")
+
+
+def test_training_from_disk_learns_and_one_rank_and_two_give_the_same_scores(made: BlindSet, tmp_path: Path) -> None:
+    pytest.importorskip("horovod")
+    folder = tmp_path / "blind"
+    shutil.copytree(made.folder, folder)
+    place = folder / "set" / "train.parquet"
+    pq.write_table(pq.read_table(place), place, row_group_size=60)
+    manifest = json.loads((folder / "set" / "manifest.json").read_text())
+    manifest["files"]["train"] = sha256(place)
+    (folder / "set" / "manifest.json").write_text(json.dumps(manifest))
+    scores = []
+    for name, collective, ranks in (("one", "single", 1), ("two", "horovod", 2)):
+        spec = spec_for(made, tmp_path / name, data=folder / "set", stream=True, epochs=4)
+        rows = pq.read_table(launch.train(spec, collective, ranks) / "predictions.parquet")
+        scores.append(rows.sort_by("id")["score"].to_numpy())
+        assert auc_of(made, tmp_path / name) > 0.6
+    assert np.array_equal(*scores)

@@ -1,0 +1,155 @@
+"""Training cases: what feeds the network (Parquet on disk against memory), and scoring against Keras' own predict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apbatch.bench.case import Case, Operation
+from apbatch.bench.runner import Group
+from apbatch.bench.suite import Setting
+from apbatch.errors import VerificationError
+
+DISK, MEMORY, SCORES, PREDICT = "Parquet on disk", "memory", "apbatch scoring", "Keras predict"
+_BATCH = 64
+_GROUP = 512
+
+
+def train_groups(setting: Setting) -> Iterator[Group]:
+    """Yield the groups of the training suite: an epoch from disk and from memory, and scoring of images."""
+    count = max(2048, min(setting.size.images, 16384)) // _BATCH * _BATCH
+    files = _a_set(setting.scratch / "train", count)
+    operation = Operation(
+        "train", "epoch",
+        f"One epoch of the talk's CNN over {count} images, batches of {_BATCH}, softly cleaned. {DISK}: row groups of "
+        f"{_GROUP} images read, checked and put on the grid by a thread while the network works. {MEMORY}: grids that "
+        "are there already.",
+        "images/s", float(count), MEMORY,
+    )  # fmt: skip
+    yield Group(operation, [_Epoch(operation, DISK, files, count), _Epoch(operation, MEMORY, files, count)])
+    operation = Operation(
+        "train", "scoring",
+        f"{count} images to scores by the talk's CNN. {SCORES}: cleaning, grid and network, as a Spark worker does it. "
+        f"{PREDICT}: predict alone, on grids that are there already.",
+        "images/s", float(count), PREDICT,
+    )  # fmt: skip
+    yield Group(operation, [_Scoring(operation, SCORES, files, count), _Scoring(operation, PREDICT, files, count)])
+
+
+def _a_set(folder: Path, count: int) -> Path:
+    """Write the training part of a blind set of noise images with a spot of light each."""
+    from apbatch.camera.geometry import camera_named
+    from apbatch.formats.images import to_binary
+
+    camera = camera_named("TAIGA-IACT01")
+    random = np.random.default_rng(3)
+    x, y = random.uniform(-3, 3, (2, count, 1))
+    light = 60 * np.exp(-0.5 * ((camera.x - x) ** 2 + (camera.y - y) ** 2) / 0.35**2)
+    pixels = (light + random.normal(0, 1.5, light.shape)).astype(np.float32)
+    table = pa.table(
+        {
+            "id": pa.array([f"{number:020x}" for number in range(count)]),
+            "image": to_binary(pixels),
+            "gamma": pa.array(random.random(count) < 0.5),
+        }
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, folder / "train.parquet", compression="zstd", row_group_size=_GROUP)
+    (folder / "manifest.json").write_text(json.dumps({"camera": camera.name}))
+    return folder
+
+
+class _Epoch(Case):
+    """One epoch of training steps in this process."""
+
+    def __init__(self, operation: Operation, peer: str, files: Path, count: int) -> None:
+        super().__init__(operation, peer)
+        self._files, self._count, self._epoch = files, count, 0
+
+    def set_up(self) -> None:
+        """Build the network, and for memory read the images."""
+        from apbatch.dl.collective import Single
+        from apbatch.dl.data import load, scale_of
+        from apbatch.dl.engines import engine
+        from apbatch.dl.models import build
+        from apbatch.dl.shards import Shards
+
+        manifest = json.loads((self._files / "manifest.json").read_text())
+        self._images = load(self._files, manifest, "train", "soft")
+        assert self._images.gamma is not None
+        self._targets = self._images.gamma.astype(np.float32)[:, None]
+        _, rows, cols = self._images.pixels.shape
+        model = build("talk-cnn", (rows, cols), *scale_of(self._images))
+        self._engine = engine("tensorflow", model, 1e-3, True, Single())
+        self._shards = Shards(self._files, manifest, "soft")
+        self._weights = np.ones(self._count, np.float32)
+        self._take(range(1))  # compiles the step
+
+    def _take(self, steps: Any) -> None:
+        for step in steps:
+            rows = np.arange(step * _BATCH, (step + 1) * _BATCH)
+            self._engine.step(self._images.pixels[rows], self._targets[rows], self._weights[rows])
+
+    def run(self) -> None:
+        """Train one epoch."""
+        self._seen = 0
+        self._epoch += 1
+        if self.peer == DISK:
+            for pixels, rows, _ in self._shards.batches(self._epoch, 1, _BATCH, 2, range(2)):
+                self._engine.step(pixels, self._targets[rows], self._weights[rows])
+                self._seen += len(rows)
+        else:
+            order = np.random.default_rng(self._epoch).permutation(self._count).reshape(-1, _BATCH)
+            for rows in order:
+                self._engine.step(self._images.pixels[rows], self._targets[rows], self._weights[rows])
+                self._seen += len(rows)
+
+    def check(self) -> None:
+        """All images must have been seen."""
+        if self._seen < self._count - _GROUP:
+            raise VerificationError(f"{self.peer}: {self._seen} of {self._count} images were trained on")
+
+
+class _Scoring(Case):
+    """All images scored in this process."""
+
+    def __init__(self, operation: Operation, peer: str, files: Path, count: int) -> None:
+        super().__init__(operation, peer)
+        self._files, self._count = files, count
+
+    def set_up(self) -> None:
+        """Save a network and read the images."""
+        from apbatch.dl.data import checked_pixels
+        from apbatch.dl.files import read_parquet
+        from apbatch.dl.models import build
+        from apbatch.dl.scoring import Network
+        from apbatch.dl.treatment import grid_shape, treatment_named
+
+        table = read_parquet(self._files / "train.parquet", ["id", "image"])
+        self._pixels = checked_pixels(table["image"], table["id"].to_pylist(), self._files)
+        place = self._files / "model.keras"
+        from apbatch.camera.geometry import camera_named
+
+        shape = grid_shape(camera_named("TAIGA-IACT01"), treatment_named("soft"))
+        build("talk-cnn", shape, 0.1, 0.5).save(place)
+        self._network = Network(place, "soft", "TAIGA-IACT01")
+        self._grids = self._network.grids(self._pixels)
+        self._expected = self._network.scores(self._pixels)
+
+    def run(self) -> None:
+        """Score everything."""
+        if self.peer == SCORES:
+            self._found = self._network.scores(self._pixels)
+        else:
+            self._found = 1 / (1 + np.exp(-self._network.outputs_of_grids(self._grids)[:, 0]))
+
+    def check(self) -> None:
+        """Scores must be those of the first time."""
+        if np.abs(self._found - self._expected).max() > 1e-5:
+            raise VerificationError(f"{self.peer}: other scores than before")
