@@ -72,7 +72,7 @@ def _scaled(grid: Any, shape: tuple[int, int], mean: float, spread: float) -> An
     """Negative pixels are noise around the pedestal; the logarithm tames the few bright ones."""
     from keras import layers, ops
 
-    return layers.Reshape((*shape, 1))((ops.log1p(ops.relu(grid)) - mean) / spread)
+    return layers.Reshape((*shape, 1))((ops.log(ops.relu(grid) + 1) - mean) / spread)
 
 
 @register_model("talk-cnn")
