@@ -122,7 +122,9 @@ class Trainer:
             gamma = self._targets[:, 0]
             self._weights = np.where(gamma > 0, 0.5 / gamma.mean(), 0.5 / (1 - gamma.mean())).astype(np.float32)
         seen = (np.abs(train.pixels) > 0).any(axis=0)
-        self._symmetries = symmetries(seen) if spec.augment and self._classify else np.arange(seen.size)[None]
+        # Only on the axial grid do turns by 60 degrees move whole cells; a direction would have to be turned as well.
+        turns = spec.augment and self._classify and ":" not in run.variant
+        self._symmetries = symmetries(seen) if turns else np.arange(seen.size)[None]
 
     def fit(self) -> Checkpoint:
         """Train to the end, from the checkpoint if there is one; the best epoch's weights are set at the end."""
