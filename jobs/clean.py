@@ -1,4 +1,7 @@
-"""Read, calibrate and clean camera images: ``spark-submit jobs/clean.py --select QUERY --output URL``."""
+"""Read, calibrate and clean camera images: ``spark-submit jobs/clean.py --select QUERY --output URL``.
+
+With ``--parameters URL`` and ``--grids URL`` these datasets are made in the same pass over the pixels.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from apbatch.camera.cleaning import check_thresholds
+from apbatch.camera.grid import METHODS
 from apbatch.config import Settings
 from apbatch.errors import UsageError, nearest_word
 from apbatch.index.catalogue import open_catalogue
@@ -46,6 +50,9 @@ def options() -> argparse.ArgumentParser:
     found.add_argument("--picture", default="14 pe", help="picture threshold (default: 14 pe)")
     found.add_argument("--boundary", default="7 pe", help="boundary threshold (default: 7 pe)")
     found.add_argument("--min-neighbours", type=int, default=0, help="picture neighbours of a picture pixel")
+    found.add_argument("--parameters", metavar="URL", help="dataset of image parameters to write in the same pass")
+    found.add_argument("--grids", metavar="URL", help="dataset of images on a grid to write in the same pass")
+    found.add_argument("--method", default=METHODS[0], choices=METHODS, help="of the grid (default: axial)")
     return found
 
 
@@ -82,13 +89,15 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
     picture, boundary = parse_quantity(arguments.picture, "pe"), parse_quantity(arguments.boundary, "pe")
     check_thresholds(picture, boundary, arguments.min_neighbours)
     files = sources(arguments, settings)
-    return pipeline.clean(
+    outputs = {"images": arguments.output, "parameters": arguments.parameters, "grids": arguments.grids}
+    return pipeline.images(
         spark(),
         files,
-        arguments.output,
+        {role: url for role, url in outputs.items() if url is not None},
         picture=picture,
         boundary=boundary,
         min_neighbours=arguments.min_neighbours,
+        method=arguments.method,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
@@ -32,8 +33,8 @@ class Operation:
     baseline : str, optional
         The peer that is to be beaten; ratios are given against it too.
     clock : str
-        ``wall``, or ``cpu`` for work of one thread in this process: CPU time is the same on an idle machine, and on a
-        busy one it does not count the time that others had the core.
+        ``wall``, or ``cpu`` for work of one thread in this process, or of all processes of a peer: CPU time is the
+        same on an idle machine, and on a busy one it does not count the time that others had the core.
     """
 
     suite: str
@@ -82,6 +83,10 @@ class Case(ABC):
     @abstractmethod
     def run(self) -> None:
         """Do the operation."""
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time used so far; a peer that is another process tells that one's, with its children."""
+        return time.process_time()
 
     @abstractmethod
     def check(self) -> None:

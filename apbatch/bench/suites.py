@@ -41,6 +41,12 @@ def _train(setting: Setting) -> Iterator[Group]:
     return train_groups(setting)
 
 
+def _spark(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.spark import spark_groups
+
+    return spark_groups(setting)
+
+
 _ONE_MACHINE = (
     "Servers, client and data share one machine and one disk. HDFS, AFS and Cassandra exist to spread work over many; "
     "here each replica is only more work for the same disk. How they grow with machines is not measured.",
@@ -99,6 +105,16 @@ SUITES: dict[str, Suite] = {
         _train,
         operations=2,
         limits=("One process on all cores of this machine; the file lies in the page cache.",),
+    ),
+    "spark": Suite(
+        "Spark",
+        _spark,
+        operations=3,
+        limits=(
+            "The start of Spark is not in the figures; it is printed while the suite runs.",
+            "Images are made up (an ellipse of light over noise) and lie in the page cache.",
+            "Spark runs in one process (local[1], local[2]); there is no network between its parts.",
+        ),
     ),
 }
 

@@ -145,6 +145,21 @@ def _opened(store: Store, name: str, columns: Sequence[str] | None) -> Iterator[
             raise FormatError(f"not a readable Parquet file: {reason}", where=where) from error
 
 
+def schema(url: str) -> pa.Schema:
+    """Return the schema of a dataset with its metadata, from its first part file.
+
+    Raises
+    ------
+    NotFoundError, FormatError
+    """
+    store = open_store(url)
+    _need_complete(store)
+    for name in _parts(store):
+        with _opened(store, name, None) as file:
+            return file.schema_arrow
+    raise FormatError("the dataset has no part files", where=url)
+
+
 def count_rows(url: str) -> int:
     """Return the number of rows in the part files of a dataset, from their footers.
 

@@ -7,6 +7,7 @@ files; `apbatch.spark.committer` makes one dataset of them.
 from __future__ import annotations
 
 import pickle
+import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from apbatch.camera.geometry import CameraGeometry
+from apbatch.formats.embedded import Telescopes, geometry_json
 from apbatch.formats.image_rows import only_wanted
 from apbatch.spark import steps
 from apbatch.spark.committer import Job, Loss, Part, SplitRecord, Staging
@@ -50,6 +52,8 @@ class Recipe:
         Name of the cleaning.
     method : str
         Of the grid.
+    telescopes : mapping
+        Where telescopes stand, by number: x (to the north), y (to the west), z, m; as far as the input tells.
     """
 
     camera: CameraGeometry
@@ -57,11 +61,13 @@ class Recipe:
     cleaning: str
     thresholds: tuple[float, float, int] | None = None
     method: str = "axial"
+    telescopes: Telescopes = field(default_factory=dict)
 
     def schemas(self) -> dict[str, pa.Schema]:
-        """Return the schema of each dataset, with the camera's name."""
+        """Return the schema of each dataset, with its camera."""
         known = {"images": steps.CLEANED, "parameters": steps.PARAMETER_ROWS, "grids": steps.GRIDS}
-        return {role: known[role].with_metadata({"apbatch.camera": self.camera.name}) for role in self.roles}
+        about = {"apbatch.camera": self.camera.name, "apbatch.geometry": geometry_json(self.camera, self.telescopes)}
+        return {role: known[role].with_metadata(about) for role in self.roles}
 
     def make(self, batch: pa.RecordBatch) -> dict[str, pa.RecordBatch]:
         """Work on a batch of `IMAGES` (or `CLEANED`, if the input has masks)."""
@@ -133,7 +139,8 @@ class Work:
                     writers[role].write(made)
                 images += batch.num_rows
         parts: dict[str, Part] = {role: writer.part() for role, writer in writers.items()}
-        record = SplitRecord(split.number, images, parts, split.bytes, losses, time.monotonic() - started)
+        seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        record = SplitRecord(split.number, images, parts, split.bytes, losses, seconds, peak)
         with self.staging.records_store().publish(f"{name}.json") as file:
             file.write(record.to_json().encode())
         return record

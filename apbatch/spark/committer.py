@@ -82,6 +82,8 @@ class SplitRecord:
     losses : list of Loss
     seconds : float
         In the worker.
+    peak_bytes : int
+        Most memory that the worker's process had until then.
     """
 
     split: int
@@ -90,6 +92,7 @@ class SplitRecord:
     bytes_read: int
     losses: list[Loss]
     seconds: float
+    peak_bytes: int = 0
 
     def to_json(self) -> str:
         """Return the record as it is kept."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from itertools import pairwise
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from apbatch.camera.medians import PedestalCounter
 from apbatch.errors import ApbatchError
 from apbatch.formats.images import to_binary
 from apbatch.formats.lines import Problems
+from apbatch.formats.reader import Span
 from apbatch.formats.taiga_raw import DAY_NS, RECORD, parse_name, read_records, utc
 from apbatch.spark.committer import Loss
 from apbatch.spark.reading import (
@@ -36,7 +37,7 @@ from apbatch.spark.reading import (
     lost_file,
 )
 from apbatch.spark.sources import Source
-from apbatch.spark.steps import IMAGES
+from apbatch.spark.steps import IMAGES, KEYS, conform
 from apbatch.storage.store import open_url
 
 #: By the path of a table of factors and the number of a cluster: codes per p.e., shape (32, 2).
@@ -334,29 +335,16 @@ def _images(split: EventSplit, images: npt.NDArray[np.float32], event: Ints, tim
         pa.array(time, mask=time == _NO_TIME),
         to_binary(images),
     ]
-    return pa.RecordBatch.from_arrays(arrays, schema=IMAGES)
+    return conform(dict(zip((*KEYS, "time_ns", "image"), arrays, strict=True)), count, IMAGES)
 
 
 def _records(file: RawFile, first: int, stop: int) -> Iterator[npt.NDArray[np.void]]:
     with open_url(file.source.url) as stream:
         for start, end in file.spans:
-            stream.seek(start)
-            for records in read_records(cast(BinaryIO, _Window(stream, end - start))):
+            for records in read_records(stream, span=Span(start, end)):
                 inside = (records["event"] >= first) & (records["event"] < stop)
                 if inside.any():
                     yield records[inside]
-
-
-class _Window:
-    """The next bytes of a stream as a stream of their own."""
-
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self._stream, self._left = stream, size
-
-    def read(self, size: int) -> bytes:
-        block = self._stream.read(min(size, self._left))
-        self._left -= len(block)
-        return block
 
 
 def times_of(of_day: npt.NDArray[np.int64], night: date | None) -> Ints:

@@ -4,8 +4,8 @@
 >>> parameters = parametrise(clean(images, camera, picture=14, boundary=7), camera, "tailcuts-14-7")
 >>> parameters.where("size > 100").groupBy("run").count().show()
 
-Each costs up to three times the bulk path (`apbatch.spark.pipeline`), since every image crosses from Python to the JVM
-and back. Steps that follow one another without anything of Spark's between them are one pass.
+What comes out of a step crosses from Python to the JVM, pixels too, and back if Spark has something to do between two
+steps; that costs several times the kernels. Steps that follow one another are one pass, and nothing crosses between.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from pyspark.accumulators import AccumulatorParam
 
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.spark import steps
-from apbatch.spark.bulk import read_split
+from apbatch.spark.bulk import AnySplit, read_split
 from apbatch.spark.committer import Loss
+from apbatch.spark.events import Factors
 from apbatch.spark.jobs import tally
-from apbatch.spark.plan import plan_frames
+from apbatch.spark.plan import dataset_of_images, plan_frames
 from apbatch.spark.reading import DAMAGED_IMAGES
+from apbatch.spark.splits import dataset_files, file_splits, split_bytes
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 _Lost = dict[Loss, None]
 _Work = Callable[[pa.RecordBatch], pa.RecordBatch]
+_Stage = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+#: Attribute of a DataFrame that was made here: what it was made from, and the stages since.
+_CHAIN = "_apbatch_stages"
 
 
 class _Union(AccumulatorParam[_Lost]):  # type: ignore[misc]  # no types there
@@ -75,7 +80,34 @@ def read_images(spark: SparkSession, sources: Sequence[Source], losses: LossCoun
     splits, camera, factors, found = plan_frames(spark, sources)
     if losses is not None:
         losses.add(found)
+    return _read(spark, splits, camera, factors, steps.IMAGES, losses)
 
+
+def read_dataset(spark: SparkSession, url: str, losses: LossCounter | None = None) -> DataFrame:
+    """Return the images of a dataset with their masks: a DataFrame of the columns of `apbatch.spark.steps.CLEANED`.
+
+    ``spark.read.parquet`` gives the same rows, read by Spark: then every pixel crosses from the JVM to Python. Here
+    Python reads them, and what a step that follows makes of them is all that crosses.
+
+    Raises
+    ------
+    NotFoundError, UsageError, FormatError
+        If there is no complete dataset of cleaned images.
+    """
+    _, camera, _ = dataset_of_images(url)
+    sources, files = dataset_files(url)
+    target = split_bytes(sum(size for size, _ in files.values()), spark.sparkContext.defaultParallelism)
+    return _read(spark, file_splits(sources, files, target), camera, {}, steps.CLEANED, losses)
+
+
+def _read(
+    spark: SparkSession,
+    splits: Sequence[AnySplit],
+    camera: CameraGeometry,
+    factors: Factors,
+    schema: pa.Schema,
+    losses: LossCounter | None,
+) -> DataFrame:
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for text in batch.column("split").to_pylist():
@@ -85,8 +117,8 @@ def read_images(spark: SparkSession, sources: Sequence[Source], losses: LossCoun
                     losses.add(lost)
 
     rows = [(base64.b64encode(pickle.dumps(split)).decode(),) for split in splits]
-    frame = spark.createDataFrame(rows, "split string").repartition(max(1, len(rows)))
-    return frame.mapInArrow(read, spark_schema(steps.IMAGES))
+    frame = spark.createDataFrame(spark.sparkContext.parallelize(rows, max(1, len(rows))), "split string")
+    return _chained(frame, read, schema)
 
 
 def clean(
@@ -134,7 +166,22 @@ def _mapped(
             if good.num_rows:
                 yield work(good)
 
-    return frame.mapInArrow(on_batches, spark_schema(schema))
+    return _chained(frame, on_batches, schema)
+
+
+def _chained(frame: DataFrame, stage: _Stage, schema: pa.Schema) -> DataFrame:
+    """Apply a stage; if the frame is itself made by stages, all of them become one, and no pixel crosses between."""
+    base, before = getattr(frame, _CHAIN, (frame, ()))
+    stages: tuple[_Stage, ...] = (*before, stage)
+
+    def all_stages(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for one in stages:
+            batches = one(batches)
+        return batches
+
+    made = base.mapInArrow(all_stages, spark_schema(schema))
+    setattr(made, _CHAIN, (base, stages))
+    return made
 
 
 def spark_schema(schema: pa.Schema) -> str:

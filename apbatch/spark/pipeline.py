@@ -12,17 +12,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from apbatch.camera.cleaning import check_thresholds, tailcuts_name
-from apbatch.camera.geometry import CameraGeometry, camera_named
 from apbatch.camera.grid import grid_of
 from apbatch.errors import FormatError, UsageError, nearest_word
-from apbatch.formats import dataset
 from apbatch.provenance import digest, provenance, versions
 from apbatch.spark.bulk import AnySplit, Recipe, Work, largest_first, run_splits, run_surveys
 from apbatch.spark.committer import Job, Loss, SplitRecord
 from apbatch.spark.events import Factors, Survey
 from apbatch.spark.jobs import Meter, tally
 from apbatch.spark.places import with_hosts
-from apbatch.spark.plan import camera_of_sources, factor_key, factors_of_sources, splits_of
+from apbatch.spark.plan import camera_of_sources, dataset_of_images, factor_key, factors_of_sources, splits_of
 from apbatch.spark.sources import Source
 from apbatch.spark.splits import BLOCK_BYTES, dataset_files, file_splits, files_of, split_bytes
 
@@ -55,6 +53,8 @@ class StepSummary:
         Attempts that failed and were repeated.
     resumed : int
         Splits that an earlier run had finished.
+    peak_mb : int
+        Most memory of one of Spark's Python workers, 10⁶ bytes.
     """
 
     images: int
@@ -67,6 +67,7 @@ class StepSummary:
     tasks: int = 0
     retries: int = 0
     resumed: int = 0
+    peak_mb: int = 0
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,9 @@ def images(
     started = time.monotonic()
     check_thresholds(picture, boundary, min_neighbours)
     _check_roles(outputs)
-    camera = camera_of_sources(sources)
+    camera, telescopes = camera_of_sources(sources)
     name = tailcuts_name(picture, boundary)
-    recipe = Recipe(camera, tuple(outputs), name, (picture, boundary, min_neighbours), method)
+    recipe = Recipe(camera, tuple(outputs), name, (picture, boundary, min_neighbours), method, telescopes)
     settings: dict[str, Any] = {"picture": picture, "boundary": boundary, "min_neighbours": min_neighbours}
     if "grids" in outputs:
         settings["method"] = method
@@ -202,8 +203,10 @@ def grid(spark: SparkSession, images_url: str, output_url: str, method: str = "a
 
 def _from_dataset(spark: SparkSession, images_url: str, outputs: dict[str, str], step: str, method: str) -> StepSummary:
     started = time.monotonic()
-    known, camera = _images(images_url, outputs.values())
-    recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method)
+    if images_url.rstrip("/") in [url.rstrip("/") for url in outputs.values()]:
+        raise UsageError("input and output are the same dataset", where=images_url)
+    known, camera, telescopes = dataset_of_images(images_url)
+    recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method, telescopes)
     settings = {"method": method} if "grids" in outputs else {}
     plan = _Plan(recipe, _contents(recipe, images_url), step, [images_url], settings)
     sources, sizes = dataset_files(images_url)
@@ -251,6 +254,7 @@ def _run(
         tasks=meter.tasks,
         retries=meter.retries,
         resumed=meter.resumed,
+        peak_mb=max(record.peak_bytes for record in records) // 10**6,
     )
 
 
@@ -289,13 +293,3 @@ def _check_roles(outputs: Mapping[str, str]) -> None:
             )
     if not outputs:
         raise UsageError("there is nothing to write", remedy=f"name one of {', '.join(known)}")
-
-
-def _images(images_url: str, outputs: Iterable[str]) -> tuple[dict[str, Any], CameraGeometry]:
-    """Return sidecar and camera of a dataset of images."""
-    if images_url.rstrip("/") in [url.rstrip("/") for url in outputs]:
-        raise UsageError("input and output are the same dataset", where=images_url)
-    known = dataset.info(images_url)
-    if known.get("kind") != "images" or not isinstance(known.get("cleaning"), str):
-        raise UsageError("not a dataset of cleaned images", where=images_url, remedy="make one with jobs/clean.py")
-    return known, camera_named(str(known.get("camera")))

@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from apbatch.camera.calibration import factors_of_cluster
 from apbatch.camera.geometry import CameraGeometry, camera_named
-from apbatch.errors import FormatError, UsageError, nearest_word
-from apbatch.formats.images import camera_of
+from apbatch.errors import ApbatchError, ServerError, UsageError, nearest_word
+from apbatch.formats import dataset
+from apbatch.formats.embedded import Telescopes
+from apbatch.formats.images import camera_in, camera_of, telescopes_in
 from apbatch.formats.reader import ImageReader, readers
 from apbatch.formats.taiga_calibration import read_factors
 from apbatch.spark.bulk import AnySplit
@@ -21,6 +25,9 @@ from apbatch.storage.store import open_url
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+#: Files that are opened in search of one that names its camera.
+_LOOKED_INTO = 100
 
 
 def splits_of(
@@ -50,7 +57,7 @@ def plan_frames(
     ------
     UsageError, ServerError
     """
-    camera = camera_of_sources(sources)
+    camera, _ = camera_of_sources(sources)
     factors = factors_of_sources(sources)
     sizes = files_of(sources)
     target = split_bytes(sum(size for size, _ in sizes.values()), spark.sparkContext.defaultParallelism, BLOCK_BYTES)
@@ -60,6 +67,25 @@ def plan_frames(
 
     splits, lost = splits_of(sources, camera, factors, sizes, target, surveyed)
     return splits, camera, factors, lost
+
+
+def dataset_of_images(url: str) -> tuple[dict[str, Any], CameraGeometry, Telescopes]:
+    """Return sidecar, camera and places of telescopes of a dataset of cleaned images.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no complete dataset.
+    UsageError, FormatError
+        If it is another one.
+    """
+    known = dataset.info(url)
+    if known.get("kind") != "images" or not isinstance(known.get("cleaning"), str):
+        raise UsageError("not a dataset of cleaned images", where=url, remedy="make one with jobs/clean.py")
+    schema = dataset.schema(url)
+    if camera_of(schema) != known.get("camera"):  # of yesterday: the name is in the sidecar only
+        return known, camera_named(str(known.get("camera"))), {}
+    return known, camera_in(schema), telescopes_in(schema)
 
 
 def factor_key(factors: Factors) -> list[Any]:
@@ -91,8 +117,8 @@ def factors_of_sources(sources: Sequence[Source]) -> dict[tuple[str, int], Any]:
     return found
 
 
-def camera_of_sources(sources: Sequence[Source]) -> CameraGeometry:
-    """Return the one camera of all sources.
+def camera_of_sources(sources: Sequence[Source]) -> tuple[CameraGeometry, Telescopes]:
+    """Return the one camera of all sources, and where its telescopes stand as far as the files tell.
 
     Raises
     ------
@@ -111,25 +137,38 @@ def camera_of_sources(sources: Sequence[Source]) -> CameraGeometry:
             )
     names = sorted({source.camera for source in sources if source.camera})
     if not names:
-        names = [_first_camera(sources)]
+        schema = _first_schema(sources)
+        if schema is None:
+            raise UsageError(
+                "no input file tells its camera", where=sources[0].url, remedy="name it: camera: NAME in the site"
+            )
+        names = [camera_of(schema)]
     if len(names) > 1:
         raise UsageError(
             f"the input files are of several cameras: {', '.join(names)}", remedy="make one dataset for each camera"
         )
-    return camera_named(names[0])
+    if any(source.format == RAW for source in sources):
+        return camera_named(names[0]), {}
+    # What a file says of its camera counts more than what is known of the name here.
+    schema = _first_schema([source for source in sources if source.camera == names[0]] or sources)
+    if schema is None or camera_of(schema) not in ("", names[0]):
+        return camera_named(names[0]), {}
+    return camera_in(schema), telescopes_in(schema)
 
 
-def _first_camera(sources: Sequence[Source]) -> str:
-    """Look into the files for the first one that names its camera."""
-    for source in sources:
+def _first_schema(sources: Sequence[Source]) -> pa.Schema | None:
+    """Look into the files for the first image whose schema names a camera."""
+    for source in sources[:_LOOKED_INTO]:
         reader = readers().get(source.format)
         if not isinstance(reader, ImageReader):
             continue
         try:
             with open_url(source.url) as stream:
                 batch = next(iter(reader.images(stream, source.url, 1)), None)
-        except FormatError:
-            continue
-        if batch is not None and (name := camera_of(batch.schema)):
-            return name
-    raise UsageError("no input file tells its camera", where=sources[0].url, remedy="name it: camera: NAME in the site")
+        except ServerError:
+            raise
+        except ApbatchError:
+            continue  # its task will say what is wrong with it
+        if batch is not None and camera_of(batch.schema):
+            return batch.schema
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ from apbatch.spark.workers import check_workers
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+#: How often a task is tried before its job fails: Spark's own number for clusters.
+_ATTEMPTS = 4
 
 
 def session(settings: SparkSettings, app: str) -> SparkSession:
@@ -53,6 +57,7 @@ def session(settings: SparkSettings, app: str) -> SparkSession:
     submitted = _submitted_settings()
     given = submitted.get("spark.master", "")
     master = given if given and given != "local[*]" else settings.master  # local[*] is what spark-submit fills in
+    master = _with_retries(master)
     cluster = Cluster(master, settings)
     # Python reads it when the session starts
     os.environ["PYSPARK_PYTHON"] = worker_python(cluster, settings, submitted)
@@ -121,3 +126,8 @@ def _need_java() -> None:
     raise MissingSoftwareError(
         "Spark needs Java 17, and there is none", remedy="apt-get install openjdk-17-jre-headless"
     )
+
+
+def _with_retries(master: str) -> str:
+    """Let tasks of ``local[N]`` be tried as often as on a cluster; by itself Spark gives up at the first failure."""
+    return f"{master[:-1]},{_ATTEMPTS}]" if re.fullmatch(r"local\[(\d+|\*)\]", master) else master

@@ -181,9 +181,10 @@ def _spans(source: Source, size: int, target: int) -> list[tuple[Stretch, int]]:
     from apbatch.formats.reader import ImageReader, readers
 
     reader = readers().get(source.format)
-    if not isinstance(reader, ImageReader) or not hasattr(reader, "spans"):
+    if not isinstance(reader, ImageReader):
         return []
     with open_url(source.url) as stream:
         spans = reader.spans(stream, source.url, target)
-    share = size // max(1, len(spans))
-    return [((span.start, span.stop), share) for span in spans]
+    count = len(spans)
+    shares = [size * (place + 1) // count - size * place // count for place in range(count)]
+    return [((span.start, span.stop), share) for span, share in zip(spans, shares, strict=True)]

@@ -6,6 +6,8 @@ takes or makes a column of Monte Carlo truth.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -28,8 +30,19 @@ _KEY_FIELDS = [
 #: Nanoseconds since 1970 (UTC): Spark's own time has microseconds, which is too coarse.
 _TIME = pa.field("time_ns", pa.int64())
 
-#: Camera images, and the same with the mask of a cleaning.
-IMAGES = pa.schema([*_KEY_FIELDS, _TIME, pa.field("image", pa.binary())])
+#: Camera images, and the same with the mask of a cleaning. What a format does not tell is null: arrival times of the
+#: light in each pixel (ns, as `image`), where the telescope pointed (deg).
+IMAGES = pa.schema(
+    [
+        *_KEY_FIELDS,
+        _TIME,
+        pa.field("image", pa.binary()),
+        pa.field("peak_time", pa.binary()),
+        pa.field("pointing_altitude", pa.float64()),
+        pa.field("pointing_azimuth", pa.float64()),
+    ]
+)
+_OPTIONAL = ("peak_time", "pointing_altitude", "pointing_azimuth")
 CLEANED = IMAGES.append(pa.field("mask", pa.binary()))
 #: Image parameters, one row an image and cleaning.
 PARAMETER_ROWS = pa.schema(
@@ -42,11 +55,30 @@ GRIDS = pa.schema([*_KEY_FIELDS, pa.field("grid", pa.binary()), pa.field("grid_c
 def images_of(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Bring images as readers yield them (`apbatch.formats.images`) into the schema `IMAGES`."""
     time = batch.column("time").cast(pa.int64())
-    columns = [batch.column(name) for name in KEYS]
-    arrays = [*columns, time, batch.column("image")]
-    return pa.RecordBatch.from_arrays(
-        [array.cast(field.type) for array, field in zip(arrays, IMAGES, strict=True)], schema=IMAGES
-    )
+    columns = {name: batch.column(name) for name in batch.schema.names} | {"time_ns": time}
+    return conform(columns, batch.num_rows, IMAGES)
+
+
+def conform(columns: Mapping[str, pa.Array], rows: int, schema: pa.Schema) -> pa.RecordBatch:
+    """Make a batch of a schema from columns of similar types; optional ones that are missing become null.
+
+    Raises
+    ------
+    FormatError
+        If another column is missing or can't be converted.
+    """
+    arrays = []
+    for field in schema:
+        if field.name in columns:
+            try:
+                arrays.append(columns[field.name].cast(field.type))
+            except pa.ArrowException as error:
+                raise FormatError(f"column '{field.name}': {str(error).splitlines()[0]}") from error
+        elif field.name in _OPTIONAL:
+            arrays.append(pa.nulls(rows, field.type))
+        else:
+            raise FormatError(f"there is no column '{field.name}'")
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def usable(batch: pa.RecordBatch, camera: CameraGeometry) -> tuple[pa.RecordBatch, int]:
@@ -60,6 +92,9 @@ def usable(batch: pa.RecordBatch, camera: CameraGeometry) -> tuple[pa.RecordBatc
         How many were left out.
     """
     good = pc.equal(pc.binary_length(batch.column("image")), 4 * camera.n_pixels)
+    # Arrival times may be unknown, but not of other pixels.
+    times = pc.equal(pc.binary_length(batch.column("peak_time")), 4 * camera.n_pixels)
+    good = pc.and_(good, pc.fill_null(times, True))
     if "mask" in batch.schema.names:
         good = pc.and_(good, pc.equal(pc.binary_length(batch.column("mask")), camera.n_pixels))
     good = pc.fill_null(good, False)

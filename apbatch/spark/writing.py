@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +19,19 @@ ROW_GROUP_BYTES = 12 << 20
 _LEVEL = 1
 
 
+def parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """Return how the columns of a dataset are written.
+
+    Pixels have no repeated values and no order: a dictionary or statistics of them would be waste.
+    """
+    return {
+        "compression": "zstd",
+        "compression_level": _LEVEL,
+        "use_dictionary": [field.name for field in schema if pa.types.is_string(field.type)],
+        "write_statistics": [field.name for field in schema if not pa.types.is_binary(field.type)],
+    }
+
+
 class PartWriter:
     """Collects batches and writes them as row groups of a file that is being published."""
 
@@ -30,18 +44,10 @@ class PartWriter:
     @contextmanager
     def writing(self) -> Iterator[PartWriter]:
         """Publish the file when the body ends; nothing of it stays after an error."""
-        binary = [field.name for field in self._schema if pa.types.is_binary(field.type)]
-        others = [field.name for field in self._schema if field.name not in binary]
         with (
             self._store.publish(self._name) as file,
-            # Pixels have no repeated values and no order: a dictionary or statistics of them would be waste.
             pq.ParquetWriter(
-                pa.PythonFile(_Sink(file), mode="w"),
-                self._schema,
-                compression="zstd",
-                compression_level=_LEVEL,
-                use_dictionary=[field.name for field in self._schema if pa.types.is_string(field.type)],
-                write_statistics=others,
+                pa.PythonFile(_Sink(file), mode="w"), self._schema, **parquet_options(self._schema)
             ) as writer,
         ):
             self._writer = writer

@@ -20,6 +20,7 @@ from blake3 import blake3
 from apbatch.errors import ApbatchError, NotFoundError, UsageError, VerificationError
 from apbatch.storage.hashing import BLOCK
 from apbatch.storage.local import LocalStore
+from apbatch.storage.lock import Lock
 from apbatch.storage.publishing import Draft, PublishingStore
 from apbatch.storage.store import Store, open_store, open_url
 
@@ -407,3 +408,46 @@ def test_what_is_written_over_http_is_what_the_native_client_reads(hdfs: str, we
     with native.open("file: ü") as stream:
         assert hashlib.sha256(stream.read()).digest() == hashlib.sha256(content).digest()
     native.remove("file: ü")
+
+
+def test_of_programs_that_want_a_lock_one_has_it_until_it_gives_it_back(store):
+    put(store, "data")
+    with Lock(store, ".lock", "this folder") as lock:
+        assert lock.held()
+        for _ in range(2):
+            with pytest.raises(UsageError, match="written by another program"):
+                Lock(store, ".lock", "this folder").__enter__()
+        lock.check()
+    with Lock(store, ".lock", "this folder"):
+        pass
+    assert names(store) == ["data"]
+
+
+def test_a_lock_whose_owner_was_killed_is_had_by_the_next(store):
+    program = """
+        import sys
+        from apbatch.storage.lock import Lock
+        from apbatch.storage.store import open_store
+        Lock(open_store(sys.argv[1]), ".lock", "this folder").__enter__()
+        print("held", flush=True)
+        sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), store.url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None and owner.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match=f"process {owner.pid} "):
+            Lock(store, ".lock", "this folder").__enter__()
+        owner.kill()
+    with Lock(store, ".lock", "this folder") as lock:
+        assert lock.held()
+    assert names(store) == []
+
+
+def test_a_folder_is_not_renamed_onto_another(store):
+    put(store, "one/file", b"1")
+    put(store, "two/file", b"2")
+    with pytest.raises(ApbatchError):
+        store.rename("one", "two")
+    with store.open("two/file") as file:
+        assert file.read() == b"2"
+    assert names(store, "one") == ["one/file"]

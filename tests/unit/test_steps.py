@@ -113,11 +113,37 @@ def test_images_of_another_camera_are_a_format_error(camera):
 
 
 def test_damaged_images_are_left_out_one_by_one(camera):
-    good = clean(camera, pixels(camera, 4))
+    good = clean(camera, pixels(camera, 5))
     image, mask = (good.column(name).to_pylist() for name in ("image", "mask"))
     image[1], image[2], mask[3] = None, image[2][:-4], mask[3][:-1]
-    arrays = [*good.columns[:-2], pa.array(image, pa.binary()), pa.array(mask, pa.binary())]
-    poisoned = pa.RecordBatch.from_arrays(arrays, schema=good.schema)
+    columns = dict(zip(good.schema.names, good.columns, strict=True))
+    columns |= {"image": pa.array(image, pa.binary()), "mask": pa.array(mask, pa.binary())}
+    columns["peak_time"] = pa.array([b"\0" * 4 * camera.n_pixels, None, None, None, b"\0" * 4], pa.binary())
+    poisoned = pa.RecordBatch.from_arrays(list(columns.values()), schema=good.schema)
     left, damaged = steps.usable(poisoned, camera)
-    assert (left.column("event").to_pylist(), damaged) == ([0], 3)
+    assert (left.column("event").to_pylist(), damaged) == ([0], 4)
     assert steps.usable(good, camera) == (good, 0)
+
+
+def test_what_a_reader_tells_besides_the_image_is_passed_on(camera):
+    images = pixels(camera, 3)
+    plain = batch(camera, images)
+    columns = {name: plain.column(name) for name in plain.schema.names}
+    columns |= {"peak_time": to_binary(images + 1), "pointing_altitude": pa.array([60.0, None, 70.0])}
+    told = pa.RecordBatch.from_pydict(columns)
+    made = steps.cleaned(steps.images_of(told), camera, picture=14, boundary=7)
+    np.testing.assert_array_equal(from_binary(made.column("peak_time")), images + 1)
+    assert made.column("pointing_altitude").to_pylist() == [60.0, None, 70.0]
+    assert made.column("pointing_azimuth").null_count == 3
+
+
+def test_columns_of_yesterday_are_converted_and_missing_ones_are_named(camera):
+    plain = batch(camera, pixels(camera))
+    columns = {name: plain.column(name) for name in plain.schema.names}
+    columns |= {"run": columns["run"].cast(pa.int32()), "image": columns["image"].cast(pa.large_binary())}
+    assert steps.images_of(pa.RecordBatch.from_pydict(columns)).equals(steps.images_of(plain))
+    with pytest.raises(FormatError, match="column 'run'"):
+        steps.images_of(pa.RecordBatch.from_pydict(columns | {"run": pa.array(["x"] * 5)}))
+    del columns["telescope"]
+    with pytest.raises(FormatError, match="no column 'telescope'"):
+        steps.images_of(pa.RecordBatch.from_pydict(columns))

@@ -1,0 +1,209 @@
+"""The suite `spark`: what Spark costs on top of the kernels. Each peer is a process, judged with its children.
+
+Cost is CPU time of the whole tree of a peer's processes, the JVM and Spark's Python workers among them, so that a busy
+machine does not change it. How much sooner two workers are done is wall-clock time.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apbatch.bench.case import Case, Operation
+from apbatch.bench.runner import Group
+from apbatch.bench.spark_worker import BULK, FRAMES, ONE_PASS, PARAMETERS, PLAIN, THROUGH_THE_JVM
+from apbatch.bench.suite import Setting
+from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.errors import ServerError, VerificationError
+from apbatch.formats import dataset
+from apbatch.formats.images import image_schema, to_binary
+from apbatch.progress import say
+
+#: Images of a round are this many times those of a round of kernels: a task has to be worth its start.
+_TIMES = 20
+_IMAGES_A_FILE = 10_000
+_CAMERA = "TAIGA-IACT01"
+_PATIENCE_S = 600.0
+
+
+def spark_groups(setting: Setting) -> Iterator[Group]:
+    """Yield the groups of the suite."""
+    count = _TIMES * setting.size.images
+    folder = setting.scratch / "spark"
+    images = folder / "images"
+    made = _make_images(images, camera_named(_CAMERA), count)
+    cleaned = folder / "cleaned"
+    one = [PLAIN, f"{BULK}, local[1]", f"{FRAMES}, local[1]"]
+    processes = {peer: _Peer(peer) for peer in [*one, f"{BULK}, local[2]"]}
+    for peer in processes.values():
+        setting.at_end.callback(peer.stop)
+
+    whole = Operation(
+        "spark", "one pass",
+        f"{count} images of {made} pixels from Parquet: cleaned, parametrised, mapped onto the axial grid; images with "
+        "masks, parameters and grids written (DataFrames: in three jobs). CPU time of all processes of a peer.",
+        "images/s", float(count), reference=PLAIN, clock="cpu",
+    )  # fmt: skip
+    yield Group(whole, [_Case(whole, processes[peer], ONE_PASS, images, folder / "out") for peer in one])
+    processes[PLAIN].ask(ONE_PASS, images, cleaned)
+    _as_dataset(cleaned / "images", count)
+    table = Operation(
+        "spark", "parameters",
+        f"Parameters of {count} cleaned images from Parquet to Parquet. DataFrames are read by Python, or by "
+        "Spark: then every pixel crosses from the JVM to Python. CPU time of all processes of a peer.",
+        "images/s", float(count), reference=PLAIN, clock="cpu",
+    )  # fmt: skip
+    cases = [_Case(table, processes[peer], PARAMETERS, cleaned / "images", folder / "out") for peer in one]
+    through = _Case(table, processes[one[2]], THROUGH_THE_JVM, cleaned / "images", folder / "out")
+    through.peer = f"{FRAMES} read by Spark, local[1]"
+    yield Group(table, [*cases, through])
+    processes[one[2]].stop()
+    two = Operation(
+        "spark", "two workers", "As one pass, by the clock on the wall; it says little on a machine without two idle "
+        "cores.", "images/s", float(count), baseline=f"{BULK}, local[1]",
+    )  # fmt: skip
+    peers = [f"{BULK}, local[1]", f"{BULK}, local[2]"]
+    yield Group(two, [_Case(two, processes[peer], ONE_PASS, images, folder / "out") for peer in peers])
+
+
+def _make_images(folder: Path, camera: CameraGeometry, count: int, seed: int = 1) -> int:
+    """Write images of a simple model, an ellipse of light over noise, in files of ten thousand; return their pixels."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    schema = image_schema(camera)
+    for first in range(0, count, _IMAGES_A_FILE):
+        n = min(_IMAGES_A_FILE, count - first)
+        pixels = random.normal(0, 2.5, (n, camera.n_pixels)).astype(np.float32)
+        x, y = random.uniform(-2, 2, (2, n, 1))
+        along, across = random.uniform(0.2, 0.6, (n, 1)), random.uniform(0.08, 0.2, (n, 1))
+        angle, size = random.uniform(0, np.pi, (n, 1)), 100 * random.pareto(1.5, (n, 1)) + 50
+        u = (camera.x - x) * np.cos(angle) + (camera.y - y) * np.sin(angle)
+        v = (camera.y - y) * np.cos(angle) - (camera.x - x) * np.sin(angle)
+        shape = np.exp(-0.5 * (u / along) ** 2 - 0.5 * (v / across) ** 2)
+        pixels += (size * shape / np.maximum(shape.sum(axis=1, keepdims=True), 1e-3)).astype(np.float32)
+        columns = {
+            "experiment": ["BENCH"] * n,
+            "run": np.full(n, 1),
+            "event": np.arange(first, first + n),
+            "telescope": np.full(n, 1, np.int32),
+            "time": pa.array(np.arange(n), pa.timestamp("ns", tz="UTC")),
+            "image": to_binary(pixels),
+        }
+        table = pa.Table.from_pydict(columns, schema=schema)
+        pq.write_table(table, folder / f"{first:09}.parquet", compression="zstd", row_group_size=5000)
+    return camera.n_pixels
+
+
+def _as_dataset(folder: Path, count: int) -> None:
+    """Make what the plain process wrote a dataset."""
+    (folder / dataset.SUCCESS).touch()
+    content = {"kind": "images", "camera": _CAMERA, "cleaning": "tailcuts-14-7", "images": count}
+    dataset.write_info(f"file://{folder}", content)
+
+
+class _Peer:
+    """A process that works for a peer, started when it is needed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it, unless it runs, and wait until it is ready."""
+        if self._process is not None:
+            return
+        kind, _, master = self.name.partition(", ")
+        command = [sys.executable, "-m", "apbatch.bench.spark_worker", kind, master]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        began = time.monotonic()
+        self._answer()
+        say(f"{self.name}: started in {time.monotonic() - began:.1f} s, {self.cpu_seconds():.1f} s of CPU time")
+
+    def stop(self) -> None:
+        """End it with all its children."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            with suppress(psutil.Error):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()
+            process.kill()
+            process.wait()
+
+    def ask(self, operation: str, source: Path, target: Path) -> int:
+        """Have an operation done; return how many images it was."""
+        self.start()
+        assert self._process is not None and self._process.stdin is not None
+        request = {"operation": operation, "input": str(source.absolute()), "output": str(target.absolute())}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return int(json.loads(self._answer())["images"])
+
+    def _answer(self) -> str:
+        assert self._process is not None and self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            raise ServerError("the process of this peer ended", where=self.name, remedy="apbatch doctor")
+        return line
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of the process and all its descendants so far."""
+        if self._process is None:
+            return 0.0
+        total = 0.0
+        with suppress(psutil.Error):
+            root = psutil.Process(self._process.pid)
+            for process in [root, *root.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    used = process.cpu_times()
+                    total += used.user + used.system + used.children_user + used.children_system
+        return total
+
+
+class _Case(Case):
+    """One operation of one peer."""
+
+    def __init__(self, operation: Operation, peer: _Peer, request: str, source: Path, target: Path) -> None:
+        super().__init__(operation, peer.name, sum(path.stat().st_size for path in source.glob("*.parquet")))
+        self._peer, self._request, self._source, self._target = peer, request, source, target
+        self._images = 0
+
+    def set_up(self) -> None:
+        self._peer.start()
+
+    def prepare(self) -> None:
+        shutil.rmtree(self._target, ignore_errors=True)
+
+    def run(self) -> None:
+        self._images = self._peer.ask(self._request, self._source, self._target)
+
+    def cpu_seconds(self) -> float:
+        return self._peer.cpu_seconds()
+
+    def check(self) -> None:
+        wanted = int(self.operation.count)
+        rows = {"images": wanted, "parameters": 2 * wanted, "grids": wanted}
+        roles = rows if self._request == ONE_PASS else ["parameters"]
+        for role in roles:
+            found = sum(pq.read_metadata(path).num_rows for path in (self._target / role).glob("*.parquet"))
+            if found != rows[role] or self._images != wanted:
+                raise VerificationError(f"{found} rows of {role}, {self._images} images instead of {wanted}")
