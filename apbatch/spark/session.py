@@ -103,9 +103,11 @@ def close(spark: SparkSession) -> None:
 def first_line(error: BaseException) -> str:
     """Return the line of a Java stack trace that says what went wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("An error occurred while calling"):
+        lines = lines[1:]  # py4j's own words
     causes = [line for line in lines if line.startswith("Caused by:") or "apbatch.errors." in line]
     text = causes[-1] if causes else (lines[0] if lines else type(error).__name__)
-    return text.removeprefix("Caused by:").strip()[:300]
+    return text.removeprefix("Caused by:").removeprefix(":").strip()[:300]
 
 
 def _submitted_settings() -> dict[str, str]:

@@ -16,6 +16,7 @@ from apbatch.errors import MissingSoftwareError, NotFoundError, UsageError
 from apbatch.spark import shipping
 from apbatch.spark.configuration import Cluster, configuration, worker_python
 from apbatch.spark.environment import write_environment
+from apbatch.spark.session import first_line
 from apbatch.spark.workers import what_workers_lack
 
 
@@ -225,3 +226,10 @@ def test_what_spark_submit_needs_is_written_with_addresses_filled_in(
     assert conf["spark.yarn.appMasterEnv.PYTHONPATH"] == "apbatch-program:apbatch-libraries"
     assert conf["spark.yarn.appMasterEnv.APBATCH_CONFIG"] == Path(conf["spark.yarn.dist.files"]).name
     assert yaml.safe_load(Path(variables["APBATCH_CONFIG"]).read_text())["store"] == "hdfs://nn:8020/data"
+
+
+def test_the_line_that_tells_is_the_cause_and_not_the_words_of_py4j() -> None:
+    start = "An error occurred while calling None.org.apache.spark.api.java.JavaSparkContext.\n"
+    trace = f"{start}: org.apache.spark.SparkException: Application application_1 failed 2 times\n\tat org.apache.x\n"
+    assert first_line(Exception(trace)) == "org.apache.spark.SparkException: Application application_1 failed 2 times"
+    assert first_line(Exception(f"{trace}Caused by: java.net.ConnectException: refused\n\tat x")).endswith("refused")
