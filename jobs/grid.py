@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 def options() -> argparse.ArgumentParser:
     """Return the options of the program."""
     found = submit.parser("grid", "Map hexagonal camera images onto square grids with Spark.")
-    found.add_argument("--input", required=True, metavar="URL", help="dataset of images that clean.py made")
+    inputs = found.add_mutually_exclusive_group(required=True)
+    inputs.add_argument("--input", metavar="URL", help="dataset of images that clean.py made")
+    inputs.add_argument("--select", metavar="QUERY", help=submit.EVENTS)
     found.add_argument("--method", default=METHODS[0], choices=METHODS, help="default: axial")
     return found
 
 
 def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
     """Run the step."""
+    if arguments.select:
+        sources = submit.selected_events(arguments.select, settings)
+        return pipeline.skim(spark(), sources, {"grids": arguments.output}, arguments.method)
     dataset.info(arguments.input)  # says what is wrong before Spark starts
     return pipeline.grid(spark(), arguments.input, arguments.output, arguments.method)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from apbatch.config import Settings
+from apbatch.errors import UsageError
 from apbatch.formats import dataset
 from apbatch.index.catalogue import open_catalogue
 from apbatch.progress import say
@@ -20,13 +21,21 @@ if TYPE_CHECKING:
 def options() -> argparse.ArgumentParser:
     """Return the options of the program."""
     found = submit.parser("parameters", "Compute image parameters of cleaned images with Spark.")
-    found.add_argument("--input", required=True, metavar="URL", help="dataset of images that clean.py made")
+    inputs = found.add_mutually_exclusive_group(required=True)
+    inputs.add_argument("--input", metavar="URL", help="dataset of images that clean.py made")
+    inputs.add_argument("--select", metavar="QUERY", help=submit.EVENTS)
     found.add_argument("--register", action="store_true", help="write the parameters into the catalogue")
     return found
 
 
 def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
     """Run the step."""
+    if arguments.select and arguments.register:
+        raise UsageError("parameters of selected events are in the catalogue already", remedy="leave out --register")
+    if arguments.select:
+        return pipeline.skim(
+            spark(), submit.selected_events(arguments.select, settings), {"parameters": arguments.output}
+        )
     dataset.info(arguments.input)  # says what is wrong before Spark starts
     summary = pipeline.parameters(spark(), arguments.input, arguments.output)
     if arguments.register:

@@ -147,7 +147,12 @@ class Work:
 
 
 def run_splits(
-    spark: SparkSession, splits: Sequence[AnySplit], work: Work, job: Job, title: str, meter: Meter
+    spark: SparkSession,
+    splits: Sequence[AnySplit],
+    work: Callable[[Any], SplitRecord],
+    job: Job,
+    title: str,
+    meter: Meter,
 ) -> list[SplitRecord]:
     """Do the work on all splits that are not done yet; return the records of all.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from apbatch.camera.cleaning import check_thresholds, tailcuts_name
@@ -22,12 +22,12 @@ from apbatch.spark.jobs import Meter, tally
 from apbatch.spark.places import with_hosts
 from apbatch.spark.plan import camera_of_sources, dataset_of_images, factor_key, factors_of_sources, splits_of
 from apbatch.spark.sources import Source
-from apbatch.spark.splits import BLOCK_BYTES, dataset_files, file_splits, files_of, split_bytes
+from apbatch.spark.splits import BLOCK_BYTES, DATASET, bytes_of, dataset_files, file_splits, files_of, split_bytes
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["Source", "StepSummary", "clean", "grid", "images", "parameters"]
+__all__ = ["Source", "StepSummary", "clean", "grid", "images", "parameters", "skim"]
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,53 @@ def grid(spark: SparkSession, images_url: str, output_url: str, method: str = "a
         As `clean`.
     """
     return _from_dataset(spark, images_url, {"grids": output_url}, "grid", method)
+
+
+def skim(
+    spark: SparkSession, sources: Sequence[Source], outputs: Mapping[str, str], method: str = "axial"
+) -> StepSummary:
+    """Make datasets of selected events, with the masks that their images have; nothing else is read.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        Of events, as `apbatch.spark.selection.event_sources` returns them; of one camera and one cleaning.
+    outputs : mapping
+        URLs of the datasets to write: ``images``, ``parameters``, ``grids`` or some of them.
+    method : str
+        Of the grid.
+
+    Raises
+    ------
+    UsageError
+        If images have no masks, or several kinds of them.
+    FormatError, ServerError
+        As `clean`.
+    """
+    started = time.monotonic()
+    _check_roles(outputs)
+    for source in sources:
+        if not source.rows or not dataset.is_complete(source.url.rpartition("/")[0]):
+            raise UsageError("these images were not cleaned", where=source.url, remedy="clean them: jobs/clean.py")
+    folders = sorted({source.url.rpartition("/")[0] for source in sources})
+    kinds = {(str(known["cleaning"]), str(known["camera"])) for known in map(dataset.info, folders)}
+    if len(kinds) != 1:
+        named = "; ".join(f"{cleaning} of {camera}" for cleaning, camera in sorted(kinds))
+        raise UsageError(
+            f"the selected images are of several kinds: {named or 'none'}",
+            remedy="name one cleaning = '…' in the query",
+        )
+    known, camera, *_ = _images(folders[0], outputs.values())
+    masked = [replace(source, format=DATASET) for source in sources]
+    recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method)
+    settings = {"method": method} if "grids" in outputs else {}
+    plan = _Plan(recipe, _contents(recipe, outputs.get("images")), "skim", folders, settings)
+    sizes = files_of(masked)
+    key = digest([versions(), "skim", settings, masked, sizes, sorted(outputs)])
+    target = split_bytes(sum(map(bytes_of, masked)), spark.sparkContext.defaultParallelism, BLOCK_BYTES)
+    with Job(dict(outputs), key, {"target": target}) as job:
+        splits: list[AnySplit] = list(file_splits(masked, sizes, int(job.plan["target"])))
+        return _run(spark, job, splits, [], plan, {}, Meter(), started)
 
 
 def _from_dataset(spark: SparkSession, images_url: str, outputs: dict[str, str], step: str, method: str) -> StepSummary:

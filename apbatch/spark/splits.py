@@ -137,12 +137,18 @@ def packed(pieces: Iterable[Piece], target: int, first_number: int = 0) -> list[
     return splits
 
 
+def bytes_of(source: Source) -> int:
+    """Return about how many bytes the selected rows of a file cost: whole row groups."""
+    return len(source.rows) * _ROW_GROUP_BYTES
+
+
 def _pieces(source: Source, size: int, target: int) -> Iterator[Piece]:
     if source.rows:
         groups = max(1, target // _ROW_GROUP_BYTES)
         for start in range(0, len(source.rows), groups):
             part = source.rows[start : start + groups]
-            yield Piece(replace(source, rows=part), min(size, len(part) * _ROW_GROUP_BYTES))
+            chosen = replace(source, rows=part)
+            yield Piece(chosen, min(size, bytes_of(chosen)))
         return
     stretches: list[tuple[Stretch, int]] = []
     if size > target + target // 4:

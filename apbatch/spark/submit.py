@@ -17,15 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apbatch.config import Settings, load_settings
-from apbatch.errors import ApbatchError
+from apbatch.errors import ApbatchError, UsageError
+from apbatch.index.catalogue import open_catalogue
 from apbatch.spark.pipeline import StepSummary
+from apbatch.spark.selection import parse_select, selected_sources
 from apbatch.spark.session import close, session
+from apbatch.spark.sources import Source
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 #: Problems that are printed; all are counted.
 _SHOWN = 10
+
+#: What `--select` takes where masks are needed.
+EVENTS = "events, such as \"experiment = 'TAIGA' and cleaning = 'tailcuts-14-7' and width < 0.2 deg\""
 
 #: Takes a function that starts Spark, to be called when what the user wants has been checked.
 Work = Callable[[Callable[[], "SparkSession"], argparse.Namespace, Settings], StepSummary]
@@ -38,6 +44,21 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     options.add_argument("--output", required=True, metavar="URL", help="dataset to write, file:///… or hdfs://…")
     options.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return options
+
+
+def selected_events(query: str, settings: Settings) -> list[Source]:
+    """Return the sources of the images of events.
+
+    Raises
+    ------
+    UsageError
+        If the query picks files, or nothing.
+    """
+    with open_catalogue(settings.catalogue) as catalogue:
+        selection = parse_select(catalogue, query)
+        if not selection.of_events:
+            raise UsageError("the query picks files, not events", remedy="ask for cleaning = '…' and image parameters")
+        return selected_sources(catalogue, selection)
 
 
 def main(options: argparse.ArgumentParser, work: Work) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from apbatch.config import home
-from apbatch.errors import ApbatchError
+from apbatch.errors import ApbatchError, UsageError
 from apbatch.progress import say
 from apbatch.units import Degrees, Metres, PhotoElectrons, TeV
 from apbatch.workflow.step import Context, Products, Step
@@ -188,6 +188,38 @@ class Clean(Step):
             min_neighbours=self.min_neighbours,
         )
         _tell(self.kind, summary)
+        return {"images": output}
+
+    def intact(self, products: Products) -> bool:
+        """The dataset must be complete."""
+        return _complete(products["images"])
+
+
+class Skim(Step):
+    """The images of the selected events, with the masks that they have: a small dataset out of large ones."""
+
+    kind: ClassVar[str] = "skim"
+    needs: ClassVar[tuple[str, ...]] = ("selection",)
+    makes: ClassVar[tuple[str, ...]] = ("images",)
+
+    def inputs(self, context: Context) -> Any:
+        """Return the selection, and where the output goes."""
+        return {"selection": context.products["selection"], "store": context.settings.store}
+
+    def run(self, context: Context, key: str) -> Products:
+        """Copy the images."""
+        from apbatch.spark import pipeline
+        from apbatch.spark.selection import event_sources
+
+        selection = context.selection()
+        if not selection.of_events:
+            raise UsageError(
+                "'skim' wants events, and the job's query picks files",
+                remedy="ask for cleaning = '…' and image parameters",
+            )
+        output = context.dataset(self.kind, key)
+        sources = event_sources(context.catalogue, selection.query)
+        _tell(self.kind, pipeline.skim(context.spark(), sources, {"images": output}))
         return {"images": output}
 
     def intact(self, products: Products) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from apbatch.errors import UsageError, nearest_word
-from apbatch.workflow.image_steps import Clean, Grid, Ingest, Mirror, Parameters, Simulate
+from apbatch.workflow.image_steps import Clean, Grid, Ingest, Mirror, Parameters, Simulate, Skim
 from apbatch.workflow.learning_steps import Blind, BlindImages, Evaluate, Report, Train
 from apbatch.workflow.quality_step import Quality
 from apbatch.workflow.step import Step
@@ -19,7 +19,7 @@ from apbatch.yamlfile import Lines, read_yaml, validate
 STEPS: dict[str, type[Step]] = {
     step.kind: step
     for step in (
-        *(Simulate, Ingest, Mirror, Clean, Parameters, Grid, Quality),
+        *(Simulate, Ingest, Mirror, Clean, Skim, Parameters, Grid, Quality),
         *(Blind, BlindImages, Train, Evaluate, Report),
         *(Study, Robustness, Showers, Application, StudyReport),
     )

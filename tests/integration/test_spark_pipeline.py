@@ -20,12 +20,14 @@ from apbatch.formats import dataset
 from apbatch.formats.images import from_binary
 from apbatch.index.catalogue import open_catalogue
 from apbatch.spark import frames, pipeline
+from apbatch.spark.compact import compact, content_digest
 from apbatch.spark.quality import check_quality, image_sources
 from apbatch.spark.registration import register_events
 from apbatch.spark.selection import parse_select, selected_sources
 from apbatch.spark.session import session
 from apbatch.spark.sources import Source, sources_at
 from apbatch.spark.steps import KEYS
+from tests.synthetic import write_dataset
 
 pytestmark = pytest.mark.spark
 
@@ -143,6 +145,42 @@ def test_events_picked_by_their_image_parameters_are_cleaned_again_and_no_others
     wanted = {(row["run"], row["event"]) for row in rows}
     every = dataset.read_table(f"{monte_carlo}/images", columns).to_pylist()
     assert sorted(got, key=str) == sorted((row for row in every if (row["run"], row["event"]) in wanted), key=str)
+
+
+def test_selected_events_are_skimmed_with_their_masks_parameters_and_grids(spark, monte_carlo, tmp_path):
+    with open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite") as catalogue:
+        register_events(catalogue, f"{monte_carlo}/parameters")
+        text = "experiment = 'TAIGA-MC' and cleaning = 'tailcuts-14-7' and size > 3000 pe"
+        rows = [
+            row for batch in catalogue.select_events(parse_select(catalogue, text).query) for row in batch.to_pylist()
+        ]
+        outputs = {role: f"file://{tmp_path}/{role}" for role in ("images", "parameters", "grids")}
+        summary = pipeline.skim(spark, selected_sources(catalogue, parse_select(catalogue, text)), outputs)
+    assert summary.images == len(rows) > 10
+    columns = ["run", "event", "image", "mask"]
+    got = dataset.read_table(outputs["images"], columns).to_pylist()
+    wanted = {(row["run"], row["event"]) for row in rows}
+    every = dataset.read_table(f"{monte_carlo}/images", columns).to_pylist()
+    assert sorted(got, key=str) == sorted((row for row in every if (row["run"], row["event"]) in wanted), key=str)
+    again = dataset.read_table(outputs["parameters"]).to_pylist()
+    sizes = sorted(row["size"] for row in again if row["cleaning"] == "tailcuts-14-7")
+    assert sizes == sorted(row["size"] for row in rows)
+    assert dataset.info(outputs["grids"])["images"] == len(rows)
+
+
+def test_part_files_are_compacted_in_place(spark, monte_carlo, tmp_path):
+    url, info = f"file://{tmp_path}/images", dataset.info(f"{monte_carlo}/images")
+    table = dataset.read_table(f"{monte_carlo}/images")
+    write_dataset(tmp_path / "images", table, {name: info[name] for name in ("kind", "camera", "cleaning")}, parts=40)
+    before = content_digest(url)
+    summary = compact(spark, url, target_bytes=1 << 20)
+    names = dataset.part_files(url)
+    assert summary.images == table.num_rows and summary.tasks == len(names) < 8
+    assert content_digest(url) == before
+    assert {path.name for path in (tmp_path / "images").glob("*.parquet")} == set(names)
+    assert dataset.info(url)["cleaning"] == "tailcuts-14-7" and dataset.info(url)["compacted"]["part_files"][0] == 40
+    compact(spark, url, target_bytes=1 << 20)  # large files shrink: once more may make fewer
+    assert compact(spark, url, target_bytes=1 << 20).tasks == 0 and content_digest(url) == before
 
 
 def test_a_new_run_replaces_a_failed_one_does_not_and_a_killed_one_left_no_dataset(spark, data, tmp_path):

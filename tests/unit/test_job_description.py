@@ -51,7 +51,7 @@ def test_all_faults_of_a_job_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_step_before_what_it_needs_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="step 'grid' needs images: put 'clean' before it"):
+    with pytest.raises(UsageError, match="step 'grid' needs images: put 'clean' or 'skim' before it"):
         load_job(job(tmp_path, "  - grid: {}\n"))
 
 

@@ -23,7 +23,7 @@ from apbatch.index.catalogue import Catalogue, open_catalogue
 from apbatch.index.selection import parse_selection
 from apbatch.ingest.scan import ingest
 from apbatch.ingest.sites import add_site, load_site
-from apbatch.spark import steps
+from apbatch.spark import pipeline, steps, submit
 from apbatch.spark.registration import point_again, register_events
 from apbatch.spark.selection import (
     event_sources,
@@ -227,3 +227,27 @@ def test_a_job_selects_events_and_knows_when_they_change(catalogue: Catalogue, t
         plan(job("widht > 9", "  - clean: {}\n"), settings)
     selected = [parse_select(catalogue, TEXT + more).query for more in ("", " and run = 1")]
     assert len({events_digest(selected_events(catalogue, query)) for query in selected}) == 2
+
+
+def test_a_skim_wants_cleaned_images_of_one_kind(catalogue: Catalogue, tmp_path: Path) -> None:
+    outputs = {"images": f"file://{tmp_path}/skim"}
+    with pytest.raises(UsageError, match=r"several kinds: tailcuts-10-5 of .*; tailcuts-14-7 of .*one cleaning"):
+        sources = [
+            source
+            for cleaning in ("tailcuts-14-7", "tailcuts-10-5")
+            for source in event_sources(
+                catalogue, parse_select(catalogue, f"experiment = 'T' and cleaning = '{cleaning}'").query
+            )
+        ]
+        pipeline.skim(None, sources, outputs)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the query picks files, not events"):
+        submit.selected_events("run = 1", load_settings(settings_file(tmp_path)))
+    shutil.rmtree(tmp_path / "tailcuts-14-7" / "images")
+    sources = event_sources(catalogue, parse_select(catalogue, TEXT).query)  # from the site
+    with pytest.raises(UsageError, match="not cleaned"):
+        pipeline.skim(None, sources, outputs)  # type: ignore[arg-type]
+
+
+def settings_file(folder: Path) -> Path:
+    (folder / "c.yaml").write_text(f"catalogue: sqlite:///{folder}/c.sqlite\n")
+    return folder / "c.yaml"
