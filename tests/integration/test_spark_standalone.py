@@ -57,6 +57,7 @@ def without_spark(folder: Path) -> pa.Table:
         "telescope": [1] * len(events),
         "time_ns": [times[event][1] for event in events],
         "image": to_binary(np.stack([images[event] for event in events])),
+        **dict.fromkeys(("peak_time", "pointing_altitude", "pointing_azimuth"), [None] * len(events)),  # not recorded
     }
     made = pa.RecordBatch.from_pydict(rows, schema=steps.IMAGES)
     return pa.Table.from_batches([steps.cleaned(made, CAMERA, picture=14, boundary=7)]).sort_by(ORDER)
