@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from apbatch.camera.cleaning import check_thresholds
+from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.grid import METHODS
 from apbatch.config import Settings
 from apbatch.errors import UsageError, nearest_word
@@ -87,7 +87,7 @@ def _preferred(place: str, settings: Settings) -> str | None:
 def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
     """Run the step."""
     picture, boundary = parse_quantity(arguments.picture, "pe"), parse_quantity(arguments.boundary, "pe")
-    check_thresholds(picture, boundary, arguments.min_neighbours)
+    Cleaning("tailcuts", picture, boundary, arguments.min_neighbours)  # refuses senseless levels before any work
     files = sources(arguments, settings)
     outputs = {"images": arguments.output, "parameters": arguments.parameters, "grids": arguments.grids}
     return pipeline.images(

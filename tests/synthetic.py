@@ -92,7 +92,7 @@ def camera_showers(
 
     Every draw is of the same law for both classes, but the width and the length of the ellipse.
     """
-    from apbatch.camera.cleaning import tailcuts
+    from apbatch.camera.cleaning import PRESETS, clean
     from apbatch.camera.geometry import camera_named
     from apbatch.camera.hillas import hillas
 
@@ -120,7 +120,7 @@ def camera_showers(
         "telescope": pa.array(np.tile(np.arange(images, dtype=np.int32), gammas + hadrons)),
     }
     rows = []
-    for name, mask in (("none", None), (CLEANING, tailcuts(pixels, camera, picture=14, boundary=7))):
+    for name, mask in (("none", None), (CLEANING, clean(pixels, camera, PRESETS["standard"]))):
         found = {column: pa.array(values) for column, values in hillas(pixels, camera, mask).items()}
         rows.append(pa.table({**key, "cleaning": pa.array([name] * n), **found}))
     truth = pa.table(

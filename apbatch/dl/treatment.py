@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.camera.cleaning import tailcuts
+from apbatch.camera.cleaning import PRESETS, Cleaning, clean
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import METHODS, grid_of, to_grid
 from apbatch.camera.hillas import hillas
@@ -19,7 +19,7 @@ from apbatch.errors import UsageError, nearest_word
 
 Pixels = npt.NDArray[np.float32]
 #: Cleanings of the study by name: picture and boundary threshold in p.e.
-CLEANINGS: dict[str, tuple[float, float] | None] = {"none": None, "soft": (7.0, 3.5), "standard": (14.0, 7.0)}
+CLEANINGS: dict[str, Cleaning | None] = {"none": None, **PRESETS}
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def treatment_named(name: str) -> Treatment:
 
 def cleaned(images: Pixels, camera: CameraGeometry, cleaning: str) -> npt.NDArray[np.bool_] | None:
     """Return the pixels that a cleaning keeps, shape (n_images, n_pixels); None if all are kept."""
-    levels = CLEANINGS[treatment_named(cleaning).cleaning]
-    return None if levels is None else tailcuts(images, camera, picture=levels[0], boundary=levels[1])
+    known = CLEANINGS[treatment_named(cleaning).cleaning]
+    return None if known is None else clean(images, camera, known)
 
 
 def grids(images: Pixels, camera: CameraGeometry, treatment: Treatment) -> Pixels:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from apbatch.camera.cleaning import check_thresholds, tailcuts_name
+from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.grid import grid_of
 from apbatch.errors import FormatError, UsageError, nearest_word
 from apbatch.provenance import digest, provenance, versions
@@ -150,10 +150,9 @@ def images(
         As `clean`.
     """
     started = time.monotonic()
-    check_thresholds(picture, boundary, min_neighbours)
+    name = Cleaning("tailcuts", picture, boundary, min_neighbours).name
     _check_roles(outputs)
     camera, telescopes = camera_of_sources(sources)
-    name = tailcuts_name(picture, boundary)
     recipe = Recipe(camera, tuple(outputs), name, (picture, boundary, min_neighbours), method, telescopes)
     settings: dict[str, Any] = {"picture": picture, "boundary": boundary, "min_neighbours": min_neighbours}
     if "grids" in outputs:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from apbatch.camera.cleaning import NONE, tailcuts
+from apbatch.camera.cleaning import NONE, Cleaning, clean
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import to_grid
 from apbatch.camera.hillas import PARAMETERS, hillas
@@ -108,7 +108,7 @@ def cleaned(
     """Add the mask of a tail-cut cleaning: `IMAGES` to `CLEANED`."""
     if not batch.num_rows:
         return _empty(CLEANED)
-    mask = tailcuts(_pixels(batch, camera), camera, picture=picture, boundary=boundary, min_neighbours=min_neighbours)
+    mask = clean(_pixels(batch, camera), camera, Cleaning("tailcuts", picture, boundary, min_neighbours))
     return pa.RecordBatch.from_arrays([*(batch.column(name) for name in IMAGES.names), to_binary(mask)], schema=CLEANED)
 
 

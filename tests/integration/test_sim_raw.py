@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from apbatch.camera.cleaning import tailcuts
+from apbatch.camera.cleaning import PRESETS, clean
 from apbatch.camera.geometry import camera_named
 from apbatch.camera.hillas import hillas
 from apbatch.config import SparkSettings
@@ -41,7 +41,7 @@ def test_raw_files_of_a_production_become_its_images_again(tmp_path: Path) -> No
     assert found["event"].to_pylist() == truth["event"].to_pylist()
     camera = camera_named("TAIGA-IACT01")
     ours, theirs = (np.asarray(from_binary(table["image"]), np.float32) for table in (found, truth))
-    a, b = (hillas(images, camera, tailcuts(images, camera, picture=14, boundary=7)) for images in (ours, theirs))
+    a, b = (hillas(images, camera, clean(images, camera, PRESETS["standard"])) for images in (ours, theirs))
     bright = b["size"] > 100.0
     assert bright.sum() > 10
     assert abs(np.nanmedian(a["size"][bright] / b["size"][bright]) - 1.0) < 0.03

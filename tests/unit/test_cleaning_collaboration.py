@@ -9,7 +9,7 @@ import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apbatch.camera.cleaning import tailcuts
+from apbatch.camera.cleaning import Cleaning, clean
 from apbatch.camera.geometry import camera_named
 from apbatch.formats.images import from_binary
 from apbatch.formats.reader import ImageReader, readers
@@ -32,7 +32,7 @@ def collaboration(image: Images, picture: float, boundary: float) -> npt.NDArray
 def test_off_the_thresholds_the_collaborations_rule_is_the_same(seed: int, picture: float, share: float) -> None:
     # Amplitudes of a continuous distribution are never exactly at a threshold.
     images = np.random.default_rng(seed).exponential(5, (1, CAMERA.n_pixels)).astype(np.float32)
-    ours = tailcuts(images, CAMERA, picture=picture, boundary=picture * share)
+    ours = clean(images, CAMERA, Cleaning("tailcuts", picture, picture * share))
     assert np.array_equal(ours[0], collaboration(images[0], picture, picture * share))
 
 
@@ -40,7 +40,7 @@ def test_on_the_thresholds_we_keep_what_the_collaboration_drops() -> None:
     image = np.zeros((1, CAMERA.n_pixels), np.float32)
     pair = [100, int(CAMERA.neighbours[100][0])]
     image[0, pair] = 14, 7
-    assert np.flatnonzero(tailcuts(image, CAMERA, picture=14, boundary=7)[0]).tolist() == sorted(pair)
+    assert np.flatnonzero(clean(image, CAMERA, Cleaning("tailcuts", 14, 7))[0]).tolist() == sorted(pair)
     assert not collaboration(image[0], 14, 7).any()
 
 
@@ -52,5 +52,5 @@ def test_images_that_the_collaboration_cleaned_lose_no_pixel_at_the_same_thresho
         images = np.concatenate([from_binary(batch["image"]) for batch in reader.images(stream, path.name)])
     images = images.astype(np.float32)
     assert len(images) == 5698
-    assert np.array_equal(tailcuts(images, CAMERA, picture=14, boundary=7), images > 0)
-    assert not np.array_equal(tailcuts(images, CAMERA, picture=15, boundary=7), images > 0)
+    assert np.array_equal(clean(images, CAMERA, Cleaning("tailcuts", 14, 7)), images > 0)
+    assert not np.array_equal(clean(images, CAMERA, Cleaning("tailcuts", 15, 7)), images > 0)

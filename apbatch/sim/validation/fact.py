@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.camera.cleaning import tailcuts
+from apbatch.camera.cleaning import Cleaning, clean
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.hillas import hillas
 from apbatch.errors import MissingSoftwareError
@@ -284,7 +284,7 @@ def _throw(kind: _Kind, energy: float, zenith: float, rng: np.random.Generator) 
 def _parameters(
     amplitude: npt.NDArray[np.float32], time: npt.NDArray[np.float32], camera: CameraGeometry
 ) -> dict[str, Floats]:
-    mask = tailcuts(amplitude, camera, picture=5.5, boundary=2.0, min_neighbours=1)
+    mask = clean(amplitude, camera, Cleaning("tailcuts", 5.5, 2.0, 1))
     neighbours = np.where(camera.neighbours < 0, camera.n_pixels, camera.neighbours)
     padded_mask = np.concatenate([mask, np.zeros((len(mask), 1), bool)], axis=1)[:, neighbours]
     padded_time = np.concatenate([time, np.zeros((len(time), 1), np.float32)], axis=1)[:, neighbours]

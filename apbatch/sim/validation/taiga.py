@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.csv
 
-from apbatch.camera.cleaning import tailcuts
+from apbatch.camera.cleaning import Cleaning, clean
 from apbatch.camera.geometry import camera_named
 from apbatch.camera.hillas import hillas
 from apbatch.progress import Task
@@ -151,5 +151,5 @@ def _across(table: dict[str, Floats], rows: npt.NDArray[np.int64]) -> Floats:
 
 def _parameters(images: npt.NDArray[np.float32], source: tuple[float, float]) -> dict[str, Floats]:
     camera = camera_named(DETECTOR.camera)
-    mask = tailcuts(images, camera, picture=_PICTURE, boundary=_BOUNDARY)
+    mask = clean(images, camera, Cleaning("tailcuts", _PICTURE, _BOUNDARY))
     return hillas(images, camera, mask, source=source)

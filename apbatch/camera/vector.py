@@ -1,0 +1,360 @@
+"""Eight numbers at a time, inside numba: a vector type and the few operations that the kernels on images need.
+
+numba leaves sums of floating-point numbers and loops with few turns as they are, one number after the other. Here the
+LLVM code is written out in vectors, which LLVM turns into what the processor has: AVX-512 compares, masks and
+compressions, two or four shorter vectors, or single numbers. Results are the same on every processor but for the
+rounding of sums, which depends on the order written here alone.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.extending import intrinsic, models, overload, register_model
+
+#: Numbers in a `Lanes` value, pixels compared by one call of `append_at_least`.
+LANES, PIXELS = 8, 16
+
+_I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+_F32, _F64 = ir.FloatType(), ir.DoubleType()
+_DOUBLES, _FLAGS = ir.VectorType(_F64, LANES), ir.VectorType(_I1, LANES)
+_FLOATS, _NUMBERS, _BYTES = (ir.VectorType(kind, PIXELS) for kind in (_F32, _I32, _I8))
+
+
+def _code(function: Any) -> Any:
+    """Register a function that writes LLVM code; for whom it calls it has no types."""
+    return intrinsic(function)
+
+
+class LanesType(types.Type):  # type: ignore[misc]
+    """Eight float64."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Lanes")
+
+
+class FlagsType(types.Type):  # type: ignore[misc]
+    """Eight answers of a comparison."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Flags")
+
+
+LANES_TYPE, FLAGS_TYPE = LanesType(), FlagsType()
+
+
+@register_model(LanesType)
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _DOUBLES)
+
+
+@register_model(FlagsType)
+class _FlagsModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _FLAGS)
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+
+def _spread(builder: Any, value: Any, vector: ir.VectorType) -> Any:
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count))
+
+
+def _call(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any:
+    function = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments)
+
+
+@_code
+def lanes(typing: Any, array: Any, index: Any) -> Any:
+    """Return ``array[index : index + 8]`` of a contiguous float64 array; it must be that long."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_address(context, builder, signature.args[0], args[0], args[1], _DOUBLES), align=8)
+
+    return LANES_TYPE(array, types.intp), code
+
+
+@_code
+def put_lanes(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Set ``array[index : index + 8]`` of a contiguous float64 array; it must be that long."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[2], _address(context, builder, signature.args[0], args[0], args[1], _DOUBLES), align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, LANES_TYPE), code
+
+
+@_code
+def spread(typing: Any, value: Any) -> Any:
+    """Return eight times the same number."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _spread(builder, args[0], _DOUBLES)
+
+    return LANES_TYPE(types.float64), code
+
+
+@_code
+def total(typing: Any, value: Any) -> Any:
+    """Return the sum of the eight."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        parts = args[0]
+        for width in (4, 2, 1):
+            halves = [_part(builder, parts, start, width) for start in (0, width)]
+            parts = builder.fadd(*halves)
+        return builder.extract_element(parts, ir.Constant(_I32, 0))
+
+    return types.float64(LANES_TYPE), code
+
+
+def _part(builder: Any, vector: Any, start: int, width: int) -> Any:
+    places = ir.Constant(ir.VectorType(_I32, width), list(range(start, start + width)))
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), places)
+
+
+@_code
+def two_largest(typing: Any, first: Any, second: Any) -> Any:
+    """Return the largest and second largest number of lanes that hold the two largest of their own."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        high, low = args
+        for width in (4, 2, 1):
+            left, right = (_part(builder, high, start, width) for start in (0, width))
+            lows = _larger(builder, *(_part(builder, low, start, width) for start in (0, width)))
+            high, low = _larger(builder, left, right), _larger(builder, _smaller(builder, left, right), lows)
+        zero = ir.Constant(_I32, 0)
+        pair = [builder.extract_element(vector, zero) for vector in (high, low)]
+        return context.make_tuple(builder, signature.return_type, pair)
+
+    return types.UniTuple(types.float64, 2)(LANES_TYPE, LANES_TYPE), code
+
+
+def _larger(builder: Any, left: Any, right: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", left, right), left, right)
+
+
+def _smaller(builder: Any, left: Any, right: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", left, right), left, right)
+
+
+@_code
+def larger(typing: Any, left: Any, right: Any) -> Any:
+    """Return the larger one in each lane, the right one where one is NaN."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _larger(builder, *args)
+
+    return LANES_TYPE(LANES_TYPE, LANES_TYPE), code
+
+
+@_code
+def smaller(typing: Any, left: Any, right: Any) -> Any:
+    """Return the smaller one in each lane, the right one where one is NaN."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _smaller(builder, *args)
+
+    return LANES_TYPE(LANES_TYPE, LANES_TYPE), code
+
+
+@_code
+def choose(typing: Any, flags: Any, yes: Any, no: Any) -> Any:
+    """Return `yes` in lanes whose flag is set, `no` in the others."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return LANES_TYPE(FLAGS_TYPE, LANES_TYPE, LANES_TYPE), code
+
+
+@_code
+def root(typing: Any, value: Any) -> Any:
+    """Return the square roots."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, "llvm.sqrt.v8f64", _DOUBLES, [args[0]])
+
+    return LANES_TYPE(LANES_TYPE), code
+
+
+@_code
+def magnitude(typing: Any, value: Any) -> Any:
+    """Return the absolute values."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, "llvm.fabs.v8f64", _DOUBLES, [args[0]])
+
+    return LANES_TYPE(LANES_TYPE), code
+
+
+@_code
+def signed(typing: Any, value: Any, sign: Any) -> Any:
+    """Return the values with the signs of others."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, "llvm.copysign.v8f64", _DOUBLES, list(args))
+
+    return LANES_TYPE(LANES_TYPE, LANES_TYPE), code
+
+
+def _arithmetic(operation: Any, instruction: str) -> None:
+    @_code
+    def apply(typing: Any, left: Any, right: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return getattr(builder, instruction)(*args, flags=("contract",))
+
+        return LANES_TYPE(LANES_TYPE, LANES_TYPE), code
+
+    @overload(operation, strict=False)
+    def typed(left: Any, right: Any) -> Any:
+        if left is LANES_TYPE and right is LANES_TYPE:
+            return lambda left, right: apply(left, right)
+        if left is LANES_TYPE and isinstance(right, (types.Float, types.Integer)):
+            return lambda left, right: apply(left, spread(right))
+        if right is LANES_TYPE and isinstance(left, (types.Float, types.Integer)):
+            return lambda left, right: apply(spread(left), right)
+        return None
+
+
+for _operation, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _arithmetic(_operation, _instruction)
+
+
+def _comparison(operation: Any, sign: str) -> None:
+    @_code
+    def apply(typing: Any, left: Any, right: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.fcmp_ordered(sign, *args)
+
+        return FLAGS_TYPE(LANES_TYPE, LANES_TYPE), code
+
+    @overload(operation, strict=False)
+    def typed(left: Any, right: Any) -> Any:
+        if left is LANES_TYPE and right is LANES_TYPE:
+            return lambda left, right: apply(left, right)
+        if left is LANES_TYPE and isinstance(right, (types.Float, types.Integer)):
+            return lambda left, right: apply(left, spread(right))
+        return None
+
+
+for _operation, _sign in ((operator.gt, ">"), (operator.le, "<=")):
+    _comparison(_operation, _sign)
+
+
+@_code
+def append_at_least(
+    typing: Any, image: Any, start: Any, thresholds: Any, level: Any, number: Any, found: Any, count: Any
+) -> Any:
+    """Compare 16 pixels with thresholds and append the numbers of those at or above; return how many these are.
+
+    Pixels are ``image[start : start + 16]``, float32, their thresholds ``thresholds[level : level + 16]`` and their
+    numbers `number` and following; 16 elements of `found` (uint32) from `count` on are overwritten, those not
+    needed with 0. A comparison with NaN is false.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        pixels = builder.load(_address(context, builder, kinds[0], args[0], args[1], _FLOATS), align=4)
+        levels = builder.load(_address(context, builder, kinds[2], args[2], args[3], _FLOATS), align=4)
+        reached = builder.fcmp_ordered(">=", pixels, levels)
+        return _append(builder, reached, args[4], _address(context, builder, kinds[5], args[5], args[6], _NUMBERS))
+
+    return types.intp(image, types.intp, thresholds, types.intp, types.intp, found, types.intp), code
+
+
+@_code
+def append_positive(
+    typing: Any, image: Any, start: Any, mask: Any, place: Any, number: Any, found: Any, count: Any
+) -> Any:
+    """Append the numbers of those of 16 pixels that a mask keeps and whose amplitude is above 0 and finite.
+
+    As `append_at_least`, with ``mask[place : place + 16]`` of booleans.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        pixels = builder.load(_address(context, builder, kinds[0], args[0], args[1], _FLOATS), align=4)
+        keep = builder.load(_address(context, builder, kinds[2], args[2], args[3], _BYTES), align=1)
+        kept = builder.icmp_unsigned("!=", keep, ir.Constant(_BYTES, [0] * PIXELS))
+        above = builder.fcmp_ordered(">", pixels, ir.Constant(_FLOATS, [0.0] * PIXELS))
+        finite = builder.fcmp_ordered("<", pixels, ir.Constant(_FLOATS, [float("inf")] * PIXELS))
+        lit = builder.and_(kept, builder.and_(above, finite))
+        return _append(builder, lit, args[4], _address(context, builder, kinds[5], args[5], args[6], _NUMBERS))
+
+    return types.intp(image, types.intp, mask, types.intp, types.intp, found, types.intp), code
+
+
+def _append(builder: Any, chosen: Any, number: Any, address: Any) -> Any:
+    """Store the numbers of the chosen pixels side by side; return how many they are."""
+    first = _spread(builder, builder.trunc(number, _I32), _NUMBERS)
+    numbers = builder.add(first, ir.Constant(_NUMBERS, list(range(PIXELS))))
+    zero = ir.Constant(_NUMBERS, [0] * PIXELS)
+    name = f"llvm.experimental.vector.compress.v{PIXELS}i32"
+    builder.store(_call(builder, name, _NUMBERS, [numbers, chosen, zero]), address, align=4)
+    return builder.zext(builder.ctpop(builder.bitcast(chosen, ir.IntType(PIXELS))), _I64)
+
+
+@_code
+def fetch_ahead(typing: Any, array: Any, index: Any) -> Any:
+    """Bring ``array[index]`` into the cache; an index behind the end does no harm."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = _address(context, builder, signature.args[0], args[0], args[1], _I8)
+        function = ir.FunctionType(ir.VoidType(), [address.type, _I32, _I32, _I32])
+        prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        builder.call(prefetch, [address, *(ir.Constant(_I32, value) for value in (0, 3, 1))])  # to read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), code
+
+
+@_code
+def one_by_one(typing: Any) -> Any:
+    """Keep LLVM from making vectors of the loop in which this stands; it costs nothing.
+
+    Vectors of numbers that lie here and there are gathered, which is slower than one number after the other.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
+@_code
+def lowest_bit(typing: Any, bits: Any) -> Any:
+    """Return the place of the lowest bit that is set; there must be one."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(_I1, 1))
+
+    return types.uint64(types.uint64), code
+
+
+@_code
+def bits_set(typing: Any, bits: Any) -> Any:
+    """Return how many bits are set."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), code
