@@ -47,6 +47,12 @@ def _spark(setting: Setting) -> Iterator[Group]:
     return spark_groups(setting)
 
 
+def _kernels(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.kernels import kernel_groups
+
+    return kernel_groups(setting)
+
+
 _ONE_MACHINE = (
     "Servers, client and data share one machine and one disk. HDFS, AFS and Cassandra exist to spread work over many; "
     "here each replica is only more work for the same disk. How they grow with machines is not measured.",
@@ -80,6 +86,16 @@ SUITES: dict[str, Suite] = {
         servers=("cassandra",),
         choices=(("SQLite", "Cassandra"),),
         limits=_ONE_MACHINE,
+    ),
+    "kernels": Suite(
+        "Kernels",
+        _kernels,
+        operations=2,
+        limits=(
+            "Kernels: one thread, images in memory, judged by CPU time. The time depends on how many pixels "
+            "have light; these images have about 15 and 35 of them.",
+            "The mask is written into memory that is there already.",
+        ),
     ),
     "grids": Suite(
         "Grids",

@@ -79,11 +79,13 @@ def clean_and_parametrise(
     source: tuple[float, float] = (0.0, 0.0),
     peak_time: npt.NDArray[np.float32] | None = None,
     noise: npt.NDArray[np.floating[Any]] | None = None,
+    out: Mask | None = None,
 ) -> tuple[Mask, dict[str, Floats]]:
     """Clean a batch and compute its image parameters, in one pass over the pixels where the cleaning allows it.
 
     Parameters are those of `apbatch.camera.cleaning.clean` and `hillas`, and so are the results: the mask, and a
-    column for each of `PARAMETERS`.
+    column for each of `PARAMETERS`. The mask is written into `out` if that is given: in a stream of batches of one
+    shape the same memory serves all, since new memory from the system can cost more than the work.
 
     Raises
     ------
@@ -92,11 +94,16 @@ def clean_and_parametrise(
     """
     if cleaning.time_limit is not None or cleaning.largest_island:
         mask = clean(images, camera, cleaning, peak_time=peak_time, noise=noise)
+        if out is not None:
+            out[:] = mask
+            mask = out
         return mask, hillas(images, camera, mask, source=source)
     images = of_camera(images, camera)
     picture, boundary = levels(cleaning, images, camera, noise)
-    mask = np.empty(images.shape, np.bool_)
-    out = np.empty((len(PARAMETERS), len(images)))
+    mask = np.empty(images.shape, np.bool_) if out is None else out
+    if mask.shape != images.shape or mask.dtype != np.bool_ or not mask.flags.c_contiguous:
+        raise UsageError(f"out is no contiguous array of booleans of shape {images.shape}")
+    table = np.empty((len(PARAMETERS), len(images)))
     _clean_and_parametrise_batch(
         images,
         picture,
@@ -108,10 +115,10 @@ def clean_and_parametrise(
         float(source[0]),
         float(source[1]),
         mask,
-        out,
+        table,
         workspace(camera.n_pixels),
     )
-    return mask, dict(zip(PARAMETERS, out, strict=True))
+    return mask, dict(zip(PARAMETERS, table, strict=True))
 
 
 @kernel
