@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.grid import grid_of
 from apbatch.errors import FormatError, UsageError, nearest_word
+from apbatch.formats import dataset
 from apbatch.provenance import digest, provenance, versions
 from apbatch.spark.bulk import AnySplit, Recipe, Work, largest_first, run_splits, run_surveys
 from apbatch.spark.committer import Job, Loss, SplitRecord
@@ -234,9 +235,11 @@ def skim(
             f"the selected images are of several kinds: {named or 'none'}",
             remedy="name one cleaning = '…' in the query",
         )
-    known, camera, *_ = _images(folders[0], outputs.values())
+    if {folder.rstrip("/") for folder in folders} & {url.rstrip("/") for url in outputs.values()}:
+        raise UsageError("input and output are the same dataset", where=folders[0])
+    known, camera, telescopes = dataset_of_images(folders[0])
     masked = [replace(source, format=DATASET) for source in sources]
-    recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method)
+    recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method, telescopes)
     settings = {"method": method} if "grids" in outputs else {}
     plan = _Plan(recipe, _contents(recipe, outputs.get("images")), "skim", folders, settings)
     sizes = files_of(masked)
