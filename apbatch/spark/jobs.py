@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 #: Problems told in words; the rest is only counted.
 MOST_PROBLEMS = 100
-_POLL_S = 0.5
+#: How often Spark is asked how far it is; a log gets a line every five seconds only.
+_POLL_S, _POLL_LOG_S = 0.5, 2.5
 
 
 class _Sums(AccumulatorParam[tuple[int, ...]]):  # type: ignore[misc]  # no types there
@@ -129,9 +131,9 @@ def _watched(spark: SparkSession, title: str, tasks: int, group: str, meter: Met
                     seen[stage] = found.numCompletedTasks, found.numFailedTasks
 
     def watch(task: Any) -> None:
-        shown = 0
+        shown, pause = 0, _POLL_S if sys.stderr.isatty() else _POLL_LOG_S
         while True:
-            last = stop.wait(_POLL_S)
+            last = stop.wait(pause)
             look()
             done = sum(completed for completed, _ in seen.values())
             task.note(_said(meter, time.monotonic() - started))
