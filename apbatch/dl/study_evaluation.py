@@ -399,7 +399,7 @@ def _verdicts(rows: Sequence[_Row], settings: StudyEvaluationSettings) -> list[d
                     "comparison": _plain(found),
                     # At least 1.75 times the simple technique; above the trees with the interval clear of 1.
                     "reached": bool(value is not None and (value >= goal if goal > 1 else (low or 0) > 1)),
-                    "clear": bool(low is not None and low > goal),
+                    "beyond": bool(low is not None and low > goal),
                 }
             )
     return told

@@ -71,7 +71,7 @@ def quality_overview(rows: Sequence[Row], cleanings: Sequence[str]) -> str:
         for border in range(1, len(cleanings)):
             axes.axvline(border - 0.5, color="#ddd", linewidth=0.8)
         axes.set(xticks=range(len(cleanings)), xlim=(-0.5, len(cleanings) - 0.5), ylabel="quality factor Q")
-        axes.set_xticklabels([CLEANING.get(name, name) for name in cleanings])
+        axes.set_xticklabels([CLEANING.get(name, name).replace(" (", "\n(") for name in cleanings])
         axes.grid(axis="x", visible=False)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         figure.tight_layout()

@@ -148,3 +148,5 @@ def test_the_report_is_one_page_with_nothing_from_outside(judged: dict, tmp_path
     assert page.count("<svg") == 6 and "data:image/png;base64," in page
     assert 'src="http' not in page and "<script" not in page
     assert "1.48" in page and "residual network" in page
+    beyond = sum(verdict["beyond"] for verdict in judged["verdicts"])
+    assert page.count("interval clear of it") == beyond < len(judged["verdicts"])
