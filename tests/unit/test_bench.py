@@ -21,6 +21,7 @@ from apbatch.bench.sizes import BUILT_IN, Size, size_named
 from apbatch.bench.statistics import advice, results
 from apbatch.bench.storage import storage_groups
 from apbatch.bench.suites import SUITES
+from apbatch.camera.hillas import clean_and_parametrise
 from apbatch.errors import NotFoundError, ServerError, UsageError, VerificationError
 from apbatch.storage.store import open_store
 
@@ -405,3 +406,22 @@ def test_a_wrong_key_in_the_file_of_sizes_is_told_with_its_line(tmp_path: Path) 
     file.write_text("sizes:\n  x:\n    repeat: 3\n")
     with pytest.raises(UsageError, match=r"sizes\.yaml:3.*did you mean"):
         size_named("x", file)
+
+
+def test_the_kernels_are_measured_on_showers_and_checked_against_ctapipe(tmp_path: Path) -> None:
+    left_out = run(["kernels"], "tiny", TINY.model_copy(update={"images": 120, "repeats": 1}), NoServers(), tmp_path)
+    samples = read_run(tmp_path).samples
+    assert not left_out and {sample.error for sample in samples} == {None}
+    assert {sample.peer for sample in samples} == {"apbatch", "ctapipe", "numpy.sum"}
+    gains = {figure.peer: figure.gain for result in results(read_run(tmp_path)) for figure in result.figures}
+    assert None not in gains.values()
+
+
+def test_a_kernel_that_cleans_otherwise_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def wrong(images, camera, cleaning, out):  # type: ignore[no-untyped-def]
+        return clean_and_parametrise(images, camera, replace(cleaning, boundary=cleaning.boundary / 2), out=out)
+
+    monkeypatch.setattr("apbatch.bench.kernels.clean_and_parametrise", wrong)
+    run(["kernels"], "tiny", TINY.model_copy(update={"images": 120, "repeats": 1}), NoServers(), tmp_path)
+    errors = {sample.peer: sample.error for sample in read_run(tmp_path).samples if sample.error}
+    assert set(errors) == {"apbatch"} and "did not do the work" in errors["apbatch"]
