@@ -23,7 +23,7 @@ HIT_SIGMA = 6.0
 _MAD = 1.4826
 #: Spreads, as shares of the camera's median spread, below which a channel is dead and above which it is noisy.
 DEAD, NOISY = 0.4, 2.0
-#: A hot channel has so many times its group's median share of hits, and at least one hit in a hundred records.
+#: A hot channel has so many times its group's median share of hits, at least one in a hundred records, and ten.
 HOT, _HOT_SHARE = 5.0, 0.01
 #: A channel is unsteady if its level moves by so many of its spreads, or if the levels of the bins are apart by more
 #: than their errors: this chi square a degree of freedom.
@@ -175,7 +175,10 @@ def status_of(channels: Channels, group: Ints | None = None) -> npt.NDArray[np.s
     with np.errstate(invalid="ignore"):
         for status, there in (
             (Status.UNSTEADY, (np.abs(channels.drift) > MOVED * spread) | (channels.unrest > RESTLESS)),
-            (Status.HOT, channels.hits > np.maximum(HOT * hits, _HOT_SHARE)),
+            (
+                Status.HOT,
+                (channels.hits > np.maximum(HOT * hits, _HOT_SHARE)) & (channels.hits * channels.seen >= FEWEST),
+            ),
             (Status.NOISY, spread > NOISY * usual),
             (Status.DEAD, (spread < DEAD * usual) | (spread == 0)),
             (Status.ABSENT, channels.seen == 0),

@@ -23,7 +23,7 @@ from apbatch.camera.geometry import CameraGeometry, Ints, camera_named
 from apbatch.camera.monitor import ChannelMonitor
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
 from apbatch.formats import dataset
-from apbatch.formats.images import camera_of, from_binary
+from apbatch.formats.images import camera_in, camera_of, from_binary
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import ImageReader, readers
 from apbatch.formats.taiga_raw import DAY_NS, parse_name, read_records, utc
@@ -51,7 +51,7 @@ class Watched:
     Attributes
     ----------
     run : RunKey
-    camera : str
+    camera : CameraGeometry
     cluster : int
         Whose file it is; 0 for whole images.
     channels : ChannelMonitor
@@ -68,7 +68,7 @@ class Watched:
     """
 
     run: RunKey
-    camera: str
+    camera: CameraGeometry
     cluster: int
     channels: ChannelMonitor
     event: Ints
@@ -146,6 +146,7 @@ def _looked_at(source: Source, bin_s: float) -> list[Watched] | str:
 def _raw(source: Source, bin_s: float) -> Iterator[Watched]:
     named, problems = parse_name(source.url), Problems()
     run = (source.experiment, source.run if source.run is not None else named.run or 0, source.telescope)
+    camera = camera_named(str(source.camera))
     found: dict[int, Watched] = {}
     parts: dict[int, list[tuple[Ints, Ints]]] = {}
     with open_url(source.url) as stream:
@@ -153,9 +154,7 @@ def _raw(source: Source, bin_s: float) -> Iterator[Watched]:
             for cluster in np.unique(records["cluster"]).tolist():
                 mine = records[records["cluster"] == cluster]
                 none = np.empty(0, np.int64)
-                watched = found.setdefault(
-                    cluster, Watched(run, str(source.camera), cluster, ChannelMonitor(64), none, none, none)
-                )
+                watched = found.setdefault(cluster, Watched(run, camera, cluster, ChannelMonitor(64), none, none, none))
                 time = since_1970(mine["time"], named.night)
                 codes = mine["adc"].transpose(0, 2, 1).reshape(len(mine), -1) / QUARTERS
                 watched.channels.add(_bins(time, bin_s), codes)
@@ -178,7 +177,7 @@ def _whole(source: Source, bin_s: float) -> Iterator[Watched]:
     parts: dict[RunKey, list[tuple[Ints, ...]]] = {}
     with open_url(source.url) as stream:
         for batch in _image_batches(source, stream):
-            camera = camera_named(source.camera or camera_of(batch.schema))
+            camera = camera_in(batch.schema) if camera_of(batch.schema) else camera_named(str(source.camera))
             pixels = _pixels(batch, camera, source.url)
             time = batch.column("time_ns" if "time_ns" in batch.schema.names else "time").cast(pa.int64())
             times = np.asarray(time.fill_null(NO_TIME).to_numpy(zero_copy_only=False), np.int64)
@@ -191,7 +190,7 @@ def _whole(source: Source, bin_s: float) -> Iterator[Watched]:
                 rows = np.array([one == run for one in whose])
                 none = np.empty(0, np.int64)
                 watched = found.setdefault(
-                    run, Watched(run, camera.name, 0, ChannelMonitor(camera.n_pixels), none, none, none)
+                    run, Watched(run, camera, 0, ChannelMonitor(camera.n_pixels), none, none, none)
                 )
                 watched.channels.add(_bins(times[rows], bin_s), pixels[rows])
                 watched.losses["images without a time"] += int((times[rows] == NO_TIME).sum())

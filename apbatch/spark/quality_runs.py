@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from apbatch.camera.geometry import CameraGeometry, Floats, Ints, camera_named
+from apbatch.camera.geometry import CameraGeometry, Floats, Ints
 from apbatch.camera.monitor import ChannelMonitor, Channels, Status, status_of
 from apbatch.spark.quality import NO_TIME, RunKey, Watched
 
@@ -92,7 +92,7 @@ def of_runs(found: Sequence[Watched], bin_s: float) -> list[RunQuality]:
 
 
 def _of_run(run: RunKey, files: list[Watched], bin_s: float) -> RunQuality:
-    camera = camera_named(files[0].camera)
+    camera = files[0].camera
     raw = any(file.cluster for file in files)
     gains = _raw_gains(files, camera) if raw else {"whole": _merged(files).result()}
     status = {gain: status_of(channels, camera.cluster) for gain, channels in gains.items()}

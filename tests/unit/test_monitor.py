@@ -90,6 +90,9 @@ def test_shares_of_hits_are_compared_within_a_cluster() -> None:
     light = np.random.default_rng(5).random((4000, 20)) < 0.03
     values[:, group == 2] += 900 * light  # the second cluster triggers on light only
     assert set(status_of(watched(values), group)) == {"good"}
+    few = noise(60)
+    few[5, ::7] += 900  # one shower in 60 records makes no pixel hot
+    assert "hot" not in status_of(watched(few, np.zeros(60, int)))
     assert (status_of(watched(values)) == "hot").sum() > 10
 
 
