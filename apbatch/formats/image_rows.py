@@ -200,6 +200,18 @@ def only_wanted(batch: pa.RecordBatch, wanted: Sequence[tuple[int, int, int]]) -
     return batch.filter(pa.array([key in keep for key in zip(*columns, strict=True)], pa.bool_()))
 
 
+def schema_in(stream: BinaryIO, name: str) -> pa.Schema:
+    """Return the schema of a Parquet file, from its footer.
+
+    Raises
+    ------
+    FormatError
+        If it is none.
+    """
+    with _opened(stream, name, ()) as file:
+        return file.schema_arrow
+
+
 @contextmanager
 def _opened(stream: BinaryIO, name: str, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
     try:

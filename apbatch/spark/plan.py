@@ -13,6 +13,7 @@ from apbatch.camera.geometry import CameraGeometry, camera_named
 from apbatch.errors import ApbatchError, ServerError, UsageError, nearest_word
 from apbatch.formats import dataset
 from apbatch.formats.embedded import Telescopes
+from apbatch.formats.image_rows import schema_in
 from apbatch.formats.images import camera_in, camera_of, telescopes_in
 from apbatch.formats.reader import ImageReader, readers
 from apbatch.formats.taiga_calibration import read_factors
@@ -164,11 +165,15 @@ def _first_schema(sources: Sequence[Source]) -> pa.Schema | None:
             continue
         try:
             with open_url(source.url) as stream:
-                batch = next(iter(reader.images(stream, source.url, 1)), None)
+                if source.rows:  # of a Parquet file: its footer tells
+                    schema = schema_in(stream, source.url)
+                else:
+                    batch = next(iter(reader.images(stream, source.url, 1)), None)
+                    schema = batch.schema if batch is not None else None
         except ServerError:
             raise
         except ApbatchError:
             continue  # its task will say what is wrong with it
-        if batch is not None and camera_of(batch.schema):
-            return batch.schema
+        if schema is not None and camera_of(schema):
+            return schema
     return None
