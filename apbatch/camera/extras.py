@@ -82,7 +82,12 @@ def extras(
         second,
         float(camera.pitch),
         (math.sqrt(0.75) if camera.lattice == "hexagonal" else 1.0) * float(camera.pitch) ** 2,
-        *(known[name] for name in ("size", "cog_x", "cog_y", "length", "width", "psi")),
+        known["size"],
+        known["cog_x"],
+        known["cog_y"],
+        known["length"],
+        known["width"],
+        known["psi"],
         table,
     )
     return dict(zip(EXTRAS, table, strict=True))
