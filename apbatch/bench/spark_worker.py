@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import camera_named
 from apbatch.formats import dataset
 from apbatch.formats.images import camera_of
@@ -49,7 +50,7 @@ def _plain_one_pass(source: Path, target: Path) -> int:
         for batch in pq.ParquetFile(path).iter_batches(BATCH_IMAGES, use_threads=False):
             yield steps.images_of(batch)
 
-    return _plain(source, target, batches, ROLES, (PICTURE, BOUNDARY, 0))
+    return _plain(source, target, batches, ROLES, Cleaning("tailcuts", PICTURE, BOUNDARY))
 
 
 def _plain_parameters(source: Path, target: Path) -> int:
@@ -64,12 +65,12 @@ def _plain(
     target: Path,
     batches: Callable[[Path], Iterator[pa.RecordBatch]],
     roles: tuple[str, ...],
-    thresholds: tuple[float, float, int] | None,
+    rule: Cleaning | None,
 ) -> int:
     images = 0
     for path in sorted(source.glob("*.parquet")):
         camera = camera_named(camera_of(pq.read_schema(path)))
-        recipe = Recipe(camera, roles, CLEANING, thresholds)
+        recipe = Recipe(camera, roles, CLEANING, rule)
         schemas = recipe.schemas()
         with ExitStack() as stack:
             writers, waiting = {}, dict[str, list[pa.RecordBatch]]()

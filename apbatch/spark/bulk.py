@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
+from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.formats.embedded import Telescopes, geometry_json
 from apbatch.formats.image_rows import only_wanted
@@ -46,8 +47,8 @@ class Recipe:
     camera : CameraGeometry
     roles : tuple of str
         ``images``, ``parameters``, ``grids``: the datasets to write.
-    thresholds : (float, float, int), optional
-        Picture, boundary and least neighbours of the cleaning; without, the input has its masks.
+    rule : Cleaning, optional
+        How images are cleaned; without, the input has its masks.
     cleaning : str
         Name of the cleaning.
     method : str
@@ -59,7 +60,7 @@ class Recipe:
     camera: CameraGeometry
     roles: tuple[str, ...]
     cleaning: str
-    thresholds: tuple[float, float, int] | None = None
+    rule: Cleaning | None = None
     method: str = "axial"
     telescopes: Telescopes = field(default_factory=dict)
 
@@ -71,14 +72,19 @@ class Recipe:
 
     def make(self, batch: pa.RecordBatch) -> dict[str, pa.RecordBatch]:
         """Work on a batch of `IMAGES` (or `CLEANED`, if the input has masks)."""
-        if self.thresholds is not None:
-            picture, boundary, least = self.thresholds
-            batch = steps.cleaned(batch, self.camera, picture=picture, boundary=boundary, min_neighbours=least)
         made = {}
+        if self.rule is None:
+            if "parameters" in self.roles:
+                made["parameters"] = steps.parametrised(batch, self.camera, self.cleaning)
+        elif "parameters" in self.roles:
+            batch, made["parameters"] = steps.cleaned_and_parametrised(batch, self.camera, self.rule)
+        else:
+            rule = self.rule
+            batch = steps.cleaned(
+                batch, self.camera, picture=rule.picture, boundary=rule.boundary, min_neighbours=rule.min_neighbours
+            )
         if "images" in self.roles:
             made["images"] = batch
-        if "parameters" in self.roles:
-            made["parameters"] = steps.parametrised(batch, self.camera, self.cleaning)
         if "grids" in self.roles:
             made["grids"] = steps.gridded(batch, self.camera, self.method)
         return made

@@ -151,10 +151,10 @@ def images(
         As `clean`.
     """
     started = time.monotonic()
-    name = Cleaning("tailcuts", picture, boundary, min_neighbours).name
+    rule = Cleaning("tailcuts", picture, boundary, min_neighbours)
     _check_roles(outputs)
     camera, telescopes = camera_of_sources(sources)
-    recipe = Recipe(camera, tuple(outputs), name, (picture, boundary, min_neighbours), method, telescopes)
+    recipe = Recipe(camera, tuple(outputs), rule.name, rule, method, telescopes)
     settings: dict[str, Any] = {"picture": picture, "boundary": boundary, "min_neighbours": min_neighbours}
     if "grids" in outputs:
         settings["method"] = method

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from apbatch.camera.cleaning import NONE, Cleaning, clean
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import to_grid
-from apbatch.camera.hillas import PARAMETERS, hillas
+from apbatch.camera.hillas import PARAMETERS, clean_and_parametrise, hillas
 from apbatch.errors import FormatError
 from apbatch.formats.images import from_binary, to_binary
 
@@ -109,6 +109,22 @@ def cleaned(
     if not batch.num_rows:
         return _empty(CLEANED)
     mask = clean(_pixels(batch, camera), camera, Cleaning("tailcuts", picture, boundary, min_neighbours))
+    return _with_mask(batch, mask)
+
+
+def cleaned_and_parametrised(
+    batch: pa.RecordBatch, camera: CameraGeometry, cleaning: Cleaning
+) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Do what `cleaned` and `parametrised` do, in one pass over the pixels for the cleaned images."""
+    if not batch.num_rows:
+        return _empty(CLEANED), _empty(PARAMETER_ROWS)
+    pixels = _pixels(batch, camera)
+    mask, kept = clean_and_parametrise(pixels, camera, cleaning)
+    rows = _parameter_rows(batch, {NONE: hillas(pixels, camera), cleaning.name: kept})
+    return _with_mask(batch, mask), rows
+
+
+def _with_mask(batch: pa.RecordBatch, mask: npt.NDArray[np.bool_]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([*(batch.column(name) for name in IMAGES.names), to_binary(mask)], schema=CLEANED)
 
 
@@ -130,9 +146,14 @@ def parametrised(batch: pa.RecordBatch, camera: CameraGeometry, cleaning: str) -
     if not batch.num_rows:
         return _empty(PARAMETER_ROWS)
     pixels, mask = _pixels(batch, camera), _mask(batch)
+    return _parameter_rows(batch, {NONE: hillas(pixels, camera), cleaning: hillas(pixels, camera, mask)})
+
+
+def _parameter_rows(
+    batch: pa.RecordBatch, found: Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
+) -> pa.RecordBatch:
     made = []
-    for name, keep in ((NONE, None), (cleaning, mask)):
-        values = hillas(pixels, camera, keep)
+    for name, values in found.items():
         arrays = [*(batch.column(key) for key in KEYS), pa.array([name] * batch.num_rows, pa.string())]
         arrays += [pa.array(values[parameter]) for parameter in PARAMETERS]
         made.append(pa.RecordBatch.from_arrays(arrays, schema=PARAMETER_ROWS))

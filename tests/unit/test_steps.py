@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry, camera_named
 from apbatch.camera.grid import METHODS, from_grid, grid_of, to_grid
 from apbatch.camera.hillas import PARAMETERS, hillas
@@ -147,3 +148,13 @@ def test_columns_of_yesterday_are_converted_and_missing_ones_are_named(camera):
     del columns["telescope"]
     with pytest.raises(FormatError, match="no column 'telescope'"):
         steps.images_of(pa.RecordBatch.from_pydict(columns))
+
+
+def test_cleaning_and_parameters_in_one_pass_are_those_of_two(camera):
+    plain = steps.images_of(batch(camera, pixels(camera, 40)))
+    rule = Cleaning("tailcuts", 14, 7)
+    mask, rows = steps.cleaned_and_parametrised(plain, camera, rule)
+    wanted = steps.cleaned(plain, camera, picture=14, boundary=7)
+    assert mask.equals(wanted)
+    assert rows.equals(steps.parametrised(wanted, camera, rule.name))
+    assert [part.num_rows for part in steps.cleaned_and_parametrised(plain.slice(0, 0), camera, rule)] == [0, 0]
