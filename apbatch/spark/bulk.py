@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -35,6 +35,17 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 AnySplit = Split | EventSplit
+
+
+class Numbered(Protocol):
+    """A split of any kind of work."""
+
+    @property
+    def number(self) -> int:
+        """Of the split in its job."""
+        ...
+
+
 Task = TypeVar("Task")
 
 
@@ -154,7 +165,7 @@ class Work:
 
 def run_splits(
     spark: SparkSession,
-    splits: Sequence[AnySplit],
+    splits: Sequence[Numbered],
     work: Callable[[Any], SplitRecord],
     job: Job,
     title: str,

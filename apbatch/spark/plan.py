@@ -151,14 +151,15 @@ def camera_of_sources(sources: Sequence[Source]) -> tuple[CameraGeometry, Telesc
     if any(source.format == RAW for source in sources):
         return camera_named(names[0]), {}
     # What a file says of its camera counts more than what is known of the name here.
-    schema = _first_schema([source for source in sources if source.camera == names[0]] or sources)
+    schema = _first_schema([source for source in sources if source.camera == names[0]] or sources, names[0])
     if schema is None or camera_of(schema) not in ("", names[0]):
         return camera_named(names[0]), {}
     return camera_in(schema), telescopes_in(schema)
 
 
-def _first_schema(sources: Sequence[Source]) -> pa.Schema | None:
-    """Look into the files for the first image whose schema names a camera."""
+def _first_schema(sources: Sequence[Source], wanted: str | None = None) -> pa.Schema | None:
+    """Look into the files for the first image whose schema names a camera: the one that is wanted, if any has it."""
+    found = None
     for source in sources[:_LOOKED_INTO]:
         reader = readers().get(source.format)
         if not isinstance(reader, ImageReader):
@@ -168,12 +169,17 @@ def _first_schema(sources: Sequence[Source]) -> pa.Schema | None:
                 if source.rows:  # of a Parquet file: its footer tells
                     schema = schema_in(stream, source.url)
                 else:
-                    batch = next(iter(reader.images(stream, source.url, 1)), None)
-                    schema = batch.schema if batch is not None else None
+                    schemas = (batch.schema for batch in reader.images(stream, source.url, 1))
+                    schema = next(schemas, None)
+                    if source.camera is not None and schema is not None and wanted not in (None, camera_of(schema)):
+                        # A file may hold images of several cameras.
+                        schema = next((other for other in schemas if camera_of(other) == wanted), schema)
         except ServerError:
             raise
         except ApbatchError:
             continue  # its task will say what is wrong with it
         if schema is not None and camera_of(schema):
-            return schema
-    return None
+            if wanted in (None, camera_of(schema)):
+                return schema
+            found = found or schema
+    return found

@@ -44,9 +44,16 @@ IMAGES = pa.schema(
 )
 _OPTIONAL = ("peak_time", "pointing_altitude", "pointing_azimuth")
 CLEANED = IMAGES.append(pa.field("mask", pa.binary()))
-#: Image parameters, one row an image and cleaning.
+_POINTING = ("pointing_altitude", "pointing_azimuth")
+#: Image parameters, one row an image and cleaning; with the pointing, without which images of several telescopes
+#: can't be brought together.
 PARAMETER_ROWS = pa.schema(
-    [*_KEY_FIELDS, pa.field("cleaning", pa.string()), *(pa.field(name, pa.float64()) for name in PARAMETERS)]
+    [
+        *_KEY_FIELDS,
+        pa.field("cleaning", pa.string()),
+        *(pa.field(name, pa.float64()) for name in PARAMETERS),
+        *(pa.field(name, pa.float64()) for name in _POINTING),
+    ]
 )
 #: Images on the grid: all light, and what cleaning keeps.
 GRIDS = pa.schema([*_KEY_FIELDS, pa.field("grid", pa.binary()), pa.field("grid_cleaned", pa.binary())])
@@ -156,6 +163,7 @@ def _parameter_rows(
     for name, values in found.items():
         arrays = [*(batch.column(key) for key in KEYS), pa.array([name] * batch.num_rows, pa.string())]
         arrays += [pa.array(values[parameter]) for parameter in PARAMETERS]
+        arrays += [batch.column(column) for column in _POINTING]
         made.append(pa.RecordBatch.from_arrays(arrays, schema=PARAMETER_ROWS))
     return pa.concat_batches(made)
 

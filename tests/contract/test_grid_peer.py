@@ -64,14 +64,11 @@ def boxed(matrix: np.ndarray) -> np.ndarray:
     return matrix[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
 
 
-@pytest.mark.parametrize("method", ["axial", "shifting", "oversampling"])
+# Its oversampling fails for cameras of these shapes; ours is held to its definition in the unit tests.
+@pytest.mark.parametrize("method", ["axial", "shifting"])
 @pytest.mark.parametrize("name", ["TAIGA-IACT01", "odd", "even"])
 def test_pixels_go_where_dl1_data_handler_puts_them(name, method):
-    try:
-        wanted = boxed(peer_matrix(CAMERAS[name], method))
-    except ValueError as error:
-        assert method == "oversampling"  # it fails there for cameras of some shapes
-        pytest.skip(f"dl1-data-handler: {error}")
+    wanted = boxed(peer_matrix(CAMERAS[name], method))
     grid = grid_of(CAMERAS[name], method)
     np.testing.assert_array_equal(grid.matrix.reshape(grid.rows, grid.cols, -1), wanted)
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 
 from apbatch.camera.geometry import camera_named
+from apbatch.camera.pointing import separation
 from apbatch.config import SparkSettings
 from apbatch.errors import FormatError, NotFoundError, UsageError
 from apbatch.formats import dataset
-from apbatch.formats.images import from_binary
+from apbatch.formats.images import camera_of, from_binary
+from apbatch.formats.reader import readers
 from apbatch.index.catalogue import open_catalogue
 from apbatch.spark import frames, pipeline
 from apbatch.spark.compact import compact, content_digest
@@ -27,6 +30,7 @@ from apbatch.spark.selection import parse_select, selected_sources
 from apbatch.spark.session import session
 from apbatch.spark.sources import Source, sources_at
 from apbatch.spark.steps import KEYS
+from apbatch.spark.stereo import stereo
 from tests.synthetic import write_dataset
 
 pytestmark = pytest.mark.spark
@@ -279,3 +283,28 @@ def test_the_quality_of_runs_is_looked_at_in_parallel(spark, data, monte_carlo, 
     runs = check_quality(spark, image_sources(f"{monte_carlo}/images"), f"file://{tmp_path}/images")
     assert sum(run["events"] for run in runs) <= 5698 and runs[0]["unit"] == "p.e."
     assert (tmp_path / "images" / "report.html").stat().st_size > 10_000
+
+
+def test_telescopes_of_several_cameras_see_one_shower(spark, data, tmp_path):
+    path = data / "simtel" / "history_meta_75.simtel.zst"
+    reader = readers()["simtel"]
+    with path.open("rb") as stream:
+        cameras = Counter(name for batch in reader.images(stream, str(path)) for name in [camera_of(batch.schema)])
+    with path.open("rb") as stream:
+        truth = next(reader.truth(stream, str(path))).to_pylist()[0]
+    assert len(cameras) > 1
+    found = []
+    for camera in cameras:  # one file, a dataset for each camera
+        outputs = {role: f"file://{tmp_path}/{camera}/{role}" for role in ("images", "parameters")}
+        sources = sources_at([f"file://{path}"], camera=camera)
+        pipeline.images(spark, sources, outputs, picture=15, boundary=7.5, min_neighbours=1)
+        found.append(outputs["parameters"])
+    away = {}
+    for axes in ("vertical", "horizontal"):
+        summary = stereo(spark, found, f"file://{tmp_path}/{axes}", size_min=50, axes=axes)
+        (shower,) = dataset.read_table(f"file://{tmp_path}/{axes}").to_pylist()
+        assert (summary.images, shower["event"], shower["reason"]) == (1, truth["event"], "found")
+        assert shower["n_images"] > 10
+        direction = 90 - truth["true_zenith"], truth["true_azimuth"]
+        away[axes] = separation(shower["altitude"], shower["azimuth"], *direction)
+    assert away["vertical"] < 0.2 < 3 * away["vertical"] < away["horizontal"]
