@@ -22,6 +22,7 @@ from apbatch.errors import FormatError, UsageError
 from apbatch.formats import dataset
 from apbatch.formats.images import from_binary
 from apbatch.index.catalogue import open_catalogue
+from apbatch.index.query import parse
 from apbatch.spark.session import close, session
 from tests.synthetic import camera_showers
 
@@ -60,7 +61,7 @@ def test_spark_gives_the_scores_of_the_network_and_the_catalogue_finds_them(
         assert score == pytest.approx(expected[event], abs=1e-5)
     with open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite") as catalogue:
         assert spark_scoring.register_scores(catalogue, output) == 800
-        (batch,) = catalogue.select_events("SYNTHETIC")
+        (batch,) = catalogue.select_events(parse("experiment = 'SYNTHETIC'", catalogue.event_attributes()))
         assert set(batch.column("cleaning").to_pylist()) == {"score-hex-cnn-soft"}
         assert sorted(batch.column("score").to_pylist()) == pytest.approx(sorted(table["score"].to_pylist()))
 

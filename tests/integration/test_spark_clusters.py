@@ -221,7 +221,11 @@ def test_on_yarn_a_node_may_be_killed_and_workers_need_only_python(
     tmp_path: Path, start: Any, our_yarn: Yarn,
 ) -> None:  # fmt: skip
     url = f"{hdfs}/clusters/yarn"
-    config = settings(tmp_path, master="yarn", hadoop_conf=yarn, worker_python=bare_python)
+    # Two workers of this size do not fit on one node, and the job begins when both are there.
+    waits = {"spark.scheduler.maxRegisteredResourcesWaitingTime": "240s"}
+    config = settings(
+        tmp_path, master="yarn", hadoop_conf=yarn, worker_python=bare_python, executor_memory="2g", conf=waits
+    )
     job = start(config, *clean(inputs, data, url))
     job.until_at_work()
     other = 3 - master_node(our_yarn)
