@@ -18,7 +18,7 @@ import pytest
 _COMMAND = str(Path(sys.executable).with_name("apbatch"))
 
 
-def _free_base() -> tuple[int, IO[str]]:
+def free_base() -> tuple[int, IO[str]]:
     """A base whose ports nobody holds, and the lock that keeps it from other test sessions while it is open."""
     bases = range(20_800, 32_600, 200)  # below the ports that the kernel gives to clients
     first = os.getpid() % len(bases)
@@ -55,7 +55,7 @@ class Servers:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.base, self._lock = _free_base()
+        self.base, self._lock = free_base()
         self.environment = {**os.environ, "APBATCH_HOME": str(home), "APBATCH_PORT_BASE": str(self.base)}
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -77,6 +77,21 @@ class Servers:
             pytest.skip(message)
         endpoints: dict[str, str] = json.loads((self.home / "cluster" / "endpoints.json").read_text())
         return endpoints[name or server]
+
+
+@pytest.fixture
+def port_base() -> Iterator[Callable[[], int]]:
+    """A source of bases of ports that nobody else holds, each another."""
+    locks = []
+
+    def next_base() -> int:
+        base, lock = free_base()
+        locks.append(lock)
+        return base
+
+    yield next_base
+    for lock in locks:
+        lock.close()
 
 
 @pytest.fixture(scope="session")

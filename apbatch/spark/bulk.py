@@ -158,8 +158,7 @@ class Work:
         parts: dict[str, Part] = {role: writer.part() for role, writer in writers.items()}
         seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
         record = SplitRecord(split.number, images, parts, split.bytes, losses, seconds, peak)
-        with self.staging.records_store().publish(f"{name}.json") as file:
-            file.write(record.to_json().encode())
+        self.staging.keep_record(name, record)
         return record
 
 

@@ -139,6 +139,11 @@ class Staging:
         """Return the store that keeps the records."""
         return open_store(next(iter(self.outputs.values())))
 
+    def keep_record(self, name: str, record: SplitRecord) -> None:
+        """Keep the record of an attempt by the name `attempt` gave it; last of all, when its parts are published."""
+        with self.records_store().publish(f"{name}.json") as file:
+            file.write(record.to_json().encode())
+
 
 @dataclass
 class Job:

@@ -144,8 +144,7 @@ class Compaction:
         if not read.rows:  # Spark leaves empty part files
             store.remove(f"{name}.parquet")
         record = SplitRecord(split.number, read.rows, parts, split.bytes, [], time.monotonic() - started)
-        with self.staging.records_store().publish(f"{name}.json") as file:
-            file.write(record.to_json().encode())
+        self.staging.keep_record(name, record)
         return record
 
 

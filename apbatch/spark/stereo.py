@@ -261,8 +261,7 @@ class Reconstruction:
             parts[_ROLE] = writer.part()
         seconds = time.monotonic() - started
         record = SplitRecord(split.number, showers.num_rows, parts, split.bytes, losses, seconds)
-        with self.staging.records_store().publish(f"{name}.json") as file:
-            file.write(record.to_json().encode())
+        self.staging.keep_record(name, record)
         return record
 
 

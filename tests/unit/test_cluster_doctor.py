@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,14 +58,17 @@ def test_a_java_that_is_too_old_is_told(programs: Path) -> None:
         artifacts.require_java()
 
 
-def test_a_port_that_is_taken_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken_is_told(
+    home: Path, port_base: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = port_base()
     with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 43_030))
+        holder.bind(("127.0.0.1", base + 30))
         holder.listen()
-        monkeypatch.setenv("APBATCH_PORT_BASE", "43000")
+        monkeypatch.setenv("APBATCH_PORT_BASE", str(base))
         finding = found("demo")["ports"]
     assert finding.state == "taken"
-    assert f"port 43030 for cassandra (cassandra) is taken by process {os.getpid()}" in finding.found
+    assert f"port {base + 30} for cassandra (cassandra) is taken by process {os.getpid()}" in finding.found
 
 
 def test_without_root_openafs_stops_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,29 +185,40 @@ class Broken(Small):
 
 
 @pytest.fixture
-def small(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Small]:
-    monkeypatch.setenv("APBATCH_PORT_BASE", "41000")
+def first_base(port_base: Callable[[], int]) -> int:
+    return port_base()
+
+
+@pytest.fixture
+def small(home: Path, monkeypatch: pytest.MonkeyPatch, first_base: int) -> Iterator[Small]:
+    monkeypatch.setenv("APBATCH_PORT_BASE", str(first_base))
     Small.starts.clear()
     server = Small()
     yield server
     server.down()
 
 
-def test_a_server_keeps_its_ports_while_it_runs(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_keeps_its_ports_while_it_runs(
+    small: Small, first_base: int, port_base: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     up([small])
-    monkeypatch.setenv("APBATCH_PORT_BASE", "42000")
+    monkeypatch.setenv("APBATCH_PORT_BASE", str(port_base()))
     up([small])
-    assert endpoints() == {"small": "small://127.0.0.1:41000"}
-    assert small.status()[0].address == "small://127.0.0.1:41000"
+    assert endpoints() == {"small": f"small://127.0.0.1:{first_base}"}
+    assert small.status()[0].address == f"small://127.0.0.1:{first_base}"
 
 
-def test_a_server_that_is_down_starts_on_the_ports_asked_for(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_starts_on_the_ports_asked_for(
+    small: Small, first_base: int, port_base: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     up([small])
     small.down()
     assert endpoints() == {}
-    monkeypatch.setenv("APBATCH_PORT_BASE", "42000")
+    other_base = port_base()
+    assert other_base != first_base
+    monkeypatch.setenv("APBATCH_PORT_BASE", str(other_base))
     up([small])
-    assert endpoints() == {"small": "small://127.0.0.1:42000"}
+    assert endpoints() == {"small": f"small://127.0.0.1:{other_base}"}
 
 
 def test_one_server_that_fails_does_not_hold_up_another(small: Small) -> None:
