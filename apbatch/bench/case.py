@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["MB/s", "GB/s", "files/s", "records/s", "images/s", "ms"]
+Unit = Literal["MB/s", "GB/s", "files/s", "records/s", "images/s", "showers/s", "ms"]
 #: By which clock an operation is judged.
 Clock = Literal["wall", "cpu"]
 

@@ -53,6 +53,12 @@ def _kernels(setting: Setting) -> Iterator[Group]:
     return kernel_groups(setting)
 
 
+def _sim(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.simulation import simulation_groups
+
+    return simulation_groups(setting)
+
+
 _ONE_MACHINE = (
     "Servers, client and data share one machine and one disk. HDFS, AFS and Cassandra exist to spread work over many; "
     "here each replica is only more work for the same disk. How they grow with machines is not measured.",
@@ -104,6 +110,16 @@ SUITES: dict[str, Suite] = {
         limits=(
             "All write into memory that is there already. Where each batch is given new memory, handing it out can "
             "take longer than the map.",
+        ),
+    ),
+    "sim": Suite(
+        "Simulation",
+        _sim,
+        operations=3,
+        limits=(
+            "One core. Several processes and Spark's workers run the same code on chunks of their own and share "
+            "nothing but the folder.",
+            "First interactions of protons and the bank of later ones are made before; a production makes them once.",
         ),
     ),
     "decode": Suite(

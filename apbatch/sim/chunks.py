@@ -128,7 +128,8 @@ class Worker:
         self._events: Events | None = None
         self._counts, self._sections = np.empty(0, np.int64), np.empty(0)
 
-    def _first(self, shower: int) -> FirstInteraction | None:
+    def first_of(self, shower: int) -> FirstInteraction | None:
+        """Return the first interaction of a shower; None for a gamma or an electron."""
         if shower not in self.where:
             return None
         block, index = self.where[shower]
@@ -162,7 +163,7 @@ class Worker:
         return len(numbers)
 
     def _shower(self, number: int) -> pa.RecordBatch:
-        made = self.simulator.run(number, self.kinds[number], self._first(number))
+        made = self.simulator.run(number, self.kinds[number], self.first_of(number))
         thrown, rows = made.thrown, len(made.telescope)
         places = thrown.telescopes[made.telescope]
         use, telescope = np.divmod(made.telescope, len(self.plan.settings.array))
