@@ -26,7 +26,7 @@ def grid_pictures(image: npt.NDArray[np.float32], camera: CameraGeometry) -> str
         If the image is not of this camera.
     """
     grids = {method: to_grid(image[None], camera, method=method)[0] for method in METHODS}
-    top = float(np.log10(1 + max(1.0, np.nanmax(image, initial=0.0))))
+    top = float(np.log10(1 + float(np.nan_to_num(image).max(initial=1.0))))
     with plt.rc_context({**STYLE, "axes.grid": False}):
         figure, panels = plt.subplots(2, 4, figsize=(11.0, 6.0))
         camera_picture(panels[0, 0], image, camera, top)
