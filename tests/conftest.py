@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Tests run beside servers and each other: OpenMP's threads, which wait by spinning, made trees eight times slower there.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The time of a first call tells of compilers and busy machines, not of the code.
 settings.register_profile("apbatch", deadline=None)
 settings.load_profile("apbatch")
