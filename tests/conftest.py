@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Tests run beside servers and each other: OpenMP's threads, which wait by spinning, made trees eight times slower there.
+# Tests run beside servers and each other, where OpenMP threads, which wait by spinning, made trees 8 times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The time of a first call tells of compilers and busy machines, not of the code.
 settings.register_profile("apbatch", deadline=None)

@@ -20,7 +20,7 @@ from apbatch.dl.data import load_pixels
 from apbatch.dl.files import read_parquet, write_json
 from apbatch.dl.spec import SHOWER_OUTPUTS, TrainSpec
 from apbatch.dl.treatment import parameters
-from apbatch.errors import FormatError, MissingSoftwareError, UsageError
+from apbatch.errors import FormatError, UsageError
 
 Floats = npt.NDArray[np.float64]
 _LABELS = ("energy", "source_x", "source_y")
@@ -96,10 +96,7 @@ def _of_network(predictions: pa.Table, variant: str, truth: dict[str, Any]) -> F
 
 def _of_trees(made: blind.BlindSet, variant: str, truth: dict[str, Any]) -> Floats:
     """Fit a regression on training gammas for each number."""
-    try:
-        from sklearn.ensemble import HistGradientBoostingRegressor
-    except ImportError as error:
-        raise MissingSoftwareError("scikit-learn is not installed", remedy="pip install 'apbatch[dl]'") from error
+    ensembles = rivals.ensembles()
     camera = camera_named(made.manifest["camera"])
     train = read_parquet(made.files / "train.parquet", ["gamma", *_LABELS])
     gamma = np.asarray(train["gamma"].to_numpy(zero_copy_only=False), bool)
@@ -112,7 +109,7 @@ def _of_trees(made: blind.BlindSet, variant: str, truth: dict[str, Any]) -> Floa
     features = _features(parameters(asked, camera, variant))
     found = []
     for column in range(3):
-        model = HistGradientBoostingRegressor(
+        model = ensembles.HistGradientBoostingRegressor(
             learning_rate=0.08, max_iter=300, max_leaf_nodes=20, min_samples_leaf=30, random_state=1
         )
         found.append(model.fit(known, wanted[:, column]).predict(features))
