@@ -1,4 +1,4 @@
-"""Start a training run in processes of its own: `horovodrun` with several ranks, or one process without Horovod."""
+"""Start training runs in processes of their own: `horovodrun` with several ranks, or one process without Horovod."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import shutil
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +30,50 @@ _MARK = "@apbatch "
 #: How horovodrun marks the lines of a rank, and how it tells of a dead one.
 _SAID = re.compile(r"^\[(\d+)\]<std(?:out|err)>:(.*)")
 _ENDED = re.compile(r"Process (\d+) exit with status code (-?\d+)")
+
+
+@dataclass
+class _Company:
+    """Trainings that run on this machine at the same time: how many share it, who shows them, what was started."""
+
+    share: int = 1
+    task: Task | None = None
+    stopped: bool = False
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def stop(self) -> None:
+        """End what runs and start nothing more."""
+        self.stopped = True
+        for process in self.started:
+            process.terminate()
+
+
+def train_all(
+    specs: Sequence[TrainSpec], collective: Literal["auto", "single", "horovod"] = "auto", ranks: int = 2
+) -> None:
+    """Train several networks, or go on with them; what is trained already stays.
+
+    As many as there are ranks run at the same time, each in one process: none waits for another's gradients, and one
+    rank gives the bits of two. Under ``horovod``, or with more ranks than two, they run one after the other on all.
+
+    Raises
+    ------
+    ApbatchError
+        As `train`, for the first that fails; the others are ended, and go on when called again.
+    """
+    total = sum(spec.epochs * len(spec.variants) for spec in specs)
+    beside = 1 if collective == "horovod" or parts_of(ranks) > parts_of(1) else min(ranks, len(specs))
+    company = _Company(share=max(beside, 1))
+    with progress("train", total) as task, ThreadPoolExecutor(company.share) as pool:
+        company.task = task
+        how = ("single", 1) if beside > 1 else (collective, ranks)
+        try:
+            for done in as_completed([pool.submit(_train, spec, *how, company) for spec in specs]):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            company.stop()
+            raise
 
 
 def train(spec: TrainSpec, collective: Literal["auto", "single", "horovod"] = "auto", ranks: int = 2) -> Path:
@@ -54,10 +101,16 @@ def train(spec: TrainSpec, collective: Literal["auto", "single", "horovod"] = "a
     ApbatchError
         If a rank died; the message names the log.
     """
+    return _train(spec, collective, ranks, _Company())
+
+
+def _train(spec: TrainSpec, collective: str, ranks: int, company: _Company) -> Path:
     spec = spec.model_copy(update={"data": spec.data.absolute(), "output": spec.output.absolute()})
     manifest = read_manifest(spec.data)
     spec.check(manifest)
     if _trained(spec, manifest):
+        if company.task is not None:
+            company.task.advance(spec.epochs * len(spec.variants))
         return spec.output
     if spec.backend == "torch":
         collective, ranks = "single", 1
@@ -68,7 +121,12 @@ def train(spec: TrainSpec, collective: Literal["auto", "single", "horovod"] = "a
         stale.unlink()
     write_json(spec.output / "spec.json", spec.model_dump(mode="json"))
     log = spec.output / "training.log"
-    status, tail = _run(_command(spec, kind, ranks), _environment(spec, ranks), log, spec)
+    command, environment = _command(spec, kind, ranks), _environment(spec, ranks, company.share)
+    if company.task is not None:
+        status, tail = _run(command, environment, log, spec, company.task, company)
+    else:
+        with progress("train", spec.epochs * len(spec.variants)) as task:
+            status, tail = _run(command, environment, log, spec, task, company)
     if status != 0 or not (spec.output / "trained.json").exists():
         raise _failure(spec, status, tail, log, ranks)
     model_card(spec.output)
@@ -143,9 +201,9 @@ def _command(spec: TrainSpec, kind: str, ranks: int) -> list[str]:
     return [*launcher, "--network-interfaces", "lo", *rank]
 
 
-def _environment(spec: TrainSpec, ranks: int) -> dict[str, str]:
+def _environment(spec: TrainSpec, ranks: int, share: int = 1) -> dict[str, str]:
     parts = parts_of(ranks)
-    threads = str(max(1, (os.cpu_count() or 1) // parts))
+    threads = str(max(1, (os.cpu_count() or 1) // parts // share))
     package_root = str(Path(__file__).resolve().parents[2])
     paths = [package_root, os.environ.get("PYTHONPATH", "")]
     return os.environ | {
@@ -154,7 +212,8 @@ def _environment(spec: TrainSpec, ranks: int) -> dict[str, str]:
         "KERAS_BACKEND": spec.backend,
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TF_NUM_INTRAOP_THREADS": threads,
-        "TF_NUM_INTEROP_THREADS": str(parts // ranks),  # one rank works on its parts at the same time
+        # One rank works on its parts at the same time, unless another training has the other cores.
+        "TF_NUM_INTEROP_THREADS": str(max(1, parts // ranks // share)),
         "OMP_NUM_THREADS": threads,
         "CUDA_VISIBLE_DEVICES": "-1",
         "HOROVOD_CYCLE_TIME": "1",
@@ -164,11 +223,12 @@ def _environment(spec: TrainSpec, ranks: int) -> dict[str, str]:
     }
 
 
-def _run(command: list[str], environment: dict[str, str], log: Path, spec: TrainSpec) -> tuple[int, list[str]]:
+def _run(
+    command: list[str], environment: dict[str, str], log: Path, spec: TrainSpec, task: Task, company: _Company
+) -> tuple[int, list[str]]:
     """Run the ranks; what they say goes to the log, the epochs to the user."""
     tail: deque[str] = deque(maxlen=200)
-    total = spec.epochs * len(spec.variants)
-    with progress("train", total) as task, log.open("a", encoding="utf-8") as file:
+    with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(command)}\n")
         # A session of its own: an interrupt reaches the ranks through us, once.
         with subprocess.Popen(
@@ -182,12 +242,15 @@ def _run(command: list[str], environment: dict[str, str], log: Path, spec: Train
             start_new_session=True,
         ) as process:
             assert process.stdout is not None
+            company.started.append(process)
             try:
+                if company.stopped:  # another one failed while this one was being started
+                    process.terminate()
                 for line in process.stdout:
                     file.write(line)
                     file.flush()
                     if _MARK in line:
-                        _show(line.split(_MARK, 1)[1], task)
+                        _show(line.split(_MARK, 1)[1], task, spec.output.name if company.share > 1 else "")
                     else:
                         tail.append(line.rstrip())
             except BaseException:
@@ -196,23 +259,26 @@ def _run(command: list[str], environment: dict[str, str], log: Path, spec: Train
         return process.returncode, list(tail)
 
 
-def _show(text: str, task: Task) -> None:
+def _show(text: str, task: Task, name: str = "") -> None:
     try:
         told = json.loads(text)
     except ValueError:
         return
+    if told["event"] not in ("resumed", "epoch"):
+        return
+    which = " ".join(filter(None, (name, told["variant"])))
     if told["event"] == "resumed":
-        say(f"train {told['variant']}: going on after epoch {told['epoch']} of {told['epochs']}")
+        say(f"train {which}: going on after epoch {told['epoch']} of {told['epochs']}")
         task.advance(told["epoch"])
-    if told["event"] == "epoch":
-        judged = f"AUC {told['validation_auc']:.4f}" if "validation_auc" in told else ""
-        task.note(f"{told['variant']} validation {judged or told['validation_loss']}")
-        task.advance()
-        say(
-            f"train {told['variant']}: epoch {told['epoch']}/{told['epochs']}, loss {told['loss']:.4f}, "
-            f"validation loss {told['validation_loss']:.4f}, {judged}{', ' if judged else ''}"
-            f"{told['images_per_s']:.0f} images/s"
-        )
+        return
+    judged = f"AUC {told['validation_auc']:.4f}" if "validation_auc" in told else ""
+    task.note(f"{which} validation {judged or told['validation_loss']}")
+    task.advance()
+    say(
+        f"train {which}: epoch {told['epoch']}/{told['epochs']}, loss {told['loss']:.4f}, "
+        f"validation loss {told['validation_loss']:.4f}, {judged}{', ' if judged else ''}"
+        f"{told['images_per_s']:.0f} images/s"
+    )
 
 
 def _failure(spec: TrainSpec, status: int, tail: list[str], log: Path, ranks: int) -> ApbatchError:

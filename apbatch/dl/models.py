@@ -159,7 +159,8 @@ def _residual(
     x = convolution(filters, activation="relu")(_scaled(grid, shape, mean, spread))
     for stage in range(3):
         width = filters * 2**stage
-        x = convolution(width, strides=2, activation="relu")(x)
+        # The brightest of four goes on: with strides a single bright pixel is lost in the noise of a new network.
+        x = convolution(width, activation="relu")(layers.MaxPooling2D(2, padding="same")(x))
         for _ in range(blocks):
             inner = convolution(width, activation="relu")(x)
             inner = convolution(width, kernel_initializer="zeros")(inner)

@@ -134,9 +134,8 @@ def run(
     planned = list(settings.trainings(made.files, output / "trainings"))
     images = {split: load_pixels(made.files, made.manifest, split) for split in ("train", "validation", "test")}
     tables = list(_classical(made, images, output / "classical", settings))
-    for number, (name, spec) in enumerate(planned, start=1):
-        say(f"study: training {number} of {len(planned)}: {name}")
-        launch.train(spec, collective, ranks)
+    launch.train_all([spec for _, spec in planned], collective, ranks)
+    for name, spec in planned:
         predictions = read_parquet(spec.output / "predictions.parquet", ["variant", "split", "id", "score"])
         tables.append(predictions.add_column(0, "method", pa.array([name] * predictions.num_rows)))
     scores = pa.concat_tables(tables).combine_chunks()

@@ -182,27 +182,14 @@ def binned(rows: Sequence[Row], bins: Sequence[dict[str, Any]], cleaning: str) -
         return svg(figure)
 
 
-def treatments_of(
-    image: npt.NDArray[np.float32],
-    masks: dict[str, npt.NDArray[np.bool_] | None],
-    grids: dict[str, npt.NDArray[np.float32]],
-    camera: CameraGeometry,
-) -> str:
-    """Draw one image after each cleaning on the camera, and on each grid; return a data URL of a PNG."""
+def cleanings_of(images: dict[str, npt.NDArray[np.float32]], camera: CameraGeometry) -> str:
+    """Draw one image as each cleaning leaves it, by the cleaning's name; return a data URL of a PNG."""
     with plt.rc_context({**STYLE, "axes.grid": False}):
-        columns = max(len(masks), len(grids))
-        figure, panels = plt.subplots(2, columns, figsize=(2.1 * columns, 4.6), squeeze=False)
-        top = float(np.log10(1 + np.nanmax(image)))
-        for axes in panels.ravel():
-            axes.set_axis_off()
-        for axes, (name, mask) in zip(panels[0], masks.items(), strict=False):
-            camera_picture(axes, np.where(mask, image, 0) if mask is not None else image, camera, top)
-            axes.set_title(CLEANING.get(name, name), fontsize=8)
-        for axes, (name, grid) in zip(panels[1], grids.items(), strict=False):
-            axes.imshow(
-                np.log10(1 + np.maximum(np.nan_to_num(grid), 0)), cmap="magma", vmin=0, vmax=top, origin="lower"
-            )
-            axes.set_title(f"{name}, {grid.shape[0]} x {grid.shape[1]}", fontsize=8)
+        figure, panels = plt.subplots(1, len(images), figsize=(3.6 * len(images), 3.8), squeeze=False)
+        top = float(np.log10(1 + max(float(np.nanmax(image)) for image in images.values())))
+        for axes, (name, image) in zip(panels[0], images.items(), strict=True):
+            camera_picture(axes, image, camera, top)
+            axes.set_title(CLEANING.get(name, name), fontsize=9)
         figure.tight_layout()
         return png(figure)
 

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from apbatch.camera.geometry import camera_named
-from apbatch.camera.grid import METHODS
 from apbatch.dl import study_plots as plots
 from apbatch.dl.data import load_pixels
 from apbatch.dl.files import read_json, read_parquet, write_bytes, write_json
-from apbatch.dl.treatment import Treatment, cleaned, grids
+from apbatch.dl.grid_pictures import grid_pictures
+from apbatch.dl.treatment import cleaned
 
 #: Parts of the report that other steps add, each a file beside ``study.json`` under its own name.
 PARTS = ("robustness", "showers", "saliency", "application")
@@ -62,7 +62,7 @@ def write_study_report(study: dict[str, Any], parts: dict[str, Any], output: Pat
         grid_rows=[row for row in rows if ":" in row["variant"]],
         plots={name: Markup(text) for name, text in drawn.items()},
         pictures=_pictures(parts),
-        treatments=_treatments(Path(study["blind"]["folder"])),
+        one=_one_image(Path(study["blind"]["folder"])),
         parts={name: parts.get(name) for name in PARTS},
         few=least,
     )
@@ -152,10 +152,10 @@ def sigma_text(found: dict[str, Any] | None) -> str:
     return "–" if found is None else f"{found['sigma']:+.1f} σ"
 
 
-def _treatments(folder: Path) -> str:
+def _one_image(folder: Path) -> dict[str, str]:
     """Draw one bright opened test gamma after each cleaning and on each grid; nothing where the set is gone."""
     if not (folder / "set" / "test.parquet").exists():
-        return ""
+        return {}
     manifest = read_json(folder / "set" / "manifest.json")
     camera = camera_named(manifest["camera"])
     ids = read_parquet(folder / "set" / "test.parquet", ["id"])["id"].to_pylist()
@@ -165,7 +165,7 @@ def _treatments(folder: Path) -> str:
     rows = np.array([row for row, name in enumerate(ids) if name in gammas])
     # The 90 % quantile of size: bright enough to see something, nothing hand-picked.
     size = np.nansum(np.where(images[rows] > 7, images[rows], 0), axis=1)
-    chosen = images[rows[np.argsort(size)[int(0.9 * (len(rows) - 1))]]][None]
-    masks = {name: None if (mask := cleaned(chosen, camera, name)) is None else mask[0] for name in plots.CLEANING}
-    on_grids = {name: grids(chosen, camera, Treatment("none", name))[0] for name in METHODS}
-    return plots.treatments_of(chosen[0], masks, on_grids, camera)
+    chosen = images[rows[np.argsort(size)[int(0.9 * (len(rows) - 1))]]]
+    masks = {name: cleaned(chosen[None], camera, name) for name in plots.CLEANING}
+    kept = {name: chosen if mask is None else np.where(mask[0], chosen, 0) for name, mask in masks.items()}
+    return {"cleanings": plots.cleanings_of(kept, camera), "grids": grid_pictures(chosen, camera)}

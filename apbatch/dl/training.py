@@ -35,6 +35,8 @@ from apbatch.provenance import versions
 #: Lines of rank 0 that begin so are for the launcher.
 MARK = "@apbatch "
 _PREDICT = 256
+#: Steps over which the learning rate rises to its full value: new weights take no large steps on noise.
+_WARM_UP = 200
 
 
 def tell(event: str, **content: Any) -> None:
@@ -167,6 +169,8 @@ class Trainer:
         self._engine.set_rate(rate)
         total, steps, images = 0.0, 0, 0
         for pixels, rows in self._batches(epoch):
+            if epoch == 0:
+                self._engine.set_rate(rate * min(1.0, (steps + 1) / _WARM_UP))
             total += self._engine.step(pixels, self._targets[rows], self._weights[rows])
             steps, images = steps + 1, images + len(rows) * collective.size
         loss = float(collective.sum_array(np.array([total], np.float32))[0]) / collective.size / max(steps, 1)
