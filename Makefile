@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo test check bench clean system
+.PHONY: help demo test check bench clean system system-demo
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -11,9 +11,12 @@ help: ## list the targets
 	@PYTHON=$(PYTHON) sh jobs/setup.sh
 
 system:
-	@sh jobs/setup.sh system
+	@PYTHON=$(PYTHON) sh jobs/setup.sh system
 
-demo: .venv/.ready ## the main job, embedded: simulation, Spark, CNN, report
+system-demo:
+	@PYTHON=$(PYTHON) sh jobs/setup.sh system demo
+
+demo: system-demo .venv/.ready ## the main job, embedded: simulation, Spark, CNN, report
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch doctor --for demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch run jobs/gamma_hadron.yaml
 

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Makes .venv: Python packages at the tested versions, Horovod built once and kept as a wheel in the cache.
 # Without a compiler Horovod is left out, and training runs in one process.
-#   setup.sh          the environment
-#   setup.sh system   Debian packages that the tests' servers and Horovod need: installed as root, else named
+#   setup.sh               the environment
+#   setup.sh system        Debian packages that the environment and the tests' servers need: installed as root, else named
+#   setup.sh system demo   those of the demo alone
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3.11}
@@ -10,27 +11,33 @@ CACHE=${APBATCH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/apbatch}
 say() { echo "setup: $*" >&2; }
 
 if [ "${1:-}" = system ]; then
-    missing=
-    command -v g++ >/dev/null || missing="$missing g++"
-    command -v java >/dev/null || missing="$missing openjdk-17-jre-headless"
-    command -v mvn >/dev/null || missing="$missing maven"
-    [ -n "$missing" ] || exit 0
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        say "installing$missing"
-        export DEBIAN_FRONTEND=noninteractive
-        apt-get update -q >/dev/null && apt-get install -q -y --no-install-recommends $missing >/dev/null
+    needed= wanted=
+    "$PYTHON" -c 'import ensurepip' 2>/dev/null || needed="$needed python3 python3-venv"
+    command -v java >/dev/null || needed="$needed openjdk-17-jre-headless"
+    if [ "${2:-test}" = demo ]; then
+        command -v g++ >/dev/null || wanted=" g++"
     else
-        say "missing; as root: apt-get install$missing"
-        exit 1
+        command -v g++ >/dev/null || needed="$needed g++"
+        command -v mvn >/dev/null || needed="$needed maven"
     fi
-    exit 0
+    [ -n "$needed$wanted" ] || exit 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing$needed$wanted"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -q >/dev/null && apt-get install -q -y --no-install-recommends $needed $wanted >/dev/null
+        exit $?
+    fi
+    [ -z "$wanted" ] || say "better with; as root: apt-get install$wanted"
+    [ -n "$needed" ] || exit 0
+    say "missing; as root: apt-get install$needed"
+    exit 1
 fi
 
 command -v "$PYTHON" >/dev/null || { say "no $PYTHON; install it: apt-get install python3 python3-venv"; exit 1; }
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
     { say "$PYTHON is not Python 3.11; name one by PYTHON=/path/to/python3.11 make …"; exit 1; }
-if [ ! -x .venv/bin/python ]; then
-    "$PYTHON" -m venv .venv || { say "venv is missing; install it: apt-get install python3-venv"; exit 1; }
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # none yet, or one that was not finished
+    "$PYTHON" -m venv --clear .venv || { say "venv is missing; install it: apt-get install python3-venv"; exit 1; }
 fi
 PIP=".venv/bin/python -m pip --disable-pip-version-check"
 say "Python packages (about two minutes the first time)"
