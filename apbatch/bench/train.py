@@ -28,7 +28,7 @@ def train_groups(setting: Setting) -> Iterator[Group]:
     operation = Operation(
         "train", "epoch",
         f"One epoch of the talk's CNN over {count} images, batches of {_BATCH}, softly cleaned. {DISK}: row groups of "
-        f"{_GROUP} images read, checked and put on the grid by a thread while the network works. {MEMORY}: grids that "
+        f"{_GROUP} images read, checked and cleaned by a thread while the network works. {MEMORY}: grids that "
         "are there already.",
         "images/s", float(count), MEMORY,
     )  # fmt: skip
@@ -102,7 +102,7 @@ class _Epoch(Case):
         self._epoch += 1
         if self.peer == DISK:
             for pixels, rows, _ in self._shards.batches(self._epoch, 1, _BATCH, 2, range(2)):
-                self._engine.step(pixels, self._targets[rows], self._weights[rows])
+                self._engine.step(self._shards.grids(pixels), self._targets[rows], self._weights[rows])
                 self._seen += len(rows)
         else:
             order = np.random.default_rng(self._epoch).permutation(self._count).reshape(-1, _BATCH)

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.grid import grid_of, to_grid
 from apbatch.dl.files import read_parquet
 from apbatch.dl.selection import IMAGE, VARIANTS
-from apbatch.dl.treatment import grids, treatment_named
+from apbatch.dl.treatment import cleaned, grids, treatment_named
 from apbatch.errors import FormatError, UsageError, nearest_word
 from apbatch.formats.images import from_binary
 
@@ -88,6 +89,26 @@ def load(files: Path, manifest: dict[str, Any], split: str, variant: str) -> Ima
         pixels = np.where(np.isnan(flat), np.float32(0), flat).astype(np.float32).reshape(-1, *shape)
     gamma = np.asarray(table["gamma"].to_numpy(zero_copy_only=False), bool) if labelled else None
     return Images(ids, pixels, gamma)
+
+
+def load_cleaned(files: Path, manifest: dict[str, Any], split: str, variant: str) -> Floats:
+    """Load the camera's pixels of one split of a set of images after a cleaning, shape (n_images, n_pixels).
+
+    Raises
+    ------
+    UsageError, FormatError
+        As `load_pixels`.
+    """
+    return cleaned_pixels(
+        load_pixels(files, manifest, split), camera_named(manifest["camera"]), treatment_named(variant).cleaning
+    )
+
+
+def cleaned_pixels(images: Floats, camera: CameraGeometry, cleaning: str) -> Floats:
+    """Return images, shape (n_images, n_pixels), with 0 where nothing was measured or a cleaning keeps nothing."""
+    mask = cleaned(images, camera, cleaning)
+    keep = np.isfinite(images) if mask is None else np.isfinite(images) & mask
+    return np.where(keep, images, np.float32(0))
 
 
 def load_pixels(files: Path, manifest: dict[str, Any], split: str) -> Floats:
@@ -255,8 +276,61 @@ def _symmetries_about(
     return len(tables), mapped, np.array(tables)
 
 
+def camera_symmetries(camera: CameraGeometry) -> npt.NDArray[np.int64]:
+    """Return the rotations and reflections that map a camera onto itself: for each pixel, where its content comes from.
+
+    Turning comes before any grid, so that images are turned alike whatever grid they are put on. A camera of square
+    pixels has none but the identity here.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_symmetries, n_pixels)
+        n_pixels where there is none; the first is the identity.
+    """
+    if camera.lattice == "square":
+        return np.arange(camera.n_pixels)[None]
+    grid = grid_of(camera)
+    assert grid.place is not None
+    pixel = np.full(grid.rows * grid.cols + 1, camera.n_pixels)
+    pixel[grid.place] = np.arange(camera.n_pixels)
+    return np.asarray(pixel[symmetries(grid.occupied)[:, grid.place]])
+
+
+@dataclass(frozen=True)
+class Turning:
+    """Turns the images of a batch, each by a symmetry of its own, and puts them on the network's grid.
+
+    Attributes
+    ----------
+    tables : ndarray of int64, shape (n_symmetries, n_values)
+        Of the camera's pixels, or of the cells of a set that holds grids.
+    camera : CameraGeometry, optional
+        None if images are on their grid already.
+    grid : str
+    """
+
+    tables: npt.NDArray[np.int64]
+    camera: CameraGeometry | None
+    grid: str
+
+    @classmethod
+    def of(cls, manifest: dict[str, Any], variant: str, pixels: Floats, turn: bool) -> Turning:
+        """Return what a treatment of a set needs; `pixels`, shape (n, rows, cols), shows the cells that are in use."""
+        if "camera" in manifest:
+            camera = camera_named(manifest["camera"])
+            tables = camera_symmetries(camera) if turn else np.arange(camera.n_pixels)[None]
+            return cls(tables, camera, treatment_named(variant).grid)
+        seen = (np.abs(pixels) > 0).any(axis=0)
+        return cls(symmetries(seen) if turn else np.arange(seen.size)[None], None, "axial")
+
+    def __call__(self, values: Floats, which: npt.NDArray[np.int64]) -> Floats:
+        """Return grids of images, shape (n, n_pixels) or (n, rows, cols), turned by symmetries of numbers `which`."""
+        moved = turned(values, self.tables, which) if len(self.tables) > 1 else values
+        return moved if self.camera is None else to_grid(moved, self.camera, method=self.grid)
+
+
 def turned(pixels: Floats, tables: npt.NDArray[np.int64], which: npt.NDArray[np.int64]) -> Floats:
-    """Apply to each image, shape (n, rows, cols), the symmetry with its number in `which`, shape (n,)."""
+    """Apply to each image, shape (n, …), the symmetry with its number in `which`, shape (n,)."""
     flat = pixels.reshape(len(pixels), -1)
     padded = np.concatenate([flat, np.zeros((len(flat), 1), np.float32)], axis=1)
     return np.take_along_axis(padded, tables[which], axis=1).reshape(pixels.shape)

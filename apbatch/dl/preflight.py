@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.dl.checkpoint import Checkpoint, read_checkpoint
-from apbatch.dl.data import Floats, Images, load, parts_of, steps_of
+from apbatch.dl.data import Floats, Images, Turning, load, load_cleaned, parts_of, steps_of
 from apbatch.dl.files import read_parquet
 from apbatch.dl.shards import Shards
 from apbatch.dl.spec import TrainSpec, identity_of
@@ -33,8 +33,12 @@ class Run:
         By split.
     targets : dict
         What the outputs of the network should be for the training and validation images, shape (n, n_outputs).
+    values : ndarray of float32
+        Training images as `turning` takes them: the camera's pixels after cleaning, or grids.
+    turning : Turning
+        How a batch is turned and put on the grid.
     shards : Shards, optional
-        Where training images are read from disk; `images` then holds those of the first row group.
+        Where training images are read from disk; `images` and `values` then hold those of the first row group.
     earlier : Checkpoint, optional
         What a killed run left.
     """
@@ -44,6 +48,8 @@ class Run:
     checkpoint: Path
     images: dict[str, Images]
     targets: dict[str, Floats]
+    values: Floats
+    turning: Turning
     shards: Shards | None
     earlier: Checkpoint | None
 
@@ -64,6 +70,11 @@ def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Run]:
         shards = Shards(spec.data, manifest, variant) if spec.stream else None
         images = {split: load(spec.data, manifest, split, variant) for split in ("validation", "test")}
         images["train"] = load(spec.data, manifest, "train", variant) if shards is None else _first(shards, spec.data)
+        values = images["train"].pixels
+        # A direction would have to be turned with its image.
+        turning = Turning.of(manifest, variant, values, spec.augment and spec.task == "separation")
+        if turning.camera is not None and shards is None:
+            values = load_cleaned(spec.data, manifest, "train", variant)
         for split in ("train", "validation"):
             gamma = images[split].gamma
             assert gamma is not None
@@ -79,16 +90,19 @@ def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Run]:
             raise UsageError("a training of the task 'showers' takes its images from memory", remedy="stream: false")
         if spec.task == "showers":
             for split in ("train", "validation"):
-                images[split], wanted[split] = _showers(spec.data / f"{split}.parquet", images[split])
+                images[split], wanted[split], use = _showers(spec.data / f"{split}.parquet", images[split])
+                values = values[use] if split == "train" else values
         steps_of(len(images["train"].ids), spec.batch_size, parts_of(ranks))
         place = spec.output / variant / "checkpoint.npz"
-        runs.append(Run(variant, identity, place, images, wanted, shards, read_checkpoint(place, identity)))
+        runs.append(
+            Run(variant, identity, place, images, wanted, values, turning, shards, read_checkpoint(place, identity))
+        )
     return runs
 
 
 def _first(shards: Shards, files: Path) -> Images:
     """Look at every image once, keep the first row group, and all labels."""
-    pixels = shards.read(0)
+    pixels = shards.grids(shards.read(0))
     for group in range(1, len(shards.rows)):
         shards.read(group)
     gamma = read_parquet(files / "train.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
@@ -100,8 +114,8 @@ def _labels(gamma: npt.NDArray[np.bool_] | None) -> Floats:
     return gamma.astype(np.float32)[:, None]
 
 
-def _showers(place: Path, images: Images) -> tuple[Images, Floats]:
-    """Return the gammas of a split with the logarithm of their energy and their direction.
+def _showers(place: Path, images: Images) -> tuple[Images, Floats, npt.NDArray[np.bool_]]:
+    """Return the gammas of a split, the logarithm of their energy and their direction, and which they are.
 
     Raises
     ------
@@ -117,4 +131,4 @@ def _showers(place: Path, images: Images) -> tuple[Images, Floats]:
     if not use.any():
         raise FormatError("no gamma has an energy and a direction", where=str(place))
     kept = [name for name, keep in zip(images.ids, use, strict=True) if keep]
-    return Images(kept, images.pixels[use], images.gamma[use]), truth[use].astype(np.float32)
+    return Images(kept, images.pixels[use], images.gamma[use]), truth[use].astype(np.float32), use

@@ -2,8 +2,8 @@
 
 Row groups are dealt out to the parts of a batch (`apbatch.dl.data.parts_of`), so that each rank reads only its own and
 one rank and two see the same batches. Within a part, an epoch goes through the row groups in a new order, a window of
-them at a time: images of a window are shuffled, and the next window is read, checked and put on the grid by a thread
-while the network works on this one.
+them at a time: images of a window are shuffled, and the next window is read, checked and cleaned by a thread while the
+network works on this one.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.camera.geometry import camera_named
-from apbatch.dl.data import Floats, checked_pixels
+from apbatch.camera.grid import to_grid
+from apbatch.dl.data import Floats, checked_pixels, cleaned_pixels
 from apbatch.dl.files import read_parquet
 from apbatch.dl.selection import IMAGE, VARIANTS
-from apbatch.dl.treatment import grids, treatment_named
+from apbatch.dl.treatment import treatment_named
 from apbatch.errors import FormatError, UsageError
 
 Ints = npt.NDArray[np.int64]
@@ -59,7 +60,7 @@ class Shards:
         self.ids = read_parquet(self._place, ["id"])["id"].to_pylist()
 
     def read(self, group: int) -> Floats:
-        """Return the grids of one row group, shape (n_images, rows, cols).
+        """Return the images of one row group: the camera's pixels after cleaning, shape (n_images, n_pixels), or grids.
 
         Raises
         ------
@@ -77,9 +78,15 @@ class Shards:
             camera = camera_named(self._manifest["camera"])
             if flat.shape[1] != camera.n_pixels:
                 raise FormatError(f"images of {flat.shape[1]} pixels, not of {camera.name}", where=str(self._place))
-            return grids(flat, camera, treatment_named(self._variant))
+            return cleaned_pixels(flat, camera, treatment_named(self._variant).cleaning)
         shape = int(self._manifest["rows"]), int(self._manifest["cols"])
         return np.nan_to_num(flat).astype(np.float32).reshape(-1, *shape)
+
+    def grids(self, values: Floats) -> Floats:
+        """Return images as `read` gives them on their grid, shape (n_images, rows, cols)."""
+        if "camera" not in self._manifest:
+            return values
+        return to_grid(values, camera_named(self._manifest["camera"]), method=treatment_named(self._variant).grid)
 
     def deal(self, parts: int) -> list[list[int]]:
         """Deal the row groups out to parts, the largest first, each to the part that has fewest images.
@@ -117,7 +124,7 @@ class Shards:
     def batches(
         self, epoch: int, seed: int, batch: int, parts: int, mine: range
     ) -> Iterator[tuple[Floats, Ints, Ints]]:
-        """Yield the batches of an epoch for the parts of one rank: pixels, rows of the set, places in the whole batch.
+        """Yield the batches of an epoch for the parts of one rank: images, rows of the set, places in the whole batch.
 
         Parameters
         ----------

@@ -59,7 +59,7 @@ def write_study_report(study: dict[str, Any], parts: dict[str, Any], output: Pat
         rows=rows,
         table=_table(rows, cleanings),
         cleanings=cleanings,
-        grid_rows=[row for row in rows if ":" in row["variant"]],
+        grid_rows=_grid_rows(rows),
         plots={name: Markup(text) for name, text in drawn.items()},
         pictures=_pictures(parts),
         one=_one_image(Path(study["blind"]["folder"])),
@@ -92,6 +92,14 @@ def _table(rows: list[dict[str, Any]], cleanings: list[str]) -> list[tuple[str, 
     for row in rows:
         found.setdefault(row["title"], {})[row["variant"]] = row
     return [(title, [cells.get(name) for name in cleanings]) for title, cells in found.items()]
+
+
+def _grid_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the networks on other grids after the same on the axial one and the native hexagonal network."""
+    others = [row for row in rows if ":" in row["variant"]]
+    compared = {row["method"] for row in others} | ({"hex-cnn", "hex-cnn+"} if others else set())
+    cleanings = {row["cleaning"] for row in others}
+    return [row for row in rows if row["method"] in compared and row["variant"] in cleanings] + others
 
 
 def render_study_table(study: dict[str, Any]) -> str:

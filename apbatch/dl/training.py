@@ -23,7 +23,7 @@ import pyarrow as pa
 from apbatch.dl.blind import read_manifest
 from apbatch.dl.checkpoint import Checkpoint
 from apbatch.dl.collective import Collective, collective_named
-from apbatch.dl.data import Floats, order_of, parts_of, scale_of, symmetries, turned
+from apbatch.dl.data import Floats, order_of, parts_of, scale_of
 from apbatch.dl.engines import engine
 from apbatch.dl.files import write_bytes, write_json, write_table
 from apbatch.dl.models import build
@@ -123,10 +123,6 @@ class Trainer:
         if self._classify:  # both classes weigh the same in the loss, whatever their numbers
             gamma = self._targets[:, 0]
             self._weights = np.where(gamma > 0, 0.5 / gamma.mean(), 0.5 / (1 - gamma.mean())).astype(np.float32)
-        seen = (np.abs(train.pixels) > 0).any(axis=0)
-        # Only on the axial grid do turns by 60 degrees move whole cells; a direction would have to be turned as well.
-        turns = spec.augment and self._classify and ":" not in run.variant
-        self._symmetries = symmetries(seen) if turns else np.arange(seen.size)[None]
 
     def fit(self) -> Checkpoint:
         """Train to the end, from the checkpoint if there is one; the best epoch's weights are set at the end."""
@@ -190,20 +186,20 @@ class Trainer:
         """Yield this rank's share of each batch of an epoch, turned: pixels and rows of the set."""
         spec, collective = self._spec, self._collective
         parts = parts_of(collective.size)
-        random = np.random.default_rng([spec.seed, epoch, 2])
+        random, turning = np.random.default_rng([spec.seed, epoch, 2]), self._run.turning
+        n_turns = len(turning.tables)
         if self._run.shards is None:
             order = order_of(len(self._train.ids), epoch, spec.seed, spec.batch_size, parts, spec.epoch_min)
-            turns = random.integers(len(self._symmetries), size=order.shape)
+            turns = random.integers(n_turns, size=order.shape)
             share = order.shape[1] // collective.size
             mine = slice(collective.rank * share, (collective.rank + 1) * share)
             for rows, turn in zip(order[:, mine], turns[:, mine], strict=True):
-                yield turned(self._train.pixels[rows], self._symmetries, turn), rows
+                yield turning(self._run.values[rows], turn), rows
             return
         own = parts // collective.size
         held = range(collective.rank * own, (collective.rank + 1) * own)
-        for pixels, rows, places in self._run.shards.batches(epoch, spec.seed, spec.batch_size, parts, held):
-            turn = random.integers(len(self._symmetries), size=spec.batch_size)[places]
-            yield turned(pixels, self._symmetries, turn), rows
+        for values, rows, places in self._run.shards.batches(epoch, spec.seed, spec.batch_size, parts, held):
+            yield turning(values, random.integers(n_turns, size=spec.batch_size)[places]), rows
 
     def _judged(self, outputs: Floats, targets: Floats) -> dict[str, float]:
         """Return the loss of the validation set and what a person understands: AUC, or errors of the outputs."""

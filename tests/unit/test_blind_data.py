@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.geometry import camera_from_positions, camera_named
 from apbatch.camera.grid import grid_of, to_grid
 from apbatch.dl.checkpoint import Checkpoint, read_checkpoint
-from apbatch.dl.data import load, order_of, parts_of, steps_of, symmetries, turned
+from apbatch.dl.data import Turning, camera_symmetries, load, order_of, parts_of, steps_of, symmetries, turned
 from apbatch.errors import FormatError, UsageError
 
 MANIFEST = {"rows": 2, "cols": 3}
@@ -93,6 +93,28 @@ def test_turning_an_image_moves_its_light_and_keeps_its_sum() -> None:
     np.testing.assert_allclose(moved.sum(axis=(1, 2)), pixels.sum(axis=(1, 2)))
     assert np.array_equal(moved[0], pixels[0])
     assert len({picture.tobytes() for picture in moved}) == len(tables)
+
+
+def test_pixels_are_turned_before_any_grid_and_on_the_axial_one_as_cells_are() -> None:
+    camera = camera_named("TAIGA-IACT01")
+    images = np.random.default_rng(4).normal(5, 2, (12, camera.n_pixels)).astype(np.float32)
+    which, manifest = np.arange(12), {"camera": camera.name}
+    occupied = grid_of(camera).occupied
+    # Light that a turn moves off the camera's ragged rim is lost, not seen where there is no pixel.
+    cells = np.where(occupied, turned(to_grid(images, camera), symmetries(occupied), which), 0)
+    assert np.array_equal(Turning.of(manifest, "none", cells, turn=True)(images, which), cells)
+    moved = turned(images, camera_symmetries(camera), which)
+    for method in ("shifting", "bilinear", "oversampling"):
+        turning = Turning.of(manifest, f"soft:{method}", cells, turn=True)
+        assert np.array_equal(turning(images, which), to_grid(moved, camera, method=method))
+        still = Turning.of(manifest, f"soft:{method}", cells, turn=False)
+        assert np.array_equal(still(images, which * 0), to_grid(images, camera, method=method))
+
+
+def test_a_camera_of_square_pixels_is_not_turned() -> None:
+    row, col = (axis.ravel() for axis in np.indices((5, 8)))
+    camera = camera_from_positions("chess", col * 0.2, row * 0.2)
+    assert np.array_equal(camera_symmetries(camera), np.arange(camera.n_pixels)[None])
 
 
 def test_a_camera_without_symmetry_is_left_alone() -> None:
