@@ -9,8 +9,9 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from apbatch.camera.cleaning import Cleaning
+from apbatch.camera.cleaning_words import cleaning_of
 from apbatch.camera.grid import METHODS
+from apbatch.camera.monitor import KEEP, KINDS, USUAL, BadPixels
 from apbatch.config import Settings
 from apbatch.errors import UsageError, nearest_word
 from apbatch.index.catalogue import open_catalogue
@@ -18,7 +19,6 @@ from apbatch.spark import pipeline, submit
 from apbatch.spark.selection import parse_select, selected_sources
 from apbatch.spark.sources import Source, sources_at
 from apbatch.storage.backends import split_url
-from apbatch.units import parse_quantity
 
 _KINDS = ("hdfs", "webhdfs", "afs", "local")
 
@@ -47,10 +47,16 @@ def options() -> argparse.ArgumentParser:
     )
     found.add_argument("--camera", help="with --input: camera of raw files")
     found.add_argument("--factors", metavar="FILE", help="with --input: table of conversion factors of raw files")
-    found.add_argument("--picture", default="14 pe", help="picture threshold (default: 14 pe)")
-    found.add_argument("--boundary", default="7 pe", help="boundary threshold (default: 7 pe)")
-    found.add_argument("--min-neighbours", type=int, default=0, help="picture neighbours of a picture pixel")
+    submit.add_cleaning(found)
+    found.add_argument(
+        "--bad-pixels",
+        metavar="TREATMENT",
+        default=KEEP,
+        help="pixels whose noise is not as the others': keep (default), mend by their neighbours, mark as missing",
+    )
+    found.add_argument("--bad-kinds", nargs="+", metavar="KIND", default=USUAL, help=f"of {', '.join(KINDS)}")
     found.add_argument("--parameters", metavar="URL", help="dataset of image parameters to write in the same pass")
+    found.add_argument("--extras", action="store_true", help=submit.EXTRAS)
     found.add_argument("--grids", metavar="URL", help="dataset of images on a grid to write in the same pass")
     found.add_argument("--method", default=METHODS[0], choices=METHODS, help="of the grid (default: axial)")
     return found
@@ -86,18 +92,20 @@ def _preferred(place: str, settings: Settings) -> str | None:
 
 def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
     """Run the step."""
-    picture, boundary = parse_quantity(arguments.picture, "pe"), parse_quantity(arguments.boundary, "pe")
-    Cleaning("tailcuts", picture, boundary, arguments.min_neighbours)  # refuses senseless levels before any work
+    cleaning = submit.cleaning_in(arguments) or cleaning_of()  # refuses what makes no sense before any work
+    bad_pixels = BadPixels(arguments.bad_pixels, tuple(arguments.bad_kinds))
+    if arguments.extras and not arguments.parameters:
+        raise UsageError("--extras are image parameters", remedy="give --parameters URL")
     files = sources(arguments, settings)
     outputs = {"images": arguments.output, "parameters": arguments.parameters, "grids": arguments.grids}
     return pipeline.images(
         spark(),
         files,
         {role: url for role, url in outputs.items() if url is not None},
-        picture=picture,
-        boundary=boundary,
-        min_neighbours=arguments.min_neighbours,
+        cleaning,
+        bad_pixels=bad_pixels,
         method=arguments.method,
+        extras=arguments.extras,
     )
 
 

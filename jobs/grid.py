@@ -21,17 +21,20 @@ def options() -> argparse.ArgumentParser:
     inputs = found.add_mutually_exclusive_group(required=True)
     inputs.add_argument("--input", metavar="URL", help="dataset of images that clean.py made")
     inputs.add_argument("--select", metavar="QUERY", help=submit.EVENTS)
+    submit.add_cleaning(found)
     found.add_argument("--method", default=METHODS[0], choices=METHODS, help="default: axial")
     return found
 
 
 def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
     """Run the step."""
+    cleaning = submit.cleaning_in(arguments)
     if arguments.select:
+        submit.need_their_masks(cleaning)
         sources = submit.selected_events(arguments.select, settings)
         return pipeline.skim(spark(), sources, {"grids": arguments.output}, arguments.method)
     dataset.info(arguments.input)  # says what is wrong before Spark starts
-    return pipeline.grid(spark(), arguments.input, arguments.output, arguments.method)
+    return pipeline.grid(spark(), arguments.input, arguments.output, arguments.method, cleaning=cleaning)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ def options() -> argparse.ArgumentParser:
     inputs = found.add_mutually_exclusive_group(required=True)
     inputs.add_argument("--input", metavar="URL", help="dataset of images that clean.py made")
     inputs.add_argument("--select", metavar="QUERY", help=submit.EVENTS)
+    submit.add_cleaning(found)
+    found.add_argument("--extras", action="store_true", help=submit.EXTRAS)
     found.add_argument("--register", action="store_true", help="write the parameters into the catalogue")
     return found
 
@@ -32,12 +34,15 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
     """Run the step."""
     if arguments.select and arguments.register:
         raise UsageError("parameters of selected events are in the catalogue already", remedy="leave out --register")
+    cleaning = submit.cleaning_in(arguments)
     if arguments.select:
-        return pipeline.skim(
-            spark(), submit.selected_events(arguments.select, settings), {"parameters": arguments.output}
-        )
+        submit.need_their_masks(cleaning)
+        sources = submit.selected_events(arguments.select, settings)
+        return pipeline.skim(spark(), sources, {"parameters": arguments.output}, extras=arguments.extras)
     dataset.info(arguments.input)  # says what is wrong before Spark starts
-    summary = pipeline.parameters(spark(), arguments.input, arguments.output)
+    summary = pipeline.parameters(
+        spark(), arguments.input, arguments.output, cleaning=cleaning, extras=arguments.extras
+    )
     if arguments.register:
         with open_catalogue(settings.catalogue) as catalogue:
             say(f"{register_events(catalogue, arguments.output)} rows written to the catalogue")

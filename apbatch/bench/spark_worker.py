@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apbatch.camera.cleaning import Cleaning
+from apbatch.camera.cleaning import PRESETS, Cleaning
 from apbatch.camera.geometry import camera_named
 from apbatch.formats import dataset
 from apbatch.formats.images import camera_of
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 PLAIN, BULK, FRAMES = "plain process", "bulk", "DataFrames"
 ONE_PASS, PARAMETERS, THROUGH_THE_JVM = "one pass", "parameters", "parameters through the JVM"
 ROLES = ("images", "parameters", "grids")
-PICTURE, BOUNDARY = 14.0, 7.0
-CLEANING = "tailcuts-14-7"
+RULE = PRESETS["standard"]
+CLEANING = RULE.name
 
 #: Reads the folder `input`, writes below the folder `output`, returns the number of images.
 _Work = Callable[[Path, Path], int]
@@ -50,7 +50,7 @@ def _plain_one_pass(source: Path, target: Path) -> int:
         for batch in pq.ParquetFile(path).iter_batches(BATCH_IMAGES, use_threads=False):
             yield steps.images_of(batch)
 
-    return _plain(source, target, batches, ROLES, Cleaning("tailcuts", PICTURE, BOUNDARY))
+    return _plain(source, target, batches, ROLES, RULE)
 
 
 def _plain_parameters(source: Path, target: Path) -> int:
@@ -105,7 +105,7 @@ def spark_works(spark: SparkSession, kind: str) -> dict[str, _Work]:
     def one_pass(source: Path, target: Path) -> int:
         outputs = {role: f"file://{target}/{role}" for role in ROLES}
         found = sources_at([f"file://{source}"])
-        return pipeline.images(spark, found, outputs, picture=PICTURE, boundary=BOUNDARY).images
+        return pipeline.images(spark, found, outputs, RULE).images
 
     def parameters(source: Path, target: Path) -> int:
         return pipeline.parameters(spark, f"file://{source}", f"file://{target}/parameters").images
@@ -125,7 +125,7 @@ def spark_works(spark: SparkSession, kind: str) -> dict[str, _Work]:
     def clean_in_frames(source: Path, target: Path) -> int:
         camera = camera_named(camera_of(pq.read_schema(next(source.glob("*.parquet")))))
         images = frames.read_images(spark, sources_at([f"file://{source}"]))
-        cleaned = frames.clean(images, camera, picture=PICTURE, boundary=BOUNDARY)
+        cleaned = frames.clean(images, camera, RULE)
         cleaned.write.mode("overwrite").parquet(f"file://{target}/images")
         cleaned = spark.read.parquet(f"file://{target}/images")
         frames.parametrise(cleaned, camera, CLEANING).write.mode("overwrite").parquet(f"file://{target}/parameters")

@@ -19,20 +19,26 @@ from apbatch.camera.islands import label_islands
 from apbatch.camera.kernel import kernel
 from apbatch.errors import UsageError
 
-#: Columns of the result, in order. NaN marks what an image does not define.
-EXTRAS = (
-    "length_uncertainty", "width_uncertainty",  # deg
-    "psi_uncertainty",  # deg
-    "transverse_cog_uncertainty",  # deg, of the centre of gravity across the axis
-    "leakage_pixels_1", "leakage_pixels_2",  # share of the lit pixels in the outer one and two rows of the camera
-    "leakage_1", "leakage_2",  # share of the light there
-    "concentration_cog",  # share of the light within one pitch of the centre of gravity
-    "concentration_core",  # share of the light in the ellipse of length and width
-    "concentration_pixel",  # share of the brightest pixel
-    "n_small_islands", "n_medium_islands", "n_large_islands",  # of up to 2, of 3 to 50, of more pixels
-    "time_slope", "time_intercept",  # ns/deg and ns, of a line through time against place along the axis
-    "time_deviation",  # ns, r.m.s. about that line
-)  # fmt: skip
+#: Columns of the result, in order, and their units; empty for plain numbers. NaN marks what an image does not define.
+EXTRAS = {
+    "length_uncertainty": "deg",
+    "width_uncertainty": "deg",
+    "psi_uncertainty": "deg",
+    "transverse_cog_uncertainty": "deg",  # of the centre of gravity across the axis
+    "leakage_pixels_1": "",  # share of the lit pixels in the outer row of the camera
+    "leakage_pixels_2": "",  # in the outer two
+    "leakage_1": "",  # share of the light there
+    "leakage_2": "",
+    "concentration_cog": "",  # share of the light within one pitch of the centre of gravity
+    "concentration_core": "",  # share of the light in the ellipse of length and width
+    "concentration_pixel": "",  # share of the brightest pixel
+    "n_small_islands": "",  # of up to 2 pixels
+    "n_medium_islands": "",  # of 3 to 50
+    "n_large_islands": "",  # of more
+    "time_slope": "ns/deg",  # of a line through time against place along the axis
+    "time_intercept": "ns",
+    "time_deviation": "ns",  # r.m.s. about that line
+}
 
 
 def extras(

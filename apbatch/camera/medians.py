@@ -87,6 +87,27 @@ class PedestalCounter:
         median, mean, rms = found.reshape(3, -1, 2)
         return Pedestals(median, mean, rms, self.records)
 
+    def noise(self, hit_sigma: float) -> tuple[Floats, Floats]:
+        """Return what light in a few records does not move: the median absolute deviation, and how many are far above.
+
+        Parameters
+        ----------
+        hit_sigma : float
+            How many median absolute deviations above the median a hit is.
+
+        Returns
+        -------
+        spread : ndarray of float64, shape (n_channels, 2)
+            Median absolute deviation, ADC codes; NaN without records.
+        hits : ndarray of float64, shape (n_channels, 2)
+            Records that are hits; 0 in a channel that does not move.
+        """
+        shape = (len(self._counts) // 2, 2)
+        if not self.records:
+            return np.full(shape, np.nan), np.zeros(shape)
+        spread, hits = _noise_of_counts(self._counts, self.records, hit_sigma)
+        return (spread / QUARTERS).reshape(shape), hits.reshape(shape)
+
     def result(self) -> Floats:
         """Return the median of each channel and gain in ADC codes, shape (n_channels, 2); NaN without records."""
         return self.statistics().median
@@ -99,6 +120,37 @@ def _of_counts(counts: npt.NDArray[np.uint32], records: int) -> Floats:
     for c in range(counts.shape[0]):
         out[0, c], out[1, c], out[2, c] = _of_one(counts[c], 0, counts.shape[1] - 1, records)
     return out
+
+
+@kernel
+def _noise_of_counts(counts: npt.NDArray[np.uint32], records: int, hit_sigma: float) -> tuple[Floats, Floats]:
+    """Return median absolute deviation and number of hits of each row of counts."""
+    n_rows, n_values = counts.shape
+    spread, hits = np.empty(n_rows), np.zeros(n_rows)
+    first, second = (records - 1) // 2, records // 2
+    for c in range(n_rows):
+        middle = _of_one(counts[c], 0, n_values - 1, records)[0]
+        # Values by their distance from the middle: one step below or above at a time.
+        below, above = int(math.floor(middle)), int(math.floor(middle)) + 1
+        near, far, passed = -1.0, -1.0, 0
+        while far < 0.0:
+            if below >= 0 and (above >= n_values or middle - below <= above - middle):
+                distance, number = middle - below, counts[c, below]
+                below -= 1
+            else:
+                distance, number = above - middle, counts[c, above]
+                above += 1
+            passed += number
+            if near < 0.0 and passed > first:
+                near = distance
+            if passed > second:
+                far = distance
+        spread[c] = (near + far) / 2.0
+        if spread[c] > 0.0:
+            limit = middle + hit_sigma * spread[c]
+            for value in range(min(n_values, int(math.floor(limit)) + 1), n_values):
+                hits[c] += counts[c, value]
+    return spread, hits
 
 
 @kernel

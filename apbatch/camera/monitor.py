@@ -7,20 +7,22 @@ records does not move. Sums of several files can be added.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.camera.geometry import Floats, Ints
+from apbatch.camera.geometry import CameraGeometry, Floats, Ints
+from apbatch.errors import UsageError, nearest_word
 
 #: With fewer records a bin of time tells no level.
 FEWEST = 10
 #: Standard deviations above the level from which an amplitude is a hit.
 HIT_SIGMA = 6.0
 #: A normal distribution's standard deviation by its median absolute deviation.
-_MAD = 1.4826
+MAD = 1.4826
 #: Spreads, as shares of the camera's median spread, below which a channel is dead and above which it is noisy.
 DEAD, NOISY = 0.4, 2.0
 #: A hot channel has so many times its group's median share of hits, at least one in a hundred records, and ten.
@@ -98,6 +100,26 @@ class ChannelMonitor:
             sums = self._sums.setdefault(int(bins[rows[0]]), np.zeros((5, self.n_channels)))
             _add(sums, np.asarray(values[rows], np.float64))
 
+    def add_counted(self, bin_number: int, records: int, level: Floats, spread: Floats, hits: Floats) -> None:
+        """Take in records whose medians are known; `spread` is the median absolute deviation, as it is."""
+        sums = self._sums.setdefault(bin_number, np.zeros((5, self.n_channels)))
+        sums[0] += records
+        if records >= FEWEST:
+            square = (MAD * spread) ** 2
+            sums[1:] += np.stack([np.full(self.n_channels, records), records * level, records * square, hits])
+
+    @property
+    def sums(self) -> dict[int, Floats]:
+        """The sums of each bin, shape (5, n_channels): what `ChannelMonitor.of_sums` takes."""
+        return self._sums
+
+    @classmethod
+    def of_sums(cls, sums: Mapping[int, Floats]) -> ChannelMonitor:
+        """Return the monitor with these sums, of at least one bin."""
+        made = cls(next(iter(sums.values())).shape[1])
+        made._sums.update(sums)
+        return made
+
     def merge(self, other: ChannelMonitor) -> None:
         """Add the sums of other records of the same channels."""
         for number, sums in other._sums.items():
@@ -139,13 +161,48 @@ def _add(sums: Floats, values: Floats) -> None:
     complete = bool(there[:, enough].all())
     median = np.median if complete else np.nanmedian
     level = median(values, axis=0)
-    spread = _MAD * median(np.abs(values - level), axis=0)
+    spread = MAD * median(np.abs(values - level), axis=0)
     above = values > level + HIT_SIGMA * spread
     count = count[enough]
     sums[1, enough] += count
     sums[2, enough] += count * level
     sums[3, enough] += count * spread**2
     sums[4, enough] += np.where(spread > 0, above.sum(axis=0), 0)
+
+
+#: Channels of a board of raw data, each with two gains.
+BOARD = 32
+
+
+def in_pixel_order(clusters: Mapping[int, Channels], camera: CameraGeometry) -> dict[str, Channels]:
+    """Return high and low gain in the order of the camera's pixels.
+
+    Parameters
+    ----------
+    clusters : mapping
+        By number of the cluster, its channels: the high gain of `BOARD`, then their low gain.
+    camera : CameraGeometry
+
+    Returns
+    -------
+    dict
+        ``high`` and ``low``; pixels of other clusters are NaN and were never seen.
+    """
+    bins = np.unique(np.concatenate([result.bins for result in clusters.values()]))
+    gains = {}
+    for place, gain in enumerate(("high", "low")):
+        columns = {name: np.full(camera.n_pixels, np.nan) for name in ("level", "spread", "drift", "unrest", "hits")}
+        seen, levels = np.zeros(camera.n_pixels, np.int64), np.full((len(bins), camera.n_pixels), np.nan)
+        for cluster, result in clusters.items():
+            pixels = camera.index(np.full(BOARD, cluster), 2 * np.arange(BOARD))
+            channels = np.flatnonzero(pixels >= 0)
+            pixels, channels = pixels[channels], channels + place * BOARD
+            for name, values in columns.items():
+                values[pixels] = getattr(result, name)[channels]
+            seen[pixels] = result.seen[channels]
+            levels[np.ix_(np.searchsorted(bins, result.bins), pixels)] = result.levels[:, channels]
+        gains[gain] = Channels(seen=seen, bins=bins, levels=levels, **columns)
+    return gains
 
 
 def status_of(channels: Channels, group: Ints | None = None) -> npt.NDArray[np.str_]:
@@ -185,3 +242,47 @@ def status_of(channels: Channels, group: Ints | None = None) -> npt.NDArray[np.s
         ):
             found[there] = status.value
     return found
+
+
+#: What may be done with bad pixels.
+KEEP, MEND, MARK = "keep", "mend", "mark"
+TREATMENTS = (KEEP, MEND, MARK)
+#: Kinds of `Status` that may be called bad.
+KINDS = (Status.DEAD.value, Status.HOT.value, Status.NOISY.value, Status.ABSENT.value)
+#: Kinds that are bad unless others are named.
+USUAL = (Status.DEAD.value, Status.HOT.value)
+
+
+@dataclass(frozen=True)
+class BadPixels:
+    """What is done with pixels that are not as the others.
+
+    Attributes
+    ----------
+    treatment : str
+        ``keep`` them as they are, ``mend`` them by the mean of their good neighbours (missing without one), or
+        ``mark`` them as missing.
+    kinds : tuple of str
+        Which are bad: ``dead``, ``hot``, ``noisy``, ``absent`` (never measured though their cluster was).
+
+    Raises
+    ------
+    UsageError
+        If there is no such treatment or kind, with the nearest.
+    """
+
+    treatment: str = KEEP
+    kinds: tuple[str, ...] = USUAL
+
+    def __post_init__(self) -> None:
+        asked: list[tuple[str, tuple[str, ...], str]] = [("treatment of bad pixels", TREATMENTS, self.treatment)]
+        asked += [("kind of bad pixels", KINDS, kind) for kind in self.kinds]
+        for what, known, word in asked:
+            if word not in known:
+                raise UsageError(
+                    f"unknown {what} '{word}'",
+                    nearest=nearest_word(word, known),
+                    remedy=f"known are {', '.join(known)}",
+                )
+        if not self.kinds:
+            raise UsageError("no kind of bad pixels is named", remedy=f"known are {', '.join(KINDS)}")

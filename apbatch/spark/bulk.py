@@ -24,6 +24,7 @@ from apbatch.spark import steps
 from apbatch.spark.committer import Job, Loss, Part, SplitRecord, Staging
 from apbatch.spark.events import EventSplit, Factors, Survey, read_events, survey
 from apbatch.spark.jobs import Meter, run_job
+from apbatch.spark.pixel_states import Preparation, Tally
 from apbatch.spark.reading import DAMAGED_IMAGES, read_piece
 from apbatch.spark.session import BATCH_IMAGES
 from apbatch.spark.splits import Split
@@ -66,6 +67,10 @@ class Recipe:
         Of the grid.
     telescopes : mapping
         Where telescopes stand, by number: x (to the north), y (to the west), z, m; as far as the input tells.
+    extras : bool
+        Whether parameters have the columns of `apbatch.camera.extras` too.
+    preparation : Preparation
+        What is done with images before they are cleaned.
     """
 
     camera: CameraGeometry
@@ -74,10 +79,13 @@ class Recipe:
     rule: Cleaning | None = None
     method: str = "axial"
     telescopes: Telescopes = field(default_factory=dict)
+    extras: bool = False
+    preparation: Preparation = field(default_factory=Preparation)
 
     def schemas(self) -> dict[str, pa.Schema]:
         """Return the schema of each dataset, with its camera."""
-        known = {"images": steps.CLEANED, "parameters": steps.PARAMETER_ROWS, "grids": steps.GRIDS}
+        rows = steps.EXTRA_ROWS if self.extras else steps.PARAMETER_ROWS
+        known = {"images": steps.CLEANED, "parameters": rows, "grids": steps.GRIDS}
         about = {"apbatch.camera": self.camera.name, "apbatch.geometry": geometry_json(self.camera, self.telescopes)}
         return {role: known[role].with_metadata(about) for role in self.roles}
 
@@ -86,14 +94,15 @@ class Recipe:
         made = {}
         if self.rule is None:
             if "parameters" in self.roles:
-                made["parameters"] = steps.parametrised(batch, self.camera, self.cleaning)
-        elif "parameters" in self.roles:
-            batch, made["parameters"] = steps.cleaned_and_parametrised(batch, self.camera, self.rule)
+                made["parameters"] = steps.parametrised(batch, self.camera, self.cleaning, more=self.extras)
         else:
-            rule = self.rule
-            batch = steps.cleaned(
-                batch, self.camera, picture=rule.picture, boundary=rule.boundary, min_neighbours=rule.min_neighbours
-            )
+            noise = self.preparation.noise(batch) if self.rule.method == "sigma" else None
+            if "parameters" in self.roles:
+                batch, made["parameters"] = steps.cleaned_and_parametrised(
+                    batch, self.camera, self.rule, noise=noise, more=self.extras
+                )
+            else:
+                batch = steps.cleaned(batch, self.camera, self.rule, noise)
         if "images" in self.roles:
             made["images"] = batch
         if "grids" in self.roles:
@@ -120,9 +129,14 @@ def read_split(
         if good.num_rows:
             yield good
     if damaged:
-        where = split.files[0].source.url if isinstance(split, EventSplit) else split.pieces[0].source.url
+        where = split_name(split)
         text = f"{where}: {damaged} images without pixels or not of the {camera.n_pixels} pixels of {camera.name}"
         losses.append(Loss(where, DAMAGED_IMAGES, damaged, text))
+
+
+def split_name(split: AnySplit) -> str:
+    """Return the URL of the first file of a split."""
+    return split.files[0].source.url if isinstance(split, EventSplit) else split.pieces[0].source.url
 
 
 @dataclass
@@ -143,11 +157,14 @@ class Work:
         """
         started = time.monotonic()
         losses: list[Loss] = []
-        images = 0
+        images, tally = 0, Tally()
         name = self.staging.attempt(split.number)
         writers: dict[str, PartWriter] = {}
         with ExitStack() as stack:
-            for batch in read_split(split, self.recipe.camera, self.factors, losses):
+            for read in read_split(split, self.recipe.camera, self.factors, losses):
+                batch = self.recipe.preparation(read, self.recipe.camera, tally)
+                if not batch.num_rows:
+                    continue
                 if not writers:  # a split without an image leaves no file
                     for role, schema in self.recipe.schemas().items():
                         writer = PartWriter(open_store(self.staging.outputs[role]), f"{name}.parquet", schema)
@@ -157,7 +174,8 @@ class Work:
                 images += batch.num_rows
         parts: dict[str, Part] = {role: writer.part() for role, writer in writers.items()}
         seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-        record = SplitRecord(split.number, images, parts, split.bytes, losses, seconds, peak)
+        losses += tally.losses(split_name(split))
+        record = SplitRecord(split.number, images, parts, split.bytes, losses, seconds, peak, dict(tally.pixels))
         self.staging.keep_record(name, record)
         return record
 

@@ -84,6 +84,8 @@ class SplitRecord:
         In the worker.
     peak_bytes : int
         Most memory that the worker's process had until then.
+    pixels : dict
+        How many pixels of images were mended or marked missing.
     """
 
     split: int
@@ -93,6 +95,7 @@ class SplitRecord:
     losses: list[Loss]
     seconds: float
     peak_bytes: int = 0
+    pixels: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the record as it is kept."""

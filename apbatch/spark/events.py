@@ -21,6 +21,7 @@ import pyarrow as pa
 from apbatch.camera.calibration import FEWEST_RECORDS, assemble, photo_electrons
 from apbatch.camera.geometry import CameraGeometry, Floats, Ints
 from apbatch.camera.medians import PedestalCounter
+from apbatch.camera.monitor import HIT_SIGMA, MAD
 from apbatch.errors import ApbatchError
 from apbatch.formats.images import to_binary
 from apbatch.formats.lines import Problems
@@ -73,6 +74,8 @@ class Survey:
         How many each cluster has, by its number (as text, for JSON).
     pedestal : dict
         Medians of each cluster, shape (32, 2), as lists.
+    noise : dict
+        Median absolute deviation of each channel, and hits, of each cluster: shape (2, 32, 2), as lists.
     blocks : list of Block
     losses : list of Loss
     bytes : int
@@ -82,6 +85,7 @@ class Survey:
     url: str
     records: dict[str, int] = field(default_factory=dict)
     pedestal: dict[str, list[list[float]]] = field(default_factory=dict)
+    noise: dict[str, list[list[list[float]]]] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     bytes: int = 0
@@ -130,6 +134,7 @@ def survey(url: str) -> Survey:
         url,
         {str(cluster): counter.records for cluster, counter in counters.items()},
         {str(cluster): counter.result().tolist() for cluster, counter in counters.items()},
+        {str(cluster): np.stack(counter.noise(MAD * HIT_SIGMA)).tolist() for cluster, counter in counters.items()},
         blocks,
         losses,
         blocks[-1].stop if blocks else 0,

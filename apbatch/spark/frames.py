@@ -1,7 +1,7 @@
 """The steps as functions from DataFrame to DataFrame, for interactive work: the same kernels, pixels through the JVM.
 
 >>> images = read_images(spark, sources)
->>> parameters = parametrise(clean(images, camera, picture=14, boundary=7), camera, "tailcuts-14-7")
+>>> parameters = parametrise(clean(images, camera, cleaning_of("standard")), camera, "tailcuts-14-7")
 >>> parameters.where("size > 100").groupBy("run").count().show()
 
 What comes out of a step crosses from Python to the JVM, pixels too, and back if Spark has something to do between two
@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyspark.accumulators import AccumulatorParam
 
+from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry
+from apbatch.errors import UsageError
 from apbatch.spark import steps
 from apbatch.spark.bulk import AnySplit, read_split
 from apbatch.spark.committer import Loss
@@ -124,26 +126,30 @@ def _read(
 def clean(
     images: DataFrame,
     camera: CameraGeometry,
+    cleaning: Cleaning,
     *,
-    picture: float,
-    boundary: float,
-    min_neighbours: int = 0,
+    noise: steps.Noise | None = None,
     losses: LossCounter | None = None,
 ) -> DataFrame:
-    """Add the mask of a tail-cut cleaning: `IMAGES` to `CLEANED`."""
+    """Add the mask of a cleaning: `IMAGES` to `CLEANED`; by ``sigma`` with the noise of each pixel, p.e.
 
-    def work(batch: pa.RecordBatch) -> pa.RecordBatch:
-        return steps.cleaned(batch, camera, picture=picture, boundary=boundary, min_neighbours=min_neighbours)
-
-    return _mapped(images, work, steps.CLEANED, camera, losses)
+    Raises
+    ------
+    UsageError
+        If the noise is missing.
+    """
+    if cleaning.method == "sigma" and noise is None:
+        raise UsageError(f"the cleaning {cleaning.name} needs the noise of pixels", remedy="give noise=, p.e.")
+    return _mapped(images, lambda batch: steps.cleaned(batch, camera, cleaning, noise), steps.CLEANED, camera, losses)
 
 
 def parametrise(
-    images: DataFrame, camera: CameraGeometry, cleaning: str, losses: LossCounter | None = None
+    images: DataFrame, camera: CameraGeometry, cleaning: str, losses: LossCounter | None = None, *, extras: bool = False
 ) -> DataFrame:
-    """Compute image parameters, two rows an image: `CLEANED` to `PARAMETER_ROWS`."""
+    """Compute image parameters, two rows an image: `CLEANED` to `PARAMETER_ROWS`, or `EXTRA_ROWS` with extras."""
+    schema = steps.EXTRA_ROWS if extras else steps.PARAMETER_ROWS
     return _mapped(
-        images, lambda batch: steps.parametrised(batch, camera, cleaning), steps.PARAMETER_ROWS, camera, losses
+        images, lambda batch: steps.parametrised(batch, camera, cleaning, more=extras), schema, camera, losses
     )
 
 

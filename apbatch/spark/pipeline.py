@@ -7,12 +7,17 @@ and the same call again goes on where it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from apbatch.camera.cleaning import Cleaning
+from apbatch.camera.cleaning_words import words_of
+from apbatch.camera.extras import EXTRAS
 from apbatch.camera.grid import grid_of
+from apbatch.camera.monitor import KEEP, BadPixels
+from apbatch.camera.parameters import UNITS
 from apbatch.errors import FormatError, UsageError, nearest_word
 from apbatch.formats import dataset
 from apbatch.provenance import digest, provenance, versions
@@ -20,15 +25,24 @@ from apbatch.spark.bulk import AnySplit, Recipe, Work, largest_first, run_splits
 from apbatch.spark.committer import Job, Loss, SplitRecord
 from apbatch.spark.events import Factors, Survey
 from apbatch.spark.jobs import Meter, tally
+from apbatch.spark.pixel_states import PixelState, Preparation, RunKey
+from apbatch.spark.pixel_watch import watch_pixels
 from apbatch.spark.places import with_hosts
-from apbatch.spark.plan import camera_of_sources, dataset_of_images, factor_key, factors_of_sources, splits_of
+from apbatch.spark.plan import (
+    camera_of_sources,
+    dataset_of_images,
+    factor_key,
+    factors_of_sources,
+    need_times,
+    splits_of,
+)
 from apbatch.spark.sources import Source
 from apbatch.spark.splits import BLOCK_BYTES, DATASET, bytes_of, dataset_files, file_splits, files_of, split_bytes
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["Source", "StepSummary", "clean", "grid", "images", "parameters", "skim"]
+__all__ = ["BadPixels", "Source", "StepSummary", "clean", "derived", "grid", "images", "parameters", "skim"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,8 @@ class StepSummary:
         Splits that an earlier run had finished.
     peak_mb : int
         Most memory of one of Spark's Python workers, 10⁶ bytes.
+    pixels : dict
+        How many pixels of images were mended or marked missing.
     """
 
     images: int
@@ -69,6 +85,7 @@ class StepSummary:
     retries: int = 0
     resumed: int = 0
     peak_mb: int = 0
+    pixels: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,12 +103,11 @@ def clean(
     spark: SparkSession,
     sources: Sequence[Source],
     output_url: str,
+    cleaning: Cleaning,
     *,
-    picture: float,
-    boundary: float,
-    min_neighbours: int = 0,
+    bad_pixels: BadPixels = BadPixels(),
 ) -> StepSummary:
-    """Read, calibrate and clean images: a dataset of images with the mask of a tail-cut cleaning.
+    """Read, calibrate and clean images: a dataset of images with the mask of a cleaning.
 
     Parameters
     ----------
@@ -100,10 +116,10 @@ def clean(
         Files, all of the same camera.
     output_url : str
         Where the dataset goes; one that is there is replaced.
-    picture, boundary : float
-        Thresholds, p.e.
-    min_neighbours : int
-        How many neighbours of a picture pixel must be in the picture.
+    cleaning : Cleaning
+        As `apbatch.camera.cleaning_words.cleaning_of` makes of words.
+    bad_pixels : BadPixels
+        What is done with pixels whose noise is not as that of the others, before cleaning.
 
     Returns
     -------
@@ -112,28 +128,25 @@ def clean(
     Raises
     ------
     UsageError
-        Without sources, with senseless thresholds, if the sources do not fit together, or if another program is
-        writing the same dataset.
+        Without sources, if the sources do not fit together or have not what the cleaning needs, or if another program
+        is writing the same dataset.
     FormatError
         If not one image could be read.
     ServerError
         If Spark or a store fails; the same call goes on with what is not finished.
     """
-    outputs = {"images": output_url}
-    return images(
-        spark, sources, outputs, picture=picture, boundary=boundary, min_neighbours=min_neighbours, step="clean"
-    )
+    return images(spark, sources, {"images": output_url}, cleaning, bad_pixels=bad_pixels, step="clean")
 
 
 def images(
     spark: SparkSession,
     sources: Sequence[Source],
     outputs: Mapping[str, str],
+    cleaning: Cleaning,
     *,
-    picture: float,
-    boundary: float,
-    min_neighbours: int = 0,
+    bad_pixels: BadPixels = BadPixels(),
     method: str = "axial",
+    extras: bool = False,
     step: str = "images",
 ) -> StepSummary:
     """Read, calibrate, clean, parametrise and map images in one pass.
@@ -142,8 +155,12 @@ def images(
     ----------
     outputs : mapping
         URLs of the datasets to write: ``images``, ``parameters``, ``grids`` or some of them.
+    cleaning, bad_pixels
+        As of `clean`.
     method : str
         Of the grid.
+    extras : bool
+        Whether the parameters of `apbatch.camera.extras` are computed too.
 
     Raises
     ------
@@ -151,13 +168,13 @@ def images(
         As `clean`.
     """
     started = time.monotonic()
-    rule = Cleaning("tailcuts", picture, boundary, min_neighbours)
     _check_roles(outputs)
     camera, telescopes = camera_of_sources(sources)
-    recipe = Recipe(camera, tuple(outputs), rule.name, rule, method, telescopes)
-    settings: dict[str, Any] = {"picture": picture, "boundary": boundary, "min_neighbours": min_neighbours}
-    if "grids" in outputs:
-        settings["method"] = method
+    need_times(cleaning, sources, camera)
+    recipe = Recipe(
+        camera, tuple(outputs), cleaning.name, cleaning, method, telescopes, "parameters" in outputs and extras
+    )
+    settings = _settings(recipe, bad_pixels)
     plan = _Plan(recipe, _contents(recipe, outputs.get("images")), step, [source.url for source in sources], settings)
     factors = factors_of_sources(sources)
     sizes = files_of(sources)
@@ -166,18 +183,56 @@ def images(
     target = split_bytes(sum(size for size, _ in sizes.values()), cores, BLOCK_BYTES)
     meter = Meter()
     with Job(dict(outputs), key, {"target": target}) as job:
+        surveys: dict[str, Survey] = {}
 
         def surveyed(urls: Sequence[str]) -> dict[str, Survey]:
-            return run_surveys(spark, urls, job, meter)
+            surveys.update(run_surveys(spark, urls, job, meter))
+            return surveys
 
         target = int(job.plan["target"])
         splits, lost = splits_of(sources, camera, factors, sizes, target, surveyed)
+
+        def watched() -> dict[RunKey, PixelState]:
+            return watch_pixels(spark, job, splits, sources, surveys, camera, factors, meter)
+
+        plan = _prepared(plan, cleaning, bad_pixels, watched)
         return _run(spark, job, splits, lost, plan, factors, meter, started)
 
 
-def parameters(spark: SparkSession, images_url: str, output_url: str) -> StepSummary:
+def _prepared(
+    plan: _Plan, cleaning: Cleaning, bad_pixels: BadPixels, watched: Callable[[], dict[RunKey, PixelState]]
+) -> _Plan:
+    """Add to a plan what is done before cleaning; the first pass over the pixels is made only where it is needed."""
+    with_noise = cleaning.method == "sigma"
+    looked = watched() if with_noise or bad_pixels.treatment != KEEP else {}
+    preparation = Preparation(bad_pixels, looked, cleaning.time_limit is not None, with_noise)
+    return replace(plan, recipe=replace(plan.recipe, preparation=preparation))
+
+
+def _settings(recipe: Recipe, bad_pixels: BadPixels) -> dict[str, Any]:
+    """Return what determines the output, besides the input, in the words of users."""
+    found: dict[str, Any] = {} if recipe.rule is None else words_of(recipe.rule)
+    if "grids" in recipe.roles:
+        found["method"] = recipe.method
+    if recipe.extras:
+        found["extras"] = True
+    if bad_pixels.treatment != KEEP:
+        found |= {"bad_pixels": bad_pixels.treatment, "bad_kinds": list(bad_pixels.kinds)}
+    return found
+
+
+def parameters(
+    spark: SparkSession, images_url: str, output_url: str, *, cleaning: Cleaning | None = None, extras: bool = False
+) -> StepSummary:
     """Compute image parameters: two rows an image, without cleaning and with it.
 
+    Parameters
+    ----------
+    cleaning : Cleaning, optional
+        Another one than that which made the masks of the images.
+    extras : bool
+        Whether the parameters of `apbatch.camera.extras` are computed too.
+
     Raises
     ------
     NotFoundError
@@ -185,12 +240,19 @@ def parameters(spark: SparkSession, images_url: str, output_url: str) -> StepSum
     UsageError, FormatError, ServerError
         As `clean`.
     """
-    return _from_dataset(spark, images_url, {"parameters": output_url}, "parameters", "axial")
+    return derived(spark, images_url, {"parameters": output_url}, cleaning=cleaning, extras=extras, step="parameters")
 
 
-def grid(spark: SparkSession, images_url: str, output_url: str, method: str = "axial") -> StepSummary:
+def grid(
+    spark: SparkSession, images_url: str, output_url: str, method: str = "axial", *, cleaning: Cleaning | None = None
+) -> StepSummary:
     """Map images onto a square grid, whole and cleaned.
 
+    Parameters
+    ----------
+    cleaning : Cleaning, optional
+        Another one than that which made the masks of the images.
+
     Raises
     ------
     NotFoundError
@@ -198,11 +260,16 @@ def grid(spark: SparkSession, images_url: str, output_url: str, method: str = "a
     UsageError, FormatError, ServerError
         As `clean`.
     """
-    return _from_dataset(spark, images_url, {"grids": output_url}, "grid", method)
+    return derived(spark, images_url, {"grids": output_url}, method=method, cleaning=cleaning, step="grid")
 
 
 def skim(
-    spark: SparkSession, sources: Sequence[Source], outputs: Mapping[str, str], method: str = "axial"
+    spark: SparkSession,
+    sources: Sequence[Source],
+    outputs: Mapping[str, str],
+    method: str = "axial",
+    *,
+    extras: bool = False,
 ) -> StepSummary:
     """Make datasets of selected events, with the masks that their images have; nothing else is read.
 
@@ -212,8 +279,8 @@ def skim(
         Of events, as `apbatch.spark.selection.event_sources` returns them; of one camera and one cleaning.
     outputs : mapping
         URLs of the datasets to write: ``images``, ``parameters``, ``grids`` or some of them.
-    method : str
-        Of the grid.
+    method, extras
+        As of `images`.
 
     Raises
     ------
@@ -239,8 +306,9 @@ def skim(
         raise UsageError("input and output are the same dataset", where=folders[0])
     known, camera, telescopes = dataset_of_images(folders[0])
     masked = [replace(source, format=DATASET) for source in sources]
-    recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method, telescopes)
-    settings = {"method": method} if "grids" in outputs else {}
+    more = "parameters" in outputs and extras
+    recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method, telescopes, more)
+    settings = _settings(recipe, BadPixels())
     plan = _Plan(recipe, _contents(recipe, outputs.get("images")), "skim", folders, settings)
     sizes = files_of(masked)
     key = digest([versions(), "skim", settings, masked, sizes, sorted(outputs)])
@@ -250,21 +318,59 @@ def skim(
         return _run(spark, job, splits, [], plan, {}, Meter(), started)
 
 
-def _from_dataset(spark: SparkSession, images_url: str, outputs: dict[str, str], step: str, method: str) -> StepSummary:
+def derived(
+    spark: SparkSession,
+    images_url: str,
+    outputs: Mapping[str, str],
+    *,
+    method: str = "axial",
+    cleaning: Cleaning | None = None,
+    extras: bool = False,
+    step: str = "images",
+) -> StepSummary:
+    """Make image parameters, grids or both of a dataset of cleaned images, in one pass.
+
+    Parameters
+    ----------
+    outputs : mapping
+        URLs of the datasets to write: ``parameters``, ``grids`` or both.
+    method, extras
+        As of `images`.
+    cleaning : Cleaning, optional
+        Another one than that which made the masks of the images.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no complete dataset of images.
+    UsageError, FormatError, ServerError
+        As `clean`.
+    """
     started = time.monotonic()
+    _check_roles(outputs)
     if images_url.rstrip("/") in [url.rstrip("/") for url in outputs.values()]:
         raise UsageError("input and output are the same dataset", where=images_url)
     known, camera, telescopes = dataset_of_images(images_url)
-    recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method, telescopes)
-    settings = {"method": method} if "grids" in outputs else {}
-    plan = _Plan(recipe, _contents(recipe, images_url), step, [images_url], settings)
     sources, sizes = dataset_files(images_url)
+    if cleaning is not None:
+        need_times(cleaning, sources, camera)
+    name = cleaning.name if cleaning is not None else str(known["cleaning"])
+    recipe = Recipe(camera, tuple(outputs), name, cleaning, method, telescopes, "parameters" in outputs and extras)
+    settings = _settings(recipe, BadPixels())
+    plan = _Plan(recipe, _contents(recipe, images_url), step, [images_url], settings)
     key = digest([versions(), step, settings, sources, camera.name, sizes, sorted(outputs)])
     cores = spark.sparkContext.defaultParallelism
     target = split_bytes(sum(size for size, _ in sizes.values()), cores, BLOCK_BYTES)
-    with Job(outputs, key, {"target": target}) as job:
+    meter = Meter()
+    with Job(dict(outputs), key, {"target": target}) as job:
         splits: list[AnySplit] = list(file_splits(sources, sizes, int(job.plan["target"])))
-        return _run(spark, job, splits, [], plan, {}, Meter(), started)
+
+        def watched() -> dict[RunKey, PixelState]:
+            return watch_pixels(spark, job, splits, sources, {}, camera, {}, meter)
+
+        if cleaning is not None:
+            plan = _prepared(plan, cleaning, BadPixels(), watched)
+        return _run(spark, job, splits, [], plan, {}, meter, started)
 
 
 def _run(
@@ -289,7 +395,12 @@ def _run(
         reason = f": {problems[0]}" if problems else ""
         raise FormatError(f"not one image could be read{reason}", where=next(iter(job.outputs.values())))
     made = provenance(plan.step, plan.inputs, plan.settings)
+    changed: Counter[str] = Counter()
+    for record in records:
+        changed.update(record.pixels)
     common = {"images": count, "losses": counted, "provenance": made}
+    common |= plan.recipe.preparation.told()
+    common |= {"pixels": dict(changed)} if changed else {}
     job.commit(records, {role: {**content, **common} for role, content in plan.contents.items()})
     new = sum(meter.counters[-1].value[:1]) if meter.counters else 0
     return StepSummary(
@@ -304,6 +415,7 @@ def _run(
         retries=meter.retries,
         resumed=meter.resumed,
         peak_mb=max(record.peak_bytes for record in records) // 10**6,
+        pixels=dict(changed),
     )
 
 
@@ -318,7 +430,8 @@ def _contents(recipe: Recipe, images_url: str | None) -> dict[str, dict[str, Any
     if "images" in recipe.roles:
         found["images"] = {"kind": "images", **common}
     if "parameters" in recipe.roles:
-        found["parameters"] = {"kind": "parameters", **common, "images_url": images_url}
+        units = {**UNITS, **(EXTRAS if recipe.extras else {})}
+        found["parameters"] = {"kind": "parameters", **common, "images_url": images_url, "units": units}
     if "grids" in recipe.roles:
         shape = grid_of(recipe.camera, recipe.method)
         found["grids"] = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from apbatch.camera.calibration import factors_of_cluster
+from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry, camera_named
 from apbatch.errors import ApbatchError, ServerError, UsageError, nearest_word
 from apbatch.formats import dataset
@@ -20,8 +21,9 @@ from apbatch.formats.taiga_calibration import read_factors
 from apbatch.spark.bulk import AnySplit
 from apbatch.spark.committer import Loss
 from apbatch.spark.events import SHRINK, Factors, Survey, event_splits, survey, surveyed_urls
+from apbatch.spark.reading import read_piece
 from apbatch.spark.sources import RAW, Source, image_formats
-from apbatch.spark.splits import BLOCK_BYTES, FEWEST_BYTES, file_splits, files_of, split_bytes
+from apbatch.spark.splits import BLOCK_BYTES, FEWEST_BYTES, Piece, file_splits, files_of, split_bytes
 from apbatch.storage.store import open_url
 
 if TYPE_CHECKING:
@@ -155,6 +157,39 @@ def camera_of_sources(sources: Sequence[Source]) -> tuple[CameraGeometry, Telesc
     if schema is None or camera_of(schema) not in ("", names[0]):
         return camera_named(names[0]), {}
     return camera_in(schema), telescopes_in(schema)
+
+
+def need_times(cleaning: Cleaning, sources: Sequence[Source], camera: CameraGeometry) -> None:
+    """Refuse a cleaning that needs the times of pixels where the images have none, before any work.
+
+    The first image that can be read of the first files tells; single images without are left out by the tasks.
+
+    Raises
+    ------
+    UsageError
+        With the remedy.
+    """
+    if cleaning.time_limit is None:
+        return
+    without: str | None = None
+    for source in sources[:_LOOKED_INTO]:
+        there = False if source.format == RAW else _has_times(source, camera)
+        if there:
+            return
+        if there is not None:
+            without = without or source.url
+    if without is not None:
+        raise UsageError(
+            f"the cleaning {cleaning.name} needs the times of pixels, and these images have none",
+            where=without,
+            remedy="clean without a time limit; simtel and FACT files have times",
+        )
+
+
+def _has_times(source: Source, camera: CameraGeometry) -> bool | None:
+    """Tell whether the first image of a file has times; None if it can't be read: its task will say why."""
+    first = next(read_piece(Piece(source, 0), camera, [], 1), None)
+    return None if first is None else first.column("peak_time").null_count < first.num_rows
 
 
 def _first_schema(sources: Sequence[Source], wanted: str | None = None) -> pa.Schema | None:

@@ -12,11 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from apbatch.camera.geometry import CameraGeometry, Floats, Ints
-from apbatch.camera.monitor import ChannelMonitor, Channels, Status, status_of
+from apbatch.camera.monitor import ChannelMonitor, Channels, Status, in_pixel_order, status_of
 from apbatch.spark.quality import NO_TIME, RunKey, Watched
-
-#: Channels of a board of raw data, each with two gains.
-_BOARD = 32
 
 PIXELS = pa.schema(
     [
@@ -122,21 +119,7 @@ def _raw_gains(files: list[Watched], camera: CameraGeometry) -> dict[str, Channe
     for file in files:
         by_cluster[file.cluster].append(file)
     results = {cluster: _merged(of).result() for cluster, of in by_cluster.items()}
-    bins = np.unique(np.concatenate([result.bins for result in results.values()]))
-    gains = {}
-    for place, gain in enumerate(("high", "low")):
-        columns = {name: np.full(camera.n_pixels, np.nan) for name in ("level", "spread", "drift", "unrest", "hits")}
-        seen, levels = np.zeros(camera.n_pixels, np.int64), np.full((len(bins), camera.n_pixels), np.nan)
-        for cluster, result in results.items():
-            pixels = camera.index(np.full(_BOARD, cluster), 2 * np.arange(_BOARD))
-            channels = np.flatnonzero(pixels >= 0)
-            pixels, channels = pixels[channels], channels + place * _BOARD
-            for name, values in columns.items():
-                values[pixels] = getattr(result, name)[channels]
-            seen[pixels] = result.seen[channels]
-            levels[np.ix_(np.searchsorted(bins, result.bins), pixels)] = result.levels[:, channels]
-        gains[gain] = Channels(seen=seen, bins=bins, levels=levels, **columns)
-    return gains
+    return in_pixel_order(results, camera)
 
 
 def _events(files: Sequence[Watched]) -> tuple[Ints, Ints]:

@@ -7,6 +7,7 @@ takes or makes a column of Monte Carlo truth.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from apbatch.camera.cleaning import NONE, Cleaning, clean
+from apbatch.camera.extras import EXTRAS, extras
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import to_grid
 from apbatch.camera.hillas import PARAMETERS, clean_and_parametrise, hillas
@@ -55,6 +57,10 @@ PARAMETER_ROWS = pa.schema(
         *(pa.field(name, pa.float64()) for name in _POINTING),
     ]
 )
+#: The same with the parameters that are computed only when they are asked for.
+EXTRA_ROWS = pa.schema([*PARAMETER_ROWS, *(pa.field(name, pa.float64()) for name in EXTRAS)])
+#: Noise of pixels, p.e.: of all images, or of each.
+Noise = npt.NDArray[np.floating[Any]]
 #: Images on the grid: all light, and what cleaning keeps.
 GRIDS = pa.schema([*_KEY_FIELDS, pa.field("grid", pa.binary()), pa.field("grid_cleaned", pa.binary())])
 
@@ -110,32 +116,47 @@ def usable(batch: pa.RecordBatch, camera: CameraGeometry) -> tuple[pa.RecordBatc
 
 
 def cleaned(
-    batch: pa.RecordBatch, camera: CameraGeometry, *, picture: float, boundary: float, min_neighbours: int = 0
+    batch: pa.RecordBatch, camera: CameraGeometry, cleaning: Cleaning, noise: Noise | None = None
 ) -> pa.RecordBatch:
-    """Add the mask of a tail-cut cleaning: `IMAGES` to `CLEANED`."""
+    """Add the mask of a cleaning: `IMAGES` (or `CLEANED`, whose mask is replaced) to `CLEANED`.
+
+    Parameters
+    ----------
+    noise : ndarray, shape (n_pixels,) or (n_images, n_pixels), optional
+        Of pixels, p.e.; a cleaning by ``sigma`` needs it.
+    """
     if not batch.num_rows:
         return _empty(CLEANED)
-    mask = clean(_pixels(batch, camera), camera, Cleaning("tailcuts", picture, boundary, min_neighbours))
-    return _with_mask(batch, mask)
+    times = times_of(batch, camera) if cleaning.time_limit is not None else None
+    return _with_mask(batch, clean(_pixels(batch, camera), camera, cleaning, peak_time=times, noise=noise))
 
 
 def cleaned_and_parametrised(
-    batch: pa.RecordBatch, camera: CameraGeometry, cleaning: Cleaning
+    batch: pa.RecordBatch,
+    camera: CameraGeometry,
+    cleaning: Cleaning,
+    *,
+    noise: Noise | None = None,
+    more: bool = False,
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Do what `cleaned` and `parametrised` do, in one pass over the pixels for the cleaned images."""
     if not batch.num_rows:
-        return _empty(CLEANED), _empty(PARAMETER_ROWS)
+        return _empty(CLEANED), _empty(EXTRA_ROWS if more else PARAMETER_ROWS)
     pixels = _pixels(batch, camera)
-    mask, kept = clean_and_parametrise(pixels, camera, cleaning)
-    rows = _parameter_rows(batch, {NONE: hillas(pixels, camera), cleaning.name: kept})
-    return _with_mask(batch, mask), rows
+    times = times_of(batch, camera) if more or cleaning.time_limit is not None else None
+    mask, kept = clean_and_parametrise(pixels, camera, cleaning, peak_time=times, noise=noise)
+    found = {NONE: hillas(pixels, camera), cleaning.name: kept}
+    if more:
+        found[NONE] |= extras(pixels, camera, peak_time=times)
+        found[cleaning.name] |= extras(pixels, camera, mask, peak_time=times)
+    return _with_mask(batch, mask), _parameter_rows(batch, found, more)
 
 
 def _with_mask(batch: pa.RecordBatch, mask: npt.NDArray[np.bool_]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([*(batch.column(name) for name in IMAGES.names), to_binary(mask)], schema=CLEANED)
 
 
-def parametrised(batch: pa.RecordBatch, camera: CameraGeometry, cleaning: str) -> pa.RecordBatch:
+def parametrised(batch: pa.RecordBatch, camera: CameraGeometry, cleaning: str, *, more: bool = False) -> pa.RecordBatch:
     """Compute image parameters: `CLEANED` to `PARAMETER_ROWS`.
 
     Parameters
@@ -144,6 +165,8 @@ def parametrised(batch: pa.RecordBatch, camera: CameraGeometry, cleaning: str) -
     camera : CameraGeometry
     cleaning : str
         Name of the cleaning that made the mask.
+    more : bool
+        Whether those of `apbatch.camera.extras` are wanted too: the result is then of the schema `EXTRA_ROWS`.
 
     Returns
     -------
@@ -151,21 +174,39 @@ def parametrised(batch: pa.RecordBatch, camera: CameraGeometry, cleaning: str) -
         Two rows an image: with the cleaning ``none`` (all pixels with light) and with this one.
     """
     if not batch.num_rows:
-        return _empty(PARAMETER_ROWS)
+        return _empty(EXTRA_ROWS if more else PARAMETER_ROWS)
     pixels, mask = _pixels(batch, camera), _mask(batch)
-    return _parameter_rows(batch, {NONE: hillas(pixels, camera), cleaning: hillas(pixels, camera, mask)})
+    found = {NONE: hillas(pixels, camera), cleaning: hillas(pixels, camera, mask)}
+    if more:
+        times = times_of(batch, camera)
+        found[NONE] |= extras(pixels, camera, peak_time=times)
+        found[cleaning] |= extras(pixels, camera, mask, peak_time=times)
+    return _parameter_rows(batch, found, more)
 
 
 def _parameter_rows(
-    batch: pa.RecordBatch, found: Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
+    batch: pa.RecordBatch, found: Mapping[str, Mapping[str, npt.NDArray[np.float64]]], more: bool
 ) -> pa.RecordBatch:
     made = []
     for name, values in found.items():
         arrays = [*(batch.column(key) for key in KEYS), pa.array([name] * batch.num_rows, pa.string())]
         arrays += [pa.array(values[parameter]) for parameter in PARAMETERS]
         arrays += [batch.column(column) for column in _POINTING]
-        made.append(pa.RecordBatch.from_arrays(arrays, schema=PARAMETER_ROWS))
+        arrays += [pa.array(values[parameter]) for parameter in EXTRAS] if more else []
+        made.append(pa.RecordBatch.from_arrays(arrays, schema=EXTRA_ROWS if more else PARAMETER_ROWS))
     return pa.concat_batches(made)
+
+
+def times_of(batch: pa.RecordBatch, camera: CameraGeometry) -> npt.NDArray[np.float32] | None:
+    """Return the times of pixels, NaN for images without; None if no image has any."""
+    column = batch.column("peak_time")
+    if column.null_count == len(column):
+        return None
+    if not column.null_count:
+        return np.asarray(from_binary(column), np.float32)
+    times = np.full((len(column), camera.n_pixels), np.nan, np.float32)
+    times[np.flatnonzero(column.is_valid())] = from_binary(column.drop_null())
+    return times
 
 
 def gridded(batch: pa.RecordBatch, camera: CameraGeometry, method: str = "axial") -> pa.RecordBatch:

@@ -16,6 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from apbatch.camera.cleaning import Cleaning
+from apbatch.camera.cleaning_words import WORDS, cleaning_of
 from apbatch.config import Settings, load_settings
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.index.catalogue import open_catalogue
@@ -33,6 +35,9 @@ _SHOWN = 10
 #: What `--select` takes where masks are needed.
 EVENTS = "events, such as \"experiment = 'TAIGA' and cleaning = 'tailcuts-14-7' and width < 0.2 deg\""
 
+#: What `--extras` gives.
+EXTRAS = "more parameters: uncertainties, leakage, concentrations, sizes of islands, the gradient of times"
+
 #: Takes a function that starts Spark, to be called when what the user wants has been checked.
 Work = Callable[[Callable[[], "SparkSession"], argparse.Namespace, Settings], StepSummary]
 
@@ -44,6 +49,43 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     options.add_argument("--output", required=True, metavar="URL", help="dataset to write, file:///… or hdfs://…")
     options.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return options
+
+
+def add_cleaning(options: argparse.ArgumentParser) -> None:
+    """Add the words that describe a cleaning (`apbatch.camera.cleaning_words`)."""
+    for word, meaning in WORDS.items():
+        option = f"--{word.replace('_', '-')}"
+        if word in ("keep_isolated", "largest_island"):
+            options.add_argument(option, action="store_const", const=True, help=meaning)
+        elif word in ("min_neighbours", "time_neighbours"):
+            options.add_argument(option, type=int, metavar="N", help=meaning)
+        else:
+            options.add_argument(option, metavar="NAME" if word == "cleaning" else "LEVEL", help=meaning)
+
+
+def cleaning_in(arguments: argparse.Namespace) -> Cleaning | None:
+    """Return the cleaning that the options describe; None without any of them.
+
+    Raises
+    ------
+    NotFoundError, UsageError
+        As `cleaning_of`.
+    """
+    words = {word: getattr(arguments, word) for word in WORDS if getattr(arguments, word) is not None}
+    return cleaning_of(**words) if words else None
+
+
+def need_their_masks(cleaning: Cleaning | None) -> None:
+    """Refuse another cleaning of selected events, whose rows in the catalogue are of the masks that they have.
+
+    Raises
+    ------
+    UsageError
+    """
+    if cleaning is not None:
+        raise UsageError(
+            "selected events keep the masks that they have", remedy="jobs/clean.py --select cleans them again"
+        )
 
 
 def selected_events(query: str, settings: Settings) -> list[Source]:

@@ -1,204 +1,190 @@
-"""Steps from the site to images: simulate, ingest, mirror, clean, parameters, grid."""
+"""Steps that make datasets of images: clean, skim, parameters, grid; neighbours are one pass over the pixels."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
-from apbatch.config import home
+from apbatch.camera.cleaning_rule import Cleaning
+from apbatch.camera.cleaning_words import WORDS, cleaning_of, level, words_of
+from apbatch.camera.monitor import KEEP, KINDS, TREATMENTS, USUAL, BadPixels
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.progress import say
-from apbatch.units import Degrees, Metres, PhotoElectrons, TeV
-from apbatch.workflow.step import Context, Products, Step
+from apbatch.units import quantity
+from apbatch.workflow.step import Context, Keyed, Products, Step
 
 if TYPE_CHECKING:
-    from apbatch.sim.settings import Production
     from apbatch.spark.pipeline import StepSummary
-
-#: Site under which productions of jobs are registered: `conf/sites/simulation.yaml`.
-SIMULATION_SITE = "simulation"
+    from apbatch.spark.sources import Source
 
 
-class Simulate(Step):
-    """Make gamma and proton images by the air-shower Monte Carlo, in the tree of the site `simulation`."""
-
-    kind: ClassVar[str] = "simulate"
-    of_files: ClassVar[bool] = True
-    makes: ClassVar[tuple[str, ...]] = ("production", "truth")
-
-    gammas: int = Field(default=500, ge=1)
-    protons: int = Field(default=900, ge=1)
-    seed: int = Field(default=1, ge=0)
-    telescopes: int = Field(default=16, ge=1)
-    gamma_energy_min: TeV = 2.0
-    gamma_energy_max: TeV = 60.0
-    gamma_index: float = -2.6
-    proton_energy_min: TeV = 2.0
-    proton_energy_max: TeV = 150.0
-    proton_index: float = -2.7
-    zenith: Degrees = 30.0
-    cone: Degrees = 5.0
-    core_max: Metres = 450.0
-
-    def _production(self) -> Production:
-        from apbatch.sim.settings import Production, SiteModel, Spectrum
-
-        def spectrum(low: float, high: float, index: float) -> Spectrum:
-            return Spectrum(energy_min=low, energy_max=high, index=index)
-
-        return Production(
-            gammas=self.gammas,
-            protons=self.protons,
-            seed=self.seed,
-            telescopes=self.telescopes,
-            gamma=spectrum(self.gamma_energy_min, self.gamma_energy_max, self.gamma_index),
-            proton=spectrum(self.proton_energy_min, self.proton_energy_max, self.proton_index),
-            cone=self.cone,
-            core_max=self.core_max,
-            site=SiteModel(zenith=self.zenith),
-        )
-
-    def run(self, context: Context, key: str) -> Products:
-        """Simulate into ``$APBATCH_HOME/simulation/KEY``; resumes what a killed run left."""
-        from apbatch.sim.production import EXPERIMENT, key_of, simulate
-
-        settings = self._production()
-        folder = home() / "simulation" / key_of(settings)
-        summary = simulate(settings, folder)
-        images = ", ".join(f"{number} {primary} images" for primary, number in summary.images.items())
-        say(f"simulate: {images} of {sum(summary.showers.values())} showers")
-        return {
-            "production": f"/{EXPERIMENT.lower()}/{SIMULATION_SITE}/{folder.name}",
-            "truth": f"file://{folder}/truth",
-        }
-
-    def intact(self, products: Products) -> bool:
-        """The truth, and so the production's folder, must still be there."""
-        return Path(products["truth"].removeprefix("file://")).is_dir()
+def _checked_level(value: Any) -> Any:
+    try:
+        level(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    return value
 
 
-class Ingest(Step):
-    """Register what is new or changed at a site; says which files the job's query picks."""
-
-    kind: ClassVar[str] = "ingest"
-    makes: ClassVar[tuple[str, ...]] = ("selection",)
-    always: ClassVar[bool] = True
-
-    site: str = Field(description="a registered site, or a site file relative to the job")
-
-    def run(self, context: Context, key: str) -> Products:
-        """Scan the site; a broken file is quarantined and the rest goes on."""
-        from apbatch.ingest.scan import ingest
-        from apbatch.ingest.sites import add_site, load_site, resolve_site
-
-        if self.site.endswith((".yaml", ".yml")):
-            site = add_site(context.base / self.site)[0]
-        else:
-            site = resolve_site(self.site)
-        summary = ingest(load_site(site.name), context.catalogue)
-        say(
-            f"ingest: {summary.registered} new, {summary.changed} changed, {summary.unchanged} unchanged, "
-            f"{summary.missing} missing, {len(summary.quarantined)} in quarantine"
-        )
-        return {"selection": context.selection_digest()}
-
-    def foresee(self, context: Context) -> bool:
-        """Nothing new at the site: the selection is what the catalogue gives now."""
-        context.products["selection"] = context.selection_digest(empty=True)
-        return True
+#: Kept as it was written: its unit tells which method is meant.
+Level = Annotated[float | str, BeforeValidator(_checked_level)]
+Nanoseconds = Annotated[float, quantity("ns")]
 
 
-class Mirror(Step):
-    """Copy the selected files into a store, verified; later steps read them there."""
+class CleaningWords(BaseModel):
+    """The words of `apbatch.camera.cleaning_words` as keys of a step."""
 
-    kind: ClassVar[str] = "mirror"
-    of_files: ClassVar[bool] = True
-    needs: ClassVar[tuple[str, ...]] = ("selection",)
-    makes: ClassVar[tuple[str, ...]] = ("mirrored",)
+    cleaning: str | None = Field(default=None, description=WORDS["cleaning"])
+    picture: Level | None = Field(default=None, description=WORDS["picture"])
+    boundary: Level | None = Field(default=None, description=WORDS["boundary"])
+    min_neighbours: int | None = Field(default=None, description=WORDS["min_neighbours"])
+    keep_isolated: bool | None = Field(default=None, description=WORDS["keep_isolated"])
+    time_limit: Nanoseconds | None = Field(default=None, description=WORDS["time_limit"])
+    time_neighbours: int | None = Field(default=None, description=WORDS["time_neighbours"])
+    largest_island: bool | None = Field(default=None, description=WORDS["largest_island"])
 
-    to: str = Field(default="store", description="store (of the settings), hdfs, webhdfs, afs, local, or a URL")
+    @property
+    def rule(self) -> Cleaning | None:
+        """The cleaning that is asked for; None without any word."""
+        words = {word: value for word in WORDS if (value := getattr(self, word)) is not None}
+        return cleaning_of(**words) if words else None
 
-    def inputs(self, context: Context) -> Any:
-        """Return the selection and the store."""
-        from apbatch.ingest.mirror import target_store
-
-        return {"selection": context.products["selection"], "store": target_store(self.to, context.settings).url}
-
-    def run(self, context: Context, key: str) -> Products:
-        """Copy what is not there yet."""
-        from apbatch.ingest.mirror import mirror_records, target_store
-
-        store = target_store(self.to, context.settings)
-        summary = mirror_records(context.catalogue, context.files(), store)
-        failed = [file for file in summary.files if file.reason]
-        if failed:
-            first = failed[0]
-            raise ApbatchError(
-                f"{len(failed)} of {len(summary.files)} files could not be mirrored; {first.path}: {first.reason}",
-                remedy="mend it and run the job again: what is copied stays",
-            )
-        return {"mirrored": store.url}
-
-    def intact(self, products: Products) -> bool:
-        """The store must still answer and hold something."""
-        from apbatch.storage.store import open_store
-
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
         try:
-            return open_store(products["mirrored"]).info("") is not None
-        except ApbatchError:
-            return False
+            _ = self.rule
+        except ApbatchError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def others(self) -> dict[str, Any]:
+        """Return the parameters that are no words of a cleaning."""
+        return self.model_dump(mode="json", exclude=set(WORDS))
 
 
-class Clean(Step):
-    """Decode, calibrate, and clean by two-level tail cuts."""
+class ImageStep(Step):
+    """A step whose dataset comes out of a pass over pixels; those that follow it may join the pass.
+
+    A follower joins if it takes the images as they are, cleaned, and makes another dataset than those that joined
+    already. Its address is that which it has alone, and so is its dataset but for the provenance.
+    """
+
+    #: Its dataset in a pass (`apbatch.spark.pipeline.images`), which is also the name of its product.
+    role: ClassVar[str]
+
+    def options(self) -> dict[str, Any]:
+        """Return what a pass has to know of this step."""
+        return {}
+
+    def promise(self, context: Context, key: str) -> Products:
+        """Return the URL of the dataset."""
+        return {self.role: context.dataset(self.kind, key)}
+
+    def run(self, context: Context, key: str) -> Products:
+        """Make the dataset."""
+        return self.run_with(context, key, [])[0]
+
+    def run_with(self, context: Context, key: str, followers: Sequence[Keyed]) -> list[Products]:
+        """Make all datasets in one pass; one that a killed run has written to its end is not made again."""
+        steps: list[tuple[ImageStep, str]] = [(self, key)]
+        steps += [(one.step, one.key) for one in followers if isinstance(one.step, ImageStep)]
+        outputs: dict[str, str] = {}
+        options: dict[str, Any] = {}
+        for step, its_key in steps:
+            output = context.dataset(step.kind, its_key)
+            if not _complete(output):
+                outputs[step.role] = output
+                options |= step.options()
+        if outputs:
+            summary = self.work(context, outputs, self.promise(context, key)[self.role], options)
+            _tell(", ".join(step.kind for step, _ in steps), summary)
+        return [step.finished(context, context.dataset(step.kind, its_key)) for step, its_key in steps]
+
+    def work(self, context: Context, outputs: dict[str, str], own: str, options: dict[str, Any]) -> StepSummary:
+        """Make datasets by their roles; `own` is the URL of this step's."""
+        from apbatch.spark import pipeline
+
+        return pipeline.derived(context.spark(), context.products["images"], outputs, **options)
+
+    def finished(self, context: Context, output: str) -> Products:
+        """Return the product once its dataset is complete."""
+        return {self.role: output}
+
+    def intact(self, products: Products) -> bool:
+        """The dataset must be complete."""
+        return _complete(products[self.role])
+
+
+class Clean(ImageStep, CleaningWords):
+    """Decode, calibrate, and clean."""
 
     kind: ClassVar[str] = "clean"
+    role: ClassVar[str] = "images"
     needs: ClassVar[tuple[str, ...]] = ("selection",)
     makes: ClassVar[tuple[str, ...]] = ("images",)
 
-    picture: PhotoElectrons = Field(default=14.0, gt=0)
-    boundary: PhotoElectrons = Field(default=7.0, ge=0)
-    min_neighbours: int = Field(default=0, ge=0, le=6)
+    camera: str | None = Field(default=None, description="only images of this camera, if files hold several")
+    bad_pixels: str = Field(default=KEEP, description=f"{', '.join(TREATMENTS)} pixels that are not as the others")
+    bad_kinds: tuple[str, ...] = Field(default=USUAL, description=f"which are bad, of {', '.join(KINDS)}")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.boundary > self.picture:
-            raise ValueError("the boundary threshold is above the picture threshold")
+    def _known_words(self) -> Self:
+        try:
+            BadPixels(self.bad_pixels, self.bad_kinds)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
         return self
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the cleaning in words, equal for equal cleanings, and what else is not at its default."""
+        defaults = {"camera": None, "bad_pixels": KEEP, "bad_kinds": list(USUAL)}
+        others = {name: value for name, value in self.others().items() if value != defaults[name]}
+        return {**words_of(self.rule or cleaning_of()), **others}
 
     def inputs(self, context: Context) -> Any:
         """Return the selection, where it is read, and where the output goes."""
         known = {name: context.products.get(name) for name in ("selection", "mirrored")}
         return {**known, "store": context.settings.store}
 
-    def run(self, context: Context, key: str) -> Products:
-        """Write images with masks as Parquet."""
+    def leads(self, followers: Sequence[Step], step: Step) -> bool:
+        """Parameters and grids of the images come out of the same pass."""
+        return _joins((self, *followers), step)
+
+    def work(self, context: Context, outputs: dict[str, str], own: str, options: dict[str, Any]) -> StepSummary:
+        """Read the selected files; if the images are there already, those."""
         from apbatch.spark import pipeline
 
-        sources = context.sources(context.products.get("mirrored"))
-        output = context.dataset(self.kind, key)
-        summary = pipeline.clean(
+        if "images" not in outputs:
+            return pipeline.derived(context.spark(), own, outputs, **options)
+        return pipeline.images(
             context.spark(),
-            sources,
-            output,
-            picture=self.picture,
-            boundary=self.boundary,
-            min_neighbours=self.min_neighbours,
+            self._sources(context),
+            outputs,
+            self.rule or cleaning_of(),
+            bad_pixels=BadPixels(self.bad_pixels, self.bad_kinds),
+            step="clean" if len(outputs) == 1 else "images",
+            **options,
         )
-        _tell(self.kind, summary)
-        return {"images": output}
 
-    def intact(self, products: Products) -> bool:
-        """The dataset must be complete."""
-        return _complete(products["images"])
+    def _sources(self, context: Context) -> list[Source]:
+        sources = context.sources(context.products.get("mirrored"))
+        if self.camera is None:
+            return sources
+        named = [source for source in sources if source.camera in (None, self.camera)]
+        if not named:
+            cameras = ", ".join(sorted({str(source.camera) for source in sources}))
+            raise UsageError(f"no selected file is of the camera {self.camera}", remedy=f"they are of {cameras}")
+        return [replace(source, camera=self.camera) for source in named]
 
 
-class Skim(Step):
+class Skim(ImageStep):
     """The images of the selected events, with the masks that they have: a small dataset out of large ones."""
 
     kind: ClassVar[str] = "skim"
+    role: ClassVar[str] = "images"
     needs: ClassVar[tuple[str, ...]] = ("selection",)
     makes: ClassVar[tuple[str, ...]] = ("images",)
 
@@ -206,73 +192,104 @@ class Skim(Step):
         """Return the selection, and where the output goes."""
         return {"selection": context.products["selection"], "store": context.settings.store}
 
-    def run(self, context: Context, key: str) -> Products:
-        """Copy the images."""
+    def leads(self, followers: Sequence[Step], step: Step) -> bool:
+        """Parameters and grids of the images come out of the same pass."""
+        return _joins((self, *followers), step)
+
+    def work(self, context: Context, outputs: dict[str, str], own: str, options: dict[str, Any]) -> StepSummary:
+        """Read the images of the events and nothing else."""
         from apbatch.spark import pipeline
         from apbatch.spark.selection import event_sources
 
+        if "images" not in outputs:
+            return pipeline.derived(context.spark(), own, outputs, **options)
         selection = context.selection()
         if not selection.of_events:
             raise UsageError(
                 "'skim' wants events, and the job's query picks files",
                 remedy="ask for cleaning = '…' and image parameters",
             )
-        output = context.dataset(self.kind, key)
         sources = event_sources(context.catalogue, selection.query)
-        _tell(self.kind, pipeline.skim(context.spark(), sources, {"images": output}))
-        return {"images": output}
-
-    def intact(self, products: Products) -> bool:
-        """The dataset must be complete."""
-        return _complete(products["images"])
+        return pipeline.skim(context.spark(), sources, outputs, **options)
 
 
-class Parameters(Step):
+class _OfImages(ImageStep, CleaningWords):
+    """A step that takes cleaned images; asked for another cleaning, it makes masks of its own."""
+
+    needs: ClassVar[tuple[str, ...]] = ("images",)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters; the cleaning only if there is another one."""
+        rule = self.rule
+        return {**self.others(), **(words_of(rule) if rule else {})}
+
+    def options(self) -> dict[str, Any]:
+        """Return the other cleaning, if there is one."""
+        rule = self.rule
+        return {"cleaning": rule} if rule else {}
+
+    def leads(self, followers: Sequence[Step], step: Step) -> bool:
+        """The other one of parameters and grids comes out of the same pass."""
+        return self.rule is None and _joins((self, *followers), step)
+
+
+class Parameters(_OfImages):
     """Hillas parameters without and with cleaning, written to Parquet and into the catalogue."""
 
     kind: ClassVar[str] = "parameters"
-    needs: ClassVar[tuple[str, ...]] = ("images",)
+    role: ClassVar[str] = "parameters"
     makes: ClassVar[tuple[str, ...]] = ("parameters",)
 
     register_events: bool = True
+    extras: bool = Field(default=False, description="uncertainties, leakage, concentrations, islands, times as well")
 
-    def run(self, context: Context, key: str) -> Products:
-        """Compute the parameters of every image."""
-        from apbatch.spark import pipeline
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters; extras only if they are asked for."""
+        found = super().parameters()
+        return found if self.extras else {name: value for name, value in found.items() if name != "extras"}
+
+    def options(self) -> dict[str, Any]:
+        """Return whether there are extras."""
+        return super().options() | ({"extras": True} if self.extras else {})
+
+    def finished(self, context: Context, output: str) -> Products:
+        """Write the parameters into the catalogue."""
         from apbatch.spark.registration import register_events
 
-        output = context.dataset(self.kind, key)
-        _tell(self.kind, pipeline.parameters(context.spark(), context.products["images"], output))
         if self.register_events:
             rows = register_events(context.catalogue, output)
             say(f"parameters: {rows} rows in the catalogue")
         return {"parameters": output}
 
-    def intact(self, products: Products) -> bool:
-        """The dataset must be complete."""
-        return _complete(products["parameters"])
+
+def _known_method(value: str) -> str:
+    from apbatch.camera.grid import METHODS
+    from apbatch.errors import nearest_word
+
+    if value not in METHODS:
+        near = nearest_word(value, METHODS)
+        hint = f"; did you mean '{near}'?" if near else ""
+        raise ValueError(f"unknown method '{value}'{hint} (known are {', '.join(METHODS)})")
+    return value
 
 
-class Grid(Step):
+class Grid(_OfImages):
     """Hexagonal camera to square grid."""
 
     kind: ClassVar[str] = "grid"
-    needs: ClassVar[tuple[str, ...]] = ("images",)
+    role: ClassVar[str] = "grids"
     makes: ClassVar[tuple[str, ...]] = ("grids",)
 
-    method: Literal["axial", "shifting", "nearest", "bilinear", "bicubic", "oversampling", "rebinning"] = "axial"
+    method: Annotated[str, AfterValidator(_known_method)] = "axial"
 
-    def run(self, context: Context, key: str) -> Products:
-        """Map every image, whole and cleaned."""
-        from apbatch.spark import pipeline
+    def options(self) -> dict[str, Any]:
+        """Return the method."""
+        return super().options() | {"method": self.method}
 
-        output = context.dataset(self.kind, key)
-        _tell(self.kind, pipeline.grid(context.spark(), context.products["images"], output, self.method))
-        return {"grids": output}
 
-    def intact(self, products: Products) -> bool:
-        """The dataset must be complete."""
-        return _complete(products["grids"])
+def _joins(steps: Sequence[Step], step: Step) -> bool:
+    taken = {one.role for one in steps if isinstance(one, ImageStep)}
+    return isinstance(step, _OfImages) and step.rule is None and step.role not in taken
 
 
 def _complete(url: str) -> bool:
@@ -284,8 +301,15 @@ def _complete(url: str) -> bool:
         return False
 
 
-def _tell(kind: str, summary: StepSummary) -> None:
+def _tell(kinds: str, summary: StepSummary) -> None:
     losses = "; ".join(f"{number} {reason}" for reason, number in summary.losses.items())
-    say(f"{kind}: {summary.images} images in {summary.seconds:.1f} s" + (f"; passed over: {losses}" if losses else ""))
+    pixels = "; ".join(f"{number} pixels {what}" for what, number in summary.pixels.items())
+    rate = f", {summary.images_a_second:.0f}/s" if summary.images_a_second else ""
+    size = f", {summary.bytes_read / 1e6:.1f} MB read, {summary.bytes_written / 1e6:.1f} MB written"
+    say(
+        f"{kinds}: {summary.images} images in {summary.seconds:.1f} s{rate}{size}"
+        + (f"; {pixels}" if pixels else "")
+        + (f"; passed over: {losses}" if losses else "")
+    )
     for problem in summary.problems[:5]:
-        say(f"{kind}: {problem}")
+        say(f"{kinds}: {problem}")

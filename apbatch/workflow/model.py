@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from apbatch.errors import UsageError, nearest_word
-from apbatch.workflow.image_steps import Clean, Grid, Ingest, Mirror, Parameters, Simulate, Skim
+from apbatch.workflow.file_steps import Ingest, Mirror, Simulate
+from apbatch.workflow.image_steps import Clean, Grid, Parameters, Skim
 from apbatch.workflow.learning_steps import Blind, BlindImages, Evaluate, Report, Train
 from apbatch.workflow.quality_step import Quality
 from apbatch.workflow.step import Step

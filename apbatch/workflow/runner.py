@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from apbatch.progress import say
 from apbatch.provenance import digest
 from apbatch.workflow.model import Job
 from apbatch.workflow.records import Records
-from apbatch.workflow.step import Context, Products, Step
+from apbatch.workflow.step import Context, Keyed, Products, Step
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -70,27 +70,50 @@ def run(job: Job, settings: Settings) -> Outcome:
     """
     with _surroundings(job, settings) as (context, records):
         outcome = Outcome(products=context.products)
+        in_pass = 0  # steps that were done together with an earlier one
         for number, (step, line) in enumerate(zip(job.steps, job.lines, strict=True), start=1):
+            if in_pass:
+                in_pass -= 1
+                continue
             title = f"[{number}/{len(job.steps)}] {step.kind}"
-            inputs, key = _address(step, context)
-            finished = None if step.always else records.products(step.kind, key)
+            this = _keyed(step, context)
+            finished = None if step.always else records.products(step.kind, this.key)
             if finished is not None and step.intact(finished):
                 say(f"{title}: done before")
                 outcome.reused.append(step.kind)
-                context.products.update(finished)
+                context.take(finished)
                 continue
+            followers = _followers(this, job.steps[number:], context, records)
+            in_pass = len(followers)
+            title = ", ".join([title, *(one.step.kind for one in followers)])
             say(f"{title} …")
             started = time.monotonic()
             try:
-                products = step.run(context, key)
+                made = step.run_with(context, this.key, followers) if followers else [step.run(context, this.key)]
             except ApbatchError as error:
                 error.where = error.where or f"{job.path}:{line}"
                 raise
-            records.finish(step.kind, key, inputs, _parameters(step), products)
-            context.products.update(products)
-            outcome.ran.append(step.kind)
+            for one, products in zip((this, *followers), made, strict=True):
+                records.finish(one.step.kind, one.key, one.inputs, one.step.parameters(), products)
+                context.take(products)
+                outcome.ran.append(one.step.kind)
             say(f"{title}: {time.monotonic() - started:.1f} s")
         return outcome
+
+
+def _followers(this: Keyed, following: Sequence[Step], context: Context, records: Records) -> list[Keyed]:
+    """Return the steps right after this one that are to do and can be done in the same pass."""
+    found: list[Keyed] = []
+    for step in following:
+        if not this.step.leads([one.step for one in found], step):
+            break
+        promised = replace(context, products={**context.products, **this.step.promise(context, this.key)})
+        one = _keyed(step, promised)
+        finished = records.products(step.kind, one.key)
+        if finished is not None and step.intact(finished):
+            break
+        found.append(one)
+    return found
 
 
 def plan(job: Job, settings: Settings) -> list[Planned]:
@@ -107,22 +130,18 @@ def plan(job: Job, settings: Settings) -> list[Planned]:
             if known and step.always:
                 known = step.foresee(context)
             elif known:
-                finished = records.products(step.kind, _address(step, context)[1])
+                finished = records.products(step.kind, _keyed(step, context).key)
                 known = finished is not None and step.intact(finished)
                 if known and finished is not None:
                     state = "done"
-                    context.products.update(finished)
-            planned.append(Planned(step.kind, state, line, _parameters(step)))
+                    context.take(finished)
+            planned.append(Planned(step.kind, state, line, step.parameters()))
     return planned
 
 
-def _parameters(step: Step) -> dict[str, Any]:
-    return step.model_dump(mode="json")
-
-
-def _address(step: Step, context: Context) -> tuple[Any, str]:
+def _keyed(step: Step, context: Context) -> Keyed:
     inputs = step.inputs(context)
-    return inputs, digest([_GENERATION, step.kind, _parameters(step), inputs])
+    return Keyed(step, inputs, digest([_GENERATION, step.kind, step.parameters(), inputs]))
 
 
 @contextmanager

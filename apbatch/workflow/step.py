@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -41,6 +41,8 @@ class Context:
         What earlier steps made.
     spark : callable
         Returns the Spark session, started at the first call.
+    history : dict
+        All products of each name, in order: a job may make parameters of several cameras.
     """
 
     job: str
@@ -50,6 +52,15 @@ class Context:
     select: str
     spark: Callable[[], SparkSession]
     products: Products = field(default_factory=dict)
+    history: dict[str, list[Any]] = field(default_factory=dict)
+
+    def take(self, products: Products) -> None:
+        """Take what a step made; what is replaced by it stays in `history`."""
+        self.products.update(products)
+        for name, product in products.items():
+            known = self.history.setdefault(name, [])
+            if product not in known:
+                known.append(product)
 
     @property
     def folder(self) -> Path:
@@ -127,6 +138,13 @@ class Step(BaseModel):
     #: Whether it looks at the outside world, so that it runs each time (and does only what changed there).
     always: ClassVar[bool] = False
 
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters as they are recorded and hashed: JSON-like, equal for equal work.
+
+        A parameter that a step got later is left out at its default, so that addresses of work done before stay.
+        """
+        return self.model_dump(mode="json")
+
     def inputs(self, context: Context) -> Any:
         """Return what, with the parameters, determines the output: JSON-like, hashed into its address."""
         return {name: context.products[name] for name in self.needs}
@@ -135,6 +153,21 @@ class Step(BaseModel):
     def run(self, context: Context, key: str) -> Products:
         """Do the work; return the products. Killed anywhere, a second call must end in the same state."""
 
+    def leads(self, followers: Sequence[Step], step: Step) -> bool:
+        """Tell whether `step`, next after this one and `followers`, can be done in one pass with them."""
+        return False
+
+    def promise(self, context: Context, key: str) -> Products:
+        """Return what a run will make, where that is known before it; followers are addressed by it."""
+        raise NotImplementedError
+
+    def run_with(self, context: Context, key: str, followers: Sequence[Keyed]) -> list[Products]:
+        """Do the work of this step and of those that follow it in one pass; return the products of each.
+
+        As of `run`, a second call after a kill must end in the same state.
+        """
+        raise NotImplementedError
+
     def foresee(self, context: Context) -> bool:
         """Add the products that a run would make if nothing changed outside; False if they can't be known."""
         return False
@@ -142,3 +175,12 @@ class Step(BaseModel):
     def intact(self, products: Products) -> bool:
         """Tell whether the products of an earlier run are still there."""
         return True
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A step with what it is addressed by: its inputs, and the hash of them and its parameters."""
+
+    step: Step
+    inputs: Any
+    key: str

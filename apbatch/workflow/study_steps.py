@@ -145,6 +145,7 @@ class Application(Step):
 
     def run(self, context: Context, key: str) -> Products:
         """Read, calibrate and clean what is there; a folder that is missing is named and left out."""
+        from apbatch.camera.cleaning import PRESETS
         from apbatch.dl import application
         from apbatch.formats import dataset
         from apbatch.progress import say
@@ -166,7 +167,7 @@ class Application(Step):
             )
             output = context.dataset(self.kind, f"{key}-{len(datasets)}")
             if not dataset.is_complete(output):
-                pipeline.clean(context.spark(), sources, output, picture=14.0, boundary=7.0)
+                pipeline.clean(context.spark(), sources, output, PRESETS["standard"])
             datasets[name] = output
         found = application.apply(
             Path(context.products["blind"]),

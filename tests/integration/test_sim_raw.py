@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from apbatch.camera.cleaning import PRESETS, clean
+from apbatch.camera.cleaning import PRESETS, Cleaning, clean
 from apbatch.camera.geometry import camera_named
 from apbatch.camera.hillas import hillas
 from apbatch.config import SparkSettings
@@ -32,7 +32,7 @@ def test_raw_files_of_a_production_become_its_images_again(tmp_path: Path) -> No
     spark = session(SparkSettings(master="local[2]", conf={"spark.default.parallelism": "2"}), "tests")
     try:
         data = [source for source in sources if source.url.endswith(".001")]
-        summary = pipeline.clean(spark, data, f"file://{tmp_path}/cleaned", picture=14, boundary=7)
+        summary = pipeline.clean(spark, data, f"file://{tmp_path}/cleaned", Cleaning("tailcuts", 14, 7))
     finally:
         spark.stop()
     truth = pq.read_table(tmp_path / "production" / "images").sort_by("event")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry, camera_from_positions, camera_named
 from apbatch.camera.hillas import PARAMETERS
 from apbatch.config import SparkSettings
@@ -41,6 +42,7 @@ FILES, IMAGES_A_FILE = 24, 400
 DRIVER = """
 import json, sys
 from dataclasses import asdict
+from apbatch.camera.cleaning import Cleaning
 from apbatch.config import SparkSettings
 from apbatch.spark import pipeline, splits
 from apbatch.spark.session import close, session
@@ -49,7 +51,7 @@ master, source, output = sys.argv[1:]
 conf = {"spark.executor.memory": "512m", "spark.executor.cores": "1"}
 spark = session(SparkSettings(master=master, driver_memory="512m", executor_memory="512m", conf=conf), "faults")
 pipeline.split_bytes = lambda *_: 200_000  # a file a task
-summary = pipeline.clean(spark, sources_at([source]), output, picture=14, boundary=7)
+summary = pipeline.clean(spark, sources_at([source]), output, Cleaning("tailcuts", 14, 7))
 close(spark)
 print(json.dumps(asdict(summary)))
 """
@@ -184,7 +186,7 @@ def test_a_task_that_fails_twice_is_done_at_the_third_time(spark, images, tmp_pa
     monkeypatch.setattr(pipeline, "Work", flaky)
     monkeypatch.setattr(pipeline, "split_bytes", lambda *_: 5_000_000)
     url = f"file://{tmp_path}/out"
-    summary = pipeline.clean(spark, sources_at([f"file://{images}"]), url, picture=14, boundary=7)
+    summary = pipeline.clean(spark, sources_at([f"file://{images}"]), url, Cleaning("tailcuts", 14, 7))
     assert (summary.images, summary.retries, summary.losses) == (FILES * IMAGES_A_FILE, 2, {})
     check_whole(tmp_path / "out")
 
@@ -205,8 +207,8 @@ def test_a_job_whose_tasks_fail_again_and_again_says_why_and_keeps_what_is_done(
         patch.setattr(pipeline, "Work", broken)
         patch.setattr(pipeline, "split_bytes", lambda *_: 5_000_000)
         with pytest.raises(ServerError, match="hdfs://n:1: the store is away"):
-            pipeline.clean(spark, sources_at([f"file://{images}"]), url, picture=14, boundary=7)
-    summary = pipeline.clean(spark, sources_at([f"file://{images}"]), url, picture=14, boundary=7)
+            pipeline.clean(spark, sources_at([f"file://{images}"]), url, Cleaning("tailcuts", 14, 7))
+    summary = pipeline.clean(spark, sources_at([f"file://{images}"]), url, Cleaning("tailcuts", 14, 7))
     assert summary.resumed >= 1
     check_whole(tmp_path / "out")
 
@@ -235,7 +237,7 @@ def test_odd_images_and_files_of_others_are_told_and_the_rest_goes_on(spark, tmp
     sources = [replace(source, camera=CAMERA.name) for source in sources_at([f"file://{folder}"])]
     sources.append(Source(f"file://{folder}/e-gone.parquet", "apbatch-images", "X", camera=CAMERA.name))
     outputs = {role: f"file://{tmp_path}/{role}" for role in ("images", "parameters", "grids")}
-    summary = pipeline.images(spark, sources, outputs, picture=14, boundary=7)
+    summary = pipeline.images(spark, sources, outputs, Cleaning("tailcuts", 14, 7))
     assert summary.images == 5 + 4
     assert summary.losses == {"damaged places in files": 1, "images of another camera": 3 + 5, "unreadable files": 1}
     assert any("e-gone.parquet" in problem for problem in summary.problems)
@@ -257,7 +259,7 @@ def test_a_camera_that_nobody_here_knows_comes_with_its_images(spark, tmp_path):
     pixels[:, :7] += 40
     write_images(tmp_path / "in" / "a.parquet", pixels, camera=strange)
     url = f"file://{tmp_path}/images"
-    pipeline.clean(spark, sources_at([f"file://{tmp_path}/in"]), url, picture=14, boundary=7)
+    pipeline.clean(spark, sources_at([f"file://{tmp_path}/in"]), url, Cleaning("tailcuts", 14, 7))
     assert pipeline.parameters(spark, url, f"file://{tmp_path}/parameters").images == 50
     assert pipeline.grid(spark, url, f"file://{tmp_path}/grids").images == 50
     assert dataset.info(f"file://{tmp_path}/parameters")["camera"] == "STRANGE"

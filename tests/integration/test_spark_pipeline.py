@@ -12,9 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
+from apbatch.camera.cleaning import Cleaning
+from apbatch.camera.cleaning_words import cleaning_of
+from apbatch.camera.extras import EXTRAS, extras
 from apbatch.camera.geometry import camera_named
+from apbatch.camera.monitor import BadPixels
 from apbatch.camera.pointing import separation
 from apbatch.config import SparkSettings
 from apbatch.errors import FormatError, NotFoundError, UsageError
@@ -61,7 +66,9 @@ def small(data: Path) -> list[Path]:
 def everything(spark, data, tmp_path_factory) -> tuple[str, pipeline.StepSummary]:
     """Images of the whole run of 20 clusters."""
     url = f"file://{tmp_path_factory.mktemp('run')}/images"
-    summary = pipeline.clean(spark, raw(sorted((data / "taiga_raw").glob("BSM*/*")), data), url, picture=14, boundary=7)
+    summary = pipeline.clean(
+        spark, raw(sorted((data / "taiga_raw").glob("BSM*/*")), data), url, Cleaning("tailcuts", 14, 7)
+    )
     return url, summary
 
 
@@ -80,7 +87,7 @@ def test_the_real_run_gives_its_events_with_two_and_three_clusters(everything):
 
 def test_damaged_files_are_counted_and_the_rest_goes_on(spark, data, tmp_path):
     good = small(data)
-    whole = pipeline.clean(spark, raw(good, data), f"file://{tmp_path}/good", picture=14, boundary=7)
+    whole = pipeline.clean(spark, raw(good, data), f"file://{tmp_path}/good", Cleaning("tailcuts", 14, 7))
     odd = tmp_path / "wie räre [1]"
     odd.mkdir()
     cut = odd / good[0].name
@@ -90,7 +97,7 @@ def test_damaged_files_are_counted_and_the_rest_goes_on(spark, data, tmp_path):
     nothing.write_bytes(b"")
     gone = odd / "28107023.001"
     summary = pipeline.clean(
-        spark, raw([*good[1:], cut, nothing, gone], data), f"file://{tmp_path}/bad", picture=14, boundary=7
+        spark, raw([*good[1:], cut, nothing, gone], data), f"file://{tmp_path}/bad", Cleaning("tailcuts", 14, 7)
     )
     assert summary.losses["unreadable files"] == 2
     assert summary.losses["damaged places in files"] == 2
@@ -106,7 +113,7 @@ def monte_carlo(spark, data, tmp_path_factory) -> str:
     url = f"file://{tmp_path_factory.mktemp('mc')}"
     sources = sources_at([f"file://{data}/taiga_mc"])
     assert [source.camera for source in sources] == ["TAIGA-IACT01"]
-    pipeline.clean(spark, sources, f"{url}/images", picture=14, boundary=7)
+    pipeline.clean(spark, sources, f"{url}/images", Cleaning("tailcuts", 14, 7))
     pipeline.parameters(spark, f"{url}/images", f"{url}/parameters")
     pipeline.grid(spark, f"{url}/images", f"{url}/grids")
     return url
@@ -142,7 +149,7 @@ def test_events_picked_by_their_image_parameters_are_cleaned_again_and_no_others
         rows = [row for batch in catalogue.select_events(selection.query) for row in batch.to_pylist()]
         sources = selected_sources(catalogue, selection)
     assert 10 < len(rows) < 1000
-    summary = pipeline.clean(spark, sources, f"file://{tmp_path}/picked", picture=10, boundary=5)
+    summary = pipeline.clean(spark, sources, f"file://{tmp_path}/picked", Cleaning("tailcuts", 10, 5))
     assert summary.images == len(rows) and summary.losses == {}
     columns = ["run", "event", "image", "time_ns"]
     got = dataset.read_table(f"file://{tmp_path}/picked", columns).to_pylist()
@@ -195,7 +202,7 @@ def test_a_new_run_replaces_a_failed_one_does_not_and_a_killed_one_left_no_datas
     (left / ".apbatch-12345678-000000-aa.parquet").write_bytes(b"half")
     assert not dataset.is_complete(url)
     for picture in (14, 10):
-        pipeline.clean(spark, raw(small(data)[:1], data), url, picture=picture, boundary=7)
+        pipeline.clean(spark, raw(small(data)[:1], data), url, Cleaning("tailcuts", picture, 7))
         assert dataset.info(url)["cleaning"] == f"tailcuts-{picture}-7"
         there = {path.name for path in left.iterdir()}
         assert there == {"_SUCCESS", "_apbatch.json", *dataset.part_files(url)}
@@ -203,7 +210,7 @@ def test_a_new_run_replaces_a_failed_one_does_not_and_a_killed_one_left_no_datas
     empty = tmp_path / "28107001.001"
     empty.write_bytes(b"")
     with pytest.raises(FormatError, match="not one image"):
-        pipeline.clean(spark, raw([empty], data), url, picture=14, boundary=7)
+        pipeline.clean(spark, raw([empty], data), url, Cleaning("tailcuts", 14, 7))
     assert dataset.info(url) == before
     assert dataset.read_table(url).num_rows == before["images"]
     assert {path.name for path in left.iterdir()} == there
@@ -212,7 +219,7 @@ def test_a_new_run_replaces_a_failed_one_does_not_and_a_killed_one_left_no_datas
 def test_one_pass_gives_the_datasets_of_three_steps(spark, data, monte_carlo, tmp_path):
     sources = sources_at([f"file://{data}/taiga_mc"])
     outputs = {role: f"file://{tmp_path}/{role}" for role in ("images", "parameters", "grids")}
-    summary = pipeline.images(spark, sources, outputs, picture=14, boundary=7)
+    summary = pipeline.images(spark, sources, outputs, Cleaning("tailcuts", 14, 7))
     assert (summary.images, summary.resumed, summary.retries) == (5698, 0, 0)
     assert summary.bytes_written == sum(path.stat().st_size for path in tmp_path.glob("*/*.parquet"))
     assert summary.bytes_read == sum(
@@ -230,7 +237,7 @@ def test_dataframe_steps_give_the_rows_of_the_bulk_path(spark, data, monte_carlo
     losses = frames.LossCounter(spark)
     camera = camera_named("TAIGA-IACT01")
     images = frames.clean(
-        frames.read_images(spark, sources_at([f"file://{data}/taiga_mc"]), losses), camera, picture=14, boundary=7
+        frames.read_images(spark, sources_at([f"file://{data}/taiga_mc"]), losses), camera, Cleaning("tailcuts", 14, 7)
     )
     order = [(name, "ascending") for name in (*KEYS, "cleaning")]
     made = frames.parametrise(images, camera, "tailcuts-14-7", losses).toArrow().sort_by(order)
@@ -246,11 +253,46 @@ def test_dataframe_steps_give_the_rows_of_the_bulk_path(spark, data, monte_carlo
 def test_senseless_calls_are_refused_before_spark_works(spark, data, tmp_path):
     url = f"file://{tmp_path}/images"
     with pytest.raises(UsageError, match="no input files"):
-        pipeline.clean(spark, [], url, picture=14, boundary=7)
+        pipeline.clean(spark, [], url, Cleaning("tailcuts", 14, 7))
     with pytest.raises(UsageError, match="no two levels"):
-        pipeline.clean(spark, raw(small(data), data), url, picture=7, boundary=14)
+        pipeline.clean(spark, raw(small(data), data), url, Cleaning("tailcuts", 7, 14))
     with pytest.raises(NotFoundError):
         pipeline.parameters(spark, url, f"{url}-parameters")
+
+
+def test_other_cleanings_extras_and_mended_pixels_are_options_of_the_pass(spark, data, tmp_path):
+    outputs = {role: f"file://{tmp_path}/{role}" for role in ("images", "parameters")}
+    rule = cleaning_of(picture="5 sigma", boundary="3 sigma", largest_island=True)
+    summary = pipeline.images(spark, raw(small(data), data), outputs, rule, bad_pixels=BadPixels("mend"), extras=True)
+    images = dataset.read_table(outputs["images"], ["image", "mask"])
+    known = dataset.info(outputs["images"])
+    (run,) = known["pixels_of_runs"]
+    assert len(run["dead"]) == 7 and known["cleaning"] == rule.name == "sigma-5-3-largest"  # as the quality page says
+    assert known["pixels"] == summary.pixels and summary.pixels["mended"] > 1000
+    noise = from_binary(images["image"])
+    light = noise[:, run["dead"]]
+    assert np.nanstd(light) > 0.2 * np.nanstd(noise)  # what neighbours have, where nothing was
+    rows = dataset.read_table(outputs["parameters"])
+    camera = camera_named(CAMERA)
+    mask = from_binary(images["mask"], "u1").astype(bool)
+    wanted = extras(np.asarray(noise, np.float32), camera, mask)
+    kept = rows.filter(pc.equal(rows["cleaning"], rule.name))
+    for name in EXTRAS:
+        np.testing.assert_array_equal(np.sort(kept[name].to_numpy()), np.sort(wanted[name]), err_msg=name)
+    assert dataset.info(outputs["parameters"])["units"]["time_slope"] == "ns/deg"
+    with pytest.raises(UsageError, match="needs the times of pixels"):
+        pipeline.clean(spark, raw(small(data), data), outputs["images"], cleaning_of(time_limit="2 ns"))
+    assert dataset.info(outputs["images"]) == known  # refused before anything was touched
+
+
+def test_parameters_of_another_cleaning_are_those_of_images_cleaned_so(spark, data, monte_carlo, tmp_path):
+    sources = sources_at([f"file://{data}/taiga_mc"])
+    outputs = {role: f"file://{tmp_path}/{role}" for role in ("images", "parameters", "grids")}
+    pipeline.images(spark, sources, outputs, cleaning_of("soft"))
+    for role, url in (("parameters", f"file://{tmp_path}/again"), ("grids", f"file://{tmp_path}/gridded")):
+        pipeline.derived(spark, f"{monte_carlo}/images", {role: url}, cleaning=cleaning_of("soft"))
+        assert dataset.info(url)["cleaning"] == "tailcuts-7-3.5"
+        assert dataset.read_table(url).equals(dataset.read_table(outputs[role])), role
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="no Java")
@@ -297,7 +339,7 @@ def test_telescopes_of_several_cameras_see_one_shower(spark, data, tmp_path):
     for camera in cameras:  # one file, a dataset for each camera
         outputs = {role: f"file://{tmp_path}/{camera}/{role}" for role in ("images", "parameters")}
         sources = sources_at([f"file://{path}"], camera=camera)
-        pipeline.images(spark, sources, outputs, picture=15, boundary=7.5, min_neighbours=1)
+        pipeline.images(spark, sources, outputs, Cleaning("tailcuts", 15, 7.5, 1))
         found.append(outputs["parameters"])
     away = {}
     for axes in ("vertical", "horizontal"):

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from apbatch.camera.calibration import factors_of_cluster, pedestals, photo_electrons
+from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import camera_named
 from apbatch.formats import dataset
 from apbatch.formats.images import to_binary
@@ -60,7 +61,7 @@ def without_spark(folder: Path) -> pa.Table:
         **dict.fromkeys(("peak_time", "pointing_altitude", "pointing_azimuth"), [None] * len(events)),  # not recorded
     }
     made = pa.RecordBatch.from_pydict(rows, schema=steps.IMAGES)
-    return pa.Table.from_batches([steps.cleaned(made, CAMERA, picture=14, boundary=7)]).sort_by(ORDER)
+    return pa.Table.from_batches([steps.cleaned(made, CAMERA, Cleaning("tailcuts", 14, 7))]).sort_by(ORDER)
 
 
 def test_images_from_hdfs_on_the_cluster_are_those_of_one_process(

@@ -1,7 +1,6 @@
 """Job descriptions are checked whole before anything starts."""
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
@@ -26,7 +25,7 @@ def test_every_shipped_job_is_valid(name: str) -> None:
 
 def test_thresholds_with_units_are_photo_electrons(tmp_path: Path) -> None:
     clean = load_job(job(tmp_path, "  - clean: {picture: 14 pe, boundary: 7}\n")).steps[0]
-    assert (clean.model_dump()["picture"], clean.model_dump()["boundary"]) == (14.0, 7.0)
+    assert (clean.parameters()["picture"], clean.parameters()["boundary"]) == (14.0, 7.0)
 
 
 def test_unknown_key_names_line_and_nearest(tmp_path: Path) -> None:
@@ -68,5 +67,7 @@ def test_no_job_at_all_is_a_clear_error(tmp_path: Path, content: str) -> None:
         load_job(file)
 
 
-def test_the_grid_step_takes_every_method_that_there_is() -> None:
-    assert get_args(Grid.model_fields["method"].annotation) == METHODS
+def test_the_grid_step_takes_every_method_that_there_is_and_names_the_nearest(tmp_path: Path) -> None:
+    assert all(Grid(method=method).method == method for method in METHODS)
+    with pytest.raises(UsageError, match=r"job.yaml:5: method: unknown method 'axal'; did you mean 'axial'"):
+        load_job(job(tmp_path, "  - clean\n  - grid: {method: axal}\n"))

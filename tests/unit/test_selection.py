@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import camera_named
 from apbatch.config import load_settings
 from apbatch.errors import UsageError
@@ -101,7 +102,7 @@ def catalogue(home: Path, tmp_path: Path) -> Iterator[Catalogue]:
         for picture, boundary in ((14, 7), (10, 5)):
             name = f"tailcuts-{picture}-{boundary}"
             (batch,) = pa.concat_tables(tables).combine_chunks().to_batches()
-            cleaned = steps.cleaned(steps.images_of(batch), camera, picture=picture, boundary=boundary)
+            cleaned = steps.cleaned(steps.images_of(batch), camera, Cleaning("tailcuts", picture, boundary))
             info = {"kind": "images", "camera": CAMERA, "cleaning": name}
             images = write_dataset(tmp_path / name / "images", pa.Table.from_batches([cleaned]), info)
             rows = steps.parametrised(cleaned, camera, name)

@@ -44,7 +44,7 @@ def batch(camera: CameraGeometry, images: np.ndarray) -> pa.RecordBatch:
 
 
 def clean(camera: CameraGeometry, images: np.ndarray) -> pa.RecordBatch:
-    return steps.cleaned(steps.images_of(batch(camera, images)), camera, picture=14, boundary=7)
+    return steps.cleaned(steps.images_of(batch(camera, images)), camera, Cleaning("tailcuts", 14, 7))
 
 
 def test_times_keep_their_nanoseconds(camera):
@@ -103,7 +103,7 @@ def test_no_step_makes_a_column_of_truth():
 
 def test_empty_batches_give_empty_batches_of_the_right_schema(camera):
     nothing = clean(camera, pixels(camera)).slice(0, 0)
-    assert steps.cleaned(nothing, camera, picture=14, boundary=7).schema.equals(steps.CLEANED)
+    assert steps.cleaned(nothing, camera, Cleaning("tailcuts", 14, 7)).schema.equals(steps.CLEANED)
     assert steps.parametrised(nothing, camera, "x").schema.equals(steps.PARAMETER_ROWS)
     assert steps.gridded(nothing, camera).schema.equals(steps.GRIDS)
 
@@ -132,7 +132,7 @@ def test_what_a_reader_tells_besides_the_image_is_passed_on(camera):
     columns = {name: plain.column(name) for name in plain.schema.names}
     columns |= {"peak_time": to_binary(images + 1), "pointing_altitude": pa.array([60.0, None, 70.0])}
     told = pa.RecordBatch.from_pydict(columns)
-    made = steps.cleaned(steps.images_of(told), camera, picture=14, boundary=7)
+    made = steps.cleaned(steps.images_of(told), camera, Cleaning("tailcuts", 14, 7))
     np.testing.assert_array_equal(from_binary(made.column("peak_time")), images + 1)
     assert made.column("pointing_altitude").to_pylist() == [60.0, None, 70.0]
     assert made.column("pointing_azimuth").null_count == 3
@@ -154,7 +154,7 @@ def test_cleaning_and_parameters_in_one_pass_are_those_of_two(camera):
     plain = steps.images_of(batch(camera, pixels(camera, 40)))
     rule = Cleaning("tailcuts", 14, 7)
     mask, rows = steps.cleaned_and_parametrised(plain, camera, rule)
-    wanted = steps.cleaned(plain, camera, picture=14, boundary=7)
+    wanted = steps.cleaned(plain, camera, Cleaning("tailcuts", 14, 7))
     assert mask.equals(wanted)
     assert rows.equals(steps.parametrised(wanted, camera, rule.name))
     assert [part.num_rows for part in steps.cleaned_and_parametrised(plain.slice(0, 0), camera, rule)] == [0, 0]
