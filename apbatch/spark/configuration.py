@@ -122,6 +122,9 @@ def _defaults(cluster: Cluster, settings: SparkSettings) -> dict[str, str]:
         conf |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
         if not was_submitted():
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    if cluster.local and not was_submitted():
+        # It hands out splits, pixels stay in Python: half of its CPU time was compilation that never paid.
+        conf["spark.driver.extraJavaOptions"] = "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC"
     if cluster.yarn:
         # Python's memory counts in a container as well: images, kernels, Arrow
         conf["spark.executor.memoryOverhead"] = "1g"

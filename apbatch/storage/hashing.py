@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable
 from typing import BinaryIO
 
 from blake3 import blake3
+from zlib_ng.zlib_ng import adler32  # the standard library's is twenty times slower, and slower than BLAKE3
 
 from apbatch.storage.store import Checksums
 
@@ -25,7 +25,7 @@ class Hasher:
     def update(self, block: bytes | memoryview) -> None:
         """Add a block."""
         self._blake3.update(block)
-        self._adler32 = zlib.adler32(block, self._adler32)
+        self._adler32 = adler32(block, self._adler32)
         self._size += len(block)
 
     def result(self) -> Checksums:
