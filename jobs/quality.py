@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -44,14 +43,8 @@ def sources(arguments: argparse.Namespace, settings: Settings) -> list[Source]:
 
 def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> StepSummary:
     """Run the step."""
-    started, bin_s = time.monotonic(), parse_quantity(arguments.bin, "s")
-    runs = check_quality(spark(), sources(arguments, settings), arguments.output, bin_s)
-    losses: dict[str, int] = {}
-    for run in runs:
-        for reason, count in run["losses"].items():
-            losses[reason] = losses.get(reason, 0) + count
-    problems = [problem for run in runs for problem in run["problems"]]
-    return StepSummary(sum(run["events"] for run in runs), time.monotonic() - started, losses, problems)
+    bin_s = parse_quantity(arguments.bin, "s")
+    return check_quality(spark(), sources(arguments, settings), arguments.output, bin_s)[1]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from apbatch.provenance import digest, provenance
 from apbatch.spark.bulk import run_splits
 from apbatch.spark.committer import Job, SplitRecord, Staging
 from apbatch.spark.jobs import Meter
-from apbatch.spark.pipeline import StepSummary
+from apbatch.spark.pipeline import StepSummary, summed
 from apbatch.spark.places import with_hosts
 from apbatch.spark.splits import BLOCK_BYTES, Piece, Split, dataset_files
 from apbatch.spark.writing import PartWriter
@@ -81,20 +81,24 @@ def compact(
     key = digest(["compact", url, sizes, target_bytes])
     meter = Meter()
     with Job({_ROLE: output_url}, key) as job:
+        begun = time.monotonic()
         records = run_splits(spark, with_hosts(splits), Compaction(job.staging), job, "compact", meter)
-        rows = sum(record.images for record in records)
+        seconds = time.monotonic() - begun
         content = {name: value for name, value in known.items() if name not in ("files", "generation")}
         made = provenance("compact", [source.url for source in sources], {"target_bytes": target_bytes})
         job.commit(records, {_ROLE: {**content, "compacted": {**made, "part_files": [len(sources), len(splits)]}}})
-    return StepSummary(
-        rows,
-        time.monotonic() - started,
-        bytes_read=sum(size for size, _ in sizes.values()),
-        bytes_written=sum(part.bytes for record in records for part in record.parts.values()),
-        tasks=meter.tasks,
-        retries=meter.retries,
-        resumed=meter.resumed,
-    )
+    return summed(records, meter, started, seconds, {}, [], {})
+
+
+def is_compact(url: str, target_bytes: int = BLOCK_BYTES) -> bool:
+    """Tell whether a dataset has no more part files than it needs.
+
+    Raises
+    ------
+    NotFoundError, FormatError
+    """
+    sources, sizes = dataset_files(url)
+    return len(stretches([Piece(source, sizes[source.url][0]) for source in sources], target_bytes)) == len(sources)
 
 
 def stretches(pieces: Sequence[Piece], target_bytes: int) -> list[Split]:

@@ -44,8 +44,10 @@ class Counter:
 
     def add(self, result: Any) -> None:
         """Count what a task did."""
-        if isinstance(result, SplitRecord):
-            self._sums.add((result.images, result.bytes_read, sum(part.bytes for part in result.parts.values())))
+        images, read = getattr(result, "images", None), getattr(result, "bytes_read", 0)
+        if images is not None:
+            written = sum(part.bytes for part in result.parts.values()) if isinstance(result, SplitRecord) else 0
+            self._sums.add((images, read, written))
 
     @property
     def value(self) -> tuple[int, int, int]:

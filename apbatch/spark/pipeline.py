@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -402,25 +402,34 @@ def _run(
     common |= plan.recipe.preparation.told()
     common |= {"pixels": dict(changed)} if changed else {}
     job.commit(records, {role: {**content, **common} for role, content in plan.contents.items()})
+    return summed(records, meter, started, seconds, counted, problems, dict(changed))
+
+
+def summed(
+    records: Sequence[SplitRecord],
+    meter: Meter,
+    started: float,
+    seconds: float,
+    losses: dict[str, int],
+    problems: list[str],
+    pixels: dict[str, int],
+) -> StepSummary:
+    """Return the summary of a step from the records of its splits; `seconds` is what the last Spark job took."""
     new = sum(meter.counters[-1].value[:1]) if meter.counters else 0
     return StepSummary(
-        count,
+        sum(record.images for record in records),
         time.monotonic() - started,
-        counted,
+        losses,
         problems,
         images_a_second=round(new / max(seconds, 1e-6), 1),
         bytes_read=sum(record.bytes_read for record in records),
-        bytes_written=_written(records),
+        bytes_written=sum(part.bytes for record in records for part in record.parts.values()),
         tasks=meter.tasks,
         retries=meter.retries,
         resumed=meter.resumed,
-        peak_mb=max(record.peak_bytes for record in records) // 10**6,
-        pixels=dict(changed),
+        peak_mb=max((record.peak_bytes for record in records), default=0) // 10**6,
+        pixels=pixels,
     )
-
-
-def _written(records: Iterable[SplitRecord]) -> int:
-    return sum(part.bytes for record in records for part in record.parts.values())
 
 
 def _contents(recipe: Recipe, images_url: str | None) -> dict[str, dict[str, Any]]:

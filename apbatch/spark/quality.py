@@ -7,6 +7,7 @@ number, as `clean` does.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,11 @@ from apbatch.formats.images import camera_in, camera_of, from_binary
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import ImageReader, readers
 from apbatch.formats.taiga_raw import DAY_NS, parse_name, read_records, utc
+from apbatch.spark.bulk import run_tasks
+from apbatch.spark.jobs import Meter
+from apbatch.spark.pipeline import StepSummary
 from apbatch.spark.sources import RAW, Source
+from apbatch.spark.splits import files_of
 from apbatch.storage.store import RefusedError, open_store, open_url
 
 if TYPE_CHECKING:
@@ -79,13 +84,44 @@ class Watched:
     problems: list[str] = field(default_factory=list)
 
 
-def watch(spark: SparkSession, sources: Sequence[Source], bin_s: float) -> tuple[list[Watched], dict[str, int]]:
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a task does with a file: sent to the workers."""
+
+    bin_s: float
+
+    def __call__(self, source: Source) -> Looked:
+        """Look at the file; what can't be read gives its reason."""
+        found = look_at(source, self.bin_s)
+        size = files_of([source])[source.url][0]
+        return Looked((), size, found) if isinstance(found, str) else Looked(tuple(found), size)
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What was seen in a file, its bytes, and why it could not be read."""
+
+    found: tuple[Watched, ...]
+    bytes_read: int
+    problem: str | None = None
+
+    @property
+    def images(self) -> int:
+        """Records or images."""
+        return sum(len(one.event) for one in self.found)
+
+
+def watch(
+    spark: SparkSession, sources: Sequence[Source], bin_s: float, meter: Meter
+) -> tuple[list[Watched], dict[str, int]]:
     """Look at files on Spark's workers, each in a task.
 
     Parameters
     ----------
     bin_s : float
         Width of a bin of time, s.
+    meter : Meter
+        Counts tasks, records and bytes.
 
     Returns
     -------
@@ -104,10 +140,9 @@ def watch(spark: SparkSession, sources: Sequence[Source], bin_s: float) -> tuple
     """
     if not sources:
         raise UsageError("there are no input files", remedy="select files that hold camera images")
-    tasks = spark.sparkContext.parallelize(list(sources), len(sources))
-    answers = tasks.map(lambda source: _looked_at(source, bin_s)).collect()
-    found = [one for answer in answers if not isinstance(answer, str) for one in answer]
-    unreadable = [answer for answer in answers if isinstance(answer, str)]
+    answers: list[Looked] = run_tasks(spark, sources, Look(bin_s), "quality", meter)
+    found = [one for answer in answers for one in answer.found]
+    unreadable = [answer.problem for answer in answers if answer.problem is not None]
     if not found:
         raise FormatError(f"not one file could be read{': ' + unreadable[0] if unreadable else ''}")
     if unreadable:
@@ -132,7 +167,7 @@ def image_sources(url: str) -> list[Source]:
     return [Source(store.url_of(name), PART, "", camera=camera) for name in dataset.part_files(url)]
 
 
-def _looked_at(source: Source, bin_s: float) -> list[Watched] | str:
+def look_at(source: Source, bin_s: float) -> list[Watched] | str:
     """Look at one file; what can't be read gives its reason."""
     try:
         return list(_raw(source, bin_s) if source.format == RAW else _whole(source, bin_s))
@@ -252,7 +287,7 @@ def _bins(time: Ints, bin_s: float) -> Ints:
 
 def check_quality(
     spark: SparkSession, sources: Sequence[Source], output_url: str, bin_s: float = 10.0
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], StepSummary]:
     """Look at runs and write tables, summary and page into a folder.
 
     Parameters
@@ -266,19 +301,38 @@ def check_quality(
 
     Returns
     -------
-    list of dict
+    runs : list of dict
         The summary of each run.
+    summary : StepSummary
+        Of the step; its `images` are events, its rate is that of records.
 
     Raises
     ------
     UsageError, FormatError, ServerError
     """
-    from apbatch.spark.quality_report import write_quality
+    from apbatch.spark.quality_report import write_quality, written
     from apbatch.spark.quality_runs import of_runs
 
     if not 0.001 <= bin_s <= 86_400:
         raise UsageError(f"a bin of {bin_s:g} s makes no sense", remedy="choose between 1 ms and a day")
-    found, losses = watch(spark, sources, bin_s)
+    started, meter = time.monotonic(), Meter()
+    found, unreadable = watch(spark, sources, bin_s, meter)
+    seconds = time.monotonic() - started
     runs = of_runs(found, bin_s)
-    write_quality(runs, output_url, [source.url for source in sources], bin_s, losses)
-    return [quality.summary for quality in runs]
+    write_quality(runs, output_url, [source.url for source in sources], bin_s, unreadable)
+    summaries = [quality.summary for quality in runs]
+    losses = Counter(unreadable)
+    for run in summaries:
+        losses.update(run["losses"])
+    records, read, _ = meter.counters[-1].value
+    return summaries, StepSummary(
+        sum(run["events"] for run in summaries),
+        time.monotonic() - started,
+        dict(losses),
+        [problem for run in summaries for problem in run["problems"]],
+        images_a_second=round(records / max(seconds, 1e-6), 1),
+        bytes_read=read,
+        bytes_written=written(output_url),
+        tasks=meter.tasks,
+        retries=meter.retries,
+    )

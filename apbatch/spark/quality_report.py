@@ -57,6 +57,11 @@ def is_complete(output_url: str) -> bool:
     return open_store(output_url).info(SUMMARY) is not None
 
 
+def written(output_url: str) -> int:
+    """Return the bytes of the folder's files."""
+    return sum(entry.size for entry in open_store(output_url).entries(""))
+
+
 def read_summary(output_url: str) -> dict[str, Any]:
     """Return what ``quality.json`` holds.
 

@@ -29,7 +29,7 @@ from apbatch.provenance import digest, provenance, versions
 from apbatch.spark.bulk import run_splits
 from apbatch.spark.committer import Job, Loss, SplitRecord, Staging
 from apbatch.spark.jobs import Meter, tally
-from apbatch.spark.pipeline import StepSummary
+from apbatch.spark.pipeline import StepSummary, summed
 from apbatch.spark.splits import dataset_files
 from apbatch.spark.writing import PartWriter
 from apbatch.storage.store import open_store, open_url
@@ -133,7 +133,9 @@ def stereo(
     meter = Meter()
     with Job({_ROLE: output_url}, key) as job:
         work = Reconstruction(job.staging, cleaning, size_min, axes)
+        begun = time.monotonic()
         records = run_splits(spark, splits, work, job, "stereo", meter)
+        seconds = time.monotonic() - begun
         counted, problems = tally([loss for record in records for loss in record.losses])
         events = sum(record.images for record in records)
         if not events:
@@ -142,17 +144,7 @@ def stereo(
         made = provenance("stereo", list(parameters_urls), settings)
         content = {"kind": "showers", "cleaning": cleaning, "events": events, "losses": counted, "provenance": made}
         job.commit(records, {_ROLE: content})
-    return StepSummary(
-        events,
-        time.monotonic() - started,
-        counted,
-        problems,
-        bytes_read=sum(record.bytes_read for record in records),
-        bytes_written=sum(part.bytes for record in records for part in record.parts.values()),
-        tasks=meter.tasks,
-        retries=meter.retries,
-        resumed=meter.resumed,
-    )
+    return summed(records, meter, started, seconds, counted, problems, {})
 
 
 def _checked(urls: Sequence[str], output_url: str) -> tuple[str, dict[str, Telescopes]]:

@@ -95,12 +95,12 @@ class ImageStep(Step):
         options: dict[str, Any] = {}
         for step, its_key in steps:
             output = context.dataset(step.kind, its_key)
-            if not _complete(output):
+            if not complete(output):
                 outputs[step.role] = output
                 options |= step.options()
         if outputs:
             summary = self.work(context, outputs, self.promise(context, key)[self.role], options)
-            _tell(", ".join(step.kind for step, _ in steps), summary)
+            tell(", ".join(step.kind for step, _ in steps), summary)
         return [step.finished(context, context.dataset(step.kind, its_key)) for step, its_key in steps]
 
     def work(self, context: Context, outputs: dict[str, str], own: str, options: dict[str, Any]) -> StepSummary:
@@ -115,7 +115,7 @@ class ImageStep(Step):
 
     def intact(self, products: Products) -> bool:
         """The dataset must be complete."""
-        return _complete(products[self.role])
+        return complete(products[self.role])
 
 
 class Clean(ImageStep, CleaningWords):
@@ -292,7 +292,8 @@ def _joins(steps: Sequence[Step], step: Step) -> bool:
     return isinstance(step, _OfImages) and step.rule is None and step.role not in taken
 
 
-def _complete(url: str) -> bool:
+def complete(url: str) -> bool:
+    """Tell whether there is a complete dataset; not, if its store can't be asked."""
     from apbatch.formats import dataset
 
     try:
@@ -301,13 +302,14 @@ def _complete(url: str) -> bool:
         return False
 
 
-def _tell(kinds: str, summary: StepSummary) -> None:
+def tell(kinds: str, summary: StepSummary, what: str = "images") -> None:
+    """Say what a step did: how much, how fast, and what was passed over."""
     losses = "; ".join(f"{number} {reason}" for reason, number in summary.losses.items())
     pixels = "; ".join(f"{number} pixels {what}" for what, number in summary.pixels.items())
     rate = f", {summary.images_a_second:.0f}/s" if summary.images_a_second else ""
     size = f", {summary.bytes_read / 1e6:.1f} MB read, {summary.bytes_written / 1e6:.1f} MB written"
     say(
-        f"{kinds}: {summary.images} images in {summary.seconds:.1f} s{rate}{size}"
+        f"{kinds}: {summary.images} {what} in {summary.seconds:.1f} s{rate}{size}"
         + (f"; {pixels}" if pixels else "")
         + (f"; passed over: {losses}" if losses else "")
     )

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from apbatch.errors import UsageError, nearest_word
+from apbatch.workflow.dataset_steps import Compact, Stereo
 from apbatch.workflow.file_steps import Ingest, Mirror, Simulate
 from apbatch.workflow.image_steps import Clean, Grid, Parameters, Skim
 from apbatch.workflow.learning_steps import Blind, BlindImages, Evaluate, Report, Train
@@ -20,7 +21,7 @@ from apbatch.yamlfile import Lines, read_yaml, validate
 STEPS: dict[str, type[Step]] = {
     step.kind: step
     for step in (
-        *(Simulate, Ingest, Mirror, Clean, Skim, Parameters, Grid, Quality),
+        *(Simulate, Ingest, Mirror, Clean, Skim, Parameters, Grid, Stereo, Compact, Quality),
         *(Blind, BlindImages, Train, Evaluate, Report),
         *(Study, Robustness, Showers, Application, StudyReport),
     )

@@ -9,6 +9,7 @@ from pydantic import Field
 from apbatch.errors import ApbatchError
 from apbatch.progress import say
 from apbatch.units import quantity
+from apbatch.workflow.image_steps import tell
 from apbatch.workflow.step import Context, Products, Step
 
 Seconds = Annotated[float, quantity("s")]
@@ -35,7 +36,9 @@ class Quality(Step):
         images = context.products.get("images")
         sources = image_sources(images) if images else context.sources(context.products.get("mirrored"))
         output = context.dataset(self.kind, key)
-        for run in check_quality(context.spark(), sources, output, self.bin):
+        runs, summary = check_quality(context.spark(), sources, output, self.bin)
+        tell(self.kind, summary, "events")
+        for run in runs:
             say(f"quality: {_told(run)}")
         say(f"quality: {output}/report.html")
         return {"quality": output}

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.spark
 SITE = "name: fact\nexperiment: FACT-MC\nroot: {root}\ninclude: ['*.phs.jsonl.gz']\n"
 HEAD = "name: passes\nselect: \"experiment = 'FACT-MC'\"\nsteps:\n  - ingest: {site: fact.yaml}\n"
 CLEAN = "  - clean: {cleaning: soft, time_limit: 5 ns}\n"
+PLAIN = "  - parameters: {register_events: false}\n"
 EXTRAS, AXIAL, BICUBIC = "  - parameters: {extras: true}\n", "  - grid: {}\n", "  - grid: {method: bicubic}\n"
 
 
@@ -47,8 +48,8 @@ def passes(spark, home: Path, data: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
         monkeypatch.setattr(pipeline, name, spied)
 
-    def run(*steps: str) -> tuple[runner.Outcome, list[tuple[str, ...]]]:
-        (tmp_path / "job.yaml").write_text(HEAD + "".join(steps))
+    def run(*steps: str, head: str = HEAD) -> tuple[runner.Outcome, list[tuple[str, ...]]]:
+        (tmp_path / "job.yaml").write_text(head + "".join(steps))
         made.clear()
         outcome = runner.run(load_job(tmp_path / "job.yaml"), load_settings(None))
         return outcome, list(made)
@@ -85,3 +86,26 @@ def test_neighbouring_steps_are_one_pass_with_the_addresses_and_rows_that_each_h
     assert dataset.info(outcome.products["parameters"])["cleaning"] == "tailcuts-14-7"
     with contextlib.suppress(FileNotFoundError):
         assert not list((home / "store").rglob(".apbatch-*"))
+
+
+def test_telescopes_of_two_cameras_meet_in_one_job_whose_datasets_are_compacted_and_looked_at(
+    passes: Any, data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "cta.yaml").write_text(
+        f"name: cta\nexperiment: CTA\nroot: {data}/simtel\ninclude: ['history_meta_75.simtel.zst']\n"
+    )
+    head = "name: stereo\nselect: \"format = 'simtel'\"\nsteps:\n  - ingest: {site: cta.yaml}\n"
+    one, other = "LST", "NectarCam"
+    steps = [
+        *(f"  - clean: {{camera: {camera}, picture: 15 pe, boundary: 7.5 pe}}\n{PLAIN}" for camera in (one, other)),
+        "  - stereo: {size_min: 50 pe}\n  - compact: {size: 2 Mbyte}\n  - quality: {bin: 1 s}\n",
+    ]
+    outcome, made = passes(*steps, head=head)
+    assert made == [("images", "parameters")] * 2
+    assert outcome.ran == ["ingest", "clean", "parameters", "clean", "parameters", "stereo", "compact", "quality"]
+    (shower,) = dataset.read_table(outcome.products["stereo"]).to_pylist()
+    known = dataset.info(outcome.products["stereo"])
+    assert shower["reason"] == "found" and len(known["provenance"]["inputs"]) == 2
+    assert len(outcome.products["compacted"]) == 4
+    outcome, made = passes(*steps, head=head)
+    assert made == [] and outcome.ran == ["ingest"]

@@ -318,11 +318,15 @@ def test_the_entry_points_run_under_spark_submit(data, tmp_path):
 def test_the_quality_of_runs_is_looked_at_in_parallel(spark, data, monte_carlo, tmp_path):
     odd = tmp_path / "28107022.001"
     odd.write_bytes(b"\0" * 1000)
-    (run,) = check_quality(spark, raw([*small(data), odd], data), f"file://{tmp_path}/raw")
+    (run,), summary = check_quality(spark, raw([*small(data), odd], data), f"file://{tmp_path}/raw")
     assert run["records"] == 1239 + 833 + 741 and run["files"] == 3
+    assert (
+        summary.bytes_read == sum(path.stat().st_size for path in [*small(data), odd]) and summary.images_a_second > 0
+    )
+    assert summary.losses["unreadable files"] == 1
     assert any("28107022.001" in problem for problem in run["problems"])
     assert run["clusters"]["12"]["pixels"]["dead"] == 7
-    runs = check_quality(spark, image_sources(f"{monte_carlo}/images"), f"file://{tmp_path}/images")
+    runs, _ = check_quality(spark, image_sources(f"{monte_carlo}/images"), f"file://{tmp_path}/images")
     assert sum(run["events"] for run in runs) <= 5698 and runs[0]["unit"] == "p.e."
     assert (tmp_path / "images" / "report.html").stat().st_size > 10_000
 

@@ -14,7 +14,7 @@ from apbatch.camera.geometry import camera_named
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import to_binary
 from apbatch.formats.taiga_raw import RECORD
-from apbatch.spark.quality import Watched, _looked_at, image_sources
+from apbatch.spark.quality import Watched, image_sources, look_at
 from apbatch.spark.quality_report import is_complete, read_summary, write_quality
 from apbatch.spark.quality_runs import RunQuality, of_runs, pixel_table, rate_table
 from apbatch.spark.sources import Source, sources_at
@@ -49,7 +49,7 @@ def raw_file(folder: Path, cluster: int, events: np.ndarray, seconds: np.ndarray
 def looked_at(sources: list[Source], bin_s: float = 5.0) -> list[Watched]:
     found: list[Watched] = []
     for source in sources:
-        answer = _looked_at(source, bin_s)
+        answer = look_at(source, bin_s)
         assert not isinstance(answer, str), answer
         found += answer
     return found
@@ -129,9 +129,9 @@ def test_damage_and_strange_times_are_losses(tmp_path: Path) -> None:
 
 def test_a_file_of_rubbish_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     (tmp_path / "28107001.001").write_bytes(b"\0" * 500)
-    answer = _looked_at(Source(f"file://{tmp_path}/28107001.001", "taiga-raw", "TAIGA", 1, None, CAMERA), 5.0)
+    answer = look_at(Source(f"file://{tmp_path}/28107001.001", "taiga-raw", "TAIGA", 1, None, CAMERA), 5.0)
     assert isinstance(answer, str) and "no whole record" in answer
-    assert "no such file" in str(_looked_at(Source(f"file://{tmp_path}/x", "taiga-raw", "T", 1, None, CAMERA), 5.0))
+    assert "no such file" in str(look_at(Source(f"file://{tmp_path}/x", "taiga-raw", "T", 1, None, CAMERA), 5.0))
 
 
 def images(folder: Path, times: list[int | None], pixels: np.ndarray) -> str:
@@ -146,7 +146,7 @@ def images(folder: Path, times: list[int | None], pixels: np.ndarray) -> str:
     return write_dataset(folder, table, {"kind": "images", "camera": CAMERA, "cleaning": "none"})
 
 
-def test_images_are_looked_at_in_photo_electrons(tmp_path: Path) -> None:
+def test_images_arelooked_at_in_photo_electrons(tmp_path: Path) -> None:
     camera, random = camera_named(CAMERA), np.random.default_rng(3)
     pixels = random.normal(0, 1.5, (600, camera.n_pixels)).astype(np.float32)
     pixels[:, 7] = 0
