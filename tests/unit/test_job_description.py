@@ -7,7 +7,9 @@ import pytest
 from apbatch.camera.grid import METHODS
 from apbatch.errors import UsageError
 from apbatch.workflow.image_steps import Grid
-from apbatch.workflow.model import load_job
+from apbatch.workflow.learning_steps import Blind
+from apbatch.workflow.model import STEPS, load_job
+from apbatch.workflow.study_steps import Study
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,6 +67,15 @@ def test_no_job_at_all_is_a_clear_error(tmp_path: Path, content: str) -> None:
     file.write_text(content)
     with pytest.raises(UsageError):
         load_job(file)
+
+
+def test_every_step_and_every_key_up_to_images_is_documented() -> None:
+    text = (ROOT / "docs" / "jobs.md").read_text()
+    for kind, step in STEPS.items():
+        assert f"`{kind}`" in text
+        if step.__module__ not in (Blind.__module__, Study.__module__):
+            for name in step.model_fields:
+                assert f"`{name}`" in text, f"{kind}: {name}"
 
 
 def test_the_grid_step_takes_every_method_that_there_is_and_names_the_nearest(tmp_path: Path) -> None:
