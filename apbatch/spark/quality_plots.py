@@ -78,7 +78,7 @@ def camera_maps(quality: RunQuality, gain: str) -> str:
     """Draw pedestal, spread, share of hits, drift, rate of records and status of each pixel over the camera."""
     channels = quality.gains[gain]
     seconds = quality.summary["seconds"]
-    seen = channels.seen / seconds if seconds else channels.seen.astype(float)
+    seen = np.where(channels.seen > 0, channels.seen / (seconds or 1.0), np.nan)
     unit = quality.unit
     maps: list[tuple[str, Floats, str, bool]] = [
         (f"pedestal ({unit})", channels.level, "viridis", False),
@@ -108,11 +108,21 @@ def level_history(quality: RunQuality, gain: str) -> str:
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(9.4, 0.9 + 0.13 * len(clusters)), layout="constrained")
         limit = max(0.05, float(np.nanpercentile(np.abs(rows), 99)) if np.isfinite(rows).any() else 0.05)
-        drawn = axes.imshow(rows, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        width, unit = _bin_width(quality)
+        places = (0.0, len(rows[0]) * width, len(clusters) - 0.5, -0.5)
+        drawn = axes.imshow(
+            rows, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest", extent=places
+        )
         axes.set_yticks(np.arange(len(clusters)), [f"{number}" for number in clusters], fontsize=6)
-        axes.set(xlabel="bin of time", ylabel="cluster")
+        axes.set(xlabel=unit, ylabel="cluster")
         figure.colorbar(drawn, ax=axes, pad=0.01, aspect=12).set_label("spreads", fontsize=7)
         return _png(figure)
+
+
+def _bin_width(quality: RunQuality) -> tuple[float, str]:
+    """Return the width of a bin of time, and its label; numbers of bins where too few tell (first and last are cut)."""
+    starts = quality.rates[0].start
+    return (float(starts[2] - starts[1]) / 1e9, "s since the first bin") if len(starts) > 2 else (1.0, "bin of time")
 
 
 def _median(values: Floats) -> Floats:
@@ -139,6 +149,7 @@ def _map(
     elif colours == "RdBu_r":
         limit = max(float(np.percentile(np.abs(known), 98)), 1e-9)
         shown.set_clim(-limit, limit)
+        shown.set_edgecolor("#bbbbbb")  # a pixel at rest is white, as the paper
     else:
         shown.set_clim(*np.percentile(known, (1, 99)))
     shown.set_array(values)

@@ -158,3 +158,32 @@ def test_cleaning_and_parameters_in_one_pass_are_those_of_two(camera):
     assert mask.equals(wanted)
     assert rows.equals(steps.parametrised(wanted, camera, rule.name))
     assert [part.num_rows for part in steps.cleaned_and_parametrised(plain.slice(0, 0), camera, rule)] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Cleaning("tailcuts", 14, 7),
+        Cleaning("sigma", 5, 2.5, largest_island=True),
+        Cleaning("time-neighbours", 14, 7, 1, time_limit=2, largest_island=True),
+    ],
+)
+def test_odd_images_pass_every_cleaning_and_have_extras_where_they_are_defined(camera, rule):
+    """All zeros, all missing, infinite, one pixel, two without neighbours; only the last is a shower."""
+    images = np.zeros((6, camera.n_pixels), np.float32)
+    images[1] = np.nan
+    images[2] = np.inf
+    images[3, 100] = 50
+    images[4, [100, int(np.argmax(np.hypot(camera.x - camera.x[100], camera.y - camera.y[100])))]] = 50
+    images[5, [100, *camera.neighbours[100]]] = 50
+    plain = steps.images_of(batch(camera, images))
+    times = [None, *[np.where(np.isfinite(row), row, np.nan).astype("<f4").tobytes() for row in images[1:]]]
+    place = plain.schema.get_field_index("peak_time")
+    plain = plain.set_column(place, plain.schema.field(place), pa.array(times, pa.binary()))
+    cleaned, rows = steps.cleaned_and_parametrised(plain, camera, rule, noise=np.ones(camera.n_pixels), more=True)
+    kept = from_binary(cleaned.column("mask"), "u1").sum(axis=1).tolist()
+    assert kept[:2] + kept[3:] == [0, 0, 0, 0, 7]
+    assert rows.schema.equals(steps.EXTRA_ROWS) and rows.num_rows == 12
+    shower = rows.to_pylist()[-1]
+    assert shower["concentration_pixel"] == pytest.approx(1 / 7) and shower["n_medium_islands"] == 1
+    assert all(row["n_small_islands"] == 0 for row in rows.to_pylist()[6:8])
