@@ -1,12 +1,14 @@
 """The study's networks on images that they were not made for: real events, another Monte Carlo, another camera.
 
 Nothing is trained or chosen here: the first training of each network scores, its cut is the study's. Real events of a
-run that is mostly noise have to be recognised as such; gammas of another Monte Carlo should be kept as often as ours.
+run that is mostly noise have to be recognised as such: few pass the selection, and of those no more are kept than of
+simulated hadrons. Gammas of another Monte Carlo should be kept as often as ours.
 """
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
     scorers = {
         (name, variant): Network(place, variant, camera) for name, variant, seed, place in trained if seed == first
     }
-    own = _own_gammas(made, folder)
+    own = {key: _Own.of(network, made, folder, judged[key]["trainings"][0]["cut"]) for key, network in scorers.items()}
     found: list[dict[str, Any]] = []
     for name, url in datasets.items():
         say(f"application: {name}")
@@ -69,14 +71,17 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
         measured = np.isfinite(moved).any(axis=1)
         known = parameters(moved, camera, "standard")
         passes = (known["size"] > settings["size_min"]) & (known["n_pixels"] >= settings["pixels_min"])
-        # No light outside of the cleaned image, no night sky: only networks of cleaned images can judge.
-        lit = (np.nan_to_num(moved) != 0).mean(axis=1)
+        # No light outside of the cleaned image, no night sky: only networks of cleaned images can judge. A pixel that
+        # was not measured, as most are where single clusters of a camera were read out, tells nothing.
+        seen = np.isfinite(images)
+        lit = (seen & (images != 0)).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
         cleaned_already = bool(len(lit) and np.median(lit) < 0.5)
         entry: dict[str, Any] = {
             "name": name,
             "camera": source.name,
             "images": len(images),
             "measured": int(measured.sum()),
+            "measured_pixels": float(np.median(seen.mean(axis=1))) if len(seen) else None,
             "cleaned_already": cleaned_already,
             "selected": int(passes.sum()),
             "size": np.quantile(known["size"], [0.05, 0.5, 0.95]).tolist() if len(images) else None,
@@ -91,7 +96,7 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
                     "title": title_of(model),
                     "variant": variant,
                     "cut": cut,
-                    **_kept(network, moved, passes, known["size"], cut, own),
+                    **_kept(network, moved, passes, known["size"], cut, own[model, variant]),
                 }
             )
         found.append(entry)
@@ -105,14 +110,14 @@ def _kept(
     passes: npt.NDArray[np.bool_],
     size: npt.NDArray[np.float64],
     cut: float,
-    own: tuple[Pixels, npt.NDArray[np.float64]],
+    own: _Own,
 ) -> dict[str, Any]:
     """Return how many images of all, and of those that pass the selection, score above the cut."""
     scores = network.scores(np.nan_to_num(images))
-    ours = network.scores(own[0]) > cut
+    ours = own.gammas > cut
     by_size = []
     for low, high in itertools.pairwise(_SIZES):
-        mine, theirs = (own[1] >= low) & (own[1] < high), passes & (size >= low) & (size < high)
+        mine, theirs = (own.size >= low) & (own.size < high), passes & (size >= low) & (size < high)
         by_size.append(
             {
                 "images": int(theirs.sum()),
@@ -127,19 +132,30 @@ def _kept(
         "candidates": int((passes & (scores > cut)).sum()),
         "histogram": np.histogram(scores, _BINS)[0].tolist(),
         "histogram_selected": np.histogram(scores[passes], _BINS)[0].tolist(),
-        "histogram_own": np.histogram(network.scores(own[0][:2000]), _BINS)[0].tolist(),
+        "own_hadrons_kept": own.hadrons_kept,
+        "histogram_own": np.histogram(own.gammas, _BINS)[0].tolist(),
         "by_size": by_size,
     }
 
 
-def _own_gammas(made: blind.BlindSet, folder: Path) -> tuple[Pixels, npt.NDArray[np.float64]]:
-    """Return our test gammas and their size after standard cleaning."""
-    labels = read_parquet(folder / "unsealed" / "labels.parquet", ["id", "gamma"]).to_pylist()
-    gammas = {row["id"] for row in labels if row["gamma"]}
-    ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
-    images = load_pixels(made.files, made.manifest, "test")
-    images = images[np.array([name in gammas for name in ids])]
-    return images, parameters(images, camera_named(made.manifest["camera"]), "standard")["size"]
+@dataclass(frozen=True)
+class _Own:
+    """Our own test events by one network: scores of gammas, their size, and the share of hadrons above the cut."""
+
+    gammas: npt.NDArray[np.float64]
+    size: npt.NDArray[np.float64]
+    hadrons_kept: float
+
+    @classmethod
+    def of(cls, network: Network, made: blind.BlindSet, folder: Path, cut: float) -> _Own:
+        labels = read_parquet(folder / "unsealed" / "labels.parquet", ["id", "gamma"]).to_pylist()
+        named = {row["id"] for row in labels if row["gamma"]}
+        ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
+        gamma = np.array([name in named for name in ids])
+        images = load_pixels(made.files, made.manifest, "test")
+        scores = network.scores(images)
+        size = parameters(images[gamma], network.camera, "standard")["size"]
+        return cls(scores[gamma], size, float((scores[~gamma] > cut).mean()))
 
 
 def read_images(url: str) -> tuple[Pixels, CameraGeometry]:
