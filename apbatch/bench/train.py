@@ -1,9 +1,17 @@
-"""Training cases: what feeds the network (Parquet on disk against memory), and scoring against Keras' own predict."""
+"""Training cases: what feeds the network (Parquet on disk against memory), ranks against one rank, and scoring against
+Keras' own predict.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +22,10 @@ import pyarrow.parquet as pq
 from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
-from apbatch.errors import VerificationError
+from apbatch.errors import ApbatchError, VerificationError
 
 DISK, MEMORY, SCORES, PREDICT = "Parquet on disk", "memory", "apbatch scoring", "Keras predict"
+RANKS, ALONE = "2 ranks on 2 cores", "1 rank on 1 core"
 _BATCH = 64
 _GROUP = 512
 
@@ -33,6 +42,18 @@ def train_groups(setting: Setting) -> Iterator[Group]:
         "images/s", float(count), MEMORY,
     )  # fmt: skip
     yield Group(operation, [_Epoch(operation, DISK, files, count), _Epoch(operation, MEMORY, files, count)])
+    operation = Operation(
+        "train", "ranks",
+        f"One epoch of the talk's CNN over {count} images, batches of {_BATCH} over all ranks. {RANKS}: two processes "
+        f"of one thread, gradients averaged by Horovod in each step. {ALONE}: one process of one thread.",
+        "images/s", float(count), None, ALONE,
+    )  # fmt: skip
+    cases: list[Case] = [_Ranks(operation, ALONE, files, count, 1)]
+    if importlib.util.find_spec("horovod") is None:
+        setting.left_out[f"{RANKS}, ranks"] = "Horovod is not installed"
+    else:
+        cases.insert(0, _Ranks(operation, RANKS, files, count, 2))
+    yield Group(operation, cases)
     operation = Operation(
         "train", "scoring",
         f"{count} images to scores by the talk's CNN. {SCORES}: cleaning, grid and network, as a Spark worker does it. "
@@ -114,6 +135,77 @@ class _Epoch(Case):
         """All images must have been seen."""
         if self._seen < self._count - _GROUP:
             raise VerificationError(f"{self.peer}: {self._seen} of {self._count} images were trained on")
+
+
+class _Ranks(Case):
+    """An epoch by processes that were started before, each with one thread; see `apbatch.bench.train_rank`."""
+
+    def __init__(self, operation: Operation, peer: str, files: Path, count: int, ranks: int) -> None:
+        super().__init__(operation, peer)
+        self._count, self._ranks, self._number = count, ranks, 0
+        self._folder = files / f"ranks-{ranks}"
+
+    def set_up(self) -> None:
+        """Start the ranks and wait until they have built and compiled."""
+        from apbatch.bench import train_rank
+        from apbatch.dl.launch import horovodrun
+
+        self._names = train_rank
+        self._folder.mkdir()
+        kind = "single" if self._ranks == 1 else "horovod"
+        command = [sys.executable, "-m", "apbatch.bench.train_rank", str(self._folder), kind]
+        command += [str(self._count), str(_BATCH)]
+        if self._ranks > 1:
+            where = ["-np", str(self._ranks), "-H", f"localhost:{self._ranks}", "--gloo", "--network-interfaces", "lo"]
+            command = [sys.executable, str(horovodrun()), *where, *command]
+        one = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
+        root = str(Path(__file__).resolve().parents[2])
+        more = {
+            "PYTHONPATH": root,
+            "KERAS_BACKEND": "tensorflow",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "HOROVOD_CYCLE_TIME": "1",
+        }
+        paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        with (self._folder / "log").open("w") as log:
+            self._process = subprocess.Popen(
+                command,
+                env={**os.environ, **more, **one, "PATH": paths, "CUDA_VISIBLE_DEVICES": "-1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._wait(0)
+
+    def _wait(self, number: int, limit_s: float = 600.0) -> None:
+        done = [self._folder / self._names.DONE.format(number=number, rank=rank) for rank in range(self._ranks)]
+        limit = time.monotonic() + limit_s
+        while not all(place.exists() for place in done):
+            if self._process.poll() is not None or time.monotonic() > limit:
+                tail = (self._folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
+                raise ApbatchError(f"a rank ended or hangs: {' '.join(tail)[:300]}")
+            time.sleep(0.002)
+
+    def run(self) -> None:
+        """Ask for an epoch and wait for all ranks."""
+        self._number += 1
+        (self._folder / self._names.ASKED.format(number=self._number)).touch()
+        self._wait(self._number)
+
+    def check(self) -> None:
+        """The ranks must still be there."""
+        if self._process.poll() is not None:
+            raise VerificationError(f"{self.peer}: the ranks have ended")
+
+    def tear_down(self) -> None:
+        """Let the ranks end."""
+        if hasattr(self, "_process"):
+            (self._folder / self._names.END).touch()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(20)
+            self._process.terminate()
+            self._process.wait(20)
 
 
 class _Scoring(Case):

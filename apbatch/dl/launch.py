@@ -177,7 +177,7 @@ def _choose(collective: str, ranks: int, backend: str = "tensorflow") -> tuple[s
         return "single", 1
     if importlib.util.find_spec("tensorflow") is None:
         raise MissingSoftwareError("TensorFlow is not installed", remedy="pip install 'apbatch[dl]'")
-    there = importlib.util.find_spec("horovod") is not None and _horovodrun() is not None
+    there = importlib.util.find_spec("horovod") is not None and horovodrun() is not None
     if collective == "horovod" and not there:
         raise MissingSoftwareError("Horovod is not installed", remedy="sh jobs/setup.sh, with g++ on the machine")
     if collective == "single" or ranks == 1:
@@ -188,7 +188,8 @@ def _choose(collective: str, ranks: int, backend: str = "tensorflow") -> tuple[s
     return "horovod", ranks
 
 
-def _horovodrun() -> str | None:
+def horovodrun() -> str | None:
+    """Return the launcher of Horovod's ranks, the one of this environment if it has one."""
     beside = Path(sys.executable).with_name("horovodrun")
     return str(beside) if beside.exists() else shutil.which("horovodrun")
 
@@ -197,7 +198,7 @@ def _command(spec: TrainSpec, kind: str, ranks: int) -> list[str]:
     rank = [python_of(spec.backend), "-m", "apbatch.dl.training", str(spec.output / "spec.json"), kind]
     if kind == "single":
         return rank
-    launcher = [sys.executable, str(_horovodrun()), "-np", str(ranks), "-H", f"localhost:{ranks}", "--gloo"]
+    launcher = [sys.executable, str(horovodrun()), "-np", str(ranks), "-H", f"localhost:{ranks}", "--gloo"]
     return [*launcher, "--network-interfaces", "lo", *rank]
 
 

@@ -91,7 +91,7 @@ def test_an_unknown_model_names_the_nearest(files: Path, tmp_path: Path) -> None
 def test_without_horovod_it_says_so_and_takes_one_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launch, "_horovodrun", lambda: None)
+    monkeypatch.setattr(launch, "horovodrun", lambda: None)
     assert launch._choose("auto", 2) == ("single", 1)
     assert "Horovod is not installed: training in one process" in capsys.readouterr().err
     with pytest.raises(ApbatchError, match="Horovod is not installed"):
