@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from apbatch.camera.board import Numbers
 from apbatch.camera.cleaning_rule import NONE, PRESETS, Cleaning, Method, cleaning_named
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.islands import keep_largest
 from apbatch.camera.kernel import kernel
-from apbatch.camera.light import BLOCK, Numbers, Tables, Workspace, clean_block, tables_of, workspace
+from apbatch.camera.light import BLOCK, Tables, Workspace, clean_block, tables_of, workspace
 from apbatch.camera.vector import PIXELS
 from apbatch.errors import UsageError
 
@@ -61,7 +62,7 @@ def clean(
     picture, boundary = levels(cleaning, images, camera, noise)
     tables = tables_of(camera)
     mask = np.empty(images.shape, np.bool_)
-    space = workspace(camera.n_pixels)
+    space = workspace(camera)
     _clean_batch(images, picture, boundary, cleaning.min_neighbours, cleaning.keep_isolated, tables, mask, space)
     if cleaning.time_limit is not None:
         if peak_time is None:
@@ -91,22 +92,25 @@ def of_camera(images: Images, camera: CameraGeometry) -> Images:
 def levels(
     cleaning: Cleaning, images: Images, camera: CameraGeometry, noise: npt.NDArray[np.floating[Any]] | None
 ) -> tuple[Images, Images]:
-    """Return picture and boundary levels as kernels want them: one row, or one an image, with some pixels more.
+    """Return picture and boundary levels as kernels want them.
+
+    One row for all images or one an image, with a level for each pixel and some more at the end; or one row of just
+    those some, if the level is the same everywhere.
 
     Raises
     ------
     UsageError
         If noise is needed and missing, or not of this camera.
     """
-    shape = (1, camera.n_pixels)
-    unit: npt.NDArray[np.floating[Any]] = np.ones(shape)
-    if cleaning.method == "sigma":
-        if noise is None:
-            raise UsageError(f"the cleaning {cleaning.name} needs the noise of pixels", remedy="give noise")
-        unit = np.atleast_2d(noise)
-        if unit.shape not in (shape, images.shape):
-            raise UsageError(f"{camera.name} has {camera.n_pixels} pixels, the noise is of shape {noise.shape}")
-        unit = np.where(unit > 0, unit, np.nan)
+    if cleaning.method != "sigma":
+        same = [np.full((1, PIXELS), level, np.float32) for level in (cleaning.picture, cleaning.boundary)]
+        return same[0], same[1]
+    if noise is None:
+        raise UsageError(f"the cleaning {cleaning.name} needs the noise of pixels", remedy="give noise")
+    unit = np.atleast_2d(noise)
+    if unit.shape not in ((1, camera.n_pixels), images.shape):
+        raise UsageError(f"{camera.name} has {camera.n_pixels} pixels, the noise is of shape {noise.shape}")
+    unit = np.where(unit > 0, unit, np.nan)
     made = []
     for level in (cleaning.picture, cleaning.boundary):
         row = np.full((len(unit), camera.n_pixels + PIXELS), np.nan, np.float32)
@@ -126,10 +130,9 @@ def _clean_batch(
     mask: Mask,
     space: Workspace,
 ) -> None:
-    lists, scratch = space.lists, space.scratch
     for first in range(0, len(images), BLOCK):
         last = min(first + BLOCK, len(images))
-        clean_block(images, first, last, picture, boundary, min_neighbours, keep_isolated, tables, mask, lists, scratch)
+        clean_block(images, first, last, picture, boundary, min_neighbours, keep_isolated, tables, mask, space)
 
 
 @kernel

@@ -66,7 +66,7 @@ def hillas(
         float(source[0]),
         float(source[1]),
         out,
-        workspace(camera.n_pixels),
+        workspace(camera),
     )
     return dict(zip(PARAMETERS, out, strict=True))
 
@@ -116,7 +116,7 @@ def clean_and_parametrise(
         float(source[1]),
         mask,
         table,
-        workspace(camera.n_pixels),
+        workspace(camera),
     )
     return mask, dict(zip(PARAMETERS, table, strict=True))
 
@@ -132,12 +132,11 @@ def _parametrise_batch(
     out: Floats,
     space: Workspace,
 ) -> None:
-    lists, scratch = space.lists, space.scratch
     table = np.zeros((ROWS, BLOCK))
     for first in range(0, len(images), BLOCK):
         last = min(first + BLOCK, len(images))
-        lit_block(images, first, last, mask, tables, lists, scratch)
-        parametrise_block(lists, last - first, flat, source_x, source_y, table)
+        lit_block(images, first, last, mask, tables, space)
+        parametrise_block(space.lists, last - first, flat, source_x, source_y, table)
         out[:, first:last] = table[: out.shape[0], : last - first]
 
 
@@ -156,10 +155,9 @@ def _clean_and_parametrise_batch(
     out: Floats,
     space: Workspace,
 ) -> None:
-    lists, scratch = space.lists, space.scratch
     table = np.zeros((ROWS, BLOCK))
     for first in range(0, len(images), BLOCK):
         last = min(first + BLOCK, len(images))
-        clean_block(images, first, last, picture, boundary, min_neighbours, keep_isolated, tables, mask, lists, scratch)
-        parametrise_block(lists, last - first, flat, source_x, source_y, table)
+        clean_block(images, first, last, picture, boundary, min_neighbours, keep_isolated, tables, mask, space)
+        parametrise_block(space.lists, last - first, flat, source_x, source_y, table)
         out[:, first:last] = table[: out.shape[0], : last - first]

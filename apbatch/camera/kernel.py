@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -42,7 +43,20 @@ def _compiled(function: Function, **options: bool) -> Function:
     file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(file, "_source_stamp"):
         file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
+        file._load_index = _or_nothing(file._load_index)
     return cast(Function, dispatcher)
+
+
+def _or_nothing(load: Callable[[], Any]) -> Callable[[], Any]:
+    """Return what loads an index of cached code, or an empty one: an old index may name classes that are no more."""
+
+    def loaded() -> Any:
+        try:
+            return load()
+        except (AttributeError, ImportError, EOFError, pickle.UnpicklingError):
+            return {}
+
+    return loaded
 
 
 @cache

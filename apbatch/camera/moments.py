@@ -86,7 +86,7 @@ def parametrise_block(
 def _first_and_second(lists: Lists, n_images: int, table: Floats) -> None:
     """Sum amplitudes, find the two brightest pixels, sum second moments about the centre of gravity."""
     for i in range(n_images):
-        size, x, y = spread(0.0), spread(0.0), spread(0.0)
+        size, x, y, at_edge = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
         first, second = spread(0.0), spread(0.0)
         begin, end = lists.start[i], lists.start[i + 1]
         for k in range(begin, end, LANES):
@@ -94,6 +94,7 @@ def _first_and_second(lists: Lists, n_images: int, table: Floats) -> None:
             size = size + weight
             x = x + weight * lanes(lists.x, k)
             y = y + weight * lanes(lists.y, k)
+            at_edge = at_edge + weight * lanes(lists.edge, k)
             second = larger(second, smaller(first, weight))
             first = larger(first, weight)
         amount = total(size)
@@ -109,7 +110,7 @@ def _first_and_second(lists: Lists, n_images: int, table: Floats) -> None:
             yy = yy + weight * dy * dy
         table[_LENGTH, i], table[_WIDTH, i], table[LARGE, i] = total(xx), total(yy), total(xy)
         table[_N_PIXELS, i], table[_N_ISLANDS, i] = lists.pixels[i], lists.islands[i]
-        table[_LEAKAGE, i] = lists.at_edge[i]
+        table[_LEAKAGE, i] = total(at_edge)
 
 
 @inner

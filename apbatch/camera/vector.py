@@ -17,15 +17,15 @@ from numba.core import cgutils
 from numba.core.extending import intrinsic, models, overload, register_model
 
 #: Numbers in a `Lanes` value, pixels compared by one call of `append_at_least`.
-LANES, PIXELS = 8, 16
+LANES, PIXELS = 8, 32
 
-_I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+_I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
 _DOUBLES, _FLAGS = ir.VectorType(_F64, LANES), ir.VectorType(_I1, LANES)
-_FLOATS, _NUMBERS, _BYTES = (ir.VectorType(kind, PIXELS) for kind in (_F32, _I32, _I8))
+_FLOATS, _NUMBERS, _BYTES, _CHOSEN = (ir.VectorType(kind, PIXELS) for kind in (_F32, _I16, _I8, _I1))
 
 
-def _code(function: Any) -> Any:
+def code(function: Any) -> Any:
     """Register a function that writes LLVM code; for whom it calls it has no types."""
     return intrinsic(function)
 
@@ -59,65 +59,68 @@ class _FlagsModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, kind, _FLAGS)
 
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
+def address_of(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
+    """Return where ``array[index]`` is, as the address of a vector."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
-def _spread(builder: Any, value: Any, vector: ir.VectorType) -> Any:
+def spread_over(builder: Any, value: Any, vector: ir.VectorType) -> Any:
+    """Return a vector of one value only."""
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(_I32, 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count))
 
 
-def _call(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any:
+def call_of(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any:
+    """Call a function of LLVM's."""
     function = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments)
 
 
-@_code
+@code
 def lanes(typing: Any, array: Any, index: Any) -> Any:
     """Return ``array[index : index + 8]`` of a contiguous float64 array; it must be that long."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, signature.args[0], args[0], args[1], _DOUBLES), align=8)
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(address_of(context, builder, signature.args[0], args[0], args[1], _DOUBLES), align=8)
 
-    return LANES_TYPE(array, types.intp), code
+    return LANES_TYPE(array, types.intp), write
 
 
-@_code
+@code
 def put_lanes(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Set ``array[index : index + 8]`` of a contiguous float64 array; it must be that long."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _address(context, builder, signature.args[0], args[0], args[1], _DOUBLES), align=8)
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[2], address_of(context, builder, signature.args[0], args[0], args[1], _DOUBLES), align=8)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, LANES_TYPE), code
+    return types.void(array, types.intp, LANES_TYPE), write
 
 
-@_code
+@code
 def spread(typing: Any, value: Any) -> Any:
     """Return eight times the same number."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _spread(builder, args[0], _DOUBLES)
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return spread_over(builder, args[0], _DOUBLES)
 
-    return LANES_TYPE(types.float64), code
+    return LANES_TYPE(types.float64), write
 
 
-@_code
+@code
 def total(typing: Any, value: Any) -> Any:
     """Return the sum of the eight."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         parts = args[0]
         for width in (4, 2, 1):
             halves = [_part(builder, parts, start, width) for start in (0, width)]
             parts = builder.fadd(*halves)
         return builder.extract_element(parts, ir.Constant(_I32, 0))
 
-    return types.float64(LANES_TYPE), code
+    return types.float64(LANES_TYPE), write
 
 
 def _part(builder: Any, vector: Any, start: int, width: int) -> Any:
@@ -125,11 +128,11 @@ def _part(builder: Any, vector: Any, start: int, width: int) -> Any:
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), places)
 
 
-@_code
+@code
 def two_largest(typing: Any, first: Any, second: Any) -> Any:
     """Return the largest and second largest number of lanes that hold the two largest of their own."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         high, low = args
         for width in (4, 2, 1):
             left, right = (_part(builder, high, start, width) for start in (0, width))
@@ -139,7 +142,7 @@ def two_largest(typing: Any, first: Any, second: Any) -> Any:
         pair = [builder.extract_element(vector, zero) for vector in (high, low)]
         return context.make_tuple(builder, signature.return_type, pair)
 
-    return types.UniTuple(types.float64, 2)(LANES_TYPE, LANES_TYPE), code
+    return types.UniTuple(types.float64, 2)(LANES_TYPE, LANES_TYPE), write
 
 
 def _larger(builder: Any, left: Any, right: Any) -> Any:
@@ -150,73 +153,73 @@ def _smaller(builder: Any, left: Any, right: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<", left, right), left, right)
 
 
-@_code
+@code
 def larger(typing: Any, left: Any, right: Any) -> Any:
     """Return the larger one in each lane, the right one where one is NaN."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _larger(builder, *args)
 
-    return LANES_TYPE(LANES_TYPE, LANES_TYPE), code
+    return LANES_TYPE(LANES_TYPE, LANES_TYPE), write
 
 
-@_code
+@code
 def smaller(typing: Any, left: Any, right: Any) -> Any:
     """Return the smaller one in each lane, the right one where one is NaN."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _smaller(builder, *args)
 
-    return LANES_TYPE(LANES_TYPE, LANES_TYPE), code
+    return LANES_TYPE(LANES_TYPE, LANES_TYPE), write
 
 
-@_code
+@code
 def choose(typing: Any, flags: Any, yes: Any, no: Any) -> Any:
     """Return `yes` in lanes whose flag is set, `no` in the others."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(*args)
 
-    return LANES_TYPE(FLAGS_TYPE, LANES_TYPE, LANES_TYPE), code
+    return LANES_TYPE(FLAGS_TYPE, LANES_TYPE, LANES_TYPE), write
 
 
-@_code
+@code
 def root(typing: Any, value: Any) -> Any:
     """Return the square roots."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, "llvm.sqrt.v8f64", _DOUBLES, [args[0]])
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return call_of(builder, "llvm.sqrt.v8f64", _DOUBLES, [args[0]])
 
-    return LANES_TYPE(LANES_TYPE), code
+    return LANES_TYPE(LANES_TYPE), write
 
 
-@_code
+@code
 def magnitude(typing: Any, value: Any) -> Any:
     """Return the absolute values."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, "llvm.fabs.v8f64", _DOUBLES, [args[0]])
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return call_of(builder, "llvm.fabs.v8f64", _DOUBLES, [args[0]])
 
-    return LANES_TYPE(LANES_TYPE), code
+    return LANES_TYPE(LANES_TYPE), write
 
 
-@_code
+@code
 def signed(typing: Any, value: Any, sign: Any) -> Any:
     """Return the values with the signs of others."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, "llvm.copysign.v8f64", _DOUBLES, list(args))
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return call_of(builder, "llvm.copysign.v8f64", _DOUBLES, list(args))
 
-    return LANES_TYPE(LANES_TYPE, LANES_TYPE), code
+    return LANES_TYPE(LANES_TYPE, LANES_TYPE), write
 
 
 def _arithmetic(operation: Any, instruction: str) -> None:
-    @_code
+    @code
     def apply(typing: Any, left: Any, right: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return getattr(builder, instruction)(*args, flags=("contract",))
 
-        return LANES_TYPE(LANES_TYPE, LANES_TYPE), code
+        return LANES_TYPE(LANES_TYPE, LANES_TYPE), write
 
     @overload(operation, strict=False)
     def typed(left: Any, right: Any) -> Any:
@@ -239,12 +242,12 @@ for _operation, _instruction in (
 
 
 def _comparison(operation: Any, sign: str) -> None:
-    @_code
+    @code
     def apply(typing: Any, left: Any, right: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return builder.fcmp_ordered(sign, *args)
 
-        return FLAGS_TYPE(LANES_TYPE, LANES_TYPE), code
+        return FLAGS_TYPE(LANES_TYPE, LANES_TYPE), write
 
     @overload(operation, strict=False)
     def typed(left: Any, right: Any) -> Any:
@@ -259,102 +262,123 @@ for _operation, _sign in ((operator.gt, ">"), (operator.le, "<=")):
     _comparison(_operation, _sign)
 
 
-@_code
+@code
 def append_at_least(
-    typing: Any, image: Any, start: Any, thresholds: Any, level: Any, number: Any, found: Any, count: Any
+    typing: Any, image: Any, start: Any, valid: Any, thresholds: Any, level: Any, number: Any, found: Any, count: Any
 ) -> Any:
-    """Compare 16 pixels with thresholds and append the numbers of those at or above; return how many these are.
+    """Compare 32 pixels with thresholds and append the numbers of those at or above; return how many these are.
 
-    Pixels are ``image[start : start + 16]``, float32, their thresholds ``thresholds[level : level + 16]`` and their
-    numbers `number` and following; 16 elements of `found` (uint32) from `count` on are overwritten, those not
-    needed with 0. A comparison with NaN is false.
+    Pixels are ``image[start : start + valid]``, float32, at most 32, their thresholds ``thresholds[level : level +
+    32]`` and their numbers `number` and following; 32 elements of `found` (uint16) from `count` on are overwritten,
+    those not needed with 0. A comparison with NaN is false.
     """
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
-        pixels = builder.load(_address(context, builder, kinds[0], args[0], args[1], _FLOATS), align=4)
-        levels = builder.load(_address(context, builder, kinds[2], args[2], args[3], _FLOATS), align=4)
-        reached = builder.fcmp_ordered(">=", pixels, levels)
-        return _append(builder, reached, args[4], _address(context, builder, kinds[5], args[5], args[6], _NUMBERS))
+        there = _first(builder, args[2])
+        pixels = _some(builder, address_of(context, builder, kinds[0], args[0], args[1], _FLOATS), there, 4)
+        levels = builder.load(address_of(context, builder, kinds[3], args[3], args[4], _FLOATS), align=4)
+        reached = builder.and_(there, builder.fcmp_ordered(">=", pixels, levels))
+        return _append(builder, reached, args[5], address_of(context, builder, kinds[6], args[6], args[7], _NUMBERS))
 
-    return types.intp(image, types.intp, thresholds, types.intp, types.intp, found, types.intp), code
+    return types.intp(image, types.intp, types.intp, thresholds, types.intp, types.intp, found, types.intp), write
 
 
-@_code
+@code
 def append_positive(
-    typing: Any, image: Any, start: Any, mask: Any, place: Any, number: Any, found: Any, count: Any
+    typing: Any, image: Any, start: Any, valid: Any, mask: Any, place: Any, number: Any, found: Any, count: Any
 ) -> Any:
-    """Append the numbers of those of 16 pixels that a mask keeps and whose amplitude is above 0 and finite.
+    """Append the numbers of those of 32 pixels that a mask keeps and whose amplitude is above 0 and finite.
 
-    As `append_at_least`, with ``mask[place : place + 16]`` of booleans.
+    As `append_at_least`, with ``mask[place : place + valid]`` of booleans.
     """
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
-        pixels = builder.load(_address(context, builder, kinds[0], args[0], args[1], _FLOATS), align=4)
-        keep = builder.load(_address(context, builder, kinds[2], args[2], args[3], _BYTES), align=1)
+        there = _first(builder, args[2])
+        pixels = _some(builder, address_of(context, builder, kinds[0], args[0], args[1], _FLOATS), there, 4)
+        keep = _some(builder, address_of(context, builder, kinds[3], args[3], args[4], _BYTES), there, 1)
         kept = builder.icmp_unsigned("!=", keep, ir.Constant(_BYTES, [0] * PIXELS))
         above = builder.fcmp_ordered(">", pixels, ir.Constant(_FLOATS, [0.0] * PIXELS))
         finite = builder.fcmp_ordered("<", pixels, ir.Constant(_FLOATS, [float("inf")] * PIXELS))
         lit = builder.and_(kept, builder.and_(above, finite))
-        return _append(builder, lit, args[4], _address(context, builder, kinds[5], args[5], args[6], _NUMBERS))
+        return _append(builder, lit, args[5], address_of(context, builder, kinds[6], args[6], args[7], _NUMBERS))
 
-    return types.intp(image, types.intp, mask, types.intp, types.intp, found, types.intp), code
+    return types.intp(image, types.intp, types.intp, mask, types.intp, types.intp, found, types.intp), write
+
+
+def _first(builder: Any, count: Any) -> Any:
+    """Return flags of which the first `count` are set."""
+    limit = spread_over(builder, builder.trunc(count, _I16), _NUMBERS)
+    return builder.icmp_unsigned("<", ir.Constant(_NUMBERS, list(range(PIXELS))), limit)
+
+
+def _some(builder: Any, address: Any, which: Any, align: int) -> Any:
+    """Load some elements of a vector, 0 for the others, which need not be memory."""
+    vector = address.type.pointee
+    kind = {_FLOATS: "f32", _BYTES: "i8"}[vector]
+    zero = ir.Constant(vector, [0] * PIXELS)
+    arguments = [address, ir.Constant(_I32, align), which, zero]
+    return call_of(builder, f"llvm.masked.load.v{PIXELS}{kind}.p0", vector, arguments)
 
 
 def _append(builder: Any, chosen: Any, number: Any, address: Any) -> Any:
     """Store the numbers of the chosen pixels side by side; return how many they are."""
-    first = _spread(builder, builder.trunc(number, _I32), _NUMBERS)
+    first = spread_over(builder, builder.trunc(number, _I16), _NUMBERS)
     numbers = builder.add(first, ir.Constant(_NUMBERS, list(range(PIXELS))))
     zero = ir.Constant(_NUMBERS, [0] * PIXELS)
-    name = f"llvm.experimental.vector.compress.v{PIXELS}i32"
-    builder.store(_call(builder, name, _NUMBERS, [numbers, chosen, zero]), address, align=4)
+    name = f"llvm.experimental.vector.compress.v{PIXELS}i16"
+    builder.store(call_of(builder, name, _NUMBERS, [numbers, chosen, zero]), address, align=2)
     return builder.zext(builder.ctpop(builder.bitcast(chosen, ir.IntType(PIXELS))), _I64)
 
 
-@_code
-def fetch_ahead(typing: Any, array: Any, index: Any) -> Any:
-    """Bring ``array[index]`` into the cache; an index behind the end does no harm."""
+@code
+def to_line(typing: Any, array: Any, index: Any) -> Any:
+    """Return how many bytes it is from ``array[index]`` to where a line of the cache begins, 0 to 63."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, signature.args[0], args[0], args[1], _I8)
-        function = ir.FunctionType(ir.VoidType(), [address.type, _I32, _I32, _I32])
-        prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
-        builder.call(prefetch, [address, *(ir.Constant(_I32, value) for value in (0, 3, 1))])  # to read, keep, data
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = builder.ptrtoint(address_of(context, builder, signature.args[0], args[0], args[1], _I8), _I64)
+        return builder.and_(builder.neg(address), ir.Constant(_I64, 63))
+
+    return types.intp(array, types.intp), write
+
+
+@code
+def write_past_cache(typing: Any, array: Any, index: Any, source: Any, start: Any) -> Any:
+    """Set 64 bytes, a whole line, from ``array[index]`` on to ``source[start : start + 64]``, without reading them.
+
+    A line that is written as usual is read from memory before, which here would be half of the traffic.
+    """
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        line = ir.VectorType(_I8, 64)
+        value = builder.load(address_of(context, builder, signature.args[2], args[2], args[3], line), align=1)
+        store = builder.store(value, address_of(context, builder, signature.args[0], args[0], args[1], line), align=64)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
         return context.get_dummy_value()
 
-    return types.void(array, types.intp), code
+    return types.void(array, types.intp, source, types.intp), write
 
 
-@_code
+@code
 def one_by_one(typing: Any) -> Any:
     """Keep LLVM from making vectors of the loop in which this stands; it costs nothing.
 
     Vectors of numbers that lie here and there are gathered, which is slower than one number after the other.
     """
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
         return context.get_dummy_value()
 
-    return types.void(), code
+    return types.void(), write
 
 
-@_code
+@code
 def lowest_bit(typing: Any, bits: Any) -> Any:
     """Return the place of the lowest bit that is set; there must be one."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(_I1, 1))
 
-    return types.uint64(types.uint64), code
-
-
-@_code
-def bits_set(typing: Any, bits: Any) -> Any:
-    """Return how many bits are set."""
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
-
-    return types.int64(types.uint64), code
+    return types.uint64(types.uint64), write
