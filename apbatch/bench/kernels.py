@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from apbatch.bench.calibration import calibration_group
 from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
@@ -104,6 +105,7 @@ def shower_images(scene: Scene, number: int, seed: int = SEED) -> Images:
 def kernel_groups(setting: Setting) -> Iterator[Group]:
     """Yield the groups of the kernels suite; everything runs on one core."""
     _pin(setting)
+    yield calibration_group(setting)
     ctapipe = _ctapipe(setting)
     for scene in scenes():
         images = shower_images(scene, setting.size.images)
