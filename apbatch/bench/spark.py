@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
-from apbatch.bench.spark_worker import BULK, FRAMES, ONE_PASS, PARAMETERS, PLAIN, THROUGH_THE_JVM
+from apbatch.bench.spark_worker import BULK, BY_SPARK, FRAMES, ONE_PASS, PARAMETERS, PLAIN, VERIFIED
 from apbatch.bench.suite import Setting
 from apbatch.camera.geometry import CameraGeometry, camera_named
 from apbatch.errors import ServerError, VerificationError
@@ -31,7 +31,9 @@ from apbatch.formats.images import image_schema, to_binary
 from apbatch.progress import say
 
 #: Images of a round are this many times those of a round of kernels: a task has to be worth its start.
-_TIMES = 20
+_TIMES = 30
+#: Images of a job that has hardly anything to do.
+_FEW = 100
 _IMAGES_A_FILE = 10_000
 _CAMERA = "TAIGA-IACT01"
 _PATIENCE_S = 600.0
@@ -41,40 +43,61 @@ def spark_groups(setting: Setting) -> Iterator[Group]:
     """Yield the groups of the suite."""
     count = _TIMES * setting.size.images
     folder = setting.scratch / "spark"
-    images = folder / "images"
-    made = _make_images(images, camera_named(_CAMERA), count)
-    cleaned = folder / "cleaned"
-    one = [PLAIN, f"{BULK}, local[1]", f"{FRAMES}, local[1]"]
-    processes = {peer: _Peer(peer) for peer in [*one, f"{BULK}, local[2]"]}
+    images, few, cleaned, out = folder / "images", folder / "few", folder / "cleaned", folder / "out"
+    camera = camera_named(_CAMERA)
+    made = _make_images(images, camera, count)
+    _make_images(few, camera, _FEW)
+    bulk, frames = f"{BULK}, local[1]", f"{FRAMES}, local[1]"
+    processes = {peer: _Peer(peer) for peer in (PLAIN, VERIFIED, bulk, frames, f"{BULK}, local[2]")}
     for peer in processes.values():
         setting.at_end.callback(peer.stop)
 
     whole = Operation(
         "spark", "one pass",
         f"{count} images of {made} pixels from Parquet: cleaned, parametrised, mapped onto the axial grid; images with "
-        "masks, parameters and grids written (DataFrames: in three jobs). CPU time of all processes of a peer.",
-        "images/s", float(count), reference=PLAIN, clock="cpu",
+        "masks, parameters and grids written as Parquet of the same columns, codec and level. The plain process is "
+        "pyarrow and the kernels, nothing else; the verified one also hashes its files (BLAKE3, Adler-32), forces "
+        "them to the disk, compares sizes and renames, which is what the bulk path and saved DataFrames deliver. "
+        "DataFrames do it in three jobs. CPU time of all processes of a peer, without the start of Spark.",
+        "images/s", float(count), PLAIN, VERIFIED, "cpu",
     )  # fmt: skip
-    yield Group(whole, [_Case(whole, processes[peer], ONE_PASS, images, folder / "out") for peer in one])
+    cases = [_Case(whole, processes[peer], ONE_PASS, images, out) for peer in (PLAIN, VERIFIED, bulk, frames)]
+    by_spark = _Case(whole, processes[frames], ONE_PASS + BY_SPARK, images, out, f"{FRAMES} written by Spark, local[1]")
+    yield Group(whole, [*cases, by_spark])
+
     processes[PLAIN].ask(ONE_PASS, images, cleaned)
-    _as_dataset(cleaned / "images", count)
+    source = cleaned / "images"
+    _as_dataset(source, count)
     table = Operation(
         "spark", "parameters",
-        f"Parameters of {count} cleaned images from Parquet to Parquet. DataFrames are read by Python, or by "
-        "Spark: then every pixel crosses from the JVM to Python. CPU time of all processes of a peer.",
-        "images/s", float(count), reference=PLAIN, clock="cpu",
+        f"Parameters of {count} cleaned images from Parquet to Parquet, by the same peers. Read and written by Spark, "
+        "every pixel crosses from the JVM to Python. CPU time of all processes of a peer.",
+        "images/s", float(count), PLAIN, VERIFIED, "cpu",
     )  # fmt: skip
-    cases = [_Case(table, processes[peer], PARAMETERS, cleaned / "images", folder / "out") for peer in one]
-    through = _Case(table, processes[one[2]], THROUGH_THE_JVM, cleaned / "images", folder / "out")
-    through.peer = f"{FRAMES} read by Spark, local[1]"
-    yield Group(table, [*cases, through])
-    processes[one[2]].stop()
+    cases = [_Case(table, processes[peer], PARAMETERS, source, out) for peer in (PLAIN, VERIFIED, bulk, frames)]
+    through = f"{FRAMES} read and written by Spark, local[1]"
+    yield Group(table, [*cases, _Case(table, processes[frames], PARAMETERS + BY_SPARK, source, out, through)])
+    processes[frames].stop()
+
+    job = Operation(
+        "spark", "a small job",
+        f"One pass over {_FEW} images: what a job costs however little it does. CPU time of all processes of a peer.",
+        "ms", 1.0, VERIFIED, clock="cpu",
+    )  # fmt: skip
+    yield Group(job, [_Case(job, processes[peer], ONE_PASS, few, out, count=_FEW) for peer in (VERIFIED, bulk)])
+    start = Operation(
+        "spark", "start",
+        "From nothing to a process that waits for its first job: packages, and for Spark its JVM, the session and one "
+        "Python worker. Once for each session; no other figure holds it. CPU time.",
+        "ms", 1.0, PLAIN, clock="cpu",
+    )  # fmt: skip
+    yield Group(start, [_Start(start, peer) for peer in (PLAIN, bulk)])
+
     two = Operation(
         "spark", "two workers", "As one pass, by the clock on the wall; it says little on a machine without two idle "
-        "cores.", "images/s", float(count), baseline=f"{BULK}, local[1]",
+        "cores.", "images/s", float(count), baseline=bulk,
     )  # fmt: skip
-    peers = [f"{BULK}, local[1]", f"{BULK}, local[2]"]
-    yield Group(two, [_Case(two, processes[peer], ONE_PASS, images, folder / "out") for peer in peers])
+    yield Group(two, [_Case(two, processes[peer], ONE_PASS, images, out) for peer in (bulk, f"{BULK}, local[2]")])
 
 
 def _make_images(folder: Path, camera: CameraGeometry, count: int, seed: int = 1) -> int:
@@ -180,30 +203,64 @@ class _Peer:
 
 
 class _Case(Case):
-    """One operation of one peer."""
+    """One operation of one peer: its process is asked for it."""
 
-    def __init__(self, operation: Operation, peer: _Peer, request: str, source: Path, target: Path) -> None:
-        super().__init__(operation, peer.name, sum(path.stat().st_size for path in source.glob("*.parquet")))
-        self._peer, self._request, self._source, self._target = peer, request, source, target
+    def __init__(
+        self,
+        operation: Operation,
+        process: _Peer,
+        request: str,
+        source: Path,
+        target: Path,
+        peer: str | None = None,
+        count: int | None = None,
+    ) -> None:
+        size = sum(path.stat().st_size for path in source.glob("*.parquet"))
+        super().__init__(operation, peer or process.name, size)
+        self._process, self._request, self._source, self._target = process, request, source, target
+        self._wanted = count if count is not None else int(operation.count)
         self._images = 0
 
     def set_up(self) -> None:
-        self._peer.start()
+        self._process.start()
 
     def prepare(self) -> None:
         shutil.rmtree(self._target, ignore_errors=True)
 
     def run(self) -> None:
-        self._images = self._peer.ask(self._request, self._source, self._target)
+        self._images = self._process.ask(self._request, self._source, self._target)
 
     def cpu_seconds(self) -> float:
-        return self._peer.cpu_seconds()
+        return self._process.cpu_seconds()
 
     def check(self) -> None:
-        wanted = int(self.operation.count)
+        wanted = self._wanted
         rows = {"images": wanted, "parameters": 2 * wanted, "grids": wanted}
-        roles = rows if self._request == ONE_PASS else ["parameters"]
+        roles = rows if self._request.startswith(ONE_PASS) else ["parameters"]
         for role in roles:
             found = sum(pq.read_metadata(path).num_rows for path in (self._target / role).glob("*.parquet"))
             if found != rows[role] or self._images != wanted:
                 raise VerificationError(f"{found} rows of {role}, {self._images} images instead of {wanted}")
+
+
+class _Start(Case):
+    """The start of a peer's process."""
+
+    def __init__(self, operation: Operation, peer: str) -> None:
+        super().__init__(operation, peer)
+        self._process = _Peer(peer)
+
+    def prepare(self) -> None:
+        self._process.stop()
+
+    def run(self) -> None:
+        self._process.start()
+
+    def cpu_seconds(self) -> float:
+        return self._process.cpu_seconds()
+
+    def check(self) -> None:
+        """Without an answer `run` fails."""
+
+    def tear_down(self) -> None:
+        self._process.stop()

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,45 +19,53 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.camera.cleaning import PRESETS, Cleaning
-from apbatch.camera.geometry import camera_named
-from apbatch.formats import dataset
+from apbatch.camera.geometry import CameraGeometry, camera_named
 from apbatch.formats.images import camera_of
 from apbatch.spark import steps
 from apbatch.spark.bulk import Recipe
 from apbatch.spark.session import BATCH_IMAGES
-from apbatch.spark.writing import ROW_GROUP_BYTES, parquet_options
+from apbatch.spark.writing import ROW_GROUP_BYTES, PartWriter, parquet_options
+from apbatch.storage.store import open_store
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-PLAIN, BULK, FRAMES = "plain process", "bulk", "DataFrames"
-ONE_PASS, PARAMETERS, THROUGH_THE_JVM = "one pass", "parameters", "parameters through the JVM"
+PLAIN, VERIFIED, BULK, FRAMES = "plain process", "plain process with verified files", "bulk", "DataFrames"
+ONE_PASS, PARAMETERS = "one pass", "parameters"
+#: The same, with Spark's own reader of datasets and writer.
+BY_SPARK = " by Spark"
 ROLES = ("images", "parameters", "grids")
 RULE = PRESETS["standard"]
 CLEANING = RULE.name
 
 #: Reads the folder `input`, writes below the folder `output`, returns the number of images.
 _Work = Callable[[Path, Path], int]
+_Write = Callable[[pa.RecordBatch], None]
 
 
-def plain_works() -> dict[str, _Work]:
-    """Return what one process does with pyarrow and the steps, each file after the other."""
-    return {ONE_PASS: _plain_one_pass, PARAMETERS: _plain_parameters}
+def plain_works(verified: bool = False) -> dict[str, _Work]:
+    """Return what one process does with pyarrow and the steps, each file after the other.
 
+    Parameters
+    ----------
+    verified : bool
+        Whether part files are hashed, forced to the disk, verified and renamed, as the bulk path does it.
+    """
 
-def _plain_one_pass(source: Path, target: Path) -> int:
-    def batches(path: Path) -> Iterator[pa.RecordBatch]:
-        for batch in pq.ParquetFile(path).iter_batches(BATCH_IMAGES, use_threads=False):
-            yield steps.images_of(batch)
+    def one_pass(source: Path, target: Path) -> int:
+        def batches(path: Path) -> Iterator[pa.RecordBatch]:
+            for batch in pq.ParquetFile(path).iter_batches(BATCH_IMAGES, use_threads=False):
+                yield steps.images_of(batch)
 
-    return _plain(source, target, batches, ROLES, RULE)
+        return _plain(source, target, batches, ROLES, RULE, verified)
 
+    def parameters(source: Path, target: Path) -> int:
+        def batches(path: Path) -> Iterator[pa.RecordBatch]:
+            yield from pq.ParquetFile(path).iter_batches(BATCH_IMAGES, columns=steps.CLEANED.names, use_threads=False)
 
-def _plain_parameters(source: Path, target: Path) -> int:
-    def batches(path: Path) -> Iterator[pa.RecordBatch]:
-        yield from pq.ParquetFile(path).iter_batches(BATCH_IMAGES, columns=steps.CLEANED.names, use_threads=False)
+        return _plain(source, target, batches, ("parameters",), None, verified)
 
-    return _plain(source, target, batches, ("parameters",), None)
+    return {ONE_PASS: one_pass, PARAMETERS: parameters}
 
 
 def _plain(
@@ -66,40 +74,56 @@ def _plain(
     batches: Callable[[Path], Iterator[pa.RecordBatch]],
     roles: tuple[str, ...],
     rule: Cleaning | None,
+    verified: bool,
 ) -> int:
     images = 0
     for path in sorted(source.glob("*.parquet")):
         camera = camera_named(camera_of(pq.read_schema(path)))
         recipe = Recipe(camera, roles, CLEANING, rule)
-        schemas = recipe.schemas()
+        writing = _verified if verified else _bare
         with ExitStack() as stack:
-            writers, waiting = {}, dict[str, list[pa.RecordBatch]]()
-            for role in roles:
-                (target / role).mkdir(parents=True, exist_ok=True)
-                file = target / role / path.name
-                options = parquet_options(schemas[role])
-                writers[role] = stack.enter_context(pq.ParquetWriter(file, schemas[role], **options))
-                waiting[role] = []
-
-            def flush(role: str) -> None:
-                table = pa.Table.from_batches(waiting[role], schemas[role])  # noqa: B023 - called within the round
-                writers[role].write_table(table, row_group_size=max(1, table.num_rows))  # noqa: B023
-                waiting[role].clear()  # noqa: B023
-
+            write = {
+                role: stack.enter_context(writing(target / role, path.name, schema))
+                for role, schema in recipe.schemas().items()
+            }
             for batch in batches(path):
                 images += batch.num_rows
                 for role, made in recipe.make(batch).items():
-                    waiting[role].append(made)
-                    if sum(one.nbytes for one in waiting[role]) >= ROW_GROUP_BYTES:
-                        flush(role)
-            for role in roles:
-                flush(role)
+                    write[role](made)
     return images
+
+
+@contextmanager
+def _verified(folder: Path, name: str, schema: pa.Schema) -> Iterator[_Write]:
+    with PartWriter(open_store(f"file://{folder}"), name, schema).writing() as writer:
+        yield writer.write
+
+
+@contextmanager
+def _bare(folder: Path, name: str, schema: pa.Schema) -> Iterator[_Write]:
+    """Write the same Parquet without hash, fsync and rename."""
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting: list[pa.RecordBatch] = []
+    with pq.ParquetWriter(folder / name, schema, **parquet_options(schema)) as writer:
+
+        def flush() -> None:
+            table = pa.Table.from_batches(waiting, schema)
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+            waiting.clear()
+
+        def write(batch: pa.RecordBatch) -> None:
+            waiting.append(batch)
+            if sum(one.nbytes for one in waiting) >= ROW_GROUP_BYTES:
+                flush()
+
+        yield write
+        flush()
 
 
 def spark_works(spark: SparkSession, kind: str) -> dict[str, _Work]:
     """Return what the bulk path or the DataFrames do."""
     from apbatch.spark import frames, pipeline
+    from apbatch.spark.saving import save
     from apbatch.spark.sources import sources_at
 
     def one_pass(source: Path, target: Path) -> int:
@@ -110,30 +134,41 @@ def spark_works(spark: SparkSession, kind: str) -> dict[str, _Work]:
     def parameters(source: Path, target: Path) -> int:
         return pipeline.parameters(spark, f"file://{source}", f"file://{target}/parameters").images
 
-    def through_the_jvm(source: Path, target: Path) -> int:
-        camera = camera_named(str(dataset.info(f"file://{source}")["camera"]))
-        made = frames.parametrise(spark.read.parquet(f"file://{source}"), camera, CLEANING)
-        made.write.mode("overwrite").parquet(f"file://{target}/parameters")
-        return int(spark.read.parquet(f"file://{target}/parameters").count()) // 2
+    def camera_in(source: Path) -> CameraGeometry:
+        return camera_named(camera_of(pq.read_schema(next(source.glob("*.parquet")))))
 
-    def in_frames(source: Path, target: Path) -> int:
-        camera = camera_named(str(dataset.info(f"file://{source}")["camera"]))
+    def frame_parameters(source: Path, target: Path) -> int:
+        camera = camera_in(source)
         made = frames.parametrise(frames.read_dataset(spark, f"file://{source}"), camera, CLEANING)
+        return save(made, f"file://{target}/parameters", camera, CLEANING).images
+
+    def frame_parameters_by_spark(source: Path, target: Path) -> int:
+        made = frames.parametrise(spark.read.parquet(f"file://{source}"), camera_in(source), CLEANING)
         made.write.mode("overwrite").parquet(f"file://{target}/parameters")
         return int(spark.read.parquet(f"file://{target}/parameters").count()) // 2
 
-    def clean_in_frames(source: Path, target: Path) -> int:
-        camera = camera_named(camera_of(pq.read_schema(next(source.glob("*.parquet")))))
-        images = frames.read_images(spark, sources_at([f"file://{source}"]))
-        cleaned = frames.clean(images, camera, RULE)
+    def frame_one_pass(source: Path, target: Path) -> int:
+        camera = camera_in(source)
+        cleaned = frames.clean(frames.read_images(spark, sources_at([f"file://{source}"])), camera, RULE)
+        save(frames.parametrise(cleaned, camera, CLEANING), f"file://{target}/parameters", camera, CLEANING)
+        save(frames.grid(cleaned, camera), f"file://{target}/grids", camera, CLEANING)
+        return save(cleaned, f"file://{target}/images", camera, CLEANING).images
+
+    def frame_one_pass_by_spark(source: Path, target: Path) -> int:
+        camera = camera_in(source)
+        cleaned = frames.clean(frames.read_images(spark, sources_at([f"file://{source}"])), camera, RULE)
         cleaned.write.mode("overwrite").parquet(f"file://{target}/images")
-        cleaned = spark.read.parquet(f"file://{target}/images")
         frames.parametrise(cleaned, camera, CLEANING).write.mode("overwrite").parquet(f"file://{target}/parameters")
         frames.grid(cleaned, camera).write.mode("overwrite").parquet(f"file://{target}/grids")
-        return int(cleaned.count())
+        return int(spark.read.parquet(f"file://{target}/images").count())
 
     if kind == FRAMES:
-        return {ONE_PASS: clean_in_frames, PARAMETERS: in_frames, THROUGH_THE_JVM: through_the_jvm}
+        return {
+            ONE_PASS: frame_one_pass,
+            PARAMETERS: frame_parameters,
+            ONE_PASS + BY_SPARK: frame_one_pass_by_spark,
+            PARAMETERS + BY_SPARK: frame_parameters_by_spark,
+        }
     return {ONE_PASS: one_pass, PARAMETERS: parameters}
 
 
@@ -143,10 +178,10 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever Spark prints is no answer
     with ExitStack() as stack:
-        if kind == PLAIN:
+        if kind in (PLAIN, VERIFIED):
             pa.set_cpu_count(1)
             pa.set_io_thread_count(1)
-            works = plain_works()
+            works = plain_works(kind == VERIFIED)
         else:
             from apbatch.config import SparkSettings
             from apbatch.spark.session import close, session

@@ -6,7 +6,6 @@ files; `apbatch.spark.committer` makes one dataset of them.
 
 from __future__ import annotations
 
-import gc
 import pickle
 import resource
 import time
@@ -26,6 +25,7 @@ from apbatch.spark.committer import Job, Loss, Part, SplitRecord, Staging
 from apbatch.spark.events import EventSplit, Factors, Survey, read_events, survey
 from apbatch.spark.jobs import Meter, run_job
 from apbatch.spark.pixel_states import Preparation, Tally
+from apbatch.spark.process import one_thread, settle
 from apbatch.spark.reading import DAMAGED_IMAGES, read_piece
 from apbatch.spark.session import BATCH_IMAGES
 from apbatch.spark.splits import Split
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 AnySplit = Split | EventSplit
-#: More objects than a task leaves behind: packages were loaded.
-_LOADED = 20_000
 
 
 class Numbered(Protocol):
@@ -235,31 +233,15 @@ def run_tasks(
     counter = meter.counter(spark)
 
     def partition(found: Iterator[Task]) -> Iterator[Any]:
-        _one_thread()
+        one_thread()
         for task in found:
             result = work(task)
             counter.add(result)
             yield result
-        _settle()
+        settle()
 
     with run_job(spark, title, len(tasks), meter):
         return list(_placed(spark, tasks).mapPartitions(partition).collect())
-
-
-def _one_thread() -> None:
-    """Use one core: Spark runs as many tasks as it was given."""
-    pa.set_cpu_count(1)
-    pa.set_io_thread_count(1)
-
-
-def _settle() -> None:
-    """Take what this process has loaded out of Python's search for garbage.
-
-    Spark's workers search for it after every task: with numba loaded that is a tenth of a second each time.
-    """
-    if len(gc.get_objects()) > _LOADED:
-        gc.collect()
-        gc.freeze()
 
 
 def _placed(spark: SparkSession, tasks: Sequence[Task]) -> RDD[Task]:

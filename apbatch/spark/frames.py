@@ -6,6 +6,7 @@
 
 What comes out of a step crosses from Python to the JVM, pixels too, and back if Spark has something to do between two
 steps; that costs several times the kernels. Steps that follow one another are one pass, and nothing crosses between.
+`apbatch.spark.saving.save` makes a dataset of a frame without its pixels passing through the JVM.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from apbatch.spark.committer import Loss
 from apbatch.spark.events import Factors
 from apbatch.spark.jobs import tally
 from apbatch.spark.plan import dataset_of_images, plan_frames
+from apbatch.spark.process import one_thread, settle
 from apbatch.spark.reading import DAMAGED_IMAGES
 from apbatch.spark.splits import dataset_files, file_splits, split_bytes
 
@@ -120,7 +122,7 @@ def _read(
 
     rows = [(base64.b64encode(pickle.dumps(split)).decode(),) for split in splits]
     frame = spark.createDataFrame(spark.sparkContext.parallelize(rows, max(1, len(rows))), "split string")
-    return _chained(frame, read, schema)
+    return chained(frame, read, schema)
 
 
 def clean(
@@ -172,18 +174,20 @@ def _mapped(
             if good.num_rows:
                 yield work(good)
 
-    return _chained(frame, on_batches, schema)
+    return chained(frame, on_batches, schema)
 
 
-def _chained(frame: DataFrame, stage: _Stage, schema: pa.Schema) -> DataFrame:
+def chained(frame: DataFrame, stage: _Stage, schema: pa.Schema) -> DataFrame:
     """Apply a stage; if the frame is itself made by stages, all of them become one, and no pixel crosses between."""
     base, before = getattr(frame, _CHAIN, (frame, ()))
     stages: tuple[_Stage, ...] = (*before, stage)
 
     def all_stages(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        one_thread()
         for one in stages:
             batches = one(batches)
-        return batches
+        yield from batches
+        settle()
 
     made = base.mapInArrow(all_stages, spark_schema(schema))
     setattr(made, _CHAIN, (base, stages))

@@ -89,8 +89,10 @@ def tally(losses: Iterable[Loss]) -> tuple[dict[str, int], list[str]]:
 
 
 @contextmanager
-def run_job(spark: SparkSession, title: str, tasks: int, meter: Meter) -> Iterator[None]:
+def run_job(spark: SparkSession, title: str, tasks: int | None, meter: Meter) -> Iterator[None]:
     """Run a Spark job in the body, showing its progress; what is left of it is cancelled when the body is left early.
+
+    `tasks` is None where only Spark knows how many there will be.
 
     Raises
     ------
@@ -117,7 +119,7 @@ def run_job(spark: SparkSession, title: str, tasks: int, meter: Meter) -> Iterat
 
 
 @contextmanager
-def _watched(spark: SparkSession, title: str, tasks: int, group: str, meter: Meter) -> Iterator[None]:
+def _watched(spark: SparkSession, title: str, tasks: int | None, group: str, meter: Meter) -> Iterator[None]:
     """Show how many tasks are done while the body runs, and how fast; count the attempts that failed."""
     tracker = spark.sparkContext.statusTracker()
     stop = threading.Event()
@@ -152,7 +154,7 @@ def _watched(spark: SparkSession, title: str, tasks: int, group: str, meter: Met
         finally:
             stop.set()
             watcher.join()
-            meter.tasks += tasks
+            meter.tasks += tasks if tasks is not None else sum(completed for completed, _ in seen.values())
             meter.retries += sum(failed for _, failed in seen.values())
 
 

@@ -175,7 +175,7 @@ def images(
         camera, tuple(outputs), cleaning.name, cleaning, method, telescopes, "parameters" in outputs and extras
     )
     settings = _settings(recipe, bad_pixels)
-    plan = _Plan(recipe, _contents(recipe, outputs.get("images")), step, [source.url for source in sources], settings)
+    plan = _Plan(recipe, sidecars(recipe, outputs.get("images")), step, [source.url for source in sources], settings)
     factors = factors_of_sources(sources)
     sizes = files_of(sources)
     key = digest([versions(), step, settings, sources, camera.name, sizes, sorted(outputs), factor_key(factors)])
@@ -309,7 +309,7 @@ def skim(
     more = "parameters" in outputs and extras
     recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method, telescopes, more)
     settings = _settings(recipe, BadPixels())
-    plan = _Plan(recipe, _contents(recipe, outputs.get("images")), "skim", folders, settings)
+    plan = _Plan(recipe, sidecars(recipe, outputs.get("images")), "skim", folders, settings)
     sizes = files_of(masked)
     key = digest([versions(), "skim", settings, masked, sizes, sorted(outputs)])
     target = split_bytes(sum(map(bytes_of, masked)), spark.sparkContext.defaultParallelism, BLOCK_BYTES)
@@ -357,7 +357,7 @@ def derived(
     name = cleaning.name if cleaning is not None else str(known["cleaning"])
     recipe = Recipe(camera, tuple(outputs), name, cleaning, method, telescopes, "parameters" in outputs and extras)
     settings = _settings(recipe, BadPixels())
-    plan = _Plan(recipe, _contents(recipe, images_url), step, [images_url], settings)
+    plan = _Plan(recipe, sidecars(recipe, images_url), step, [images_url], settings)
     key = digest([versions(), step, settings, sources, camera.name, sizes, sorted(outputs)])
     cores = spark.sparkContext.defaultParallelism
     target = split_bytes(sum(size for size, _ in sizes.values()), cores, BLOCK_BYTES)
@@ -432,7 +432,7 @@ def summed(
     )
 
 
-def _contents(recipe: Recipe, images_url: str | None) -> dict[str, dict[str, Any]]:
+def sidecars(recipe: Recipe, images_url: str | None) -> dict[str, dict[str, Any]]:
     """Return what the sidecars say of the datasets' content."""
     common: dict[str, Any] = {"camera": recipe.camera.name, "cleaning": recipe.cleaning}
     found: dict[str, dict[str, Any]] = {}
