@@ -79,6 +79,21 @@ class PedestalCounter:
         _count(flat, self._counts)
         self.records += len(adc)
 
+    def absorb(self, other: PedestalCounter) -> None:
+        """Add what another one has counted."""
+        self._counts += other._counts
+        self.records += other.records
+
+    def __getstate__(self) -> tuple[int, int, npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+        """Return what goes from process to process: amplitudes that occurred, a few hundred of a channel's 65,536."""
+        places = np.flatnonzero(self._counts)
+        return self.records, len(self._counts), places, self._counts.reshape(-1)[places]
+
+    def __setstate__(self, state: tuple[int, int, npt.NDArray[np.int64], npt.NDArray[np.uint32]]) -> None:
+        self.records, rows, places, counts = state
+        self._counts = np.zeros((rows, _VALUES), np.uint32)
+        self._counts.reshape(-1)[places] = counts
+
     def statistics(self) -> Pedestals:
         """Return median, mean and r.m.s.: those of `pedestal_statistics`, to the bit."""
         if not self.records:

@@ -22,13 +22,14 @@ from apbatch.formats.embedded import Telescopes, geometry_json
 from apbatch.formats.image_rows import only_wanted
 from apbatch.spark import steps
 from apbatch.spark.committer import Job, Loss, Part, SplitRecord, Staging
-from apbatch.spark.events import EventSplit, Factors, Survey, read_events, survey
+from apbatch.spark.events import EventSplit, Factors, read_events
 from apbatch.spark.jobs import Meter, run_job
 from apbatch.spark.pixel_states import Preparation, Tally
 from apbatch.spark.process import one_thread, settle
 from apbatch.spark.reading import DAMAGED_IMAGES, read_piece
 from apbatch.spark.session import BATCH_IMAGES
 from apbatch.spark.splits import Split
+from apbatch.spark.surveys import Survey, joined, look_through, survey_tasks
 from apbatch.spark.writing import PartWriter
 from apbatch.storage.store import open_store
 
@@ -214,7 +215,8 @@ def run_surveys(spark: SparkSession, urls: Sequence[str], job: Job, meter: Meter
     """
     kept = job.note("survey")
     if kept is None:
-        kept = [found.to_json() for found in run_tasks(spark, urls, survey, "survey", meter)]
+        parts = run_tasks(spark, survey_tasks(urls), look_through, "survey", meter)
+        kept = [found.to_json() for found in joined(parts)]
         job.keep("survey", kept)
     return {one.url: one for one in map(Survey.from_json, kept)}
 

@@ -9,10 +9,9 @@ file, the blocks that may hold its events, and so builds each of them whole; no 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +19,12 @@ import pyarrow as pa
 
 from apbatch.camera.calibration import FEWEST_RECORDS, assemble, photo_electrons
 from apbatch.camera.geometry import CameraGeometry, Floats, Ints
-from apbatch.camera.medians import PedestalCounter
-from apbatch.camera.monitor import HIT_SIGMA, MAD
 from apbatch.errors import ApbatchError
 from apbatch.formats.images import to_binary
-from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Span
-from apbatch.formats.taiga_raw import DAY_NS, RECORD, parse_name, read_records, utc
+from apbatch.formats.taiga_raw import DAY_NS, parse_name, read_records, utc
 from apbatch.spark.committer import Loss
 from apbatch.spark.reading import (
-    DAMAGED_RECORD,
     NO_FACTORS,
     OTHER_CLUSTER,
     POOR_PEDESTAL,
@@ -39,6 +34,7 @@ from apbatch.spark.reading import (
 )
 from apbatch.spark.sources import Source
 from apbatch.spark.steps import IMAGES, KEYS, conform
+from apbatch.spark.surveys import Block, Survey
 from apbatch.storage.store import open_url
 
 #: By the path of a table of factors and the number of a cluster: codes per p.e., shape (32, 2).
@@ -46,99 +42,9 @@ Factors = Mapping[tuple[str, int], Floats]
 
 #: Records are 156 bytes, images some 2,400: a split of raw data is this much smaller than one of images.
 SHRINK = 8
-#: Records of a block of the first pass: 160 kB, a good piece to read from a disk.
-_BLOCK_RECORDS = 1024
 _HOUR_NS = DAY_NS // 24
 #: A time that is not known; sorts first.
 _NO_TIME = np.iinfo(np.int64).min
-
-
-@dataclass(frozen=True)
-class Block:
-    """Records that follow one another in a file: bytes `start` to `stop`, smallest and largest event number."""
-
-    start: int
-    stop: int
-    first: int
-    last: int
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What the first pass finds in a file.
-
-    Attributes
-    ----------
-    url : str
-    records : dict
-        How many each cluster has, by its number (as text, for JSON).
-    pedestal : dict
-        Medians of each cluster, shape (32, 2), as lists.
-    noise : dict
-        Median absolute deviation of each channel, and hits, of each cluster: shape (2, 32, 2), as lists.
-    blocks : list of Block
-    losses : list of Loss
-    bytes : int
-        Read.
-    """
-
-    url: str
-    records: dict[str, int] = field(default_factory=dict)
-    pedestal: dict[str, list[list[float]]] = field(default_factory=dict)
-    noise: dict[str, list[list[list[float]]]] = field(default_factory=dict)
-    blocks: list[Block] = field(default_factory=list)
-    losses: list[Loss] = field(default_factory=list)
-    bytes: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-like content."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Survey:
-        """Read what `to_json` made."""
-        blocks = [Block(**block) for block in found["blocks"]]
-        losses = [Loss(**loss) for loss in found["losses"]]
-        return cls(**{**found, "blocks": blocks, "losses": losses})
-
-
-def survey(url: str) -> Survey:
-    """Look through one file, in constant memory; what is wrong with it is among the losses.
-
-    Raises
-    ------
-    ServerError
-        If its store does not work.
-    """
-    problems, counters, blocks = Problems(), dict[int, PedestalCounter](), list[Block]()
-    try:
-        with open_url(url) as stream:
-            for records in read_records(stream, problems, _BLOCK_RECORDS):
-                for cluster in np.unique(records["cluster"]).tolist():
-                    counter = counters.setdefault(cluster, PedestalCounter())
-                    counter.add(records["adc"][records["cluster"] == cluster])
-                events = records["event"]
-                start, stop = int(records["offset"][0]), int(records["offset"][-1]) + RECORD.itemsize
-                blocks.append(Block(start, stop, int(events.min()), int(events.max())))
-    except ApbatchError as error:
-        return Survey(url, losses=[lost_file(url, error)])
-    losses = []
-    if problems.count:
-        first = problems.kept[0]
-        more = f" ({problems.count - 1} more places)" if problems.count > 1 else ""
-        text = f"{url} at byte {first.offset}: {first.reason}{more}"
-        losses.append(Loss(url, DAMAGED_RECORD, problems.count, text))
-    if not blocks:
-        losses.append(Loss(url, UNREADABLE_FILE, 1, f"{url}: no whole record"))
-    return Survey(
-        url,
-        {str(cluster): counter.records for cluster, counter in counters.items()},
-        {str(cluster): counter.result().tolist() for cluster, counter in counters.items()},
-        {str(cluster): np.stack(counter.noise(MAD * HIT_SIGMA)).tolist() for cluster, counter in counters.items()},
-        blocks,
-        losses,
-        blocks[-1].stop if blocks else 0,
-    )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from apbatch.formats import dataset
 from apbatch.provenance import digest, provenance, versions
 from apbatch.spark.bulk import AnySplit, Recipe, Work, largest_first, run_splits, run_surveys
 from apbatch.spark.committer import Job, Loss, SplitRecord
-from apbatch.spark.events import Factors, Survey
+from apbatch.spark.events import Factors
 from apbatch.spark.jobs import Meter, tally
 from apbatch.spark.pixel_states import PixelState, Preparation, RunKey
 from apbatch.spark.pixel_watch import watch_pixels
@@ -38,6 +38,7 @@ from apbatch.spark.plan import (
 )
 from apbatch.spark.sources import Source
 from apbatch.spark.splits import BLOCK_BYTES, DATASET, bytes_of, dataset_files, file_splits, files_of, split_bytes
+from apbatch.spark.surveys import Survey
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -2,7 +2,7 @@
 
 The measure is that of the quality page (`apbatch.camera.monitor`): median and median absolute deviation, which light
 in a few images does not move. Raw files are looked at in ADC codes in their own first pass
-(`apbatch.spark.events.survey`), in the high gain; all others in p.e., in stretches of a batch of images, whose spreads
+(`apbatch.spark.surveys`), in the high gain; all others in p.e., in stretches of a batch of images, whose spreads
 are averaged over a run.
 """
 
@@ -20,10 +20,11 @@ from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import from_binary
 from apbatch.spark.bulk import AnySplit, read_split, run_tasks
 from apbatch.spark.committer import Job
-from apbatch.spark.events import EventSplit, Factors, Survey, run_of
+from apbatch.spark.events import EventSplit, Factors, run_of
 from apbatch.spark.jobs import Meter
 from apbatch.spark.pixel_states import PixelState, RunKey, by_run
 from apbatch.spark.sources import RAW, Source
+from apbatch.spark.surveys import Survey
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -20,10 +20,11 @@ from apbatch.formats.reader import ImageReader, readers
 from apbatch.formats.taiga_calibration import read_factors
 from apbatch.spark.bulk import AnySplit
 from apbatch.spark.committer import Loss
-from apbatch.spark.events import SHRINK, Factors, Survey, event_splits, survey, surveyed_urls
+from apbatch.spark.events import SHRINK, Factors, event_splits, surveyed_urls
 from apbatch.spark.reading import read_piece
 from apbatch.spark.sources import RAW, Source, image_formats
 from apbatch.spark.splits import BLOCK_BYTES, FEWEST_BYTES, Piece, file_splits, files_of, split_bytes
+from apbatch.spark.surveys import Survey, joined, look_through, survey_tasks
 from apbatch.storage.store import open_url
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ def plan_frames(
     target = split_bytes(sum(size for size, _ in sizes.values()), spark.sparkContext.defaultParallelism, BLOCK_BYTES)
 
     def surveyed(urls: Sequence[str]) -> dict[str, Survey]:
-        return {found.url: found for found in spark.sparkContext.parallelize(urls, len(urls)).map(survey).collect()}
+        tasks = survey_tasks(urls)
+        parts = spark.sparkContext.parallelize(tasks, len(tasks)).map(look_through).collect()
+        return {found.url: found for found in joined(parts)}
 
     splits, lost = splits_of(sources, camera, factors, sizes, target, surveyed)
     return splits, camera, factors, lost

@@ -75,7 +75,12 @@ def split_bytes(total: int, cores: int, most: int = BLOCK_BYTES) -> int:
 
 
 def files_of(sources: Sequence[Source]) -> dict[str, tuple[int, int]]:
-    """Return size and time of change (ns) of each file, by URL; zeros for one that can't be asked for.
+    """Return size and time of change (ns) of each file, as `sizes_of`."""
+    return sizes_of([source.url for source in sources])
+
+
+def sizes_of(urls: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Return size and time of change (ns) of files, by URL; zeros for one that can't be asked for.
 
     Its task will say what is wrong with it.
     """
@@ -88,7 +93,7 @@ def files_of(sources: Sequence[Source]) -> dict[str, tuple[int, int]]:
             return (found.size, found.mtime_ns or 0) if found is not None else (0, 0)
         return 0, 0
 
-    urls = list(dict.fromkeys(source.url for source in sources))
+    urls = list(dict.fromkeys(urls))
     with ThreadPoolExecutor(_ASKING) as pool:
         return dict(zip(urls, pool.map(ask, urls), strict=True))
 

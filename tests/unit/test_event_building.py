@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from apbatch.camera.medians import PedestalCounter
 from apbatch.errors import ServerError
 from apbatch.formats.images import from_binary
 from apbatch.formats.taiga_raw import RECORD
-from apbatch.spark import events
+from apbatch.spark import surveys
 from apbatch.spark.bulk import read_split
-from apbatch.spark.events import event_splits, survey, surveyed_urls
+from apbatch.spark.events import event_splits, surveyed_urls
 from apbatch.spark.reading import DAMAGED_RECORD, NO_FACTORS, OTHER_CLUSTER, POOR_PEDESTAL, REPEATED_RECORD
 from apbatch.spark.reading import UNREADABLE_FILE as UNREADABLE
 from apbatch.spark.sources import Source
+from apbatch.spark.surveys import joined, look_through, survey, survey_tasks
 
 CAMERA = camera_named("TAIGA-IACT01-2017")
 FACTORS = {("f", cluster): np.full((32, 2), 2.0 + cluster) for cluster in range(1, 23)}
@@ -88,7 +90,7 @@ def test_every_event_is_built_once_whatever_the_order_and_the_ranges(tmp_path_fa
         path.write_bytes(files[cluster].tobytes())
         sources.append(source(path))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events, "_BLOCK_RECORDS", blocks)
+        patch.setattr(surveys, "_BLOCK_RECORDS", blocks)
         found, losses, splits = built(sources, target)
     wanted = one_by_one(files)
     assert found.keys() == wanted.keys()
@@ -191,6 +193,30 @@ def test_a_store_that_is_away_is_no_loss_of_a_file(tmp_path, monkeypatch):
     def away(url):
         raise ServerError("away")
 
-    monkeypatch.setattr(events, "open_url", away)
+    monkeypatch.setattr(surveys, "open_url", away)
     with pytest.raises(ServerError, match="away"):
         survey(f"file://{tmp_path}/28101701.001")
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 40 * RECORD.itemsize), st.integers(1, 900)), max_size=4),
+    st.integers(1000, 3000),
+    st.booleans(),
+)
+def test_a_file_looked_through_in_spans_is_the_file_looked_through_whole(tmp_path_factory, damage, target, cut):
+    content = bytearray(records(np.arange(40), np.repeat([3, 5], 20)).tobytes())
+    for at, length in damage:
+        content[at : at + length] = b"\x11" * min(length, len(content) - at)
+    path = tmp_path_factory.mktemp("raw") / "28101703.001"
+    path.write_bytes(content[:-7] if cut else content)
+    url = f"file://{path}"
+    tasks = survey_tasks([url], target)
+    assert len(tasks) > 1
+    whole, (found,) = survey(url), joined(pickle.loads(pickle.dumps(look_through(task))) for task in tasks)
+    assert (found.records, found.pedestal, found.noise) == (whole.records, whole.pedestal, whole.noise)
+    assert [(loss.reason, loss.count) for loss in found.losses] == [(loss.reason, loss.count) for loss in whole.losses]
+    edges = [(one.blocks[0].start, one.blocks[-1].stop) for one in (found, whole) if one.blocks]
+    assert len(set(edges)) <= 1 and found.bytes == whole.bytes
+    bytes_in = [sum(block.stop - block.start for block in one.blocks) for one in (found, whole)]
+    assert bytes_in[0] == bytes_in[1] or damage

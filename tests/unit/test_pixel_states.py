@@ -15,10 +15,10 @@ from apbatch.errors import UsageError
 from apbatch.formats.images import from_binary, to_binary
 from apbatch.spark import pixel_watch, steps
 from apbatch.spark.bulk import Recipe
-from apbatch.spark.events import Survey
 from apbatch.spark.pixel_states import MENDED, MISSING, NO_NOISE, NO_TIMES, PixelState, Preparation, RunKey, Tally
 from apbatch.spark.sources import Source
 from apbatch.spark.splits import Split
+from apbatch.spark.surveys import Survey
 
 CAMERA = camera_named("TAIGA-IACT01")
 RUN = ("X", 1, 1)
