@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import resource
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
@@ -84,9 +84,13 @@ class Case(ABC):
     def run(self) -> None:
         """Do the operation."""
 
-    def cpu_seconds(self) -> float:
-        """Return the CPU time used so far; a peer that is another process tells that one's, with its children."""
-        return time.process_time()
+    def cpu_times(self) -> tuple[float, float]:
+        """Return the CPU time used so far, s: of the program, and of the system for it.
+
+        A peer that is another process tells that one's, with its children.
+        """
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return used.ru_utime, used.ru_stime
 
     @abstractmethod
     def check(self) -> None:

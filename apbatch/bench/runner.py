@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -67,11 +66,10 @@ def measure(case: Case, number: int) -> Sample:
     case.prepare()
     load = os.getloadavg()[0]
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    clock, cpu_clock = time.perf_counter(), case.cpu_seconds()
+    clock, before = time.perf_counter(), case.cpu_times()
     case.run()
-    seconds, cpu_seconds = time.perf_counter() - clock, case.cpu_seconds() - cpu_clock
-    after = resource.getrusage(resource.RUSAGE_SELF)
+    seconds, after = time.perf_counter() - clock, case.cpu_times()
+    user, system = after[0] - before[0], after[1] - before[1]
     case.check()
     return Sample(
         suite=case.operation.suite,
@@ -80,11 +78,11 @@ def measure(case: Case, number: int) -> Sample:
         round=number,
         started=started,
         seconds=seconds,
-        cpu_user_s=after.ru_utime - before.ru_utime,
-        cpu_system_s=after.ru_stime - before.ru_stime,
+        cpu_user_s=user,
+        cpu_system_s=system,
         bytes=case.bytes,
         load=load,
-        figure=case.operation.figure(cpu_seconds if case.operation.clock == "cpu" else seconds),
+        figure=case.operation.figure(user + system if case.operation.clock == "cpu" else seconds),
     )
 
 

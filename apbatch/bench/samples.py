@@ -28,7 +28,7 @@ class Sample:
     seconds : float
         Wall-clock time of the operation.
     cpu_user_s, cpu_system_s : float
-        CPU time of this process in that time; servers' CPU is not in it.
+        CPU time of the client in that time: this process, or the peer's with its children; servers' is not in it.
     bytes : int
         Payload moved.
     load : float

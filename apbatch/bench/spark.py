@@ -82,14 +82,14 @@ def spark_groups(setting: Setting) -> Iterator[Group]:
     job = Operation(
         "spark", "a small job",
         f"One pass over {_FEW} images: what a job costs however little it does. CPU time of all processes of a peer.",
-        "ms", 1.0, VERIFIED, clock="cpu",
+        "ms", 1.0, baseline=VERIFIED, clock="cpu",
     )  # fmt: skip
     yield Group(job, [_Case(job, processes[peer], ONE_PASS, few, out, count=_FEW) for peer in (VERIFIED, bulk)])
     start = Operation(
         "spark", "start",
         "From nothing to a process that waits for its first job: packages, and for Spark its JVM, the session and one "
         "Python worker. Once for each session; no other figure holds it. CPU time.",
-        "ms", 1.0, PLAIN, clock="cpu",
+        "ms", 1.0, baseline=PLAIN, clock="cpu",
     )  # fmt: skip
     yield Group(start, [_Start(start, peer) for peer in (PLAIN, bulk)])
 
@@ -153,7 +153,7 @@ class _Peer:
         )
         began = time.monotonic()
         self._answer()
-        say(f"{self.name}: started in {time.monotonic() - began:.1f} s, {self.cpu_seconds():.1f} s of CPU time")
+        say(f"{self.name}: started in {time.monotonic() - began:.1f} s, {sum(self.cpu_times()):.1f} s of CPU time")
 
     def stop(self) -> None:
         """End it with all its children."""
@@ -188,18 +188,18 @@ class _Peer:
             raise ServerError("the process of this peer ended", where=self.name, remedy="apbatch doctor")
         return line
 
-    def cpu_seconds(self) -> float:
-        """Return the CPU time of the process and all its descendants so far."""
-        if self._process is None:
-            return 0.0
-        total = 0.0
-        with suppress(psutil.Error):
-            root = psutil.Process(self._process.pid)
-            for process in [root, *root.children(recursive=True)]:
-                with suppress(psutil.Error):
-                    used = process.cpu_times()
-                    total += used.user + used.system + used.children_user + used.children_system
-        return total
+    def cpu_times(self) -> tuple[float, float]:
+        """Return the CPU time, of programs and of the system, of the process and all its descendants so far."""
+        user = system = 0.0
+        if self._process is not None:
+            with suppress(psutil.Error):
+                root = psutil.Process(self._process.pid)
+                for process in [root, *root.children(recursive=True)]:
+                    with suppress(psutil.Error):
+                        used = process.cpu_times()
+                        user += used.user + used.children_user
+                        system += used.system + used.children_system
+        return user, system
 
 
 class _Case(Case):
@@ -230,8 +230,8 @@ class _Case(Case):
     def run(self) -> None:
         self._images = self._process.ask(self._request, self._source, self._target)
 
-    def cpu_seconds(self) -> float:
-        return self._process.cpu_seconds()
+    def cpu_times(self) -> tuple[float, float]:
+        return self._process.cpu_times()
 
     def check(self) -> None:
         wanted = self._wanted
@@ -256,8 +256,8 @@ class _Start(Case):
     def run(self) -> None:
         self._process.start()
 
-    def cpu_seconds(self) -> float:
-        return self._process.cpu_seconds()
+    def cpu_times(self) -> tuple[float, float]:
+        return self._process.cpu_times()
 
     def check(self) -> None:
         """Without an answer `run` fails."""

@@ -148,7 +148,7 @@ SUITES: dict[str, Suite] = {
         limits=(
             "Only the operation `start` holds the start of Spark.",
             "Images are made up (an ellipse of light over noise) and lie in the page cache.",
-            "Spark runs in one process (local[1], local[2]); there is no network between its parts.",
+            "Spark runs on one machine (local[1], local[2]); there is no network between its parts.",
         ),
     ),
 }

@@ -31,6 +31,7 @@ from apbatch.spark import frames, pipeline
 from apbatch.spark.compact import compact, content_digest
 from apbatch.spark.quality import check_quality, image_sources
 from apbatch.spark.registration import register_events
+from apbatch.spark.saving import save
 from apbatch.spark.selection import parse_select, selected_sources
 from apbatch.spark.session import session
 from apbatch.spark.sources import Source, sources_at
@@ -233,7 +234,7 @@ def test_one_pass_gives_the_datasets_of_three_steps(spark, data, monte_carlo, tm
         assert known.items() <= dataset.info(f"{monte_carlo}/{role}").items()
 
 
-def test_dataframe_steps_give_the_rows_of_the_bulk_path(spark, data, monte_carlo):
+def test_dataframe_steps_give_the_rows_and_datasets_of_the_bulk_path(spark, data, monte_carlo, tmp_path):
     losses = frames.LossCounter(spark)
     camera = camera_named("TAIGA-IACT01")
     images = frames.clean(
@@ -245,9 +246,35 @@ def test_dataframe_steps_give_the_rows_of_the_bulk_path(spark, data, monte_carlo
     # Numbers of simulated events repeat between files: rows of equal keys come in any order.
     for name in wanted.column_names:
         assert sorted(map(str, made[name].to_pylist())) == sorted(map(str, wanted[name].to_pylist())), name
-    grids = frames.grid(images, camera)
-    assert grids.count() == 5698
-    assert losses.result() == ({}, [])
+    url, origin = f"file://{tmp_path}/grids", dataset.info(f"{monte_carlo}/grids")["images_url"]
+    summary = save(frames.grid(images, camera), url, camera, "tailcuts-14-7", images_url=origin, losses=losses)
+    assert (summary.images, summary.losses, losses.result()) == (5698, {}, ({}, []))
+    grids, theirs = dataset.read_table(url), dataset.read_table(f"{monte_carlo}/grids")
+    assert grids.schema.equals(theirs.schema, check_metadata=True)
+    for name in ("grid", "grid_cleaned"):
+        assert sorted(grids[name].to_pylist()) == sorted(theirs[name].to_pylist()), name
+    both = dataset.info(url), dataset.info(f"{monte_carlo}/grids")
+    assert {**both[1], **{key: both[0][key] for key in ("files", "generation", "losses", "provenance")}} == both[0]
+    assert {path.name for path in (tmp_path / "grids").iterdir()} == {
+        "_SUCCESS",
+        "_apbatch.json",
+        *dataset.part_files(url),
+    }
+    # Rows that Spark has chosen come from the JVM; they take the place of the dataset in one move.
+    large = frames.parametrise(images, camera, "tailcuts-14-7").where("size > 500 and cleaning <> 'none'")
+    assert (
+        save(large, url, camera, "tailcuts-14-7").images
+        == dataset.count_rows(url)
+        == pc.sum(pc.and_(pc.greater(wanted["size"], 500), pc.not_equal(wanted["cleaning"], "none"))).as_py()
+    )
+    assert dataset.info(url)["kind"] == "parameters"
+    with pytest.raises(UsageError, match="needs the columns run"):
+        save(images.drop("run"), url, camera, "tailcuts-14-7")
+    with pytest.raises(UsageError, match="neither cleaned images nor parameters"):
+        save(images.select("event"), url, camera, "tailcuts-14-7")
+    with pytest.raises(FormatError, match="not one row"):
+        save(large.where("size < 0"), url, camera, "tailcuts-14-7")
+    assert dataset.info(url)["kind"] == "parameters"
 
 
 def test_senseless_calls_are_refused_before_spark_works(spark, data, tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from apbatch.errors import FormatError
 from apbatch.formats import dataset
+from apbatch.provenance import digest
 from apbatch.spark.committer import Job
 from apbatch.spark.compact import Compaction, ContentDigest, content_digest, stretches
 from apbatch.spark.sources import Source
@@ -82,7 +83,7 @@ def run(url: str, output: str, target: int = 1 << 30, kill_after: int | None = N
     """What `compact` does, in this process; return how many stretches an earlier run had finished."""
     sources, sizes = dataset_files(url)
     splits = stretches([Piece(source, sizes[source.url][0]) for source in sources], target)
-    with Job({"dataset": output}, "k") as job:
+    with Job({"dataset": output}, digest([url, sizes, target])) as job:
         done = job.finished([split.number for split in splits])
         resumed = len(done)
         for split in splits:
