@@ -35,6 +35,8 @@ _SITE = SiteModel(zenith=0.0, magnetic_field=(0.0, 0.0, 0.0))
 _ENERGY = 50.0  # GeV
 #: Cells of a camera that resolves the ring: 0.03 deg; as many as fit 16 bits.
 _CELL, _HALF = 0.03, 90
+#: Metres above the mirror where a muon starts.
+_START = 600.0
 
 
 def compare(size: Size, seed: int, task: Task) -> Part:
@@ -66,14 +68,15 @@ def compare(size: Size, seed: int, task: Task) -> Part:
                 Check("muons", "photo-electrons of the ring", name, float(counts.mean()), expected,
                       float(counts.std() / math.sqrt(number) / expected), 0.05, number)
             )  # fmt: skip
-    # What blurs the ring: scattering in the air that is seen (Highland, one plane, averaged over the way), the change
-    # of the angle along it, and the cells. The place on the mirror does not matter: the focus is at infinity.
+    # What blurs the ring: scattering between the start and the air that is seen (Highland, one plane; half of that air
+    # on average), the change of the angle along it, and the cells. The place on the mirror does not matter: the focus
+    # is at infinity.
     seen = mirror / math.tan(math.radians(angle))
-    thickness = 100.0 * rho * seen
+    thickness = 100.0 * rho * (_START - seen / 2.0)
     scatter = 13.6e-3 / _ENERGY * math.sqrt(thickness / RADIATION_LENGTH)
     scatter *= 1.0 + 0.038 * math.log(thickness / RADIATION_LENGTH)
     change = math.degrees(seen / 8700.0 / 2.0 * math.tan(math.radians(angle)) / math.sqrt(12.0))
-    width = math.sqrt((math.degrees(scatter) / math.sqrt(3.0)) ** 2 + change**2 + _CELL**2 / 6.0)
+    width = math.sqrt(math.degrees(scatter) ** 2 + change**2 + _CELL**2 / 6.0)
     here = _core_width(rings["ideal mirror"])
     part.checks.append(
         Check("muons", "width of the ring, deg", "ideal mirror", here, width,
@@ -99,9 +102,9 @@ def _rings(detector: DetectorModel, muons: int, seed: int, task: Task) -> tuple[
     for number in range(muons):
         record = make_record(20_000)
         seed_kernels(seed * 1000 + number + 1)
-        start = _SITE.altitude + 600.0
+        start = _SITE.altitude + _START
         muon = np.array([float(MUON), 1.0, _ENERGY, 0.0, 0.0, start, 0.0, 0.0, -1.0, 0.0])
-        fly(scene, record, muon, 600.0, 1.0)
+        fly(scene, record, muon, _START, 1.0)
         count = int(record.number[0])
         column, row = np.divmod(record.pixel[:count], n)
         jitter = np.random.default_rng(number).random((2, count)) - 0.5
