@@ -108,7 +108,9 @@ def statement(operation: Operation, figures: Sequence[Figure]) -> str:
     """
     peers = [figure for figure in figures if figure.peer != operation.reference]
     if len(peers) < 2:
-        return "Nothing to compare: fewer than two peers were measured."
+        limits = [figure.peer for figure in figures if figure.peer == operation.reference]
+        beside = f", beside the limit ({limits[0]})" if peers and limits else ""
+        return f"No order is stated: {'one peer' if peers else 'no peer'} was measured{beside}."
     if min(len(figure.values) for figure in peers) < FEWEST_FOR_A_STATEMENT:
         return f"Fewer than {FEWEST_FOR_A_STATEMENT} samples of a peer: no order is stated."
     levels = _levels(operation, peers)

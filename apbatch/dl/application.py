@@ -1,7 +1,8 @@
 """The study's networks on images that they were not made for: real events, another Monte Carlo, another camera.
 
 Nothing is trained or chosen here: the first training of each network scores, its cut is the study's. Real events of a
-run that is mostly noise have to be recognised as such: few should pass selection and cut. Gammas of another Monte Carlo should be kept as often as ours.
+run that is mostly noise have to be recognised as such: few should pass selection and cut. Gammas of another Monte Carlo
+should be kept as often as ours.
 """
 
 from __future__ import annotations

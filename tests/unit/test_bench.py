@@ -183,7 +183,7 @@ def test_no_order_is_stated_from_few_samples() -> None:
 
 def test_the_physical_limit_is_no_peer() -> None:
     (result,) = results(Run({}, [RATE], samples_of(RATE, A=[1.0] * 5, disk=[9.0] * 5)))
-    assert result.statement.startswith("Nothing to compare")
+    assert result.statement == "No order is stated: one peer was measured, beside the limit (disk)."
 
 
 def test_advice_is_given_only_if_no_operation_disagrees() -> None:
