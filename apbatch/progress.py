@@ -17,6 +17,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 
 _LINE_EVERY_S = 5.0
 
@@ -35,14 +36,14 @@ class Task(Protocol):
 
 class _Bar:
     def __init__(self, progress: Progress, title: str, total: float | None) -> None:
-        self._progress, self._title = progress, title
-        self._id = progress.add_task(title, total=total)
+        self._progress = progress
+        self._id = progress.add_task(title, total=total, note="")
 
     def advance(self, amount: float = 1) -> None:
         self._progress.advance(self._id, amount)
 
     def note(self, text: str) -> None:
-        self._progress.update(self._id, description=f"{self._title} {text}")
+        self._progress.update(self._id, note=text)
 
 
 class _Lines:
@@ -79,11 +80,13 @@ def progress(title: str, total: float | None = None) -> Iterator[Task]:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=12),
             TimeElapsedColumn(),
+            MofNCompleteColumn(),
+            # The only one that gives way in a narrow terminal.
+            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
-        with Progress(*columns, console=Console(stderr=True)) as display:
+        with Progress(*columns, console=Console(stderr=True), expand=True) as display:
             yield _Bar(display, title, total)
     else:
         lines = _Lines(title, total)
