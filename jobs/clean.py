@@ -16,6 +16,7 @@ from apbatch.config import Settings
 from apbatch.errors import UsageError, nearest_word
 from apbatch.index.catalogue import open_catalogue
 from apbatch.spark import pipeline, submit
+from apbatch.spark.plan import check_sources
 from apbatch.spark.selection import parse_select, selected_sources
 from apbatch.spark.sources import Source, sources_at
 from apbatch.storage.backends import split_url
@@ -97,6 +98,7 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
     if arguments.extras and not arguments.parameters:
         raise UsageError("--extras are image parameters", remedy="give --parameters URL")
     files = sources(arguments, settings)
+    check_sources(cleaning, files)
     outputs = {"images": arguments.output, "parameters": arguments.parameters, "grids": arguments.grids}
     return pipeline.images(
         spark(),

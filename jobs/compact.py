@@ -12,7 +12,7 @@ from apbatch.formats import dataset
 from apbatch.index.catalogue import open_catalogue
 from apbatch.progress import say
 from apbatch.spark import submit
-from apbatch.spark.compact import compact
+from apbatch.spark.compact import check_size, compact
 from apbatch.spark.pipeline import StepSummary
 from apbatch.spark.registration import point_again
 from apbatch.units import parse_quantity
@@ -34,10 +34,11 @@ def options() -> argparse.ArgumentParser:
 
 def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> StepSummary:
     """Run the step."""
-    url = arguments.input or arguments.output
+    url, size = arguments.input or arguments.output, int(parse_quantity(arguments.size, "byte"))
+    check_size(size)  # says what is wrong before Spark starts
     if dataset.info(url).get("kind") != "images" and arguments.register:
         raise UsageError("not a dataset of images: the catalogue does not point to it", where=url)
-    summary = compact(spark(), url, arguments.output, int(parse_quantity(arguments.size, "byte")))
+    summary = compact(spark(), url, arguments.output, size)
     if arguments.register:
         with open_catalogue(settings.catalogue) as catalogue:
             say(f"{point_again(catalogue, arguments.output)} pointers renewed")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from apbatch.camera.grid import METHODS
 from apbatch.config import Settings
-from apbatch.formats import dataset
 from apbatch.spark import pipeline, submit
+from apbatch.spark.plan import check_dataset
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,7 +33,7 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
         submit.need_their_masks(cleaning)
         sources = submit.selected_events(arguments.select, settings)
         return pipeline.skim(spark(), sources, {"grids": arguments.output}, arguments.method)
-    dataset.info(arguments.input)  # says what is wrong before Spark starts
+    check_dataset(cleaning, arguments.input)  # says what is wrong before Spark starts
     return pipeline.grid(spark(), arguments.input, arguments.output, arguments.method, cleaning=cleaning)
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from apbatch.config import Settings
 from apbatch.errors import UsageError
-from apbatch.formats import dataset
 from apbatch.index.catalogue import open_catalogue
 from apbatch.progress import say
 from apbatch.spark import pipeline, submit
+from apbatch.spark.plan import check_dataset
 from apbatch.spark.registration import register_events
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
         submit.need_their_masks(cleaning)
         sources = submit.selected_events(arguments.select, settings)
         return pipeline.skim(spark(), sources, {"parameters": arguments.output}, extras=arguments.extras)
-    dataset.info(arguments.input)  # says what is wrong before Spark starts
+    check_dataset(cleaning, arguments.input)  # says what is wrong before Spark starts
     summary = pipeline.parameters(
         spark(), arguments.input, arguments.output, cleaning=cleaning, extras=arguments.extras
     )

@@ -33,6 +33,8 @@ from apbatch.storage.store import open_store, open_url
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+#: Smaller part files are no fewer.
+LEAST_BYTES = 10**6
 _ROWS = 2048
 _ROLE = "dataset"
 
@@ -70,8 +72,7 @@ def compact(
         goes on.
     """
     started = time.monotonic()
-    if target_bytes < 1 << 20:
-        raise UsageError(f"part files of {target_bytes} bytes would not be few", remedy="choose at least 1 MB")
+    check_size(target_bytes)
     output_url = output_url or url
     known = dataset.info(url)
     sources, sizes = dataset_files(url)
@@ -99,6 +100,17 @@ def is_compact(url: str, target_bytes: int = BLOCK_BYTES) -> bool:
     """
     sources, sizes = dataset_files(url)
     return len(stretches([Piece(source, sizes[source.url][0]) for source in sources], target_bytes)) == len(sources)
+
+
+def check_size(target_bytes: int) -> None:
+    """Refuse a size of part files that makes no sense.
+
+    Raises
+    ------
+    UsageError
+    """
+    if target_bytes < LEAST_BYTES:
+        raise UsageError(f"part files of {target_bytes} bytes would not be few", remedy="choose at least 1 Mbyte")
 
 
 def stretches(pieces: Sequence[Piece], target_bytes: int) -> list[Split]:

@@ -23,7 +23,7 @@ from apbatch.spark.committer import Loss
 from apbatch.spark.events import SHRINK, Factors, event_splits, surveyed_urls
 from apbatch.spark.reading import read_piece
 from apbatch.spark.sources import RAW, Source, image_formats
-from apbatch.spark.splits import BLOCK_BYTES, FEWEST_BYTES, Piece, file_splits, files_of, split_bytes
+from apbatch.spark.splits import BLOCK_BYTES, FEWEST_BYTES, Piece, dataset_files, file_splits, files_of, split_bytes
 from apbatch.spark.surveys import Survey, joined, look_through, survey_tasks
 from apbatch.storage.store import open_url
 
@@ -187,6 +187,29 @@ def need_times(cleaning: Cleaning, sources: Sequence[Source], camera: CameraGeom
             where=without,
             remedy="clean without a time limit; simtel and FACT files have times",
         )
+
+
+def check_sources(cleaning: Cleaning, sources: Sequence[Source]) -> None:
+    """Find what would be refused later, before Spark starts: sources that do not fit together or lack times.
+
+    Raises
+    ------
+    UsageError, ServerError
+    """
+    if cleaning.time_limit is not None or not sources:
+        need_times(cleaning, sources, camera_of_sources(sources)[0])
+
+
+def check_dataset(cleaning: Cleaning | None, url: str) -> None:
+    """Find what would be refused later of a dataset of images that may be cleaned anew, before Spark starts.
+
+    Raises
+    ------
+    NotFoundError, UsageError, FormatError
+    """
+    _, camera, _ = dataset_of_images(url)
+    if cleaning is not None:
+        need_times(cleaning, dataset_files(url)[0], camera)
 
 
 def _has_times(source: Source, camera: CameraGeometry) -> bool | None:

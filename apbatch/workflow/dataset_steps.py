@@ -62,7 +62,7 @@ class Compact(Step):
     needs: ClassVar[tuple[str, ...]] = ("images",)
     makes: ClassVar[tuple[str, ...]] = ("compacted",)
 
-    size: Bytes = Field(default=128e6, ge=1 << 20, description="of a part file")
+    size: Bytes = Field(default=128e6, ge=1e6, description="of a part file")
 
     def inputs(self, context: Context) -> Any:
         """Return the datasets."""

@@ -106,7 +106,9 @@ class ImageStep(Step):
     def work(self, context: Context, outputs: dict[str, str], own: str, options: dict[str, Any]) -> StepSummary:
         """Make datasets by their roles; `own` is the URL of this step's."""
         from apbatch.spark import pipeline
+        from apbatch.spark.plan import check_dataset
 
+        check_dataset(options.get("cleaning"), context.products["images"])
         return pipeline.derived(context.spark(), context.products["images"], outputs, **options)
 
     def finished(self, context: Context, output: str) -> Products:
@@ -156,14 +158,17 @@ class Clean(ImageStep, CleaningWords):
     def work(self, context: Context, outputs: dict[str, str], own: str, options: dict[str, Any]) -> StepSummary:
         """Read the selected files; if the images are there already, those."""
         from apbatch.spark import pipeline
+        from apbatch.spark.plan import check_sources
 
         if "images" not in outputs:
             return pipeline.derived(context.spark(), own, outputs, **options)
+        sources, rule = self._sources(context), self.rule or cleaning_of()
+        check_sources(rule, sources)
         return pipeline.images(
             context.spark(),
-            self._sources(context),
+            sources,
             outputs,
-            self.rule or cleaning_of(),
+            rule,
             bad_pixels=BadPixels(self.bad_pixels, self.bad_kinds),
             step="clean" if len(outputs) == 1 else "images",
             **options,

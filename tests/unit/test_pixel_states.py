@@ -16,6 +16,7 @@ from apbatch.formats.images import from_binary, to_binary
 from apbatch.spark import pixel_watch, steps
 from apbatch.spark.bulk import Recipe
 from apbatch.spark.pixel_states import MENDED, MISSING, NO_NOISE, NO_TIMES, PixelState, Preparation, RunKey, Tally
+from apbatch.spark.plan import check_sources
 from apbatch.spark.sources import Source
 from apbatch.spark.splits import Split
 from apbatch.spark.surveys import Survey
@@ -79,6 +80,13 @@ def test_images_without_what_the_cleaning_needs_are_losses():
     assert made.column("event").to_pylist() == [0]
     assert dict(tally.lost) == {NO_TIMES: 1, NO_NOISE: 1}
     assert [loss.count for loss in tally.losses("file")] == [1, 1]
+
+
+def test_a_cleaning_by_time_of_raw_files_is_refused_without_spark():
+    raw = Source("file:///x", "taiga-raw", "X", 1, 3, CAMERA.name, {"factors": "f"})
+    with pytest.raises(UsageError, match="needs the times of pixels, and these images have none"):
+        check_sources(Cleaning("time-neighbours", 14, 7, time_limit=2), [raw])
+    check_sources(Cleaning("tailcuts", 14, 7), [raw])
 
 
 def test_a_cleaning_by_sigma_takes_the_noise_of_each_run():
