@@ -24,7 +24,7 @@ test: system .venv/.ready ## all tests, on real servers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch doctor --install --for test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs $(ARGS)
 
-check: .venv/.ready ## lint, types, layers, unit tests: under a minute
+check: .venv/.ready ## lint, types, layers, unit tests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@$(BIN)/python -m pytest tests/unit -x -n 2
 
