@@ -22,8 +22,8 @@ from sqlalchemy.dialects.sqlite import insert
 from apbatch.errors import ApbatchError, ServerError, UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
-from apbatch.index.attributes import COMMON, EVENT_COLUMNS, event_attributes, known_attribute, merge_declarations
-from apbatch.index.catalogue import COMMON_FIELDS, EVENT_KEYS, POINTER, Catalogue, FileRecord, Replica
+from apbatch.index.attributes import COMMON, event_attributes, known_attribute, merge_declarations
+from apbatch.index.catalogue import EVENT_KEYS, POINTER, Catalogue, FileRecord, Replica
 from apbatch.index.records import (
     checked,
     event_batch,
@@ -35,105 +35,23 @@ from apbatch.index.records import (
     to_plain,
     to_row,
 )
+from apbatch.index.sql_conditions import conditions, event_leaf, file_leaf
+from apbatch.index.sql_tables import (
+    SCHEMA_VERSION,
+    UPGRADES,
+    counters,
+    declarations,
+    directories,
+    event_parameters,
+    events,
+    files,
+    metadata,
+    replicas,
+    values,
+)
 
-_SCHEMA_VERSION = 2
-#: What makes the schema of the version before into that of the version named.
-_UPGRADES: dict[int, tuple[str, ...]] = {
-    2: (
-        "ALTER TABLE image_event ADD COLUMN image_file TEXT",
-        "ALTER TABLE image_event ADD COLUMN image_row_group BIGINT",
-        "ALTER TABLE image_event ADD COLUMN image_row BIGINT",
-    ),
-}
 _BATCH = 500
 _MANY = 500
-_INTEGERS = {name for name, attribute in COMMON.items() if attribute.type == "integer"}
-
-
-class _Number(sa.types.UserDefinedType[Any]):
-    """Whole numbers and fractions in one column, each as exact as it came (`sa.Numeric` makes floats of them)."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: Any) -> str:
-        return "NUMERIC"
-
-
-metadata = sa.MetaData()
-files = sa.Table(
-    "file",
-    metadata,
-    sa.Column("path", sa.Text, primary_key=True),
-    sa.Column("parent", sa.Text, nullable=False, index=True),
-    *(
-        sa.Column(name, sa.BigInteger if name in _INTEGERS else sa.Text, nullable=name not in ("site", "size"))
-        for name in COMMON_FIELDS
-        if name != "path"
-    ),
-    sa.Column("attributes", sa.Text, nullable=False),
-    sa.Index("file_by_night", "experiment", "night"),
-    sa.Index("file_by_run", "experiment", "run"),
-    sa.Index("file_by_site", "site"),
-    sa.Index("file_by_format", "format"),
-    sa.Index("file_by_events", "events"),
-    sa.Index("file_by_revision", "revision"),
-)
-directories = sa.Table(
-    "directory",
-    metadata,
-    sa.Column("path", sa.Text, primary_key=True),
-    sa.Column("parent", sa.Text, nullable=False, index=True),
-)
-values = sa.Table(
-    "attribute_value",
-    metadata,
-    sa.Column("path", sa.Text, sa.ForeignKey("file.path", ondelete="CASCADE"), primary_key=True),
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("number", _Number),
-    sa.Column("text", sa.Text),
-    sa.Index("value_by_number", "name", "number"),
-    sa.Index("value_by_text", "name", "text"),
-)
-declarations = sa.Table(
-    "attribute",
-    metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("type", sa.Text, nullable=False),
-    sa.Column("unit", sa.Text),
-    sa.Column("description", sa.Text, nullable=False),
-)
-replicas = sa.Table(
-    "replica",
-    metadata,
-    sa.Column("path", sa.Text, sa.ForeignKey("file.path", ondelete="CASCADE"), primary_key=True),
-    sa.Column("url", sa.Text, primary_key=True),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("checksum", sa.Text, nullable=False),
-    sa.Column("verified", sa.Text, nullable=False),
-)
-events = sa.Table(
-    "image_event",
-    metadata,
-    sa.Column("experiment", sa.Text, primary_key=True),
-    sa.Column("run", sa.BigInteger, primary_key=True),
-    sa.Column("event", sa.BigInteger, primary_key=True),
-    sa.Column("telescope", sa.Integer, primary_key=True),
-    sa.Column("cleaning", sa.Text, primary_key=True),
-    sa.Column("dataset", sa.Text),
-    sa.Column("image_file", sa.Text),
-    sa.Column("image_row_group", sa.BigInteger),
-    sa.Column("image_row", sa.BigInteger),
-    sa.Column("parameters", sa.Text, nullable=False),  # JSON object
-)
-event_parameters = sa.Table(
-    "event_parameter",
-    metadata,
-    sa.Column("experiment", sa.Text, primary_key=True),
-    sa.Column("name", sa.Text, primary_key=True),
-)
-counters = sa.Table(
-    "counter", metadata, sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.BigInteger, nullable=False)
-)
 
 
 class SqlCatalogue(Catalogue):
@@ -161,14 +79,14 @@ class SqlCatalogue(Catalogue):
         with self._engine.connect() as connection:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             strange = version == 0 and sa.inspect(connection).get_table_names()
-        if version == _SCHEMA_VERSION:
+        if version == SCHEMA_VERSION:
             return
-        if 0 < version < _SCHEMA_VERSION:
+        if 0 < version < SCHEMA_VERSION:
             self._upgrade()
             return
         if version:
             raise UsageError(
-                f"this catalogue has schema {version}, this program knows {_SCHEMA_VERSION}",
+                f"this catalogue has schema {version}, this program knows {SCHEMA_VERSION}",
                 where=str(self._path),
                 remedy="use the apbatch that wrote it, or move it away and ingest the sites again",
             )
@@ -177,15 +95,15 @@ class SqlCatalogue(Catalogue):
         with self._write() as connection:
             metadata.create_all(connection)
             connection.execute(insert(counters).values(name="revision", value=0).on_conflict_do_nothing())
-            connection.exec_driver_sql(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _upgrade(self) -> None:
         with self._write() as connection:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()  # another process may be first
-            for number in range(version + 1, _SCHEMA_VERSION + 1):
-                for statement in _UPGRADES[number]:
+            for number in range(version + 1, SCHEMA_VERSION + 1):
+                for statement in UPGRADES[number]:
                     connection.exec_driver_sql(statement)
-            connection.exec_driver_sql(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
@@ -346,7 +264,7 @@ class SqlCatalogue(Catalogue):
 
     def _condition(self, query: q.Query) -> sa.ColumnElement[bool]:
         declared = self.attributes()
-        return _compile(q.of_registered(query), lambda leaf: _leaf(leaf, declared))
+        return conditions(q.of_registered(query), lambda leaf: file_leaf(leaf, declared))
 
     # replicas
 
@@ -415,7 +333,7 @@ class SqlCatalogue(Catalogue):
             parameters = sorted(row["name"] for row in self._rows(known))
         columns = [events.c[name] for name in (*EVENT_KEYS, *POINTER)]
         statement = sa.select(*columns, events.c.parameters) if parameters else sa.select(*columns)
-        statement = statement.where(_compile(where, _event_leaf)).order_by(*columns[: len(EVENT_KEYS)])
+        statement = statement.where(conditions(where, event_leaf)).order_by(*columns[: len(EVENT_KEYS)])
         rows = self._rows(statement)
         while part := list(islice(rows, 10_000)):
             yield event_batch(
@@ -479,58 +397,3 @@ def _with_parents(folders: Iterable[str]) -> list[dict[str, str]]:
             every.add(folder)
             folder = folder.rpartition("/")[0]
     return [{"path": path, "parent": path.rpartition("/")[0]} for path in sorted(every)]
-
-
-def _compile(query: q.Query, leaf: Any) -> sa.ColumnElement[bool]:
-    match query:
-        case q.And(parts):
-            return sa.and_(*(_compile(part, leaf) for part in parts))
-        case q.Or(parts):
-            return sa.or_(*(_compile(part, leaf) for part in parts))
-        case q.Everything():
-            return sa.true()
-        case q.Not(q.Everything()):
-            return sa.false()
-        case _:
-            condition: sa.ColumnElement[bool] = leaf(query)
-            return condition
-
-
-def _test(column: sa.ColumnElement[Any], leaf: q.Query) -> sa.ColumnElement[bool]:
-    """Return the SQL of one normalised leaf on a column."""
-    match leaf:
-        case q.Compare(_, operator, value):
-            return column.op("!=" if operator == "!=" else operator)(to_plain(value))
-        case q.Between(_, low, high):
-            return column.between(to_plain(low), to_plain(high))
-        case q.In(_, choices):
-            return column.in_([to_plain(choice) for choice in choices])
-        case q.Like(_, pattern):
-            return column.like(pattern)
-        case q.IsNull():
-            return column.is_(None)
-        case q.Not(q.IsNull()):
-            return column.is_not(None)
-        case q.Not(part):
-            return sa.not_(_test(column, part))
-    raise AssertionError(leaf)
-
-
-def _leaf(leaf: q.Query, declared: dict[str, Attribute]) -> sa.ColumnElement[bool]:
-    (name,) = q.names(leaf)
-    if name in COMMON:
-        return _test(files.c[name], leaf)
-    having = sa.select(values.c.path).where(values.c.name == name)
-    if isinstance(leaf, q.IsNull):
-        return files.c.path.not_in(having)
-    if leaf == q.Not(q.IsNull(name)):
-        return files.c.path.in_(having)
-    column = values.c.text if declared[name].type in ("string", "date", "time") else values.c.number
-    return files.c.path.in_(having.where(_test(column, leaf)))
-
-
-def _event_leaf(leaf: q.Query) -> sa.ColumnElement[bool]:
-    (name,) = q.names(leaf)
-    if name in EVENT_COLUMNS:
-        return _test(events.c[name], leaf)
-    return _test(sa.func.json_extract(events.c.parameters, f'$."{name}"'), leaf)
