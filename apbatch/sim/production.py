@@ -13,6 +13,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -204,10 +205,7 @@ def _make(plan: Plan, task: Task, processes: int, make: Maker | None) -> int:
     if plan.settings.hadrons:
         task.note("making the bank of hadronic interactions")
         load_bank(plan.settings.banks, processes)
-        for block, showers in plan.blocks().items():
-            if not plan.block_file(block).is_file():
-                task.note(f"first interactions, block {block + 1}")
-                make_block(plan, block, showers)
+        _make_blocks(plan, task, processes)
     task.note("compiling")
     began, made = time.monotonic(), 0
     for count in make(plan, missing) if make else _chunks(plan, missing, processes):
@@ -215,6 +213,19 @@ def _make(plan: Plan, task: Task, processes: int, make: Maker | None) -> int:
         task.advance(count)
         task.note(f"{made / (time.monotonic() - began):.1f} showers/s")
     return made
+
+
+def _make_blocks(plan: Plan, task: Task, processes: int) -> None:
+    """Make the first interactions of all hadrons; each block is a generator's process of its own."""
+    missing = {block: row for block, row in plan.blocks().items() if not plan.block_file(block).is_file()}
+    task.note(f"first interactions, {len(missing)} blocks")
+    with ThreadPoolExecutor(max(processes, 1)) as pool:
+        try:
+            for made in as_completed([pool.submit(make_block, plan, block, row) for block, row in missing.items()]):
+                made.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _chunks(plan: Plan, missing: list[int], processes: int) -> Iterator[int]:
