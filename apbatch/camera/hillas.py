@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from apbatch.camera.cleaning import Cleaning, Images, Mask, clean, levels, of_camera
 from apbatch.camera.geometry import CameraGeometry, Floats
-from apbatch.camera.kernel import kernel
+from apbatch.camera.kernel import inner, kernel
 from apbatch.camera.light import BLOCK, Tables, Workspace, clean_block, lit_block, tables_of, workspace
 from apbatch.camera.moments import FLAT, PARAMETERS, ROWS, parametrise_block
+from apbatch.camera.vector import LANES, lanes, put_lanes
 from apbatch.errors import UsageError
 
 __all__ = ["PARAMETERS", "clean_and_parametrise", "hillas"]
@@ -137,7 +138,7 @@ def _parametrise_batch(
         last = min(first + BLOCK, len(images))
         lit_block(images, first, last, mask, tables, space)
         parametrise_block(space.lists, last - first, flat, source_x, source_y, table)
-        out[:, first:last] = table[: out.shape[0], : last - first]
+        _put_columns(table, out, first, last)
 
 
 @kernel
@@ -160,4 +161,17 @@ def _clean_and_parametrise_batch(
         last = min(first + BLOCK, len(images))
         clean_block(images, first, last, picture, boundary, min_neighbours, keep_isolated, tables, mask, space)
         parametrise_block(space.lists, last - first, flat, source_x, source_y, table)
-        out[:, first:last] = table[: out.shape[0], : last - first]
+        _put_columns(table, out, first, last)
+
+
+@inner
+def _put_columns(table: Floats, out: Floats, first: int, last: int) -> None:
+    """Write the parameters of a block where they belong, eight images at a time."""
+    block, columns = table.reshape(-1), out.reshape(-1)
+    whole = (last - first) // LANES * LANES
+    for row in range(out.shape[0]):
+        start, place = row * BLOCK, row * out.shape[1] + first
+        for i in range(0, whole, LANES):
+            put_lanes(columns, place + i, lanes(block, start + i))
+        for i in range(whole, last - first):
+            columns[place + i] = block[start + i]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from apbatch.camera.board import Board, Numbers, Sets, board_of, count_islands, keep, new_sets, take_both
 from apbatch.camera.geometry import CameraGeometry, Floats
-from apbatch.camera.kernel import inner
+from apbatch.camera.kernel import apart, inner
 from apbatch.camera.vector import LANES, PIXELS, append_at_least, append_positive, one_by_one, to_line, write_past_cache
 from apbatch.errors import UsageError
 
@@ -177,17 +177,8 @@ def clean_block(
     upper, lower = picture.reshape(-1), boundary.reshape(-1)
     step = boundary.shape[1] if boundary.shape[0] > 1 else 0
     each = int(boundary.shape[1] > PIXELS)
-    whole = n_pixels // PIXELS * PIXELS
     # All images are searched first, one stream for the memory, and each candidate is looked at again after.
-    count = 0
-    for i in range(first, last):
-        start, level = i * n_pixels, i * step
-        for p in range(0, whole, PIXELS):
-            count += append_at_least(flat, start + p, PIXELS, lower, level + each * p, p, space.found, count)
-        if whole < n_pixels:
-            p, left = whole, n_pixels - whole
-            count += append_at_least(flat, start + p, left, lower, level + each * p, p, space.found, count)
-        space.begin[i - first + 1] = count
+    _search(flat, first, last, n_pixels, lower, step, each, space.found, space.begin)
     place: Number = np.uint64(0)
     for group in range(first, last, LANES):
         until = min(group + LANES, last)
@@ -202,6 +193,31 @@ def clean_block(
         _write_out(space.rows, flat_mask, group * n_pixels, (until - group) * n_pixels)
         count_islands(space.sets, tables.board, space.lists.islands, group - first)
     space.lists.start[last - first] = np.int64(place)
+
+
+@apart
+def _search(
+    images: npt.NDArray[np.float32],
+    first: int,
+    last: int,
+    n_pixels: int,
+    boundary: npt.NDArray[np.float32],
+    step: int,
+    each: int,
+    found: npt.NDArray[np.uint16],
+    begin: npt.NDArray[np.int64],
+) -> None:
+    """List the pixels of images that reach the boundary level; alone, it has all registers for its loop."""
+    whole = n_pixels // PIXELS * PIXELS
+    count = 0
+    for i in range(first, last):
+        start, level = i * n_pixels, i * step
+        for p in range(0, whole, PIXELS):
+            count += append_at_least(images, start + p, PIXELS, boundary, level + each * p, p, found, count)
+        if whole < n_pixels:
+            p, left = whole, n_pixels - whole
+            count += append_at_least(images, start + p, left, boundary, level + each * p, p, found, count)
+        begin[i - first + 1] = count
 
 
 @inner

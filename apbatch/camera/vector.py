@@ -12,6 +12,7 @@ import operator
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.core.extending import intrinsic, models, overload, register_model
@@ -23,6 +24,10 @@ _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
 _DOUBLES, _FLAGS = ir.VectorType(_F64, LANES), ir.VectorType(_I1, LANES)
 _FLOATS, _NUMBERS, _BYTES, _CHOSEN = (ir.VectorType(kind, PIXELS) for kind in (_F32, _I16, _I8, _I1))
+
+
+#: Whether the processor has an instruction that stores chosen elements of a vector side by side.
+_COMPRESSES = get_host_cpu_features().get("avx512vbmi2", False)
 
 
 def code(function: Any) -> Any:
@@ -324,12 +329,36 @@ def _some(builder: Any, address: Any, which: Any, align: int) -> Any:
 
 def _append(builder: Any, chosen: Any, number: Any, address: Any) -> Any:
     """Store the numbers of the chosen pixels side by side; return how many they are."""
+    bits = builder.bitcast(chosen, ir.IntType(PIXELS))
+    (_append_at_once if _COMPRESSES else _append_each)(builder, chosen, bits, number, address)
+    return builder.zext(builder.ctpop(bits), _I64)
+
+
+def _append_at_once(builder: Any, chosen: Any, bits: Any, number: Any, address: Any) -> None:
     first = spread_over(builder, builder.trunc(number, _I16), _NUMBERS)
     numbers = builder.add(first, ir.Constant(_NUMBERS, list(range(PIXELS))))
     zero = ir.Constant(_NUMBERS, [0] * PIXELS)
     name = f"llvm.experimental.vector.compress.v{PIXELS}i16"
     builder.store(call_of(builder, name, _NUMBERS, [numbers, chosen, zero]), address, align=2)
-    return builder.zext(builder.ctpop(builder.bitcast(chosen, ir.IntType(PIXELS))), _I64)
+
+
+def _append_each(builder: Any, chosen: Any, bits: Any, number: Any, address: Any) -> None:
+    """Walk over the bits that are set: without an instruction that compresses, LLVM would store all 32, one by one."""
+    first = builder.bitcast(address, _I16.as_pointer())
+    rest, place = (cgutils.alloca_once_value(builder, value) for value in (bits, first))
+    more, one, after = (builder.append_basic_block(name) for name in ("more", "one", "after"))
+    builder.branch(more)
+    builder.position_at_end(more)
+    left = builder.load(rest)
+    builder.cbranch(builder.icmp_unsigned("!=", left, ir.Constant(left.type, 0)), one, after)
+    builder.position_at_end(one)
+    at = builder.load(place)
+    lowest = builder.trunc(builder.cttz(left, ir.Constant(_I1, 1)), _I16)
+    builder.store(builder.add(lowest, builder.trunc(number, _I16)), at, align=2)
+    builder.store(builder.gep(at, [ir.Constant(_I64, 1)]), place)
+    builder.store(builder.and_(left, builder.sub(left, ir.Constant(left.type, 1))), rest)
+    builder.branch(more)
+    builder.position_at_end(after)
 
 
 @code
