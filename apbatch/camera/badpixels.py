@@ -1,4 +1,4 @@
-"""Pixels that can't be trusted: found in the pedestals of a run, mended from their neighbours."""
+"""Pixels that can't be trusted are mended from their neighbours; `apbatch.camera.monitor` finds them."""
 
 from __future__ import annotations
 
@@ -8,81 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.cleaning import of_camera
-from apbatch.camera.geometry import CameraGeometry, Floats, Ints
+from apbatch.camera.geometry import CameraGeometry, Ints
 from apbatch.camera.kernel import kernel
-from apbatch.camera.medians import Pedestals
 from apbatch.errors import UsageError
-
-#: What is wrong with a channel; more than one may be.
-DEAD, HOT, UNSTABLE, UNCALIBRATED = 1, 2, 4, 8
-REASONS = {DEAD: "dead", HOT: "hot", UNSTABLE: "unstable", UNCALIBRATED: "uncalibrated"}
-
-#: A channel whose r.m.s. is below this share of the median one has no signal; one above `HOT_SHARE` times it is hot.
-DEAD_SHARE, HOT_SHARE = 0.1, 5.0
-#: By how many of its r.m.s. a pedestal may wander in a run.
-WANDER = 1.0
-
-
-def find_bad(
-    pedestals: Pedestals,
-    codes_per_pe: Floats | None = None,
-    parts: Floats | None = None,
-    *,
-    dead_share: float = DEAD_SHARE,
-    hot_share: float = HOT_SHARE,
-    wander: float = WANDER,
-) -> npt.NDArray[np.uint8]:
-    """Say what is wrong with each channel and gain.
-
-    * dead: ``rms <= dead_share * median of all rms`` of the gain, so also no variance at all, or no records;
-    * hot: ``rms > hot_share * median of all rms`` of the gain;
-    * unstable: the largest and the smallest pedestal of parts of the run differ by more than ``wander * rms``;
-    * uncalibrated: the factor is not finite or not above 0.
-
-    Parameters
-    ----------
-    pedestals : Pedestals
-        Of the run.
-    codes_per_pe : ndarray of float64, shape (n_channels, 2), optional
-    parts : ndarray of float64, shape (n_parts, n_channels, 2), optional
-        Pedestals (medians) of parts of the run, ADC codes. A part without records is NaN and does not count.
-    dead_share, hot_share, wander : float
-
-    Returns
-    -------
-    ndarray of uint8, shape (n_channels, 2)
-        Sum of `DEAD`, `HOT`, `UNSTABLE` and `UNCALIBRATED`; 0 is a good channel.
-
-    Raises
-    ------
-    UsageError
-        If shapes do not fit, or limits make no sense.
-    """
-    shape = pedestals.rms.shape
-    for name, array in (("factors", codes_per_pe), ("pedestals of parts", None if parts is None else parts[0])):
-        if array is not None and array.shape != shape:
-            raise UsageError(f"{name} are of shape {array.shape}, the pedestals of shape {shape}")
-    if not (0 <= dead_share < hot_share and wander > 0):
-        raise UsageError(
-            f"limits {dead_share:g}, {hot_share:g} and {wander:g} make no sense",
-            remedy="0 <= dead_share < hot_share, wander > 0",
-        )
-    flags = np.zeros(shape, np.uint8)
-    alive = pedestals.rms > 0
-    for gain in range(shape[1]):
-        rms = pedestals.rms[:, gain]
-        usual = float(np.median(rms[alive[:, gain]])) if alive[:, gain].any() else np.inf
-        flags[~(rms > dead_share * usual), gain] |= DEAD  # so written, NaN is dead
-        flags[rms > hot_share * usual, gain] |= HOT
-    if parts is not None and len(parts):
-        known = np.isfinite(parts)
-        low = np.where(known, parts, np.inf).min(axis=0)
-        high = np.where(known, parts, -np.inf).max(axis=0)
-        moves = known.any(axis=0) & (high - low > wander * np.nan_to_num(pedestals.rms))
-        flags[moves] |= UNSTABLE
-    if codes_per_pe is not None:
-        flags[~(np.isfinite(codes_per_pe) & (codes_per_pe > 0))] |= UNCALIBRATED
-    return flags
 
 
 @dataclass(frozen=True, eq=False)

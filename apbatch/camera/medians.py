@@ -1,9 +1,8 @@
-"""Pedestals: exact medians, means, r.m.s. of 16-bit amplitudes, of arrays or in one pass over files of any size."""
+"""Pedestals in one pass over files of any size: exact medians, and spreads, of 16-bit amplitudes."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,53 +10,8 @@ import numpy.typing as npt
 from apbatch.camera.calibration import QUARTERS
 from apbatch.camera.geometry import Floats
 from apbatch.camera.kernel import kernel
-from apbatch.errors import UsageError
 
 _VALUES = 1 << 16
-#: Channels that are put side by side in memory at a time.
-_TILE = 32
-
-
-@dataclass(frozen=True, eq=False)
-class Pedestals:
-    """What the amplitudes of a run say about each channel and gain, in ADC codes.
-
-    Attributes
-    ----------
-    median, mean, rms : ndarray of float64, shape (n_channels, 2)
-        `rms` is the standard deviation about the mean. NaN without records.
-    records : int
-    """
-
-    median: Floats
-    mean: Floats
-    rms: Floats
-    records: int
-
-
-def pedestal_statistics(adc: npt.NDArray[np.uint16]) -> Pedestals:
-    """Return median, mean and r.m.s. of each channel, of a cluster or of a whole camera.
-
-    Sums are made of whole numbers, so that no order of the records changes a digit.
-
-    Parameters
-    ----------
-    adc : ndarray of uint16, shape (n_records, n_channels, 2)
-        Quarters of ADC codes, high and low gain.
-
-    Raises
-    ------
-    UsageError
-        If the array has another shape.
-    """
-    if adc.ndim != 3 or adc.shape[2] != 2:
-        raise UsageError(f"amplitudes are of shape {adc.shape}, wanted are (records, channels, 2)")
-    if not len(adc):
-        nothing = np.full(adc.shape[1:], np.nan)
-        return Pedestals(nothing, nothing.copy(), nothing.copy(), 0)
-    found = _statistics(np.ascontiguousarray(adc, np.uint16).reshape(len(adc), -1)) / QUARTERS
-    median, mean, rms = found.reshape(3, *adc.shape[1:])
-    return Pedestals(median, mean, rms, len(adc))
 
 
 class PedestalCounter:
@@ -94,14 +48,6 @@ class PedestalCounter:
         self._counts = np.zeros((rows, _VALUES), np.uint32)
         self._counts.reshape(-1)[places] = counts
 
-    def statistics(self) -> Pedestals:
-        """Return median, mean and r.m.s.: those of `pedestal_statistics`, to the bit."""
-        if not self.records:
-            return pedestal_statistics(np.empty((0, len(self._counts) // 2, 2), np.uint16))
-        found = _of_counts(self._counts, self.records) / QUARTERS
-        median, mean, rms = found.reshape(3, -1, 2)
-        return Pedestals(median, mean, rms, self.records)
-
     def noise(self, hit_sigma: float) -> tuple[Floats, Floats]:
         """Return what light in a few records does not move: the median absolute deviation, and how many are far above.
 
@@ -125,15 +71,16 @@ class PedestalCounter:
 
     def result(self) -> Floats:
         """Return the median of each channel and gain in ADC codes, shape (n_channels, 2); NaN without records."""
-        return self.statistics().median
+        if not self.records:
+            return np.full((len(self._counts) // 2, 2), np.nan)
+        return (_medians(self._counts, self.records) / QUARTERS).reshape(-1, 2)
 
 
 @kernel
-def _of_counts(counts: npt.NDArray[np.uint32], records: int) -> Floats:
-    """Return median, mean and r.m.s. of each row of counts, shape (3, n_rows)."""
-    out = np.empty((3, counts.shape[0]))
-    for c in range(counts.shape[0]):
-        out[0, c], out[1, c], out[2, c] = _of_one(counts[c], 0, counts.shape[1] - 1, records)
+def _medians(counts: npt.NDArray[np.uint32], records: int) -> Floats:
+    out = np.empty(len(counts))
+    for c in range(len(counts)):
+        out[c] = _median(counts[c], records)
     return out
 
 
@@ -144,7 +91,7 @@ def _noise_of_counts(counts: npt.NDArray[np.uint32], records: int, hit_sigma: fl
     spread, hits = np.empty(n_rows), np.zeros(n_rows)
     first, second = (records - 1) // 2, records // 2
     for c in range(n_rows):
-        middle = _of_one(counts[c], 0, n_values - 1, records)[0]
+        middle = _median(counts[c], records)
         # Values by their distance from the middle: one step below or above at a time.
         below, above = int(math.floor(middle)), int(math.floor(middle)) + 1
         near, far, passed = -1.0, -1.0, 0
@@ -169,47 +116,17 @@ def _noise_of_counts(counts: npt.NDArray[np.uint32], records: int, hit_sigma: fl
 
 
 @kernel
-def _of_one(counts: npt.NDArray[np.uint32], lowest: int, highest: int, records: int) -> tuple[float, float, float]:
-    """Return median, mean and r.m.s. of values counted between `lowest` and `highest`."""
-    # The middle value, or the mean of the two in the middle.
+def _median(counts: npt.NDArray[np.uint32], records: int) -> float:
+    """Return the middle one of values that were counted, or the mean of the two in the middle."""
     first, second = (records - 1) // 2, records // 2
-    low, high, passed = -1, -1, 0
-    total = np.int64(0)
-    for value in range(lowest, highest + 1):
+    low, passed = -1, 0
+    for value in range(len(counts)):
         passed += counts[value]
-        total += value * np.int64(counts[value])
         if low < 0 and passed > first:
             low = value
-        if high < 0 and passed > second:
-            high = value
-    mean = total / records
-    squares = 0.0
-    for value in range(lowest, highest + 1):
-        if counts[value]:
-            squares += counts[value] * (value - mean) ** 2
-    return (low + high) / 2.0, float(mean), math.sqrt(squares / records)
-
-
-@kernel
-def _statistics(adc: npt.NDArray[np.uint16]) -> Floats:
-    n_records, n_columns = adc.shape
-    out = np.empty((3, n_columns))
-    counts = np.zeros(_VALUES, np.uint32)
-    tile = np.empty((_TILE, n_records), np.uint16)
-    for c0 in range(0, n_columns, _TILE):
-        width = min(_TILE, n_columns - c0)
-        for i in range(n_records):
-            for c in range(width):
-                tile[c, i] = adc[i, c0 + c]
-        for c in range(width):
-            lowest, highest = _VALUES, 0
-            for value in tile[c]:
-                counts[value] += 1
-                lowest, highest = min(lowest, value), max(highest, value)
-            out[0, c0 + c], out[1, c0 + c], out[2, c0 + c] = _of_one(counts, lowest, highest, n_records)
-            for value in range(lowest, highest + 1):
-                counts[value] = 0
-    return out
+        if passed > second:
+            return (low + value) / 2.0
+    return np.nan
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Pedestals against numpy, bad channels by made-up runs, repair against a plain version and by its properties."""
+"""Pedestals against numpy, factors that make no sense, repair against a plain version and by its properties."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from apbatch.camera.badpixels import DEAD, HOT, UNCALIBRATED, UNSTABLE, find_bad, repair
+from apbatch.camera.badpixels import repair
 from apbatch.camera.calibration import pedestals, photo_electrons
 from apbatch.camera.geometry import camera_from_positions, camera_named
-from apbatch.camera.medians import PedestalCounter, pedestal_statistics
+from apbatch.camera.medians import PedestalCounter
 from apbatch.errors import UsageError
 
 CAMERA = camera_named("TAIGA-IACT01")
@@ -23,81 +23,23 @@ CAMERA = camera_named("TAIGA-IACT01")
     st.integers(0, 9),
 )
 def test_pedestals_are_what_numpy_finds_from_an_array_and_in_pieces(adc, cut):
-    whole, counter = pedestal_statistics(adc), PedestalCounter(adc.shape[1])
+    counter, other = PedestalCounter(adc.shape[1]), PedestalCounter(adc.shape[1])
     counter.add(adc[:cut])
-    counter.add(adc[cut:])
-    pieces = counter.statistics()
-    codes = adc / 4.0
-    np.testing.assert_array_equal(whole.median, np.median(codes, axis=0))
-    np.testing.assert_array_equal(whole.median, pedestals(adc))
-    np.testing.assert_allclose(whole.mean, codes.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(whole.rms, codes.std(axis=0), rtol=1e-9, atol=1e-9)
-    for name in ("median", "mean", "rms", "records"):
-        np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name))
+    other.add(adc[cut:])
+    counter.absorb(other)
+    np.testing.assert_array_equal(counter.result(), np.median(adc / 4.0, axis=0))
+    np.testing.assert_array_equal(counter.result(), pedestals(adc))
+    spread, _ = counter.noise(6.0)
+    np.testing.assert_array_equal(spread, np.median(np.abs(adc / 4.0 - counter.result()), axis=0))
 
 
 def test_a_run_without_records_has_no_pedestals():
-    nothing = pedestal_statistics(np.empty((0, 3, 2), np.uint16))
-    assert nothing.records == 0
-    assert np.isnan([nothing.median, nothing.mean, nothing.rms]).all()
-    assert np.isnan(PedestalCounter(3).statistics().rms).all()
-
-
-def test_amplitudes_of_another_shape_are_refused():
-    with pytest.raises(UsageError, match="records, channels, 2"):
-        pedestal_statistics(np.zeros((4, 3), np.uint16))
+    assert np.isnan(PedestalCounter(3).result()).all()
+    assert np.isnan(PedestalCounter(3).noise(6.0)[0]).all()
 
 
 def run(n_channels: int = 60, n_records: int = 400) -> np.ndarray:
     return np.rint(np.random.default_rng(4).normal(1400, 20, (n_records, n_channels, 2))).astype(np.uint16)
-
-
-def parts_of(adc: np.ndarray, n: int = 4) -> np.ndarray:
-    return np.stack([pedestals(part) for part in np.array_split(adc, n)])
-
-
-def test_a_good_run_has_no_bad_channels():
-    adc = run()
-    assert not find_bad(pedestal_statistics(adc), np.full((60, 2), 15.0), parts_of(adc)).any()
-
-
-def test_each_fault_is_found_where_it_is_and_nowhere_else():
-    adc, factors = run(), np.full((60, 2), 15.0)
-    adc[:, 3, 0] = 1400
-    adc[:, 7, 1] = np.where(np.arange(400) % 2, 1000, 1800)
-    adc[200:, 11, 0] += 200
-    factors[20], factors[21, 0], factors[22, 1] = np.nan, 0.0, -3.0
-    flags = find_bad(pedestal_statistics(adc), factors, parts_of(adc))
-    wanted = np.zeros((60, 2), np.uint8)
-    wanted[3, 0], wanted[7, 1], wanted[11, 0] = DEAD, HOT, UNSTABLE
-    wanted[20], wanted[21, 0], wanted[22, 1] = UNCALIBRATED, UNCALIBRATED, UNCALIBRATED
-    # A pedestal that jumps half-way is unstable; its r.m.s. makes it hot as well.
-    assert flags[11, 0] & UNSTABLE
-    flags[11, 0] &= ~np.uint8(HOT)
-    np.testing.assert_array_equal(flags, wanted)
-
-
-def test_without_records_every_channel_is_dead():
-    assert (find_bad(pedestal_statistics(np.empty((0, 5, 2), np.uint16))) == DEAD).all()
-
-
-def test_a_run_in_which_nothing_moves_is_dead_altogether():
-    assert (find_bad(pedestal_statistics(np.full((9, 5, 2), 1400, np.uint16))) == DEAD).all()
-
-
-def test_a_part_without_records_does_not_count():
-    adc = run()
-    parts = parts_of(adc)
-    parts[2] = np.nan
-    assert not find_bad(pedestal_statistics(adc), None, parts).any()
-
-
-def test_limits_and_shapes_that_make_no_sense_are_refused():
-    found = pedestal_statistics(run())
-    with pytest.raises(UsageError, match="make no sense"):
-        find_bad(found, dead_share=6.0)
-    with pytest.raises(UsageError, match="factors are of shape"):
-        find_bad(found, np.ones((3, 2)))
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, np.inf, np.nan])
