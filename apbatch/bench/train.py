@@ -27,14 +27,14 @@ from apbatch.errors import ApbatchError, VerificationError
 DISK, MEMORY, SCORES, PREDICT = "Parquet on disk", "memory", "apbatch scoring", "Keras predict"
 RANKS, ALONE = "2 ranks on 2 cores", "1 rank on 1 core"
 _BATCH = 64
-#: Of all ranks together, as the study takes it.
-_RANKS_BATCH = 128
+#: Of all ranks together: as the study takes it, and one large enough that steps take longer than ranks need to agree.
+_RANKS_BATCHES = (128, 1024)
 _GROUP = 512
 
 
 def train_groups(setting: Setting) -> Iterator[Group]:
     """Yield the groups of the training suite: an epoch from disk and from memory, and scoring of images."""
-    count = max(2048, min(setting.size.images, 16384)) // _RANKS_BATCH * _RANKS_BATCH
+    count = max(2048, min(setting.size.images, 16384)) // max(_RANKS_BATCHES) * max(_RANKS_BATCHES)
     files = _a_set(setting.scratch / "train", count)
     operation = Operation(
         "train", "epoch",
@@ -44,18 +44,19 @@ def train_groups(setting: Setting) -> Iterator[Group]:
         "images/s", float(count), MEMORY,
     )  # fmt: skip
     yield Group(operation, [_Epoch(operation, DISK, files, count), _Epoch(operation, MEMORY, files, count)])
-    operation = Operation(
-        "train", "ranks",
-        f"One epoch of the talk's CNN over {count} images, batches of {_RANKS_BATCH} over all ranks. {RANKS}: two "
-        f"processes of one thread, gradients averaged by Horovod in each step. {ALONE}: one process of one thread.",
-        "images/s", float(count), None, ALONE,
-    )  # fmt: skip
-    cases: list[Case] = [_Ranks(operation, ALONE, files, count, 1)]
-    if importlib.util.find_spec("horovod") is None:
-        setting.left_out[f"{RANKS}, ranks"] = "Horovod is not installed"
-    else:
-        cases.insert(0, _Ranks(operation, RANKS, files, count, 2))
-    yield Group(operation, cases)
+    for batch in _RANKS_BATCHES:
+        operation = Operation(
+            "train", f"ranks, batches of {batch}",
+            f"One epoch of the talk's CNN over {count} images, batches of {batch} over all ranks. {RANKS}: two "
+            f"processes of one thread, gradients averaged by Horovod in each step. {ALONE}: one process of one thread.",
+            "images/s", float(count), None, ALONE,
+        )  # fmt: skip
+        cases: list[Case] = [_Ranks(operation, ALONE, files, count, batch, 1)]
+        if importlib.util.find_spec("horovod") is None:
+            setting.left_out[f"{RANKS}, ranks"] = "Horovod is not installed"
+        else:
+            cases.insert(0, _Ranks(operation, RANKS, files, count, batch, 2))
+        yield Group(operation, cases)
     operation = Operation(
         "train", "scoring",
         f"{count} images to scores by the talk's CNN. {SCORES}: cleaning, grid and network, as a Spark worker does it. "
@@ -142,21 +143,21 @@ class _Epoch(Case):
 class _Ranks(Case):
     """An epoch by processes that were started before, each with one thread; see `apbatch.bench.train_rank`."""
 
-    def __init__(self, operation: Operation, peer: str, files: Path, count: int, ranks: int) -> None:
+    def __init__(self, operation: Operation, peer: str, files: Path, count: int, batch: int, ranks: int) -> None:
         super().__init__(operation, peer)
-        self._count, self._ranks, self._number = count, ranks, 0
-        self._folder = files / f"ranks-{ranks}"
+        self._count, self._batch, self._ranks, self._number = count, batch, ranks, 0
+        self._folder = files / f"ranks-{ranks}-{batch}"
 
     def set_up(self) -> None:
         """Start the ranks and wait until they have built and compiled."""
         from apbatch.bench import train_rank
-        from apbatch.dl.launch import horovodrun
+        from apbatch.dl.launch import CYCLE_MS, horovodrun
 
         self._names = train_rank
         self._folder.mkdir()
         kind = "single" if self._ranks == 1 else "horovod"
         command = [sys.executable, "-m", "apbatch.bench.train_rank", str(self._folder), kind]
-        command += [str(self._count), str(_RANKS_BATCH)]
+        command += [str(self._count), str(self._batch)]
         if self._ranks > 1:
             where = ["-np", str(self._ranks), "-H", f"localhost:{self._ranks}", "--gloo", "--network-interfaces", "lo"]
             command = [sys.executable, str(horovodrun()), *where, *command]
@@ -166,7 +167,7 @@ class _Ranks(Case):
             "PYTHONPATH": root,
             "KERAS_BACKEND": "tensorflow",
             "TF_CPP_MIN_LOG_LEVEL": "2",
-            "HOROVOD_CYCLE_TIME": "1",
+            "HOROVOD_CYCLE_TIME": CYCLE_MS,
         }
         paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         with (self._folder / "log").open("w") as log:

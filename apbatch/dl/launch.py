@@ -27,6 +27,9 @@ from apbatch.errors import ApbatchError, MissingSoftwareError, UsageError
 from apbatch.progress import Task, progress, say
 
 _MARK = "@apbatch "
+#: How often Horovod's ranks agree on what to add up. Each time costs up to 0.3 ms of the core that computes: with 1 ms
+#: steps of large batches took a quarter longer on two cores, those of small ones no less.
+CYCLE_MS = "5"
 #: How horovodrun marks the lines of a rank, and how it tells of a dead one.
 _SAID = re.compile(r"^\[(\d+)\]<std(?:out|err)>:(.*)")
 _ENDED = re.compile(r"Process (\d+) exit with status code (-?\d+)")
@@ -217,7 +220,7 @@ def _environment(spec: TrainSpec, ranks: int, share: int = 1) -> dict[str, str]:
         "TF_NUM_INTEROP_THREADS": str(max(1, parts // ranks // share)),
         "OMP_NUM_THREADS": threads,
         "CUDA_VISIBLE_DEVICES": "-1",
-        "HOROVOD_CYCLE_TIME": "1",
+        "HOROVOD_CYCLE_TIME": CYCLE_MS,
         "HOROVOD_STALL_CHECK_TIME_SECONDS": "60",
         "PYTHONUNBUFFERED": "1",
         "APBATCH_LAUNCHER": str(os.getpid()),

@@ -27,7 +27,7 @@ def test_two_ranks_and_one_train_epochs_when_asked_and_end(tmp_path: Path) -> No
     samples: list[Sample] = []
     groups = list(train_groups(setting))
     assert len(groups) == SUITES["train"].operations
-    (ranks,) = [group for group in groups if group.operation.name == "ranks"]
+    ranks = next(group for group in groups if group.operation.name.startswith("ranks"))
     run_group(ranks, 1, samples.append)
     assert [sample.error for sample in samples if sample.error] == []
     expected = {ALONE} if setting.left_out else {RANKS, ALONE}
