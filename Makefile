@@ -25,8 +25,8 @@ test: system .venv/.ready ## all tests, on real servers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs $(ARGS)
 
 check: .venv/.ready ## lint, types, layers, unit tests
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
-	@$(BIN)/python -m pytest tests/unit -x -n 2
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports
+	@$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest tests/unit -x -n 2; tests=$$?; wait $$types && exit $$tests
 
 bench: .venv/.ready ## storage and index benchmark, small, with its report
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch bench run storage index --size smoke

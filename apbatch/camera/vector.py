@@ -274,8 +274,8 @@ def append_at_least(
     """Compare 32 pixels with thresholds and append the numbers of those at or above; return how many these are.
 
     Pixels are ``image[start : start + valid]``, float32, at most 32, their thresholds ``thresholds[level : level +
-    32]`` and their numbers `number` and following; 32 elements of `found` (uint16) from `count` on are overwritten,
-    those not needed with 0. A comparison with NaN is false.
+    32]`` and their numbers `number` and following; `found` (uint16) needs room for 32 from `count` on:
+    those not needed may be overwritten. A comparison with NaN is false.
     """
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -193,7 +193,7 @@ def test_a_query_without_an_event_is_told(catalogue: Catalogue) -> None:
 def test_events_are_listed_on_the_command_line(
     catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.unit.test_sites_cli import apbatch
+    from tests.components.test_sites_cli import apbatch
 
     (tmp_path / "c.yaml").write_text(f"catalogue: sqlite:///{tmp_path}/c.sqlite\n")
     monkeypatch.setenv("APBATCH_CONFIG", str(tmp_path / "c.yaml"))
