@@ -10,7 +10,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field
@@ -68,10 +68,34 @@ class SparkSettings(Section):
 
 
 class TrainingSettings(Section):
-    """How the CNN's ranks are run: `auto` takes Horovod where it is built and one process elsewhere."""
+    """What trains networks, and where.
+
+    Attributes
+    ----------
+    collective : str
+        How ranks are run: ``auto`` takes Horovod where it is built and one process elsewhere.
+    backend : str
+        Of Keras; ``torch`` in one process.
+    device : str
+        ``auto`` takes a graphics processor where the back-end finds one.
+    mixed_precision : bool
+        Compute in bfloat16: for graphics processors.
+    """
 
     collective: Literal["auto", "single", "horovod"] = "auto"
     ranks: int = Field(default=2, ge=1)
+    backend: Literal["tensorflow", "torch"] = "tensorflow"
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    mixed_precision: bool = False
+
+    def network(self) -> dict[str, Any]:
+        """Return what a specification of a training takes from here."""
+        return self.model_dump(include={"backend", "device", "mixed_precision"})
+
+    def inputs(self, ranks: int) -> dict[str, Any]:
+        """Return what decides the scores of `ranks` ranks beyond rounding: one and two give equal bits."""
+        other = self.model_dump(include={"backend", "mixed_precision"}, exclude_defaults=True)
+        return {"ranks": max(2, ranks), **other}
 
 
 class Settings(Section):

@@ -15,6 +15,7 @@ parser.add_argument("output", type=Path, help="folder for checkpoints, models an
 parser.add_argument("--model", default="talk-cnn")
 parser.add_argument("--task", choices=["separation", "showers"], default="separation")
 parser.add_argument("--backend", choices=["tensorflow", "torch"], default="tensorflow")
+parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
 parser.add_argument("--variants", nargs="+", default=["none", "cleaned"], help="treatments of the images")
 parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16")
 parser.add_argument("--stream", action="store_true", help="read training images from disk while training")

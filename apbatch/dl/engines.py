@@ -6,8 +6,9 @@ same numpy arrays, and make the same steps up to rounding.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +41,11 @@ class Engine(ABC):
         self.optimizer.build(model.trainable_variables)
 
     @abstractmethod
-    def step(self, pixels: Floats, targets: Floats, weights: Floats) -> float:
-        """Take one step on this rank's share of a batch; return its loss."""
+    def step(self, pixels: Floats, targets: Floats, weights: Floats) -> SupportsFloat:
+        """Take one step on this rank's share of a batch; return its loss.
+
+        A graphics processor need not be done with the step yet: it is when the loss is made a number.
+        """
 
     @abstractmethod
     def outputs(self, pixels: Floats) -> Floats:
@@ -109,9 +113,9 @@ class TensorFlowEngine(Engine):
 
         self._step, self._outputs = step, outputs
 
-    def step(self, pixels: Floats, targets: Floats, weights: Floats) -> float:
+    def step(self, pixels: Floats, targets: Floats, weights: Floats) -> SupportsFloat:
         """Take one step."""
-        return float(self._step(pixels, targets, weights))
+        return self._step(pixels, targets, weights)  # type: ignore[no-any-return]
 
     def outputs(self, pixels: Floats) -> Floats:
         """Return the numbers of the model."""
@@ -119,41 +123,61 @@ class TensorFlowEngine(Engine):
 
 
 class TorchEngine(Engine):
-    """Eager steps in one process; the batch is split into the same parts as TensorFlow's."""
+    """Eager steps in one process, on the whole batch."""
 
     def __init__(self, model: Any, learning_rate: float, classify: bool, collective: Collective) -> None:
         if collective.size != 1:
             raise UsageError("PyTorch trains in one process", remedy="--collective single, or the TensorFlow back-end")
         super().__init__(model, learning_rate, classify, collective)
 
-    def step(self, pixels: Floats, targets: Floats, weights: Floats) -> float:
+    def step(self, pixels: Floats, targets: Floats, weights: Floats) -> SupportsFloat:
         """Take one step."""
         import torch
 
         self.model.zero_grad()
-        parts, total = parts_of(1), 0.0
-        for part in zip(*(np.split(values, parts) for values in (pixels, targets, weights)), strict=True):
-            images, wanted, weight = (torch.as_tensor(np.ascontiguousarray(values)) for values in part)
-            outputs = self.model(images, training=True)
-            if self._classify:
-                loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], wanted[:, 0], weight=weight)
-            else:
-                huber = torch.nn.functional.huber_loss(outputs, wanted, reduction="none").mean(dim=1)
-                loss = (huber * weight).mean()
-            (loss / parts).backward()
-            total += float(loss.detach()) / parts
+        images, wanted, weight = (self._there(values) for values in (pixels, targets, weights))
+        outputs = self.model(images, training=True)
+        if self._classify:
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], wanted[:, 0], weight=weight)
+        else:
+            huber = torch.nn.functional.huber_loss(outputs, wanted, reduction="none").mean(dim=1)
+            loss = (huber * weight).mean()
+        loss.backward()
         variables = self.model.trainable_variables
         gradients = [variable.value.grad for variable in variables]
         with torch.no_grad():
             self.optimizer.apply(gradients, variables)
-        return total
+        return loss.detach()  # type: ignore[no-any-return]
 
     def outputs(self, pixels: Floats) -> Floats:
         """Return the numbers of the model."""
         import torch
 
         with torch.no_grad():
-            return np.asarray(self.model(torch.as_tensor(pixels), training=False).float().cpu().numpy(), np.float32)
+            return np.asarray(self.model(self._there(pixels), training=False).float().cpu().numpy(), np.float32)
+
+    def _there(self, values: Floats) -> Any:
+        """Return an array as a tensor where the model is."""
+        import torch
+
+        where = self.model.trainable_variables[0].value.device
+        return torch.as_tensor(np.ascontiguousarray(values)).to(where, non_blocking=True)
+
+
+def repeatable(backend: str) -> None:
+    """Have a back-end add up in one order, so that a training repeated on one device gives the same bits."""
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+        return
+    import torch
+
+    # cuBLAS wants to be told before its first product.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # It also fills new memory with NaN, for the sake of programs that read what they never wrote: a kernel for each.
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def engine(backend: str, model: Any, learning_rate: float, classify: bool, collective: Collective) -> Engine:

@@ -79,7 +79,8 @@ def model_card(training: Path) -> Path:
         else "Estimates energy and direction of gammas from images of one telescope.",
         "",
         f"* Identity (settings and data): `{record['identity']}`",
-        f"* Parameters: {record['parameters']}; back-end {spec['backend']}, ranks {record['ranks']}",
+        f"* Parameters: {record['parameters']}; back-end {spec['backend']}, ranks {record['ranks']}, "
+        f"on {record.get('device', 'cpu')}",
         f"* Input: square grids in p.e. of {record.get('camera', 'a set of grids')}; output: "
         + ("the logit of a gamma" if spec["task"] == "separation" else "log10(E/TeV), direction x and y in deg"),
         "",

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from apbatch import errors
 from apbatch.dl.blind import read_manifest
 from apbatch.dl.data import parts_of
+from apbatch.dl.device import environment_of
 from apbatch.dl.export import model_card
 from apbatch.dl.files import read_json, write_json
 from apbatch.dl.preflight import check
@@ -219,7 +220,7 @@ def _environment(spec: TrainSpec, ranks: int, share: int = 1) -> dict[str, str]:
         # One rank works on its parts at the same time, unless another training has the other cores.
         "TF_NUM_INTEROP_THREADS": str(max(1, parts // ranks // share)),
         "OMP_NUM_THREADS": threads,
-        "CUDA_VISIBLE_DEVICES": "-1",
+        **environment_of(spec.device),
         "HOROVOD_CYCLE_TIME": CYCLE_MS,
         "HOROVOD_STALL_CHECK_TIME_SECONDS": "60",
         "PYTHONUNBUFFERED": "1",

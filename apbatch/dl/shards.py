@@ -8,10 +8,8 @@ network works on this one.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ import pyarrow.parquet as pq
 
 from apbatch.camera.geometry import camera_named
 from apbatch.camera.grid import to_grid
+from apbatch.dl.ahead import ahead
 from apbatch.dl.data import Floats, checked_pixels, cleaned_pixels
 from apbatch.dl.files import read_parquet
 from apbatch.dl.selection import IMAGE, VARIANTS
@@ -147,7 +146,7 @@ class Shards:
         order = random.permutation(np.array(hand))
         windows = [order[start : start + WINDOW].tolist() for start in range(0, len(order), WINDOW)]
         left: tuple[Floats, Ints] | None = None
-        for pixels, rows in _ahead(self, windows):
+        for pixels, rows in ahead(self._window(window) for window in windows):
             shuffled = random.permutation(len(rows))
             pixels, rows = pixels[shuffled], rows[shuffled]
             if left is not None:
@@ -157,32 +156,7 @@ class Shards:
                 yield pixels[start : start + share], rows[start : start + share]
             left = pixels[whole:], rows[whole:]
 
-
-def _ahead(shards: Shards, windows: list[list[int]]) -> Iterator[tuple[Floats, Ints]]:
-    """Read windows by a thread, one ahead; its error is raised here."""
-    queue: Queue[tuple[Floats, Ints] | BaseException] = Queue(maxsize=1)
-    stop = threading.Event()
-
-    def read() -> None:
-        try:
-            for window in windows:
-                pixels = np.concatenate([shards.read(group) for group in window])
-                rows = np.concatenate([np.arange(*shards.rows[group]) for group in window])
-                if stop.is_set():
-                    return
-                queue.put((pixels, rows))
-        except BaseException as error:  # whatever it is, the one who waits must hear of it
-            queue.put(error)
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    try:
-        for _ in windows:
-            found = queue.get()
-            if isinstance(found, BaseException):
-                raise found
-            yield found
-    finally:
-        stop.set()
-        while not queue.empty():
-            queue.get_nowait()
+    def _window(self, groups: list[int]) -> tuple[Floats, Ints]:
+        """Return the images of some row groups and their rows."""
+        pixels = np.concatenate([self.read(group) for group in groups])
+        return pixels, np.concatenate([np.arange(*self.rows[group]) for group in groups])

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from apbatch.dl.data import check_variant
+from apbatch.dl.device import Device
 from apbatch.dl.files import read_json
 from apbatch.dl.models import check_model
 from apbatch.errors import UsageError
@@ -30,6 +31,8 @@ class TrainSpec(BaseModel):
         ``separation`` of gammas from hadrons, or ``showers``: energy and direction of gammas, on gammas alone.
     backend : str
         Of Keras: ``tensorflow``, or ``torch`` in one process.
+    device : str
+        ``cpu``, ``gpu``, or ``auto``: a graphics processor where the back-end finds one. Results differ in rounding.
     mixed_precision : bool
         Compute in bfloat16 and keep weights in float32: for devices that gain by it; slower on most processors.
     stream : bool
@@ -58,6 +61,7 @@ class TrainSpec(BaseModel):
     output: Path
     task: Literal["separation", "showers"] = "separation"
     backend: Literal["tensorflow", "torch"] = "tensorflow"
+    device: Device = "auto"
     mixed_precision: bool = False
     stream: bool = False
     variants: tuple[str, ...] = Field(default=("none", "cleaned"), min_length=1)
@@ -84,8 +88,8 @@ class TrainSpec(BaseModel):
 
 
 def identity_of(spec: TrainSpec, manifest: dict[str, Any]) -> str:
-    """Return the hash of all that shapes the result: settings and data, not where they lie or the number of ranks."""
-    settings = spec.model_dump(mode="json", exclude={"data", "output", "variants"})
+    """Return the hash of all that shapes the result: settings and data, not where they lie or what computes."""
+    settings = spec.model_dump(mode="json", exclude={"data", "output", "variants", "device"})
     return digest({"settings": settings, "files": manifest["files"]})
 
 

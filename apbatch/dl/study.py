@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from apbatch.camera.geometry import camera_named
 from apbatch.dl import blind, classical, launch, rivals
 from apbatch.dl.data import load_pixels
+from apbatch.dl.device import Device
 from apbatch.dl.files import read_json, read_parquet, write_table
 from apbatch.dl.models import check_model
 from apbatch.dl.spec import TrainSpec
@@ -46,6 +47,8 @@ class StudySettings(BaseModel):
         See `apbatch.dl.rivals`.
     seeds : int
         Trainings of each network and each tree; they differ in their random start and the order of the images.
+    backend, device, mixed_precision
+        As in `apbatch.dl.spec.TrainSpec`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,6 +66,9 @@ class StudySettings(BaseModel):
     epoch_min: int = Field(default=6000, ge=0)
     learning_rate: float = Field(default=2e-3, gt=0)
     patience: int | None = Field(default=None, ge=1)
+    backend: Literal["tensorflow", "torch"] = "tensorflow"
+    device: Device = "auto"
+    mixed_precision: bool = False
 
     def check(self) -> None:
         """Raise a UsageError for anything unknown, before anything is trained."""
@@ -90,7 +96,7 @@ class StudySettings(BaseModel):
                         model=name,
                         options=options,
                         seed=seed,
-                        **self.model_dump(include={"epochs", "batch_size", "epoch_min", "learning_rate", "patience"}),
+                        **self.model_dump(include=set(TrainSpec.model_fields)),  # epochs and the like
                     ),
                 )
 

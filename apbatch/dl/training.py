@@ -14,17 +14,19 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from apbatch.dl.ahead import ahead
 from apbatch.dl.blind import read_manifest
 from apbatch.dl.checkpoint import Checkpoint
 from apbatch.dl.collective import Collective, collective_named
 from apbatch.dl.data import Floats, order_of, parts_of, scale_of
-from apbatch.dl.engines import engine
+from apbatch.dl.device import take
+from apbatch.dl.engines import engine, repeatable
 from apbatch.dl.files import write_bytes, write_json, write_table
 from apbatch.dl.models import build
 from apbatch.dl.preflight import Run, check
@@ -52,10 +54,8 @@ def run(spec: TrainSpec, collective: Collective) -> None:
     ApbatchError
         For data or checkpoints that don't fit, before anything is trained.
     """
-    if spec.backend == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
+    device = take(spec.device, spec.backend)
+    repeatable(spec.backend)
     manifest = read_manifest(spec.data)
     tables, summary = [], {}
     for run in check(spec, manifest, collective.size):  # everything is checked before the first is trained
@@ -79,6 +79,7 @@ def run(spec: TrainSpec, collective: Collective) -> None:
                 "files": manifest["files"],
                 "commitment": manifest["commitment"],
                 "ranks": collective.size,
+                "device": device,
                 "variants": summary,
                 "parameters": trainer.n_parameters,
                 "versions": versions(),
@@ -163,12 +164,14 @@ class Trainer:
         phase = 0.5 * (1 + np.cos(np.pi * epoch / spec.epochs))
         rate = spec.learning_rate * (0.01 + 0.99 * phase)
         self._engine.set_rate(rate)
-        total, steps, images = 0.0, 0, 0
-        for pixels, rows in self._batches(epoch):
+        losses: list[SupportsFloat] = []
+        images = 0
+        for pixels, rows in ahead(self._batches(epoch), 2):
             if epoch == 0:
-                self._engine.set_rate(rate * min(1.0, (steps + 1) / _WARM_UP))
-            total += self._engine.step(pixels, self._targets[rows], self._weights[rows])
-            steps, images = steps + 1, images + len(rows) * collective.size
+                self._engine.set_rate(rate * min(1.0, (len(losses) + 1) / _WARM_UP))
+            losses.append(self._engine.step(pixels, self._targets[rows], self._weights[rows]))
+            images += len(rows) * collective.size
+        total, steps = sum(map(float, losses)), len(losses)
         loss = float(collective.sum_array(np.array([total], np.float32))[0]) / collective.size / max(steps, 1)
         if not np.isfinite(loss):
             raise ApbatchError("training diverged: the loss is no number", remedy="a smaller learning_rate")

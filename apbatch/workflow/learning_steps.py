@@ -72,8 +72,8 @@ class Train(Step):
     workers: int | None = Field(default=None, ge=1, description="ranks; those of the settings by default")
 
     def inputs(self, context: Context) -> Any:
-        """Return the set, and the number of ranks if there are more than two: one and two give equal bits."""
-        return {**super().inputs(context), "ranks": max(2, self._ranks(context))}
+        """Return the set, and what computes."""
+        return {**super().inputs(context), **context.settings.training.inputs(self._ranks(context))}
 
     def _ranks(self, context: Context) -> int:
         return self.workers or context.settings.training.ranks
@@ -87,6 +87,7 @@ class Train(Step):
             data=Path(context.products["blind"]) / "set",
             output=context.folder / f"train-{key}",
             **self.model_dump(exclude={"workers"}),
+            **context.settings.training.network(),
         )
         output = launch.train(spec, context.settings.training.collective, self._ranks(context))
         return {"trained": str(output)}

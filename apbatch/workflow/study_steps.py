@@ -42,8 +42,8 @@ class Study(Step):
     bins: int = Field(default=4, ge=1, le=20)
 
     def inputs(self, context: Context) -> Any:
-        """Return the set, and the number of ranks if there are more than two: one and two give equal bits."""
-        return {**super().inputs(context), "ranks": max(2, self._ranks(context))}
+        """Return the set, and what computes."""
+        return {**super().inputs(context), **context.settings.training.inputs(self._ranks(context))}
 
     def _ranks(self, context: Context) -> int:
         return self.workers or context.settings.training.ranks
@@ -54,7 +54,7 @@ class Study(Step):
         from apbatch.dl.observation import Observation
 
         folder, output = Path(context.products["blind"]), context.folder / f"study-{key}"
-        given = self.model_dump()
+        given = {**self.model_dump(), **context.settings.training.network()}
         settings = study.StudySettings(**{name: given[name] for name in study.StudySettings.model_fields})
         study.run(folder, output, settings, context.settings.training.collective, self._ranks(context))
         observation = Observation(**{name: given[name] for name in Observation.model_fields})
@@ -122,6 +122,7 @@ class Showers(Step):
             task="showers",
             variants=self.cleanings,
             **self.model_dump(exclude={"cleanings", "bins"}),
+            **context.settings.training.network(),
         )
         training = context.settings.training
         found = showers.estimate(folder, output / "showers.json", spec, self.bins, training.collective, training.ranks)
