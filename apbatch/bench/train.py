@@ -151,7 +151,7 @@ class _Ranks(Case):
     def set_up(self) -> None:
         """Start the ranks and wait until they have built and compiled."""
         from apbatch.bench import train_rank
-        from apbatch.dl.launch import CYCLE_MS, horovodrun
+        from apbatch.dl.launch import CYCLE_MS, KEEP_MEMORY, horovodrun
 
         self._names = train_rank
         self._folder.mkdir()
@@ -168,6 +168,7 @@ class _Ranks(Case):
             "KERAS_BACKEND": "tensorflow",
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "HOROVOD_CYCLE_TIME": CYCLE_MS,
+            **KEEP_MEMORY,
         }
         paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         with (self._folder / "log").open("w") as log:
