@@ -16,21 +16,6 @@ settings.load_profile("apbatch")
 
 pytest_plugins = ("tests.servers",)
 
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Workers share the tests by files; those with servers are one worker's, so that each server is started once."""
-    on_servers = {item.path for item in items if _asks_for_a_server(item)}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("servers" if item.path in on_servers else item.path.name))
-
-
-def _asks_for_a_server(item: pytest.Item) -> bool:
-    # Some fixtures ask by name for what their parameter says; their tests are marked with it.
-    marked = any(item.get_closest_marker(name) for name in ("hdfs", "cassandra", "yarn", "afs"))
-    return marked or "servers" in getattr(item, "fixturenames", ())
-
-
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("APBATCH_TEST_DATA", ROOT.parent / "shared" / "data"))
 
