@@ -1,4 +1,4 @@
-"""Toy showers in the schemas of the real datasets: ellipses of light, hadrons wider and more ragged than gammas."""
+"""Toy showers in the schemas of the real datasets, ellipses of light, hadrons wider and more ragged than gammas; toy cameras."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 
 ROWS = COLS = 21
 CLEANING = "tailcuts-14-7"
@@ -159,3 +161,13 @@ def _moments(pixels: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict[str, pa.A
     values = {"size": size, "width": wide, "length": long, "cog_x": cx, "cog_y": cy, "distance": np.hypot(cx, cy)}
     values["n_pixels"] = (pixels > 0).sum(axis=1).astype(float)
     return {name: pa.array(value) for name, value in values.items()}
+
+
+def disc(radius: float, upright: bool = True) -> CameraGeometry:
+    """Return a round camera with a pitch of 1, its rows along x or along y."""
+    steps = np.arange(-20, 21)
+    q, r = (axis.ravel() for axis in np.meshgrid(steps, steps))
+    x, y = q + r / 2, r * np.sqrt(0.75)
+    inside = np.hypot(x, y) <= radius
+    x, y = x[inside], y[inside]
+    return camera_from_positions("disc", *((x, y) if upright else (y, x)))

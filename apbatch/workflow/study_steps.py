@@ -110,6 +110,11 @@ class Showers(Step):
     seed: int = Field(default=1, ge=0, lt=2**31)
     bins: int = Field(default=5, ge=1, le=20)
 
+    def inputs(self, context: Context) -> Any:
+        """Return the set, and what computes."""
+        training = context.settings.training
+        return {**super().inputs(context), **training.inputs(training.ranks)}
+
     def run(self, context: Context, key: str) -> Products:
         """Train, or go on; then judge."""
         from apbatch.dl import showers

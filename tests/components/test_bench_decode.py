@@ -35,3 +35,9 @@ def test_without_real_files_records_and_events_are_made_up(tmp_path: Path) -> No
     }
     assert not [sample.error for sample in samples if sample.error]
     assert {"uproot", "eventio"} == set(left_out)
+
+
+def test_all_peers_find_the_same_light_in_the_real_files(tmp_path: Path, data: Path) -> None:
+    samples, left_out = run(tmp_path, data)
+    assert not [sample.error for sample in samples if sample.error]
+    assert len({sample.operation for sample in samples}) + len(left_out) == 5

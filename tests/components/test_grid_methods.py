@@ -9,20 +9,11 @@ from scipy.spatial import Delaunay, cKDTree
 from apbatch.camera.geometry import CameraGeometry, camera_from_positions, camera_named
 from apbatch.camera.grid import METHODS, from_grid, grid_of, to_grid
 from apbatch.errors import UsageError
+from tests.synthetic import disc
 
 FINE = ("nearest", "bilinear", "bicubic", "rebinning")
 #: Nearer than this to a border between pixels or triangles, rounding decides on which side a point lies.
 ON_BORDER = 1e-6
-
-
-def disc(radius: float, upright: bool = True) -> CameraGeometry:
-    """Return a round camera with a pitch of 1, its rows along x or along y."""
-    steps = np.arange(-20, 21)
-    q, r = (axis.ravel() for axis in np.meshgrid(steps, steps))
-    x, y = q + r / 2, r * np.sqrt(0.75)
-    inside = np.hypot(x, y) <= radius
-    x, y = x[inside], y[inside]
-    return camera_from_positions("disc", *((x, y) if upright else (y, x)))
 
 
 CAMERAS = {

@@ -7,22 +7,13 @@ import pytest
 
 from apbatch.bench import grids
 from apbatch.bench.case import Operation
-from apbatch.camera.geometry import CameraGeometry, camera_from_positions, camera_named
+from apbatch.camera.geometry import CameraGeometry, camera_named
 from apbatch.camera.grid import grid_of
+from tests.synthetic import disc
 
 mapper = pytest.importorskip("dl1_data_handler.image_mapper", reason="pip install --no-deps dl1-data-handler")
 
 FINE = ("nearest", "bilinear", "bicubic", "rebinning")
-
-
-def disc(radius: float, upright: bool = True) -> CameraGeometry:
-    """Return a round camera with a pitch of 1, its rows along x or along y."""
-    steps = np.arange(-20, 21)
-    q, r = (axis.ravel() for axis in np.meshgrid(steps, steps))
-    x, y = q + r / 2, r * np.sqrt(0.75)
-    inside = np.hypot(x, y) <= radius
-    x, y = x[inside], y[inside]
-    return camera_from_positions("disc", *((x, y) if upright else (y, x)))
 
 
 CAMERAS = {"TAIGA-IACT01": camera_named("TAIGA-IACT01"), "odd": disc(4.6), "even": disc(5.0, upright=False)}
