@@ -1,4 +1,4 @@
-"""Toy showers in the schemas of the real datasets, ellipses of light, hadrons wider and more ragged than gammas; toy cameras."""
+"""Toy cameras, and toy showers in the schemas of the real datasets: ellipses of light, hadrons wider than gammas."""
 
 from __future__ import annotations
 
