@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 # Tests run beside servers and each other, where OpenMP threads, which wait by spinning, made trees 8 times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +20,21 @@ pytest_plugins = ("tests.servers",)
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("APBATCH_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+#: Folders of tests that share servers.
+SHARING = ("tests/integration/", "tests/contract/")
+
+
+class OneForServers(LoadScopeScheduling):
+    """Of several workers one takes all tests that share servers, which are then started once; the others take files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "servers" if nodeid.startswith(SHARING) else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Schedule by files where ``--dist loadfile`` asks for it, those that share servers as one."""
+    return OneForServers(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture
