@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +72,8 @@ class Part:
     figures : list of (caption, SVG text)
     missing : str
         Why nothing could be compared; empty if it could.
+    references : list of Path
+        Files that were compared with, or that describe the detector.
     """
 
     title: str
@@ -78,6 +81,7 @@ class Part:
     checks: list[Check] = field(default_factory=list)
     figures: list[tuple[str, str]] = field(default_factory=list)
     missing: str = ""
+    references: list[Path] = field(default_factory=list)
 
 
 def median_ratio(

@@ -121,6 +121,7 @@ def compare(data: Path, size: Size, seed: int, task: Task) -> Part:
     if lacking:
         part.missing = f"no file {lacking[0]}"
         return part
+    part.references += [camera, *tables.values()]
     settings = Production(gammas=1, protons=1, site=SITE, detector=detector(camera), seed=seed)
     here: dict[str, _Sample] = {}
     there: dict[str, _Sample] = {}

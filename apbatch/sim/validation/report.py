@@ -18,6 +18,7 @@ from apbatch.sim.chunks import written_whole
 from apbatch.sim.validation import fact, muons, showers, taiga
 from apbatch.sim.validation.check import AGREES, DISAGREES, WITHIN, Check, Part
 from apbatch.sim.validation.sizes import Size, size_named
+from apbatch.storage.hashing import hash_stream
 
 #: Comparisons by name, in the order of the report.
 PARTS = ("taiga", "fact", "showers", "muons")
@@ -93,7 +94,8 @@ def validate(
                 made.append(muons.compare(amount, seed, task))
     output.mkdir(parents=True, exist_ok=True)
     result = Validation(output / "validation.html", output / "validation.json", made)
-    record = provenance("validate", [], {"size": size, "seed": seed, "parts": list(parts)})
+    references = {str(file.relative_to(data)): _checksum(file) for part in made for file in part.references}
+    record = provenance("validate", references, {"size": size, "seed": seed, "parts": list(parts)})
     content = {
         **record,
         "seconds": time.monotonic() - began,
@@ -115,6 +117,11 @@ def validate(
     with written_whole(result.page) as partial:
         partial.write_text(page, encoding="utf-8")
     return result
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hash_stream(stream).blake3
 
 
 def _steps(amount: Size, parts: Sequence[str]) -> int:

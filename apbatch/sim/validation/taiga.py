@@ -74,6 +74,7 @@ def compare(data: Path, size: Size, seed: int, task: Task) -> Part:
     if not file.is_file():
         part.missing = f"no file {file}"
         return part
+    part.references.append(file)
     table = _read(file)
     rng = np.random.default_rng(np.random.SeedSequence([seed, 10]))
     showers, first = np.unique(table["event_number"], return_index=True)
