@@ -24,21 +24,21 @@ def register(app: typer.Typer) -> None:
 def _sim(
     context: typer.Context,
     output: Annotated[Path | None, typer.Option("--output", help="Folder of the production; it is made.")] = None,
-    gammas: Annotated[int, typer.Option("--gammas", min=0, help="Gamma showers to throw.")] = 500,
-    protons: Annotated[int, typer.Option("--protons", min=0, help="Proton showers to throw.")] = 900,
-    electrons: Annotated[int, typer.Option("--electrons", min=0, help="Electron showers to throw.")] = 0,
-    helium: Annotated[int, typer.Option("--helium", min=0, help="Helium showers to throw.")] = 0,
-    iron: Annotated[int, typer.Option("--iron", min=0, help="Iron showers to throw.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same files.")] = 1,
-    telescopes: Annotated[int, typer.Option("--telescopes", min=1, help="At random around each shower.")] = 16,
+    gammas: Annotated[int | None, typer.Option("--gammas", min=0, help="Gamma showers to throw; else 500.")] = None,
+    protons: Annotated[int | None, typer.Option("--protons", min=0, help="Proton showers; else 900.")] = None,
+    electrons: Annotated[int | None, typer.Option("--electrons", min=0, help="Electron showers; else none.")] = None,
+    helium: Annotated[int | None, typer.Option("--helium", min=0, help="Helium showers; else none.")] = None,
+    iron: Annotated[int | None, typer.Option("--iron", min=0, help="Iron showers; else none.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same gives the same files; else 1.")] = None,
+    telescopes: Annotated[int | None, typer.Option("--telescopes", min=1, help="Around each shower; else 16.")] = None,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Processes that simulate.")] = 2,
-    settings: Annotated[Path | None, typer.Option("--settings", help="YAML with any further parameter.")] = None,
+    settings: Annotated[Path | None, typer.Option("--settings", help="YAML with any parameter.")] = None,
     format: Annotated[Format, typer.Option("--format", help="Of the summary.")] = Format.TABLE,
 ) -> None:
     """Simulate air showers and the telescope's images: images/ and, apart from them, truth/ in the output folder.
 
     Killed at any time, the same command goes on. Numbers are showers thrown; each gives several images or none.
-    Settings of the file and of the command line are merged; the latter win for what they name.
+    What the command line names holds before the file of settings, the file before what is said here.
     """
     if context.invoked_subcommand is not None:
         return
@@ -51,7 +51,9 @@ def _sim(
         "gammas": gammas, "protons": protons, "electrons": electrons, "helium_nuclei": helium, "iron_nuclei": iron,
         "seed": seed, "telescopes": telescopes,
     }  # fmt: skip
-    production: Production = load_production(settings, named)
+    production: Production = load_production(
+        settings, {name: value for name, value in named.items() if value is not None}
+    )
     summary = simulate(production, output, processes=processes)
     show(
         [

@@ -242,13 +242,16 @@ def test_the_command_prints_counts_as_json_and_wrong_values_with_status_2(both: 
     assert counted.returncode == 2
     assert "nothing to simulate" in counted.stderr
     assert not (tmp_path / "no").exists()
-    (tmp_path / "s.yaml").write_text("showers_per_chunk: 1\n")
+    # What the file says holds, unless the command line names it.
+    (tmp_path / "s.yaml").write_text("showers_per_chunk: 1\ngammas: 1\nprotons: 5\ntelescopes: 3\n")
     made = subprocess.run(
-        [*command, "--settings", str(tmp_path / "s.yaml"), "--gammas", "1", "--protons", "0", "--output",
-         str(tmp_path / "one")], capture_output=True, text=True,
-    )  # fmt: skip
+        [*command, "--settings", str(tmp_path / "s.yaml"), "--protons", "0", "--output", str(tmp_path / "one")],
+        capture_output=True,
+        text=True,
+    )
     assert made.returncode == 0, made.stderr
     assert [(row["primary"], row["showers"]) for row in json.loads(made.stdout)] == [("gamma", 1), ("proton", 0)]
+    assert json.loads((tmp_path / "one" / "production.json").read_text())["parameters"]["telescopes"] == 3
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
