@@ -22,7 +22,7 @@ demo: system-demo .venv/.ready ## the main job, embedded: simulation, Spark, CNN
 
 test: system .venv/.ready ## all tests, on real servers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch doctor --install --for test
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs -n 2 --dist loadfile tests $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs -n 2 --dist loadfile --no-loadscope-reorder tests $(ARGS)
 
 check: .venv/.ready ## lint, types, layers, unit tests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("APBATCH_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 #: Folders of tests that share servers.
-SHARING = ("tests/integration/", "tests/contract/")
+SHARING = ("tests/contract/", "tests/integration/")
 
 
 class OneForServers(LoadScopeScheduling):
@@ -35,6 +35,14 @@ class OneForServers(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     """Schedule by files where ``--dist loadfile`` asks for it, those that share servers as one."""
     return OneForServers(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have what takes long begin first: servers, then whole programs."""
+    first = (*SHARING, "tests/embedded/")
+    items.sort(
+        key=lambda item: next((n for n, folder in enumerate(first) if item.nodeid.startswith(folder)), len(first))
+    )
 
 
 @pytest.fixture
