@@ -43,9 +43,7 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
             remedy="give file:///FOLDER, then copy images and truth into a store with apbatch mirror",
         )
     named = {field: getattr(arguments, name) for name, field in _NUMBERS.items()}
-    production = load_production(
-        arguments.settings, {name: value for name, value in named.items() if value is not None}
-    )
+    production = load_production(arguments.settings, named)
     return simulate_on(spark(), production, Path(url.path))[1]
 
 

@@ -39,10 +39,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have what takes long begin first: servers, then whole programs."""
-    first = (*SHARING, "tests/embedded/")
-    items.sort(
-        key=lambda item: next((n for n, folder in enumerate(first) if item.nodeid.startswith(folder)), len(first))
-    )
+    items.sort(key=lambda item: (not item.nodeid.startswith(SHARING), not item.nodeid.startswith("tests/embedded/")))
 
 
 @pytest.fixture

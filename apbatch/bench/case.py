@@ -47,6 +47,11 @@ class Operation:
     clock: Clock = "wall"
 
     @property
+    def title(self) -> str:
+        """The name as a heading; acronyms in it stay."""
+        return self.name[:1].upper() + self.name[1:]
+
+    @property
     def higher_is_better(self) -> bool:
         """Whether a larger figure is the better one."""
         return self.unit != "ms"

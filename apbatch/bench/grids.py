@@ -61,28 +61,22 @@ class _CanNotTakePartError(Exception):
     """Why the peer can't take part."""
 
 
-def _peer(camera: CameraGeometry, method: str) -> Any:
-    """Return dl1-data-handler's mapper for a camera.
+def peer_geometry(camera: CameraGeometry) -> Any:
+    """Return a camera as dl1-data-handler wants it.
+
+    It rounds positions to millimetres: pixels are put a kilometre apart, so that there is nothing to lose.
 
     Raises
     ------
-    _CanNotTakePartError
+    ImportError
+        If ctapipe is not installed.
     """
-    try:
-        import astropy.units as u
-        from ctapipe.instrument import CameraGeometry as PeerGeometry
-        from ctapipe.instrument.camera import PixelShape
-        from dl1_data_handler import image_mapper
-    except ImportError as error:
-        raise _CanNotTakePartError(f"{error}; pip install ctapipe && pip install --no-deps dl1-data-handler") from error
-    grid = grid_of(camera, "nearest")
-    padded = grid.rows + 6
-    table = 4.0 * (10 * padded) ** 2 * padded**2
-    if method == "rebinning" and table > _ENOUGH:
-        raise _CanNotTakePartError(f"its table would take {table / 1e9:.0f} GB of memory before it is made sparse")
-    # It rounds positions to millimetres; a camera of that size has none to lose.
+    import astropy.units as u
+    from ctapipe.instrument import CameraGeometry as PeerGeometry
+    from ctapipe.instrument.camera import PixelShape
+
     scale = 1000 / camera.pitch
-    geometry = PeerGeometry(
+    return PeerGeometry(
         name=camera.name,
         pix_id=np.arange(camera.n_pixels),
         pix_x=camera.x * scale * u.m,
@@ -92,6 +86,26 @@ def _peer(camera: CameraGeometry, method: str) -> Any:
         pix_rotation="0d",
         cam_rotation="0d",
     )
+
+
+def _peer(camera: CameraGeometry, method: str) -> Any:
+    """Return dl1-data-handler's mapper for a camera.
+
+    Raises
+    ------
+    _CanNotTakePartError
+    """
+    try:
+        from dl1_data_handler import image_mapper
+
+        geometry = peer_geometry(camera)
+    except ImportError as error:
+        raise _CanNotTakePartError(f"{error}; pip install ctapipe && pip install --no-deps dl1-data-handler") from error
+    grid = grid_of(camera, "nearest")
+    padded = grid.rows + 6
+    table = 4.0 * (10 * padded) ** 2 * padded**2
+    if method == "rebinning" and table > _ENOUGH:
+        raise _CanNotTakePartError(f"its table would take {table / 1e9:.0f} GB of memory before it is made sparse")
     try:
         made: Callable[..., Any] = getattr(image_mapper, _PEER_CLASSES.get(method, f"{method.capitalize()}Mapper"))
         return made(geometry, subarray=None)

@@ -38,7 +38,7 @@ def _sim(
     """Simulate air showers and the telescope's images: images/ and, apart from them, truth/ in the output folder.
 
     Killed at any time, the same command goes on. Numbers are showers thrown; each gives several images or none.
-    What the command line names holds before the file of settings, the file before what is said here.
+    An option that is given holds before the file of settings.
     """
     if context.invoked_subcommand is not None:
         return
@@ -51,9 +51,7 @@ def _sim(
         "gammas": gammas, "protons": protons, "electrons": electrons, "helium_nuclei": helium, "iron_nuclei": iron,
         "seed": seed, "telescopes": telescopes,
     }  # fmt: skip
-    production: Production = load_production(
-        settings, {name: value for name, value in named.items() if value is not None}
-    )
+    production: Production = load_production(settings, named)
     summary = simulate(production, output, processes=processes)
     show(
         [

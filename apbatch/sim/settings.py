@@ -217,7 +217,7 @@ class Production(Section):
 
 
 def load_production(path: Path | None, named: Mapping[str, object]) -> Production:
-    """Return the production of a YAML file (or the defaults) with what was named otherwise put over it.
+    """Return the production of a YAML file (or the defaults) with what was named otherwise, not None, put over it.
 
     Raises
     ------
@@ -226,7 +226,7 @@ def load_production(path: Path | None, named: Mapping[str, object]) -> Productio
     """
     given = load_model(path, Production).model_dump(exclude_unset=True) if path else {}
     try:
-        return Production.model_validate({**given, **named})
+        return Production.model_validate({**given, **{key: value for key, value in named.items() if value is not None}})
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors()]
         raise UsageError("; ".join(fault.replace("Value error, ", "") for fault in faults)) from None

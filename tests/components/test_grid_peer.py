@@ -20,30 +20,12 @@ CAMERAS = {"TAIGA-IACT01": camera_named("TAIGA-IACT01"), "odd": disc(4.6), "even
 
 
 def peer_matrix(camera: CameraGeometry, method: str) -> np.ndarray:
-    """Return dl1-data-handler's map, shape (rows, cols, n_pixels), the right way up.
-
-    Its positions are rounded to millimetres: the camera is made so large that this does not matter.
-    """
-    import astropy.units as u
-    from ctapipe.instrument import CameraGeometry as Peer
-    from ctapipe.instrument.camera import PixelShape
-
+    """Return dl1-data-handler's map, shape (rows, cols, n_pixels), the right way up."""
     names = {"nearest": "NearestNeighbor", "rebinning": "Rebin"}
-    scale = 1000 / camera.pitch
-    geometry = Peer(
-        name=camera.name,
-        pix_id=np.arange(camera.n_pixels),
-        pix_x=camera.x * scale * u.m,
-        pix_y=camera.y * scale * u.m,
-        pix_area=np.full(camera.n_pixels, scale**2) * u.m**2,
-        pix_type=PixelShape.HEXAGON,
-        pix_rotation="0d",
-        cam_rotation="0d",
-    )
     kind = getattr(mapper, f"{names.get(method, method.capitalize())}Mapper")
     if method in FINE:  # some cameras get one row and column less there; its own option for this is not obeyed
         kind = type(kind.__name__, (kind,), {"interpolation_image_shape": grid_of(camera, method).rows})
-    made = kind(geometry, subarray=None)
+    made = kind(grids.peer_geometry(camera), subarray=None)
     matrix = np.asarray(made.mapping_table.todense()).reshape(-1, made.image_shape, made.image_shape)
     return matrix.transpose(1, 2, 0)[::-1]
 
