@@ -10,7 +10,7 @@ import jinja2
 
 from apbatch.bench.plots import svg
 from apbatch.bench.samples import read_run
-from apbatch.bench.statistics import Result, advice, results
+from apbatch.bench.statistics import Ratio, Result, advice, results
 from apbatch.bench.suites import SUITES
 
 
@@ -31,6 +31,7 @@ def write_report(folder: Path) -> tuple[Path, Path]:
         loader=jinja2.PackageLoader("apbatch.bench", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["figure"] = three_digits
+    environment.filters["ratio"] = ratio_text
     text = environment.get_template("report.html.j2").render(
         about=run.about,
         results=found,
@@ -62,8 +63,8 @@ def rows(folder: Path) -> list[dict[str, object]]:
             "lowest": round(figure.low, 3),
             "highest": round(figure.high, 3),
             "unit": result.operation.unit,
-            "ratio to": _ratio(result.reference, figure.ratio),
-            "times": _ratio(result.operation.baseline, figure.gain),
+            "ratio to": _ratio(result.reference, figure.peer, figure.ratio),
+            "times": _ratio(result.operation.baseline, figure.peer, figure.gain),
             "samples": len(figure.values),
         }
         for result in results(read_run(folder))
@@ -80,8 +81,13 @@ def three_digits(value: float) -> str:
     return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
 
 
-def _ratio(to: str | None, value: float | None) -> str | None:
-    return None if to is None or value is None else f"{three_digits(value)} {to}"
+def ratio_text(ratio: Ratio) -> str:
+    """Return a ratio with the interval that it lies in."""
+    return f"{three_digits(ratio.median)} ({three_digits(ratio.low)} to {three_digits(ratio.high)})"
+
+
+def _ratio(to: str | None, peer: str, value: Ratio | None) -> str | None:
+    return None if to is None or value is None or peer == to else f"{ratio_text(value)} {to}"
 
 
 def _plain(result: Result) -> dict[str, object]:

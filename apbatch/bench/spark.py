@@ -35,20 +35,26 @@ _TIMES = 30
 #: Images of a job that has hardly anything to do.
 _FEW = 100
 _IMAGES_A_FILE = 10_000
+#: Images before each round, in files that make tasks for both of two workers: Spark ends a Python worker that had
+#: nothing to do for a minute, while other peers had their turn, and a new one costs 2 s.
+_WARM, _WARM_A_FILE = 6_000, 1_500
 _CAMERA = "TAIGA-IACT01"
-_PATIENCE_S = 600.0
+#: Peer of two processes that know nothing of each other.
+TWO = "two plain processes with verified files"
 
 
 def spark_groups(setting: Setting) -> Iterator[Group]:
     """Yield the groups of the suite."""
     count = _TIMES * setting.size.images
     folder = setting.scratch / "spark"
-    images, few, cleaned, out = folder / "images", folder / "few", folder / "cleaned", folder / "out"
+    images, few, warm = folder / "images", folder / "few", folder / "warm"
+    cleaned, out = folder / "cleaned", folder / "out"
     camera = camera_named(_CAMERA)
     made = _make_images(images, camera, count)
     _make_images(few, camera, _FEW)
+    _make_images(warm, camera, _WARM, _WARM_A_FILE)
     bulk, frames = f"{BULK}, local[1]", f"{FRAMES}, local[1]"
-    processes = {peer: _Peer(peer) for peer in (PLAIN, VERIFIED, bulk, frames, f"{BULK}, local[2]")}
+    processes = {peer: _Peer(peer, warm) for peer in (PLAIN, VERIFIED, bulk, frames, f"{BULK}, local[2]")}
     for peer in processes.values():
         setting.at_end.callback(peer.stop)
 
@@ -58,7 +64,7 @@ def spark_groups(setting: Setting) -> Iterator[Group]:
         "masks, parameters and grids written as Parquet of the same columns, codec and level. The plain process is "
         "pyarrow and the kernels, nothing else; the verified one also hashes its files (BLAKE3, Adler-32), forces "
         "them to the disk, compares sizes and renames, which is what the bulk path and saved DataFrames deliver. "
-        "DataFrames do it in three jobs. CPU time of all processes of a peer, without the start of Spark.",
+        "DataFrames do it in three jobs. CPU time of all processes of a peer; Spark and its workers have started.",
         "images/s", float(count), PLAIN, VERIFIED, "cpu",
     )  # fmt: skip
     cases = [_Case(whole, processes[peer], ONE_PASS, images, out) for peer in (PLAIN, VERIFIED, bulk, frames)]
@@ -91,22 +97,27 @@ def spark_groups(setting: Setting) -> Iterator[Group]:
         "Python worker. Once for each session; no other figure holds it. CPU time.",
         "ms", 1.0, baseline=PLAIN, clock="cpu",
     )  # fmt: skip
-    yield Group(start, [_Start(start, peer) for peer in (PLAIN, bulk)])
+    yield Group(start, [_Start(start, _Peer(peer, warm)) for peer in (PLAIN, bulk)])
 
     two = Operation(
-        "spark", "two workers", "As one pass, by the clock on the wall; it says little on a machine without two idle "
-        "cores.", "images/s", float(count), baseline=bulk,
+        "spark", "two workers",
+        "As one pass, by the clock on the wall; it says little on a machine without two idle cores. Two processes that "
+        "know nothing of each other, each with half of the files, show what the machine has left for a second one.",
+        "images/s", float(count), TWO, bulk,
     )  # fmt: skip
-    yield Group(two, [_Case(two, processes[peer], ONE_PASS, images, out) for peer in (bulk, f"{BULK}, local[2]")])
+    cases = [_Case(two, processes[peer], ONE_PASS, images, out) for peer in (VERIFIED, bulk, f"{BULK}, local[2]")]
+    second = _Peer(VERIFIED, warm)
+    setting.at_end.callback(second.stop)
+    yield Group(two, [*cases, _Two(two, (processes[VERIFIED], second), images, out)])
 
 
-def _make_images(folder: Path, camera: CameraGeometry, count: int, seed: int = 1) -> int:
-    """Write images of a simple model, an ellipse of light over noise, in files of ten thousand; return their pixels."""
+def _make_images(folder: Path, camera: CameraGeometry, count: int, a_file: int = _IMAGES_A_FILE) -> int:
+    """Write images of a simple model, an ellipse of light over noise, in files of so many; return their pixels."""
     folder.mkdir(parents=True)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(1)
     schema = image_schema(camera)
-    for first in range(0, count, _IMAGES_A_FILE):
-        n = min(_IMAGES_A_FILE, count - first)
+    for first in range(0, count, a_file):
+        n = min(a_file, count - first)
         pixels = random.normal(0, 2.5, (n, camera.n_pixels)).astype(np.float32)
         x, y = random.uniform(-2, 2, (2, n, 1))
         along, across = random.uniform(0.2, 0.6, (n, 1)), random.uniform(0.08, 0.2, (n, 1))
@@ -138,8 +149,9 @@ def _as_dataset(folder: Path, count: int) -> None:
 class _Peer:
     """A process that works for a peer, started when it is needed."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, warm: Path) -> None:
         self.name = name
+        self._warm = warm
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -173,12 +185,25 @@ class _Peer:
 
     def ask(self, operation: str, source: Path, target: Path) -> int:
         """Have an operation done; return how many images it was."""
+        self.request(operation, source, target)
+        return self.answer()
+
+    def request(self, operation: str, source: Path, target: Path) -> None:
+        """Have an operation begun."""
         self.start()
         assert self._process is not None and self._process.stdin is not None
         request = {"operation": operation, "input": str(source.absolute()), "output": str(target.absolute())}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
+
+    def answer(self) -> int:
+        """Wait for the end of the operation; return how many images it was."""
         return int(json.loads(self._answer())["images"])
+
+    def warm_up(self, target: Path) -> None:
+        """Leave it as it is in the middle of long work, its workers started; `target` is then empty."""
+        self.ask(ONE_PASS, self._warm, target)
+        shutil.rmtree(target, ignore_errors=True)
 
     def _answer(self) -> str:
         assert self._process is not None and self._process.stdout is not None
@@ -226,6 +251,7 @@ class _Case(Case):
 
     def prepare(self) -> None:
         shutil.rmtree(self._target, ignore_errors=True)
+        self._process.warm_up(self._target)
 
     def run(self) -> None:
         self._images = self._process.ask(self._request, self._source, self._target)
@@ -243,12 +269,51 @@ class _Case(Case):
                 raise VerificationError(f"{found} rows of {role}, {self._images} images instead of {wanted}")
 
 
+class _Two(Case):
+    """One pass by two plain processes at once, each with every second file."""
+
+    def __init__(self, operation: Operation, processes: tuple[_Peer, _Peer], images: Path, target: Path) -> None:
+        super().__init__(operation, TWO)
+        self._processes, self._source, self._target = processes, images, target
+        self._halves = [images.with_name(f"half-{number}") for number in range(len(processes))]
+        self._images = 0
+
+    def set_up(self) -> None:
+        files = sorted(self._source.glob("*.parquet"))
+        for number, half in enumerate(self._halves):
+            half.mkdir()
+            for path in files[number :: len(self._halves)]:
+                (half / path.name).hardlink_to(path)
+
+    def prepare(self) -> None:
+        shutil.rmtree(self._target, ignore_errors=True)
+        for process in self._processes:
+            process.warm_up(self._target)
+
+    def run(self) -> None:
+        for process, half in zip(self._processes, self._halves, strict=True):
+            process.request(ONE_PASS, half, self._target)
+        self._images = sum(process.answer() for process in self._processes)
+
+    def cpu_times(self) -> tuple[float, float]:
+        user, system = zip(*(process.cpu_times() for process in self._processes), strict=True)
+        return sum(user), sum(system)
+
+    def check(self) -> None:
+        if self._images != int(self.operation.count):
+            raise VerificationError(f"{self._images} images instead of {int(self.operation.count)}")
+
+    def tear_down(self) -> None:
+        for half in self._halves:
+            shutil.rmtree(half, ignore_errors=True)
+
+
 class _Start(Case):
     """The start of a peer's process."""
 
-    def __init__(self, operation: Operation, peer: str) -> None:
-        super().__init__(operation, peer)
-        self._process = _Peer(peer)
+    def __init__(self, operation: Operation, process: _Peer) -> None:
+        super().__init__(operation, process.name)
+        self._process = process
 
     def prepare(self) -> None:
         self._process.stop()

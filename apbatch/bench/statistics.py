@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from apbatch.bench.case import Operation
@@ -11,6 +12,30 @@ from apbatch.bench.samples import Run, Sample
 
 #: With fewer samples than this no order of peers is stated.
 FEWEST_FOR_A_STATEMENT = 5
+#: Chance with which the true median of ratios lies between the two that are given with it.
+COVERED = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How many times the figure of another peer: the median over rounds of the ratio within a round.
+
+    Peers take turns, so what slows a machine for a minute slows both parts of such a ratio.
+
+    Attributes
+    ----------
+    median : float
+    low, high : float
+        The true median lies between them with a chance of 90 %, whatever the distribution (order statistics); with
+        fewer than five rounds they are the lowest and the highest ratio, and the chance is smaller.
+    rounds : int
+        Rounds in which both were measured.
+    """
+
+    median: float
+    low: float
+    high: float
+    rounds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +50,10 @@ class Figure:
         Lowest, median and highest.
     cpu_share : float
         Median of this process' CPU time over wall-clock time.
-    ratio : float, optional
-        Median over that of the reference: the physical limit, or else the best peer.
-    gain : float, optional
-        How many times better than the baseline, by medians; none without a baseline.
+    ratio : Ratio, optional
+        Figure over that of the reference: the physical limit, or else the best peer.
+    gain : Ratio, optional
+        How many times better than the baseline; none without a baseline.
     """
 
     peer: str
@@ -37,8 +62,8 @@ class Figure:
     median: float
     high: float
     cpu_share: float
-    ratio: float | None = None
-    gain: float | None = None
+    ratio: Ratio | None = None
+    gain: Ratio | None = None
 
 
 @dataclass(frozen=True)
@@ -61,12 +86,21 @@ def _result(run: Run, operation: Operation) -> Result:
     by_peer: dict[str, list[Sample]] = {}
     for sample in run.of(operation):
         by_peer.setdefault(sample.peer, []).append(sample)
-    medians = {peer: statistics.median(_values(samples)) for peer, samples in by_peer.items()}
+    rounds = {
+        peer: {one.round: one.figure for one in samples if one.figure is not None} for peer, samples in by_peer.items()
+    }
+    medians = {peer: statistics.median(figures.values()) for peer, figures in rounds.items()}
     best_first = sorted(medians, key=lambda peer: medians[peer], reverse=operation.higher_is_better)
     reference = operation.reference if operation.reference in medians else next(iter(best_first), None)
-    base = medians.get(operation.baseline) if operation.baseline else None
+    limit = rounds[reference] if reference else {}
+    base = rounds.get(operation.baseline, {}) if operation.baseline else {}
     figures = [
-        _figure(operation, peer, samples, medians[reference] if reference else None, base)
+        _figure(
+            peer,
+            samples,
+            ratio_of(rounds[peer], limit),
+            ratio_of(rounds[peer], base) if operation.higher_is_better else ratio_of(base, rounds[peer]),
+        )
         for peer, samples in by_peer.items()
     ]
     figures.sort(key=lambda figure: figure.median, reverse=operation.higher_is_better)
@@ -78,26 +112,22 @@ def _result(run: Run, operation: Operation) -> Result:
     return Result(operation, reference, figures, failures, statement(operation, figures))
 
 
-def _values(samples: Sequence[Sample]) -> list[float]:
-    return [sample.figure for sample in samples if sample.figure is not None]
-
-
-def _figure(
-    operation: Operation, peer: str, samples: Sequence[Sample], reference: float | None, baseline: float | None
-) -> Figure:
-    values = _values(samples)
-    median = statistics.median(values)
+def _figure(peer: str, samples: Sequence[Sample], ratio: Ratio | None, gain: Ratio | None) -> Figure:
+    values = [sample.figure for sample in samples if sample.figure is not None]
     shares = [(sample.cpu_user_s + sample.cpu_system_s) / sample.seconds for sample in samples if sample.seconds > 0]
-    return Figure(
-        peer, values, min(values), median, max(values),
-        statistics.median(shares) if shares else 0.0,
-        median / reference if reference else None,
-        _gain(operation, median, baseline) if baseline else None,
-    )  # fmt: skip
+    share = statistics.median(shares) if shares else 0.0
+    return Figure(peer, values, min(values), statistics.median(values), max(values), share, ratio, gain)
 
 
-def _gain(operation: Operation, median: float, baseline: float) -> float:
-    return median / baseline if operation.higher_is_better else baseline / median
+def ratio_of(above: Mapping[int, float], below: Mapping[int, float]) -> Ratio | None:
+    """Return the ratio of the figures of two peers, each by round; None if they share no round."""
+    ratios = sorted(above[number] / below[number] for number in above.keys() & below.keys() if below[number])
+    if not ratios:
+        return None
+    outside, n = 0, len(ratios)  # so many on each side may be left out
+    while 2 * sum(math.comb(n, k) for k in range(outside + 2)) <= (1 - COVERED) * 2**n:
+        outside += 1
+    return Ratio(statistics.median(ratios), ratios[outside], ratios[-1 - outside], n)
 
 
 def statement(operation: Operation, figures: Sequence[Figure]) -> str:
@@ -140,7 +170,7 @@ def _levels(operation: Operation, ordered: Sequence[Figure]) -> list[list[Figure
 
 
 def _times(operation: Operation, better: Figure, worse: Figure) -> float:
-    return _gain(operation, better.median, worse.median)
+    return better.median / worse.median if operation.higher_is_better else worse.median / better.median
 
 
 def advice(found: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> list[str]:

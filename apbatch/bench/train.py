@@ -25,7 +25,7 @@ from apbatch.bench.suite import Setting
 from apbatch.errors import ApbatchError, VerificationError
 
 DISK, MEMORY, SCORES, PREDICT = "Parquet on disk", "memory", "apbatch scoring", "Keras predict"
-RANKS, ALONE = "2 ranks on 2 cores", "1 rank on 1 core"
+RANKS, APART, ALONE = "2 ranks on 2 cores", "2 processes that do not talk", "1 rank on 1 core"
 _BATCH = 64
 #: Of all ranks together: as the study takes it, and one large enough that steps take longer than ranks need to agree.
 _RANKS_BATCHES = (128, 1024)
@@ -48,20 +48,21 @@ def train_groups(setting: Setting) -> Iterator[Group]:
         operation = Operation(
             "train", f"ranks, batches of {batch}",
             f"One epoch of the talk's CNN over {count} images, batches of {batch} over all ranks. {RANKS}: two "
-            f"processes of one thread, gradients averaged by Horovod in each step. {ALONE}: one process of one thread.",
-            "images/s", float(count), None, ALONE,
+            f"processes of one thread, gradients averaged by Horovod in each step. {APART}: the same, each with the "
+            f"gradients of its own, so what the machine has left for a second one. {ALONE}: one process of one thread.",
+            "images/s", float(count), APART, ALONE,
         )  # fmt: skip
-        cases: list[Case] = [_Ranks(operation, ALONE, files, count, batch, 1)]
+        cases: list[Case] = [_Ranks(operation, peer, files, count, batch) for peer in (APART, ALONE)]
         if importlib.util.find_spec("horovod") is None:
             setting.left_out[f"{RANKS}, ranks"] = "Horovod is not installed"
         else:
-            cases.insert(0, _Ranks(operation, RANKS, files, count, batch, 2))
+            cases.insert(0, _Ranks(operation, RANKS, files, count, batch))
         yield Group(operation, cases)
     operation = Operation(
         "train", "scoring",
         f"{count} images to scores by the talk's CNN. {SCORES}: cleaning, grid and network, as a Spark worker does it. "
-        f"{PREDICT}: predict alone, on grids that are there already.",
-        "images/s", float(count), PREDICT,
+        f"{PREDICT}: predict alone, on grids that are there already. CPU time of all threads.",
+        "images/s", float(count), PREDICT, clock="cpu",
     )  # fmt: skip
     yield Group(operation, [_Scoring(operation, SCORES, files, count), _Scoring(operation, PREDICT, files, count)])
 
@@ -143,10 +144,11 @@ class _Epoch(Case):
 class _Ranks(Case):
     """An epoch by processes that were started before, each with one thread; see `apbatch.bench.train_rank`."""
 
-    def __init__(self, operation: Operation, peer: str, files: Path, count: int, batch: int, ranks: int) -> None:
+    def __init__(self, operation: Operation, peer: str, files: Path, count: int, batch: int) -> None:
         super().__init__(operation, peer)
-        self._count, self._batch, self._ranks, self._number = count, batch, ranks, 0
-        self._folder = files / f"ranks-{ranks}-{batch}"
+        self._count, self._batch, self._ranks, self._number = count, batch, 1 if peer == ALONE else 2, 0
+        self._folder = files / f"{peer}, {batch}"
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def set_up(self) -> None:
         """Start the ranks and wait until they have built and compiled."""
@@ -155,12 +157,12 @@ class _Ranks(Case):
 
         self._names = train_rank
         self._folder.mkdir()
-        kind = "single" if self._ranks == 1 else "horovod"
-        command = [sys.executable, "-m", "apbatch.bench.train_rank", str(self._folder), kind]
-        command += [str(self._count), str(self._batch)]
-        if self._ranks > 1:
-            where = ["-np", str(self._ranks), "-H", f"localhost:{self._ranks}", "--gloo", "--network-interfaces", "lo"]
-            command = [sys.executable, str(horovodrun()), *where, *command]
+        where = ["-np", str(self._ranks), "-H", f"localhost:{self._ranks}", "--gloo", "--network-interfaces", "lo"]
+        launchers: dict[str, list[tuple[list[str], str]]] = {
+            RANKS: [([sys.executable, str(horovodrun()), *where], "horovod")],
+            APART: [([], f"{train_rank.APART}-{rank}") for rank in range(self._ranks)],
+            ALONE: [([], "single")],
+        }
         one = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
         root = str(Path(__file__).resolve().parents[2])
         more = {
@@ -171,25 +173,31 @@ class _Ranks(Case):
             **KEEP_MEMORY,
         }
         paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        with (self._folder / "log").open("w") as log:
-            self._process = subprocess.Popen(
-                command,
-                env={**os.environ, **more, **one, "PATH": paths, "CUDA_VISIBLE_DEVICES": "-1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        for launcher, kind in launchers[self.peer]:
+            command = [sys.executable, "-m", "apbatch.bench.train_rank", str(self._folder), kind]
+            with (self._folder / "log").open("a") as log:
+                process = subprocess.Popen(
+                    [*launcher, *command, str(self._count), str(self._batch)],
+                    env={**os.environ, **more, **one, "PATH": paths, "CUDA_VISIBLE_DEVICES": "-1"},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            self._processes.append(process)
         self._wait(0)
 
     def _wait(self, number: int, limit_s: float = 600.0) -> None:
         done = [self._folder / self._names.DONE.format(number=number, rank=rank) for rank in range(self._ranks)]
         limit = time.monotonic() + limit_s
         while not all(place.exists() for place in done):
-            if self._process.poll() is not None or time.monotonic() > limit:
+            if self._ended() or time.monotonic() > limit:
                 tail = (self._folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
                 raise ApbatchError(f"a rank ended or hangs: {' '.join(tail)[:300]}")
             time.sleep(0.002)
+
+    def _ended(self) -> bool:
+        return any(process.poll() is not None for process in self._processes)
 
     def run(self) -> None:
         """Ask for an epoch and wait for all ranks."""
@@ -199,17 +207,18 @@ class _Ranks(Case):
 
     def check(self) -> None:
         """The ranks must still be there."""
-        if self._process.poll() is not None:
+        if self._ended():
             raise VerificationError(f"{self.peer}: the ranks have ended")
 
     def tear_down(self) -> None:
         """Let the ranks end."""
-        if hasattr(self, "_process"):
+        if self._processes:
             (self._folder / self._names.END).touch()
+        for process in self._processes:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(20)
-            self._process.terminate()
-            self._process.wait(20)
+                process.wait(20)
+            process.terminate()
+            process.wait(20)
 
 
 class _Scoring(Case):

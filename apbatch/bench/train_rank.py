@@ -1,4 +1,6 @@
-"""One rank of the measurement of ranks: ``python -m apbatch.bench.train_rank FOLDER single|horovod IMAGES BATCH``.
+"""One rank of the measurement of ranks: ``python -m apbatch.bench.train_rank FOLDER KIND IMAGES BATCH``.
+
+KIND is ``single``, ``horovod``, or ``apart-0`` and ``apart-1`` for two that do what two ranks do, each for itself.
 
 It builds its network once and then trains an epoch whenever the suite asks, by a file in the folder, since a launcher
 of ranks passes nothing on by a pipe.
@@ -13,20 +15,31 @@ from pathlib import Path
 
 import numpy as np
 
-from apbatch.dl.collective import collective_named
+from apbatch.dl.collective import Collective, Single, collective_named
 from apbatch.dl.data import load, parts_of, scale_of
 from apbatch.dl.engines import engine
 from apbatch.dl.models import build
 
 #: Files of a measurement: asked for by the suite, answered by each rank, and the last one.
 ASKED, DONE, END = "asked-{number}", "done-{number}-{rank}", "end"
+APART = "apart"
 _WAIT_S = 0.002
+
+
+class Apart(Single):
+    """One of two ranks that keep their gradients for themselves."""
+
+    size = 2
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
 
 
 def main(arguments: list[str]) -> int:
     """Answer until the file `END` is there, or the folder is gone."""
     folder, kind, images, batch = Path(arguments[0]), arguments[1], int(arguments[2]), int(arguments[3])
-    collective = collective_named(kind)
+    apart, _, rank = kind.partition("-")
+    collective: Collective = Apart(int(rank)) if apart == APART else collective_named(kind)
     manifest = json.loads((folder.parent / "manifest.json").read_text())
     train = load(folder.parent, manifest, "train", "soft")
     assert train.gamma is not None

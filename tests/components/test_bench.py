@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from dataclasses import replace
 from datetime import date
@@ -10,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from scipy.stats import binom
 
 from apbatch.bench.campaign import latest_folder, run
 from apbatch.bench.case import Case, Operation
@@ -18,7 +20,7 @@ from apbatch.bench.report import three_digits, write_report
 from apbatch.bench.runner import Group, measure, run_group
 from apbatch.bench.samples import Run, Sample, SampleFile, read_run, write_about
 from apbatch.bench.sizes import BUILT_IN, Size, size_named
-from apbatch.bench.statistics import advice, results
+from apbatch.bench.statistics import COVERED, Ratio, advice, ratio_of, results
 from apbatch.bench.storage import storage_groups
 from apbatch.bench.suites import SUITES
 from apbatch.camera.hillas import clean_and_parametrise
@@ -127,19 +129,48 @@ def test_median_and_spread_are_those_of_the_samples() -> None:
 
 def test_the_ratio_is_against_the_physical_limit() -> None:
     (result,) = results(Run({}, [RATE], samples_of(RATE, A=[50.0] * 5, disk=[200.0] * 5)))
-    assert {figure.peer: figure.ratio for figure in result.figures} == {"disk": 1.0, "A": 0.25}
+    assert {figure.peer: figure.ratio.median for figure in result.figures if figure.ratio} == {"disk": 1.0, "A": 0.25}
+
+
+def test_a_ratio_is_taken_within_rounds() -> None:
+    """A machine that becomes half as fast for some rounds, for all of them: ratios of medians would see it."""
+    disk, A = [200.0, 190.0, 100.0, 90.0, 210.0], [100.0, 95.0, 50.0, 45.0, 63.0]
+    (result,) = results(Run({}, [RATE], samples_of(RATE, A=A, disk=disk)))
+    (ratio,) = [figure.ratio for figure in result.figures if figure.peer == "A"]
+    assert ratio == Ratio(0.5, 0.3, 0.5, 5)
+    assert ratio.median != statistics.median(A) / statistics.median(disk)
+
+
+def test_peers_that_share_no_round_have_no_ratio() -> None:
+    assert ratio_of({1: 3.0, 2: 4.0}, {3: 1.0, 1: 0.0}) is None
+
+
+@pytest.mark.parametrize("rounds", [1, 4, 5, 7, 8, 9, 11, 15, 30])
+def test_the_interval_of_a_ratio_covers_the_median_as_stated(rounds: int) -> None:
+    found = ratio_of({number: float(number) for number in range(rounds)}, dict.fromkeys(range(rounds), 1.0))
+    assert found is not None
+    assert found.rounds == rounds
+
+    def chance(outside: int) -> float:  # scipy's binomial distribution is the oracle
+        return float(1 - 2 * binom.cdf(outside, rounds, 0.5))
+
+    outside = int(found.low)
+    assert found.high == rounds - 1 - outside
+    assert outside == 0 or chance(outside) >= COVERED
+    assert chance(outside + 1) < COVERED
 
 
 def test_the_gain_is_against_the_peer_to_be_beaten() -> None:
     operation = replace(RATE, baseline="old")
     (result,) = results(Run({}, [operation], samples_of(RATE, A=[50.0] * 5, old=[2.0] * 5, disk=[200.0] * 5)))
-    assert {figure.peer: figure.gain for figure in result.figures} == {"disk": 100.0, "A": 25.0, "old": 1.0}
+    gains = {figure.peer: figure.gain.median for figure in result.figures if figure.gain}
+    assert gains == {"disk": 100.0, "A": 25.0, "old": 1.0}
 
 
 def test_the_gain_of_a_shorter_time_is_above_1() -> None:
     operation = replace(TIME, baseline="old")
     (result,) = results(Run({}, [operation], samples_of(TIME, A=[2.0] * 5, old=[9.0] * 5)))
-    assert {figure.peer: figure.gain for figure in result.figures} == {"A": 4.5, "old": 1.0}
+    assert {figure.peer: figure.gain.median for figure in result.figures if figure.gain} == {"A": 4.5, "old": 1.0}
 
 
 def test_work_judged_by_cpu_time_is_not_charged_for_waiting() -> None:

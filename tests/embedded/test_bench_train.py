@@ -11,7 +11,7 @@ from apbatch.bench.samples import Sample
 from apbatch.bench.sizes import BUILT_IN
 from apbatch.bench.suite import Setting
 from apbatch.bench.suites import SUITES
-from apbatch.bench.train import ALONE, RANKS, train_groups
+from apbatch.bench.train import ALONE, APART, RANKS, train_groups
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
@@ -30,6 +30,6 @@ def test_two_ranks_and_one_train_epochs_when_asked_and_end(tmp_path: Path) -> No
     ranks = next(group for group in groups if group.operation.name.startswith("ranks"))
     run_group(ranks, 1, samples.append)
     assert [sample.error for sample in samples if sample.error] == []
-    expected = {ALONE} if setting.left_out else {RANKS, ALONE}
+    expected = {ALONE, APART} if setting.left_out else {RANKS, ALONE, APART}
     assert {sample.peer for sample in samples} == expected
-    assert all(case._process.poll() is not None for case in ranks.cases)
+    assert all(process.poll() is not None for case in ranks.cases for process in case._processes)
