@@ -6,14 +6,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from apbatch.config import Settings
-from apbatch.errors import UsageError
 from apbatch.sim.settings import load_production
 from apbatch.spark import submit
 from apbatch.spark.pipeline import StepSummary
 from apbatch.spark.simulation import simulate_on
+from apbatch.storage.backends import local_path
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,17 +33,11 @@ def options() -> argparse.ArgumentParser:
 
 
 def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> StepSummary:
-    """Run the production; its folder must be seen by all workers."""
-    url = urlsplit(arguments.output)
-    if url.scheme not in ("", "file") or url.netloc:
-        raise UsageError(
-            "a production is written to a folder that all workers see",
-            where=arguments.output,
-            remedy="give file:///FOLDER, then copy images and truth into a store with apbatch mirror",
-        )
+    """Run the production; its folder must be seen by all workers. `apbatch mirror` copies it into a store."""
+    output = local_path(arguments.output)
     named = {field: getattr(arguments, name) for name, field in _NUMBERS.items()}
     production = load_production(arguments.settings, named)
-    return simulate_on(spark(), production, Path(url.path))[1]
+    return simulate_on(spark(), production, output)[1]
 
 
 if __name__ == "__main__":

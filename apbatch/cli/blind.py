@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from apbatch.cli.output import Format, show
+from apbatch.storage.backends import local_path
 
-_Folder = Annotated[Path, typer.Argument(help="Folder of the blind analysis.")]
+_Folder = Annotated[Path, typer.Argument(help="Folder of the blind analysis.", parser=local_path, metavar="FOLDER")]
 _Format = Annotated[Format, typer.Option("--format", help="Format of the output.")]
 
 group = typer.Typer(no_args_is_help=True, help="Blind test sets: labels sealed until the scores are frozen.")
@@ -59,7 +60,9 @@ def make(
 @group.command()
 def submit(
     folder: _Folder,
-    scores: Annotated[Path, typer.Argument(help="Parquet: method, variant, split, id, score.")],
+    scores: Annotated[
+        Path, typer.Argument(help="Parquet: method, variant, split, id, score.", parser=local_path, metavar="FILE")
+    ],
     again: Annotated[bool, typer.Option("--again", help="Practice: other scores though the labels are open.")] = False,
     format: _Format = Format.TABLE,
 ) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from apbatch.cli.output import Format, show
 from apbatch.errors import UsageError
 from apbatch.progress import say
+from apbatch.storage.backends import local_path
+
+
+def _local(name: str, help: str) -> Any:
+    return typer.Option(name, help=help, parser=local_path, metavar="PATH")
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def _sim(
     context: typer.Context,
-    output: Annotated[Path | None, typer.Option("--output", help="Folder of the production; it is made.")] = None,
+    output: Annotated[Path | None, _local("--output", "Folder of the production; it is made.")] = None,
     gammas: Annotated[int | None, typer.Option("--gammas", min=0, help="Gamma showers to throw; else 500.")] = None,
     protons: Annotated[int | None, typer.Option("--protons", min=0, help="Proton showers; else 900.")] = None,
     electrons: Annotated[int | None, typer.Option("--electrons", min=0, help="Electron showers; else none.")] = None,
@@ -32,7 +37,7 @@ def _sim(
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same gives the same files; else 1.")] = None,
     telescopes: Annotated[int | None, typer.Option("--telescopes", min=1, help="Around each shower; else 16.")] = None,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Processes that simulate.")] = 2,
-    settings: Annotated[Path | None, typer.Option("--settings", help="YAML with any parameter.")] = None,
+    settings: Annotated[Path | None, _local("--settings", "YAML with any parameter.")] = None,
     format: Annotated[Format, typer.Option("--format", help="Of the summary.")] = Format.TABLE,
 ) -> None:
     """Simulate air showers and the telescope's images: images/ and, apart from them, truth/ in the output folder.
@@ -68,8 +73,8 @@ def _sim(
 
 
 def _validate(
-    data: Annotated[Path, typer.Option("--data", help="Folder of references: taiga_mc, fact_hillas, camgeom.")],
-    output: Annotated[Path, typer.Option("--output", help="Folder of the report; it is made.")] = Path("validation"),
+    data: Annotated[Path, _local("--data", "Folder of references: taiga_mc, fact_hillas, camgeom.")],
+    output: Annotated[Path, _local("--output", "Folder of the report; it is made.")] = Path("validation"),
     size: Annotated[str, typer.Option("--size", help="How much is simulated: smoke, small, full.")] = "smoke",
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same figures.")] = 1,
     only: Annotated[list[str] | None, typer.Option("--only", help="taiga, fact, showers, muons; repeatable.")] = None,
@@ -107,8 +112,10 @@ def _validate(
 
 
 def _raw(
-    production: Annotated[Path, typer.Argument(help="Folder of a finished production.")],
-    output: Annotated[Path, typer.Option("--output", help="Folder of the raw files; it is made.")],
+    production: Annotated[
+        Path, typer.Argument(help="Folder of a finished production.", parser=local_path, metavar="PATH")
+    ],
+    output: Annotated[Path, _local("--output", "Folder of the raw files; it is made.")],
     triggered: Annotated[bool, typer.Option("--triggered", help="Records of clusters that fired only.")] = False,
     format: Annotated[Format, typer.Option("--format", help="Of the summary.")] = Format.TABLE,
 ) -> None:

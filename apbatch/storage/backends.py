@@ -12,6 +12,22 @@ from apbatch.storage.store import Store
 SCHEMES = ("file", "afs", "hdfs", "webhdfs")
 
 
+def local_path(place: str) -> Path:
+    """Return the path of a file or folder that the system can open, given as a path or as ``file:///PATH``.
+
+    Raises
+    ------
+    UsageError
+        For any other URL: taken as a path it would make a folder named ``hdfs:`` here.
+    """
+    scheme, separator, rest = place.partition("://")
+    if not separator:
+        return Path(place)
+    if scheme != "file" or not rest.startswith("/"):
+        raise UsageError("a path or a mount is wanted here", where=place, remedy="give PATH or file:///PATH")
+    return Path(rest)
+
+
 def split_url(url: str) -> tuple[str, str]:
     """Split a URL into the root of its file system (``file:///``, ``hdfs://host:port``) and the path below.
 

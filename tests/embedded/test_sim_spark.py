@@ -87,4 +87,4 @@ def test_a_store_that_is_no_folder_is_refused_before_spark_starts(tmp_path: Path
     run = command(tmp_path, tmp_path / "s.yaml", config(tmp_path, "local[1]", 1))[:-1]
     done = subprocess.run([*run, "hdfs://nowhere/x"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "file:///FOLDER" in done.stderr
+    assert "file:///PATH" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from apbatch.errors import ServerError, UsageError
 from apbatch.storage import hdfs, names
+from apbatch.storage.backends import local_path
 from apbatch.storage.crc import FileChecksum
 from apbatch.storage.deadline import Heart, TimedReader, watched, within
 from apbatch.storage.hashing import hash_stream
@@ -430,3 +432,16 @@ def test_a_file_too_large_to_be_kept_is_not_written_again(monkeypatch: pytest.Mo
     draft.write(b"12345")
     with pytest.raises(ServerError, match="refused"):
         draft.close()
+
+
+@pytest.mark.parametrize(
+    ("place", "path"), [("a/b", "a/b"), ("/a b", "/a b"), ("file:///a/b", "/a/b"), ("x:y", "x:y"), (".", ".")]
+)
+def test_a_local_path_is_given_as_path_or_url(place: str, path: str) -> None:
+    assert local_path(place) == Path(path)
+
+
+@pytest.mark.parametrize("place", ["hdfs://host:1/a", "afs:///a", "file://a/b", "http://x/y"])
+def test_another_url_is_no_local_path(place: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(place)):
+        local_path(place)
