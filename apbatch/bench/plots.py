@@ -48,10 +48,10 @@ def svg(result: Result) -> str:
         values = [value for figure in figures for value in figure.values]
         if max(values) > _LOG_SPAN * min(values):
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         else:
             axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}".replace(",", "\u2009"))
         better = "more is better" if result.operation.higher_is_better else "less is better"
         axes.set_xlabel(f"{result.operation.unit} ({better})")
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)

@@ -10,7 +10,7 @@ import jinja2
 
 from apbatch.bench.plots import svg
 from apbatch.bench.samples import read_run
-from apbatch.bench.statistics import Ratio, Result, advice, results
+from apbatch.bench.statistics import Ratio, Result, advice, results, three_digits
 from apbatch.bench.suites import SUITES
 
 
@@ -31,7 +31,7 @@ def write_report(folder: Path) -> tuple[Path, Path]:
         loader=jinja2.PackageLoader("apbatch.bench", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["figure"] = three_digits
-    environment.filters["ratio"] = ratio_text
+    environment.filters["interval"] = interval_text
     text = environment.get_template("report.html.j2").render(
         about=run.about,
         results=found,
@@ -63,7 +63,7 @@ def rows(folder: Path) -> list[dict[str, object]]:
             "lowest": round(figure.low, 3),
             "highest": round(figure.high, 3),
             "unit": result.operation.unit,
-            "ratio to": _ratio(result.reference, figure.peer, figure.ratio),
+            "ratio to": _ratio(result.ratios_to, figure.peer, figure.ratio),
             "times": _ratio(result.operation.baseline, figure.peer, figure.gain),
             "samples": len(figure.values),
         }
@@ -72,22 +72,15 @@ def rows(folder: Path) -> list[dict[str, object]]:
     ]
 
 
-def three_digits(value: float) -> str:
-    """Return a figure with three significant digits: no more are known."""
-    if value >= 100:
-        return f"{value:,.0f}".replace(",", "\u2009")
-    if value >= 10:
-        return f"{value:.1f}"
-    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
-
-
-def ratio_text(ratio: Ratio) -> str:
-    """Return a ratio with the interval that it lies in."""
-    return f"{three_digits(ratio.median)} ({three_digits(ratio.low)} to {three_digits(ratio.high)})"
+def interval_text(ratio: Ratio) -> str:
+    """Return the interval that a ratio lies in."""
+    return f"{three_digits(ratio.low)} to {three_digits(ratio.high)}"
 
 
 def _ratio(to: str | None, peer: str, value: Ratio | None) -> str | None:
-    return None if to is None or value is None or peer == to else f"{ratio_text(value)} {to}"
+    if to is None or value is None or peer == to:
+        return None
+    return f"{three_digits(value.median)} ({interval_text(value)}) {to}"
 
 
 def _plain(result: Result) -> dict[str, object]:

@@ -44,8 +44,8 @@ class Figure:
 
     Attributes
     ----------
-    values : list of float
-        Every figure, in the order measured.
+    rounds : dict of int to float
+        The figure of each round that did not fail, in the order measured.
     low, median, high : float
         Lowest, median and highest.
     cpu_share : float
@@ -57,13 +57,18 @@ class Figure:
     """
 
     peer: str
-    values: list[float]
+    rounds: dict[int, float]
     low: float
     median: float
     high: float
     cpu_share: float
     ratio: Ratio | None = None
     gain: Ratio | None = None
+
+    @property
+    def values(self) -> list[float]:
+        """Every figure, in the order measured."""
+        return list(self.rounds.values())
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,11 @@ class Result:
     figures: list[Figure]
     failures: dict[str, str]
     statement: str
+
+    @property
+    def ratios_to(self) -> str | None:
+        """The peer to show ratios to; none where only a baseline is given, which has a column of its own."""
+        return None if self.operation.reference is None and self.operation.baseline else self.reference
 
 
 def results(run: Run) -> list[Result]:
@@ -97,6 +107,7 @@ def _result(run: Run, operation: Operation) -> Result:
     figures = [
         _figure(
             peer,
+            rounds[peer],
             samples,
             ratio_of(rounds[peer], limit),
             ratio_of(rounds[peer], base) if operation.higher_is_better else ratio_of(base, rounds[peer]),
@@ -112,11 +123,13 @@ def _result(run: Run, operation: Operation) -> Result:
     return Result(operation, reference, figures, failures, statement(operation, figures))
 
 
-def _figure(peer: str, samples: Sequence[Sample], ratio: Ratio | None, gain: Ratio | None) -> Figure:
-    values = [sample.figure for sample in samples if sample.figure is not None]
+def _figure(
+    peer: str, rounds: dict[int, float], samples: Sequence[Sample], ratio: Ratio | None, gain: Ratio | None
+) -> Figure:
+    values = list(rounds.values())
     shares = [(sample.cpu_user_s + sample.cpu_system_s) / sample.seconds for sample in samples if sample.seconds > 0]
     share = statistics.median(shares) if shares else 0.0
-    return Figure(peer, values, min(values), statistics.median(values), max(values), share, ratio, gain)
+    return Figure(peer, rounds, min(values), statistics.median(values), max(values), share, ratio, gain)
 
 
 def ratio_of(above: Mapping[int, float], below: Mapping[int, float]) -> Ratio | None:
@@ -147,9 +160,7 @@ def statement(operation: Operation, figures: Sequence[Figure]) -> str:
     parts = []
     for level, following in zip(levels, [*levels[1:], []], strict=True):
         who, several = _list([figure.peer for figure in level]), len(level) > 1
-        ahead = (
-            f"{_times(operation, level[0], following[0]):.1f} times ahead of {following[0].peer}" if following else ""
-        )
+        ahead = f"{_times(operation, level[0], following[0])} times ahead of {following[0].peer}" if following else ""
         if several:
             parts.append(f"{who} are not told apart{f' and {ahead}' if ahead else ''}")
         elif ahead:
@@ -169,8 +180,19 @@ def _levels(operation: Operation, ordered: Sequence[Figure]) -> list[list[Figure
     return levels
 
 
-def _times(operation: Operation, better: Figure, worse: Figure) -> float:
-    return better.median / worse.median if operation.higher_is_better else worse.median / better.median
+def _times(operation: Operation, better: Figure, worse: Figure) -> str:
+    above, below = (better, worse) if operation.higher_is_better else (worse, better)
+    within = ratio_of(above.rounds, below.rounds)
+    return three_digits(within.median if within else above.median / below.median)
+
+
+def three_digits(value: float) -> str:
+    """Return a figure with three significant digits: no more are known."""
+    if value >= 100:
+        return f"{value:,.0f}".replace(",", "\u2009")
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
 
 
 def advice(found: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> list[str]:

@@ -16,11 +16,11 @@ from scipy.stats import binom
 from apbatch.bench.campaign import latest_folder, run
 from apbatch.bench.case import Case, Operation
 from apbatch.bench.index import synthetic_records
-from apbatch.bench.report import three_digits, write_report
+from apbatch.bench.report import rows, write_report
 from apbatch.bench.runner import Group, measure, run_group
 from apbatch.bench.samples import Run, Sample, SampleFile, read_run, write_about
 from apbatch.bench.sizes import BUILT_IN, Size, size_named
-from apbatch.bench.statistics import COVERED, Ratio, advice, ratio_of, results
+from apbatch.bench.statistics import COVERED, Ratio, advice, ratio_of, results, three_digits
 from apbatch.bench.storage import storage_groups
 from apbatch.bench.suites import SUITES
 from apbatch.camera.hillas import clean_and_parametrise
@@ -29,6 +29,10 @@ from apbatch.storage.store import open_store
 
 RATE = Operation("storage", "write", "Writes.", "MB/s", 10.0, "disk")
 TIME = Operation("index", "look up", "Looks.", "ms", 4.0)
+ABOUT = {
+    "started": "now", "finished": "later", "suites": ["index"], "size": {"name": "tiny", "repeats": 5}, "left out": {},
+    "machine": {"cores": 2}, "software": {},
+}  # fmt: skip
 TINY = Size(repeats=5, large_mb=1, small_files=3, small_kb=1, records=400, lookups=4)
 
 
@@ -188,7 +192,27 @@ def test_work_judged_by_cpu_time_is_not_charged_for_waiting() -> None:
 
 def test_an_order_is_stated_when_all_samples_agree() -> None:
     (result,) = results(Run({}, [RATE], samples_of(RATE, A=[10, 11, 12, 13, 14], B=[20, 22, 24, 26, 28])))
-    assert result.statement == "B is 2.0 times ahead of A."
+    assert result.statement == "B is 2.00 times ahead of A."
+
+
+def test_the_statement_has_the_ratio_that_the_table_has() -> None:
+    A, B = [10.0, 11, 12, 13, 14], [60.0, 55, 36, 39, 42]
+    (result,) = results(Run({}, [replace(RATE, baseline="A")], samples_of(RATE, A=A, B=B)))
+    assert result.figures[0].gain is not None and result.figures[0].gain.median == 3.0
+    assert result.statement == "B is 3.00 times ahead of A."
+
+
+def test_without_a_limit_the_ratio_to_the_baseline_is_enough(tmp_path: Path) -> None:
+    for operation, columns in (
+        (replace(TIME, baseline="old"), ["times"]),
+        (TIME, ["ratio to"]),
+        (replace(TIME, baseline="old", reference="disk"), ["ratio to", "times"]),
+    ):
+        folder = tmp_path / "-".join(columns)
+        kept(folder, samples_of(TIME, old=[3.0] * 5, new=[2.0] * 5, disk=[1.0] * 5), operation)
+        assert [name for name in ("ratio to", "times") if any(row[name] for row in rows(folder))] == columns
+        page = write_report(folder)[0].read_text()
+        assert [name for name in ("ratio to", "times") if f"<th>{name}" in page] == columns
 
 
 def test_no_order_is_stated_when_samples_overlap() -> None:
@@ -199,12 +223,12 @@ def test_no_order_is_stated_when_samples_overlap() -> None:
 def test_levels_are_stated_from_the_best_to_the_worst() -> None:
     samples = samples_of(RATE, A=[90.0] * 5, B=[30.0, 31, 32, 33, 34], C=[29.0, 31, 32, 30, 29], D=[4.0] * 5)
     (result,) = results(Run({}, [RATE], samples))
-    assert result.statement == ("A is 2.8 times ahead of B; B and C are not told apart and 8.0 times ahead of D.")
+    assert result.statement == ("A is 2.81 times ahead of B; B and C are not told apart and 8.00 times ahead of D.")
 
 
 def test_less_time_is_better() -> None:
     (result,) = results(Run({}, [TIME], samples_of(TIME, slow=[9.0] * 5, quick=[3.0] * 5)))
-    assert result.statement == "quick is 3.0 times ahead of slow."
+    assert result.statement == "quick is 3.00 times ahead of slow."
 
 
 def test_no_order_is_stated_from_few_samples() -> None:
@@ -245,8 +269,8 @@ def test_a_failed_round_does_not_count() -> None:
     assert result.failures == {"A": "server died"}
 
 
-def kept(folder: Path, samples: list[Sample]) -> None:
-    write_about(folder, {"started": "now"}, [RATE])
+def kept(folder: Path, samples: list[Sample], operation: Operation = RATE) -> None:
+    write_about(folder, ABOUT, [operation])
     file = SampleFile(folder)
     for one in samples:
         file.add(one)
