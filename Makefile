@@ -10,6 +10,9 @@ help: ## list the targets
 .venv/.ready: setup.cfg constraints/all.txt jobs/setup.sh
 	@PYTHON=$(PYTHON) sh jobs/setup.sh
 
+.venv-torch/.ready: constraints/torch.txt jobs/setup.sh .venv/.ready
+	@PYTHON=$(PYTHON) sh jobs/setup.sh torch
+
 system:
 	@PYTHON=$(PYTHON) sh jobs/setup.sh system
 
@@ -20,9 +23,10 @@ demo: system-demo .venv/.ready ## the main job, embedded: simulation, Spark, CNN
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch doctor --for demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch run jobs/gamma_hadron.yaml
 
-test: system .venv/.ready ## all tests, on real servers
+test: system .venv/.ready .venv-torch/.ready ## all tests, on real servers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch doctor --install --for test
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs -n 2 --dist loadfile --no-loadscope-reorder tests $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" APBATCH_TORCH_PYTHON="$${APBATCH_TORCH_PYTHON:-$(CURDIR)/.venv-torch/bin/python}" \
+		$(BIN)/python -m pytest -rs -n 2 --dist loadfile --no-loadscope-reorder tests $(ARGS)
 
 check: .venv/.ready ## lint, types, layers, unit tests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports
@@ -33,5 +37,5 @@ bench: .venv/.ready ## storage and index benchmark, small, with its report
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch bench report
 
 clean: ## remove the environment and what tools left behind; data and caches stay
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-torch build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

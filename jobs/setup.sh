@@ -4,6 +4,7 @@
 #   setup.sh               the environment
 #   setup.sh system        Debian packages that the environment and the tests' servers need: installed as root, else named
 #   setup.sh system demo   those of the demo alone
+#   setup.sh torch         .venv-torch: the same environment and PyTorch, which is kept in the cache; for tests
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3.11}
@@ -40,6 +41,32 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # none yet, or one
     "$PYTHON" -m venv --clear .venv || { say "venv is missing; install it: apt-get install python3-venv"; exit 1; }
 fi
 PIP=".venv/bin/python -m pip --disable-pip-version-check"
+
+if [ "${1:-}" = torch ]; then
+    TORCH=$CACHE/torch-$(sed -n 's/^torch==//p' constraints/torch.txt)-$(uname -m)
+    if [ ! -d "$TORCH" ]; then
+        mkdir -p "$CACHE"
+        free=$(df -Pk "$CACHE" | awk 'NR == 2 {print int($4 / 1048576)}')
+        if [ "$free" -lt 8 ]; then
+            say "no PyTorch, so its test is left out: $CACHE has $free GB left and 8 are needed"
+            exit 0
+        fi
+        say "PyTorch and its libraries (5 GB, a minute or more), kept in $TORCH"
+        if ! $PIP install -q -c constraints/all.txt -c constraints/torch.txt --no-warn-conflicts --target "$TORCH.part$$" torch; then
+            rm -rf "$TORCH.part$$"
+            say "PyTorch was not installed, so its test is left out"
+            exit 0
+        fi
+        mv -T "$TORCH.part$$" "$TORCH" || rm -rf "$TORCH.part$$"  # another clone was first
+    fi
+    "$PYTHON" -m venv --clear --without-pip .venv-torch
+    for folder in "$PWD/.venv/lib/python3.11/site-packages" "$TORCH"; do
+        echo "import site; site.addsitedir('$folder')"
+    done >.venv-torch/lib/python3.11/site-packages/apbatch.pth
+    touch .venv-torch/.ready
+    exit
+fi
+
 say "Python packages (about two minutes the first time)"
 $PIP install -q -c constraints/all.txt wheel packaging "setuptools<80" "cmake<4"
 $PIP install -q -c constraints/all.txt --no-build-isolation -e ".[all,test]"
