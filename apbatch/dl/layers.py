@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -35,3 +36,89 @@ class HexConv2D(layers.Conv2D):  # type: ignore[misc]
         if self.use_bias:
             outputs = outputs + self.bias
         return self.activation(outputs) if self.activation is not None else outputs
+
+
+@keras.saving.register_keras_serializable(package="apbatch")
+class ImageMoments(layers.Layer):  # type: ignore[misc]
+    """Image parameters of axial grids, computed inside a network: what trees are given, without a second input.
+
+    Of the pixels above each of some levels: their number and sum, the first four moments (distance of the centre of
+    gravity, width, length, skewness and kurtosis along the long axis), how dense and how concentrated the light is.
+    Each is brought to the order of 1. An image without a pixel above a level has zeros there.
+
+    Parameters
+    ----------
+    levels : sequence of float
+        p.e.; every pixel above it counts with all its light.
+
+    References
+    ----------
+    A. M. Hillas, 19th ICRC (1985) 3, 445; axial coordinates as in `apbatch.camera.grid`.
+    """
+
+    #: Numbers for each level.
+    FEATURES = 12
+
+    def __init__(self, levels: Sequence[float] = (0.0, 7.0, 14.0), **options: Any) -> None:
+        super().__init__(**{**options, "dtype": "float32", "trainable": False})
+        self.levels = tuple(float(level) for level in levels)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes the layer again."""
+        return {**super().get_config(), "levels": list(self.levels)}
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        """Return (n, levels x features)."""
+        return (input_shape[0], len(self.levels) * self.FEATURES)
+
+    def call(self, inputs: Any) -> Any:
+        """Return parameters, shape (n, levels x features), of grids in p.e., shape (n, rows, cols)."""
+        rows, cols = inputs.shape[1:]
+        r, q = np.mgrid[:rows, :cols].reshape(2, -1).astype(np.float32) - [[(rows - 1) / 2], [(cols - 1) / 2]]
+        x, y = (np.asarray(values, np.float32) for values in (q + r / 2, r * np.sqrt(0.75)))  # pitches
+        flat = ops.reshape(ops.cast(inputs, "float32"), (-1, rows * cols))
+        return ops.concatenate([_moments(flat, x, y, rows / 2, level) for level in self.levels], axis=1)
+
+
+def _moments(pixels: Any, x: Any, y: Any, radius: float, level: float) -> Any:
+    """Return the parameters of one level, shape (n, `ImageMoments.FEATURES`)."""
+    lit = ops.cast(pixels > level, "float32")
+    light = pixels * lit
+    size, number = ops.sum(light, axis=1, keepdims=True), ops.sum(lit, axis=1, keepdims=True)
+    share = light / ops.maximum(size, _LEAST)
+
+    def mean(values: Any) -> Any:
+        return ops.sum(share * values, axis=1, keepdims=True)
+
+    cog_x, cog_y = mean(x), mean(y)
+    dx, dy = x - cog_x, y - cog_y
+    xx, yy, xy = mean(dx * dx), mean(dy * dy), mean(dx * dy)
+    apart = ops.sqrt((xx - yy) ** 2 + 4 * xy**2 + _LEAST)
+    length = ops.sqrt((xx + yy + apart) / 2 + _LEAST)
+    width = ops.sqrt(ops.relu((xx + yy - apart) / 2) + _LEAST)
+    # Half angles, without an arc tangent: it has no counterpart in every format that networks are written to.
+    cosine = ops.sqrt(ops.relu(1 + (xx - yy) / apart) / 2)
+    sine = ops.where(xy < 0, -1.0, 1.0) * ops.sqrt(ops.relu(1 - (xx - yy) / apart) / 2)
+    along = (dx * cosine + dy * sine) / ops.maximum(length, 0.3)
+    outwards = ops.tanh(cog_x * cosine + cog_y * sine)  # the long axis has no head: the camera's centre gives it one
+    skewness, kurtosis = mean(along**3), mean(along**4)
+    brightest = ops.top_k(share, 2)[0]
+    features = [
+        ops.log(size + 1) / 2 - 2.5,
+        ops.log(number + 1) - 2,
+        ops.sqrt(cog_x**2 + cog_y**2 + _LEAST) / radius,
+        width,
+        length / 2,
+        width / (length + 0.1) - 0.5,
+        ops.log(size / (width * length + 0.1) + 1) / 2 - 2,
+        brightest[:, :1],
+        ops.sum(brightest, axis=1, keepdims=True),
+        ops.abs(skewness),
+        skewness * outwards,
+        kurtosis / 3 - 1,
+    ]
+    return ops.clip(ops.concatenate(features, axis=1), -5, 5) * ops.cast(number > 0, "float32")
+
+
+#: Under roots and fractions: an image may be one pixel, or none.
+_LEAST = 1e-6

@@ -11,6 +11,8 @@ from apbatch.errors import UsageError, nearest_word
 #: (shape of the grid, mean and spread of log(1 + p.e.), number of outputs, options by name) to a Keras model.
 Builder = Callable[..., Any]
 _MODELS: dict[str, Builder] = {}
+#: Networks that know where a pixel's neighbours lie on the axial grid.
+_AXIAL = ("hillas-cnn", "hex-cnn")
 
 
 def register_model(name: str) -> Callable[[Builder], Builder]:
@@ -39,6 +41,14 @@ def check_model(name: str, options: Mapping[str, Any] | None = None) -> None:
             )
         if not isinstance(value, int | float) or value < 0:
             raise UsageError(f"option '{option}' of model '{name}' is no number from 0 on: {value!r}")
+
+
+def check_grid(name: str, grid: str) -> None:
+    """Raise a UsageError if a model can't work on images of this grid."""
+    if name in _AXIAL and grid != "axial":
+        raise UsageError(
+            f"model '{name}' knows the axial grid only, not '{grid}'", remedy="talk-cnn or resnet take any grid"
+        )
 
 
 def build(
@@ -94,12 +104,46 @@ def talk_cnn(
     from keras import layers
 
     grid = keras.Input(shape)
-    x = _scaled(grid, shape, mean, spread)
+    x = _convolved(_scaled(grid, shape, mean, spread), filters, convolutions)
+    x = layers.Dense(hidden, activation="relu")(x)
+    return keras.Model(grid, _head(x, outputs), name="talk_cnn")
+
+
+def _convolved(x: Any, filters: int, convolutions: int) -> Any:
+    from keras import layers
+
     for number in range(convolutions):
         x = layers.Conv2D(filters * (number + 1), 3, activation="relu", padding="same")(x)
         x = layers.MaxPooling2D(2, padding="same")(x)
-    x = layers.Dense(hidden, activation="relu")(layers.Flatten()(x))
-    return keras.Model(grid, _head(x, outputs), name="talk_cnn")
+    return layers.Flatten()(x)
+
+
+@register_model("hillas-cnn")
+def hillas_cnn(
+    shape: tuple[int, int],
+    mean: float,
+    spread: float,
+    outputs: int = 1,
+    filters: int = 16,
+    convolutions: int = 3,
+    hidden: int = 64,
+) -> Any:
+    """The talk's convolutions beside the image's parameters, which the network computes itself; for the axial grid.
+
+    On cleaned images a dozen numbers hold most of what there is to know; a small network finds them late or never.
+    """
+    import keras
+    from keras import layers
+
+    from apbatch.dl.layers import ImageMoments
+
+    grid = keras.Input(shape)
+    seen = layers.Dense(hidden, activation="relu")(
+        _convolved(_scaled(grid, shape, mean, spread), filters, convolutions)
+    )
+    known = layers.Dense(hidden, activation="relu")(ImageMoments()(grid))
+    x = layers.Dense(hidden, activation="relu")(layers.Concatenate()([seen, known]))
+    return keras.Model(grid, _head(x, outputs), name="hillas_cnn")
 
 
 @register_model("resnet")

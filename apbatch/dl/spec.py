@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from apbatch.dl.data import check_variant
 from apbatch.dl.device import Device
 from apbatch.dl.files import read_json
-from apbatch.dl.models import check_model
+from apbatch.dl.models import check_grid, check_model
 from apbatch.errors import UsageError
 from apbatch.provenance import digest
 
@@ -81,10 +81,11 @@ class TrainSpec(BaseModel):
         return ("score",) if self.task == "separation" else SHOWER_OUTPUTS
 
     def check(self, manifest: dict[str, Any]) -> None:
-        """Raise a UsageError for a model, an option, or a treatment of this set that is unknown."""
+        """Raise a UsageError for an unknown model, option or treatment, or a grid that the model can't use."""
         check_model(self.model, self.options)
         for variant in self.variants:
             check_variant(variant, manifest)
+            check_grid(self.model, variant.partition(":")[2] or "axial")
 
 
 def identity_of(spec: TrainSpec, manifest: dict[str, Any]) -> str:

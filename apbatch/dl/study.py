@@ -20,7 +20,7 @@ from apbatch.dl import blind, classical, launch, rivals
 from apbatch.dl.data import load_pixels
 from apbatch.dl.device import Device
 from apbatch.dl.files import read_json, read_parquet, write_table
-from apbatch.dl.models import check_model
+from apbatch.dl.models import check_grid, check_model
 from apbatch.dl.spec import TrainSpec
 from apbatch.dl.treatment import parameters, treatment_named
 from apbatch.errors import FormatError, UsageError
@@ -77,6 +77,8 @@ class StudySettings(BaseModel):
         check_model(self.grid_model)
         if self.grids and self.grid_model not in self.models:
             raise UsageError(f"the model of the grids, '{self.grid_model}', is not among the models")
+        for grid in self.grids:
+            check_grid(self.grid_model, grid)
         for name in self.rivals:
             rivals.check_method(name)
         for name in (*self.cleanings, *(f"{self.cleanings[0]}:{grid}" for grid in self.grids)):

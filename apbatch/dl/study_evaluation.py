@@ -40,6 +40,7 @@ TITLES = {
     "trees": "boosted trees",
     "forest": "random forest",
     "talk-cnn": "the talk's CNN",
+    "hillas-cnn": "CNN and image parameters",
     "resnet": "residual network",
     "hex-cnn": "hexagonal network",
 }

@@ -17,9 +17,11 @@ from apbatch.dl.plots import STYLE, camera_picture, png, svg
 #: Colour-blind safe (Okabe and Ito); a method has one colour on the whole page.
 COLOURS = {
     "cuts": "#7f7f7f", "trees": "#009e73", "forest": "#56b4e9", "talk-cnn": "#0072b2", "resnet": "#d55e00",
-    "hex-cnn": "#cc79a7",
+    "hillas-cnn": "#e69f00", "hex-cnn": "#cc79a7",
 }  # fmt: skip
-_MARKS = {"cuts": "s", "trees": "^", "forest": "v", "talk-cnn": "o", "resnet": "D", "hex-cnn": "h"}
+_MARKS = {
+    "cuts": "s", "trees": "^", "forest": "v", "talk-cnn": "o", "hillas-cnn": "P", "resnet": "D", "hex-cnn": "h",
+}  # fmt: skip
 CLEANING = {
     "none": "without cleaning",
     "soft": "soft cleaning (7 / 3.5 p.e.)",

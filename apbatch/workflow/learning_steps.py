@@ -60,7 +60,7 @@ class Train(Step):
     needs: ClassVar[tuple[str, ...]] = ("blind",)
     makes: ClassVar[tuple[str, ...]] = ("trained",)
 
-    model: str = Field(default="talk-cnn", description="talk-cnn, resnet or hex-cnn")
+    model: str = Field(default="talk-cnn", description="talk-cnn, hillas-cnn, resnet or hex-cnn")
     options: dict[str, int | float] = Field(default_factory=dict, description="of the model, such as filters")
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)

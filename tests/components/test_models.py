@@ -10,13 +10,15 @@ import pytest
 
 from apbatch.camera.geometry import camera_named
 from apbatch.camera.grid import from_grid, to_grid
-from apbatch.dl.models import build, check_model
+from apbatch.camera.hillas import hillas
+from apbatch.dl.export import to_onnx
+from apbatch.dl.models import build, check_grid, check_model
 from apbatch.errors import UsageError
 
 #: Axial steps to the neighbours of a hexagon (q, r).
 DIRECTIONS = ((1, 0), (0, 1), (-1, 1), (-1, 0), (0, -1), (1, -1))
 keras = pytest.importorskip("keras")
-NAMES = ("talk-cnn", "resnet", "hex-cnn")
+NAMES = ("talk-cnn", "hillas-cnn", "resnet", "hex-cnn")
 
 
 def layer(strides: int = 1) -> Any:
@@ -63,7 +65,7 @@ def test_the_two_corners_that_are_no_neighbours_have_no_say() -> None:
 def test_the_score_of_an_image_does_not_depend_on_the_others_of_its_batch(name: str) -> None:
     model = build(name, (15, 15), 0.5, 0.7)
     grids = np.random.default_rng(4).gamma(1, 2, (8, 15, 15)).astype(np.float32)
-    together = np.asarray(model(grids, training=name == "talk-cnn"))
+    together = np.asarray(model(grids, training=name in ("talk-cnn", "hillas-cnn")))
     alone = np.concatenate([np.asarray(model(grids[i : i + 1], training=False)) for i in range(8)])
     assert together == pytest.approx(alone, abs=1e-5)
 
@@ -87,3 +89,52 @@ def test_an_unknown_option_is_an_error_with_the_nearest() -> None:
 def test_an_option_that_is_no_number_is_an_error() -> None:
     with pytest.raises(UsageError, match="no number"):
         check_model("resnet", {"filters": "many"})
+
+
+def test_the_image_parameters_inside_a_network_are_those_of_the_image() -> None:
+    """Against `hillas`, which ctapipe checks elsewhere, on the axial grid."""
+    from apbatch.dl.layers import ImageMoments
+
+    camera = camera_named("TAIGA-IACT01")
+    random = np.random.default_rng(6)
+    images = np.zeros((40, camera.n_pixels), np.float32)
+    for image in images:
+        x, y, angle = *random.uniform(-0.4, 0.4, 2) * np.ptp(camera.x) / 2, random.uniform(0, np.pi)
+        along = (camera.x - x) * np.cos(angle) + (camera.y - y) * np.sin(angle)
+        across = (camera.y - y) * np.cos(angle) - (camera.x - x) * np.sin(angle)
+        lean = 1 + 0.5 * np.tanh(along / camera.pitch)
+        image += 60 * lean * np.exp(-((along / 3) ** 2 + across**2) / (2 * camera.pitch**2))
+    level = 7.0
+    oracle = hillas(images, camera, images > level)
+    found = np.asarray(ImageMoments([0.0, level])(to_grid(images, camera)))[:, ImageMoments.FEATURES :]
+    size, number, _, width, length, elongation = found.T[:6]
+    assert np.exp(2 * size + 5) - 1 == pytest.approx(oracle["size"], rel=1e-4)
+    assert np.exp(number + 2) - 1 == pytest.approx(oracle["n_pixels"], rel=1e-4)
+    assert width * camera.pitch == pytest.approx(oracle["width"], rel=0.02)
+    assert 2 * length * camera.pitch == pytest.approx(oracle["length"], rel=0.02)
+    assert elongation == pytest.approx(width / (2 * length + 0.1) - 0.5, abs=1e-4)
+    assert found[:, 8] == pytest.approx(oracle["con2"], rel=1e-4)
+    assert found[:, 9] == pytest.approx(np.abs(oracle["skewness"]), abs=0.02)
+    assert 3 * found[:, 11] + 3 == pytest.approx(oracle["kurtosis"], rel=0.02)
+
+
+def test_an_image_without_light_has_no_parameters() -> None:
+    from apbatch.dl.layers import ImageMoments
+
+    images = np.zeros((2, 15, 15), np.float32)
+    images[1, 3, 4] = 1e6
+    found = np.asarray(ImageMoments()(images))
+    assert not found[0].any() and np.isfinite(found).all() and np.abs(found).max() <= 5
+
+
+def test_a_network_that_knows_the_axial_grid_takes_no_other() -> None:
+    check_grid("hillas-cnn", "axial")
+    check_grid("talk-cnn", "bilinear")
+    with pytest.raises(UsageError, match="axial grid only"):
+        check_grid("hillas-cnn", "bilinear")
+
+
+def test_image_parameters_go_into_onnx(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    build("hillas-cnn", (15, 15), 0.5, 0.7).save(tmp_path / "model.keras")
+    assert to_onnx(tmp_path / "model.keras", tmp_path / "model.onnx").stat().st_size > 10_000  # compared with Keras
