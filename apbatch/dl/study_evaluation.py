@@ -174,7 +174,7 @@ def _events(table: pa.Table) -> _Events:
 def _grouped(scores: pa.Table, events: dict[str, _Events]) -> dict[tuple[str, str], dict[str, list[Floats]]]:
     """Return for each method and treatment the scores of its trainings, in the order of the events.
 
-    Where a network was trained several times, the mean of its scores is one more method, named with a plus.
+    Where a network, or trees, were trained several times, the mean of the scores is one more method, named with a plus.
     """
     found: dict[tuple[str, str], dict[str, list[Floats]]] = {}
     label = pc.binary_join_element_wise(scores["method"], scores["variant"], "\x1f")
@@ -192,7 +192,7 @@ def _grouped(scores: pa.Table, events: dict[str, _Events]) -> dict[tuple[str, st
     means = {
         (method + _MEAN, variant): {split: [np.mean(values, axis=0)] for split, values in trainings.items()}
         for (method, variant), trainings in found.items()
-        if method not in CLASSICAL and len(trainings["test"]) > 1
+        if len(trainings["test"]) > 1
     }
     return found | means
 
@@ -252,8 +252,10 @@ def _told(
     cleaning = row.variant.partition(":")[0]
     against = {}
     for rival in (SIMPLE, "trees"):
-        other = by_name.get((rival, cleaning))
-        if other is not None and other is not row:
+        # A mean is compared with a mean, where there is one.
+        alike = by_name.get((rival + _MEAN, cleaning)) if row.method.endswith(_MEAN) else None
+        other = alike or by_name.get((rival, cleaning))
+        if other is not None and _base(other) != _base(row):
             against[rival] = _plain(compare(row.quality, other.quality)) if quoted else None
     with np.errstate(divide="ignore"):
         rejection = 1 / leaking
@@ -383,9 +385,9 @@ def _verdicts(rows: Sequence[_Row], settings: StudyEvaluationSettings) -> list[d
     cleanings = list(dict.fromkeys(row.variant for row in rows if row.method == SIMPLE))
     for cleaning in [*cleanings, None]:
         of = [row for row in rows if cleaning is None or row.variant == cleaning]
-        network = best([row for row in of if row.method not in CLASSICAL and ":" not in row.variant])
+        network = best([row for row in of if _base(row) not in CLASSICAL and ":" not in row.variant])
         for rival, goal in ((SIMPLE, 1.75), ("trees", 1.0)):
-            other = best([row for row in of if row.method == rival])
+            other = best([row for row in of if _base(row) == rival])
             if network is None or other is None:
                 continue
             found = compare(network.quality, other.quality)
@@ -422,6 +424,11 @@ def _orders(rows: Sequence[_Row]) -> list[dict[str, Any]]:
                 }
             )
     return told
+
+
+def _base(row: _Row) -> str:
+    """Return the method whose trainings a row is, or is the mean of."""
+    return row.method.removesuffix(_MEAN)
 
 
 def title_of(method: str) -> str:

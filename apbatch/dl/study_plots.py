@@ -32,11 +32,11 @@ Row = dict[str, Any]
 
 def colour(method: str) -> str:
     """Return the colour of a method."""
-    return COLOURS.get(method.removesuffix("+"), "#e69f00")
+    return COLOURS.get(method.removesuffix("+"), "#666666")
 
 
 def shown(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of plots: where a network has a mean of its trainings, that one stands for it."""
+    """Return the rows of plots: where there is a mean of trainings, that one stands for them."""
     means = {(row["method"].removesuffix("+"), row["variant"]) for row in rows if row["method"].endswith("+")}
     return [row for row in rows if (row["method"], row["variant"]) not in means]
 
