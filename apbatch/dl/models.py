@@ -126,7 +126,8 @@ def hillas_cnn(
     outputs: int = 1,
     filters: int = 16,
     convolutions: int = 3,
-    hidden: int = 64,
+    hidden: int = 96,
+    dropout: float = 0.3,
 ) -> Any:
     """The talk's convolutions beside the image's parameters, which the network computes itself; for the axial grid.
 
@@ -138,10 +139,10 @@ def hillas_cnn(
     from apbatch.dl.layers import ImageMoments
 
     grid = keras.Input(shape)
-    seen = layers.Dense(hidden, activation="relu")(
-        _convolved(_scaled(grid, shape, mean, spread), filters, convolutions)
-    )
+    seen = _convolved(_scaled(grid, shape, mean, spread), filters, convolutions)
+    seen = layers.Dense(hidden, activation="relu")(layers.Dropout(dropout)(seen))
     known = layers.Dense(hidden, activation="relu")(ImageMoments()(grid))
+    known = layers.Dense(hidden, activation="relu")(known)
     x = layers.Dense(hidden, activation="relu")(layers.Concatenate()([seen, known]))
     return keras.Model(grid, _head(x, outputs), name="hillas_cnn")
 
