@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo test check bench clean system system-demo
+.PHONY: help demo test check bench clean system system-demo torch
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -10,7 +10,7 @@ help: ## list the targets
 .venv/.ready: setup.cfg constraints/all.txt jobs/setup.sh
 	@PYTHON=$(PYTHON) sh jobs/setup.sh
 
-.venv-torch/.ready: constraints/torch.txt jobs/setup.sh .venv/.ready
+torch: .venv/.ready
 	@PYTHON=$(PYTHON) sh jobs/setup.sh torch
 
 system:
@@ -23,7 +23,7 @@ demo: system-demo .venv/.ready ## the main job, embedded: simulation, Spark, CNN
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch doctor --for demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch run jobs/gamma_hadron.yaml
 
-test: system .venv/.ready .venv-torch/.ready ## all tests, on real servers
+test: system .venv/.ready torch ## all tests, on real servers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch doctor --install --for test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" APBATCH_TORCH_PYTHON="$${APBATCH_TORCH_PYTHON:-$(CURDIR)/.venv-torch/bin/python}" \
 		$(BIN)/python -m pytest -rs -n 2 --dist loadfile --no-loadscope-reorder tests $(ARGS)

@@ -43,6 +43,7 @@ fi
 PIP=".venv/bin/python -m pip --disable-pip-version-check"
 
 if [ "${1:-}" = torch ]; then
+    rm -rf .venv-torch
     TORCH=$CACHE/torch-$(sed -n 's/^torch==//p' constraints/torch.txt)-$(uname -m)
     if [ ! -d "$TORCH" ]; then
         mkdir -p "$CACHE"
@@ -59,11 +60,10 @@ if [ "${1:-}" = torch ]; then
         fi
         mv -T "$TORCH.part$$" "$TORCH" || rm -rf "$TORCH.part$$"  # another clone was first
     fi
-    "$PYTHON" -m venv --clear --without-pip .venv-torch
+    "$PYTHON" -m venv --without-pip .venv-torch
     for folder in "$PWD/.venv/lib/python3.11/site-packages" "$TORCH"; do
         echo "import site; site.addsitedir('$folder')"
     done >.venv-torch/lib/python3.11/site-packages/apbatch.pth
-    touch .venv-torch/.ready
     exit
 fi
 

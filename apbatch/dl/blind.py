@@ -218,21 +218,32 @@ def submit(folder: Path, scores: Path, *, again: bool = False) -> dict[str, Any]
     content = scores.read_bytes() if scores.is_file() else b""
     methods = _check_scores(blind, scores)
     received = hashlib.sha256(content).hexdigest()
+    check_takes(blind, scores, again=again)
     earlier = blind.ledger.last("frozen")
     opened = blind.ledger.last("unsealed") is not None
     if earlier is not None and earlier["scores"] == received:
         if not frozen_file(folder, earlier).exists():
             write_bytes(frozen_file(folder, earlier), content, mode=0o444)
         return earlier
-    if earlier is not None and not (again and opened and blind.manifest["repeatable"]):
-        raise UsageError(
-            f"other scores were frozen at {earlier['time']} and can't be replaced",
-            where=str(folder),
-            remedy="a new analysis needs a new blind set"
-            + ("; for practice on this one: --again" if opened and blind.manifest["repeatable"] else ""),
-        )
     write_bytes(frozen_file(folder, {"scores": received}), content, mode=0o444)
     return blind.ledger.append("frozen", scores=received, methods=methods, labels_were_open=opened)
+
+
+def check_takes(blind: BlindSet, scores: Path, *, again: bool = False) -> None:
+    """Raise a UsageError if other scores were frozen than those of a file, which need not be there yet.
+
+    For whoever is about to spend hours on scores; `again` as in `submit`.
+    """
+    earlier = blind.ledger.last("frozen")
+    if earlier is None or (scores.is_file() and sha256(scores) == earlier["scores"]):
+        return
+    practice = blind.ledger.last("unsealed") is not None and blind.manifest["repeatable"]
+    if not (again and practice):
+        raise UsageError(
+            f"other scores were frozen at {earlier['time']} and can't be replaced",
+            where=str(blind.folder),
+            remedy="a new analysis needs a new blind set" + ("; for practice on this one: --again" if practice else ""),
+        )
 
 
 def frozen_file(folder: Path, entry: dict[str, Any]) -> Path:

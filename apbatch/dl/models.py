@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from apbatch.errors import UsageError, nearest_word
 
-#: (shape of the grid, mean and spread of log(1 + p.e.), number of outputs, options by name) to a Keras model.
+#: (grids in p.e., the same scaled and with a channel, options by name) to features, shape (n, n_features).
 Builder = Callable[..., Any]
 _MODELS: dict[str, Builder] = {}
 #: Networks that know where a pixel's neighbours lie on the axial grid.
-_AXIAL = ("hillas-cnn", "hex-cnn")
+_AXIAL: set[str] = set()
 
 
-def register_model(name: str) -> Callable[[Builder], Builder]:
-    """Make a builder known by name; its keyword arguments after `outputs` are the options of a specification."""
+def register_model(name: str, *, axial: bool = False) -> Callable[[Builder], Builder]:
+    """Make a builder known by name; its arguments after the images are the options of a specification.
+
+    Parameters
+    ----------
+    name : str
+    axial : bool
+        Whether it works on the axial grid only.
+    """
 
     def keep(builder: Builder) -> Builder:
         _MODELS[name] = builder
+        if axial:
+            _AXIAL.add(name)
         return builder
 
     return keep
@@ -31,7 +41,7 @@ def check_model(name: str, options: Mapping[str, Any] | None = None) -> None:
         raise UsageError(
             f"unknown model '{name}'", nearest=nearest_word(name, _MODELS), remedy=f"models are {', '.join(_MODELS)}"
         )
-    known = list(inspect.signature(_MODELS[name]).parameters)[4:]
+    known = list(inspect.signature(_MODELS[name]).parameters)[2:]
     for option, value in (options or {}).items():
         if option not in known:
             raise UsageError(
@@ -74,8 +84,14 @@ def build(
     options : mapping, optional
         Of this model, such as ``filters``.
     """
+    import keras
+
     check_model(name, options)
-    return _MODELS[name](shape, mean, spread, outputs, **(options or {}))
+    grid = keras.Input(shape)
+    features = _MODELS[name](grid, _scaled(grid, shape, mean, spread), **(options or {}))
+    # Numbers come out in full precision, also where the rest of the network computes in half of it.
+    numbers = keras.layers.Dense(outputs, dtype="float32")(features)
+    return keras.Model(grid, numbers, name=name.replace("-", "_"))
 
 
 def _scaled(grid: Any, shape: tuple[int, int], mean: float, spread: float) -> Any:
@@ -86,27 +102,15 @@ def _scaled(grid: Any, shape: tuple[int, int], mean: float, spread: float) -> An
 
 
 @register_model("talk-cnn")
-def talk_cnn(
-    shape: tuple[int, int],
-    mean: float,
-    spread: float,
-    outputs: int = 1,
-    filters: int = 16,
-    convolutions: int = 3,
-    hidden: int = 48,
-) -> Any:
+def talk_cnn(grid: Any, x: Any, filters: int = 16, convolutions: int = 3, hidden: int = 48) -> Any:
     """The talk's: two or three convolutions of 3 x 3 on the square grid, each halving it, and one hidden layer.
 
     Axial neighbours of a hexagon all lie in a 3 x 3 window, so a convolution sees whole hexagons. Nothing in it
     depends on the rest of the batch, so that the batch may be split over ranks without changing the result.
     """
-    import keras
     from keras import layers
 
-    grid = keras.Input(shape)
-    x = _convolved(_scaled(grid, shape, mean, spread), filters, convolutions)
-    x = layers.Dense(hidden, activation="relu")(x)
-    return keras.Model(grid, _head(x, outputs), name="talk_cnn")
+    return layers.Dense(hidden, activation="relu")(_convolved(x, filters, convolutions))
 
 
 def _convolved(x: Any, filters: int, convolutions: int) -> Any:
@@ -118,90 +122,50 @@ def _convolved(x: Any, filters: int, convolutions: int) -> Any:
     return layers.Flatten()(x)
 
 
-@register_model("hillas-cnn")
+@register_model("hillas-cnn", axial=True)
 def hillas_cnn(
-    shape: tuple[int, int],
-    mean: float,
-    spread: float,
-    outputs: int = 1,
-    filters: int = 16,
-    convolutions: int = 3,
-    hidden: int = 96,
-    dropout: float = 0.3,
+    grid: Any, x: Any, filters: int = 16, convolutions: int = 3, hidden: int = 96, dropout: float = 0.3
 ) -> Any:
-    """The talk's convolutions beside the image's parameters, which the network computes itself; for the axial grid.
+    """The talk's convolutions beside the image's parameters, which the network computes itself.
 
     On cleaned images a dozen numbers hold most of what there is to know; a small network finds them late or never.
     """
-    import keras
     from keras import layers
 
     from apbatch.dl.layers import ImageMoments
 
-    grid = keras.Input(shape)
-    seen = _convolved(_scaled(grid, shape, mean, spread), filters, convolutions)
-    seen = layers.Dense(hidden, activation="relu")(layers.Dropout(dropout)(seen))
+    seen = layers.Dropout(dropout)(_convolved(x, filters, convolutions))
+    seen = layers.Dense(hidden, activation="relu")(seen)
     known = layers.Dense(hidden, activation="relu")(ImageMoments()(grid))
     known = layers.Dense(hidden, activation="relu")(known)
-    x = layers.Dense(hidden, activation="relu")(layers.Concatenate()([seen, known]))
-    return keras.Model(grid, _head(x, outputs), name="hillas_cnn")
+    return layers.Dense(hidden, activation="relu")(layers.Concatenate()([seen, known]))
 
 
 @register_model("resnet")
-def resnet(
-    shape: tuple[int, int],
-    mean: float,
-    spread: float,
-    outputs: int = 1,
-    filters: int = 16,
-    blocks: int = 1,
-    hidden: int = 64,
-    dropout: float = 0.2,
-) -> Any:
+def resnet(grid: Any, x: Any, filters: int = 16, blocks: int = 1, hidden: int = 64, dropout: float = 0.2) -> Any:
     """A residual network on the square grid: three stages of blocks with a path around them, each halving the grid."""
-    return _residual("resnet", False, shape, mean, spread, outputs, filters, blocks, hidden, dropout)
-
-
-@register_model("hex-cnn")
-def hex_cnn(
-    shape: tuple[int, int],
-    mean: float,
-    spread: float,
-    outputs: int = 1,
-    filters: int = 16,
-    blocks: int = 1,
-    hidden: int = 64,
-    dropout: float = 0.2,
-) -> Any:
-    """The residual network with convolutions over hexagons; for the axial grid only."""
-    return _residual("hex_cnn", True, shape, mean, spread, outputs, filters, blocks, hidden, dropout)
-
-
-def _residual(
-    name: str,
-    hexagonal: bool,
-    shape: tuple[int, int],
-    mean: float,
-    spread: float,
-    outputs: int,
-    filters: int,
-    blocks: int,
-    hidden: int,
-    dropout: float,
-) -> Any:
-    """No normalisation over the batch, which would tie images to their batch: the second half of a block starts at 0
-    instead, so that a new network is shallow and deepens as it learns (SkipInit, arXiv:2002.10444)."""
-    import keras
     from keras import layers
 
+    return _residual(partial(layers.Conv2D, kernel_size=3), x, filters, blocks, hidden, dropout)
+
+
+@register_model("hex-cnn", axial=True)
+def hex_cnn(grid: Any, x: Any, filters: int = 16, blocks: int = 1, hidden: int = 64, dropout: float = 0.2) -> Any:
+    """The residual network with convolutions over hexagons."""
     from apbatch.dl.layers import HexConv2D
 
-    def convolution(width: int, **more: Any) -> Any:
-        known = {"padding": "same", "kernel_initializer": "he_normal", **more}
-        return HexConv2D(width, **known) if hexagonal else layers.Conv2D(width, 3, **known)
+    return _residual(HexConv2D, x, filters, blocks, hidden, dropout)
 
-    grid = keras.Input(shape)
-    x = convolution(filters, activation="relu")(_scaled(grid, shape, mean, spread))
+
+def _residual(convolve: Callable[..., Any], x: Any, filters: int, blocks: int, hidden: int, dropout: float) -> Any:
+    """No normalisation over the batch, which would tie images to their batch: the second half of a block starts at 0
+    instead, so that a new network is shallow and deepens as it learns (SkipInit, arXiv:2002.10444)."""
+    from keras import layers
+
+    def convolution(width: int, **more: Any) -> Any:
+        return convolve(width, **{"padding": "same", "kernel_initializer": "he_normal", **more})
+
+    x = convolution(filters, activation="relu")(x)
     for stage in range(3):
         width = filters * 2**stage
         # The brightest of four goes on: with strides a single bright pixel is lost in the noise of a new network.
@@ -212,12 +176,4 @@ def _residual(
             x = layers.ReLU()(layers.Add()([x, inner]))
     # The map is kept, not averaged: how far from the camera's centre the light lies tells the distance of the shower.
     x = layers.Dropout(dropout)(layers.Flatten()(x))
-    x = layers.Dense(hidden, activation="relu")(x)
-    return keras.Model(grid, _head(x, outputs), name=name)
-
-
-def _head(x: Any, outputs: int) -> Any:
-    """Numbers come out in full precision, also where the rest of the network computes in half of it."""
-    from keras import layers
-
-    return layers.Dense(outputs, dtype="float32")(x)
+    return layers.Dense(hidden, activation="relu")(x)

@@ -139,6 +139,9 @@ def run(
     """
     settings.check()
     made = blind.open_set(folder)
+    # A set that anybody can make again from its seed is for practice: it may be scored again, and says so.
+    again, frozen = bool(made.manifest["repeatable"]), output / "scores.parquet"
+    blind.check_takes(made, frozen, again=again)
     planned = list(settings.trainings(made.files, output / "trainings"))
     images = {split: load_pixels(made.files, made.manifest, split) for split in ("train", "validation", "test")}
     tables = list(_classical(made, images, output / "classical", settings))
@@ -147,11 +150,10 @@ def run(
         predictions = read_parquet(spec.output / "predictions.parquet", ["variant", "split", "id", "score"])
         tables.append(predictions.add_column(0, "method", pa.array([name] * predictions.num_rows)))
     scores = pa.concat_tables(tables).combine_chunks()
-    write_table(output / "scores.parquet", scores)
-    # A set that anybody can make again from its seed is for practice: it may be scored again, and says so.
-    blind.submit(folder, output / "scores.parquet", again=bool(made.manifest["repeatable"]))
+    write_table(frozen, scores)
+    blind.submit(folder, frozen, again=again)
     blind.unseal(folder)
-    return output / "scores.parquet"
+    return frozen
 
 
 def _classical(

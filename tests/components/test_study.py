@@ -128,6 +128,18 @@ def test_a_cut_that_leaves_too_few_hadrons_is_not_quoted(made: BlindSet, judged:
     assert "not quoted" in render_study_table(again)
 
 
+def test_a_study_on_an_opened_set_is_refused_before_anything_is_trained(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = blind.make(**inputs, folder=tmp_path / "blind", settings=BlindSettings())
+    blind.submit(made.folder, scores_for(made, tmp_path / "scores.parquet"))
+    blind.unseal(made.folder)
+    monkeypatch.setattr(study.launch, "train_all", lambda *arguments: pytest.fail("something was trained"))
+    with pytest.raises(UsageError, match="other scores were frozen"):
+        study.run(made.folder, tmp_path / "study", study.StudySettings(rivals=()))
+    assert not (tmp_path / "study").exists()
+
+
 def test_bins_hold_every_event_once(judged: dict) -> None:
     test = judged["events"]["test"]
     assert {known["name"] for known in judged["bins"]} == {"size", "energy", "zenith"}
