@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
-from cassandra import ConsistencyLevel, DriverException, RequestExecutionException
+from cassandra import ConsistencyLevel, DriverException, ReadFailure, RequestExecutionException
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from cassandra.concurrent import execute_concurrent
@@ -26,6 +27,9 @@ _UPGRADES = {
 #: The one partition of small tables.
 ALL = "all"
 _WINDOW = 64
+#: What a node says that knows of an index but can't use it yet, and how long it is given.
+_NO_INDEX_YET = "INDEX_NOT_AVAILABLE"
+_INDEX_WAIT_S = 30.0
 _URL = re.compile(r"cassandra://([^/:@]+)(?::(\d+))?/([a-z][a-z0-9_]{0,47})")
 
 # What the driver has to say becomes one message of ours; its own warnings would double it on the terminal.
@@ -130,9 +134,20 @@ class CassandraSession:
         """Run a statement; yield its rows, page by page."""
         statement = self.prepare(cql)
         try:
-            yield from self._session.execute(statement, values)
+            yield from self._answer(statement, values)
         except (NoHostAvailable, DriverException, RequestExecutionException) as error:
             raise self._failure(error) from None
+
+    def _answer(self, statement: PreparedStatement, values: Sequence[Any]) -> Any:
+        """Return the result of a statement, waiting for an index that was just made, or a node that just started."""
+        until = time.monotonic() + _INDEX_WAIT_S
+        while True:
+            try:
+                return self._session.execute(statement, values)
+            except ReadFailure as error:
+                if _NO_INDEX_YET not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     def do(self, statement: Any, *values: Any) -> list[dict[str, Any]]:
         """Run a statement (text, bound or batch) to its end; return its rows."""

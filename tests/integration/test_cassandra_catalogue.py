@@ -113,6 +113,15 @@ def test_an_attribute_declared_elsewhere_is_known_at_once(url: str) -> None:
         assert len(list(one.select(parse("experiment = 'e'", one.attributes())))) == 2
 
 
+def test_an_index_can_be_asked_from_the_moment_it_is_declared(url: str) -> None:
+    with open_catalogue(url) as catalogue:
+        for number in range(12):
+            catalogue.declare([Attribute(f"angle_{number}", "number", "a", "deg")])
+            catalogue.upsert([record(f"f{number}", attributes={f"angle_{number}": 7.0})])
+            (found,) = catalogue.select(parse(f"angle_{number} > 5", catalogue.attributes()))
+            assert found.source == f"f{number}"
+
+
 def test_another_schema_and_another_programs_keyspace_are_refused(
     cassandra: str, url: str, cqlsh: Callable[[str], str]
 ) -> None:
