@@ -135,7 +135,7 @@ SUITES: dict[str, Suite] = {
     "train": Suite(
         "Training",
         _train,
-        operations=4,
+        operations=5,
         limits=(
             "But for ranks: one process on all cores of this machine. The file lies in the page cache.",
             "Two ranks want two idle cores: each step waits for the slower one.",

@@ -27,14 +27,16 @@ from apbatch.errors import ApbatchError, VerificationError
 DISK, MEMORY, SCORES, PREDICT = "Parquet on disk", "memory", "apbatch scoring", "Keras predict"
 RANKS, APART, ALONE = "2 ranks on 2 cores", "2 processes that do not talk", "1 rank on 1 core"
 _BATCH = 64
-#: Of all ranks together: as the study takes it, and one large enough that steps take longer than ranks need to agree.
-_RANKS_BATCHES = (128, 1024)
+#: Networks and batches of all ranks together: as the study takes them, and a batch large enough that steps of the
+#: small network take longer than ranks need to agree.
+_RANKS = (("talk-cnn", 128), ("talk-cnn", 1024), ("resnet", 128))
+_LARGEST = max(batch for _, batch in _RANKS)
 _GROUP = 512
 
 
 def train_groups(setting: Setting) -> Iterator[Group]:
     """Yield the groups of the training suite: an epoch from disk and from memory, and scoring of images."""
-    count = max(2048, min(setting.size.images, 16384)) // max(_RANKS_BATCHES) * max(_RANKS_BATCHES)
+    count = max(2048, min(setting.size.images, 16384)) // _LARGEST * _LARGEST
     files = _a_set(setting.scratch / "train", count)
     operation = Operation(
         "train", "epoch",
@@ -44,19 +46,19 @@ def train_groups(setting: Setting) -> Iterator[Group]:
         "images/s", float(count), MEMORY,
     )  # fmt: skip
     yield Group(operation, [_Epoch(operation, DISK, files, count), _Epoch(operation, MEMORY, files, count)])
-    for batch in _RANKS_BATCHES:
+    for model, batch in _RANKS:
         operation = Operation(
-            "train", f"ranks, batches of {batch}",
-            f"One epoch of the talk's CNN over {count} images, batches of {batch} over all ranks. {RANKS}: two "
+            "train", f"ranks, {model}, batches of {batch}",
+            f"One epoch of the network {model} over {count} images, batches of {batch} over all ranks. {RANKS}: two "
             f"processes of one thread, gradients averaged by Horovod in each step. {APART}: the same, each with the "
             f"gradients of its own, so what the machine has left for a second one. {ALONE}: one process of one thread.",
             "images/s", float(count), APART, ALONE,
         )  # fmt: skip
-        cases: list[Case] = [_Ranks(operation, peer, files, count, batch) for peer in (APART, ALONE)]
+        cases: list[Case] = [_Ranks(operation, peer, files, model, count, batch) for peer in (APART, ALONE)]
         if importlib.util.find_spec("horovod") is None:
             setting.left_out[f"{RANKS}, ranks"] = "Horovod is not installed"
         else:
-            cases.insert(0, _Ranks(operation, RANKS, files, count, batch))
+            cases.insert(0, _Ranks(operation, RANKS, files, model, count, batch))
         yield Group(operation, cases)
     operation = Operation(
         "train", "scoring",
@@ -144,10 +146,11 @@ class _Epoch(Case):
 class _Ranks(Case):
     """An epoch by processes that were started before, each with one thread; see `apbatch.bench.train_rank`."""
 
-    def __init__(self, operation: Operation, peer: str, files: Path, count: int, batch: int) -> None:
+    def __init__(self, operation: Operation, peer: str, files: Path, model: str, count: int, batch: int) -> None:
         super().__init__(operation, peer)
-        self._count, self._batch, self._ranks, self._number = count, batch, 1 if peer == ALONE else 2, 0
-        self._folder = files / f"{peer}, {batch}"
+        self._model, self._count, self._batch = model, count, batch
+        self._ranks, self._number = 1 if peer == ALONE else 2, 0
+        self._folder = files / f"{peer}, {model}, {batch}"
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def set_up(self) -> None:
@@ -174,7 +177,7 @@ class _Ranks(Case):
         }
         paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         for launcher, kind in launchers[self.peer]:
-            command = [sys.executable, "-m", "apbatch.bench.train_rank", str(self._folder), kind]
+            command = [sys.executable, "-m", "apbatch.bench.train_rank", str(self._folder), kind, self._model]
             with (self._folder / "log").open("a") as log:
                 process = subprocess.Popen(
                     [*launcher, *command, str(self._count), str(self._batch)],

@@ -1,4 +1,4 @@
-"""One rank of the measurement of ranks: ``python -m apbatch.bench.train_rank FOLDER KIND IMAGES BATCH``.
+"""One rank of the measurement of ranks: ``python -m apbatch.bench.train_rank FOLDER KIND MODEL IMAGES BATCH``.
 
 KIND is ``single``, ``horovod``, or ``apart-0`` and ``apart-1`` for two that do what two ranks do, each for itself.
 
@@ -37,14 +37,14 @@ class Apart(Single):
 
 def main(arguments: list[str]) -> int:
     """Answer until the file `END` is there, or the folder is gone."""
-    folder, kind, images, batch = Path(arguments[0]), arguments[1], int(arguments[2]), int(arguments[3])
+    folder, kind, name, images, batch = Path(arguments[0]), *arguments[1:3], int(arguments[3]), int(arguments[4])
     apart, _, rank = kind.partition("-")
     collective: Collective = Apart(int(rank)) if apart == APART else collective_named(kind)
     manifest = json.loads((folder.parent / "manifest.json").read_text())
     train = load(folder.parent, manifest, "train", "soft")
     assert train.gamma is not None
     targets, weights = train.gamma.astype(np.float32)[:, None], np.ones(len(train.ids), np.float32)
-    model = build("talk-cnn", (train.pixels.shape[1], train.pixels.shape[2]), *scale_of(train))
+    model = build(name, (train.pixels.shape[1], train.pixels.shape[2]), *scale_of(train))
     # Every rank holds what rank 0 holds.
     model.set_weights(collective.broadcast(model.get_weights()))
     trainer = engine("tensorflow", model, 1e-3, True, collective)

@@ -323,6 +323,15 @@ class Turning:
         seen = (np.abs(pixels) > 0).any(axis=0)
         return cls(symmetries(seen) if turn else np.arange(seen.size)[None], None, "axial")
 
+    def of_cells(self) -> npt.NDArray[np.int64]:
+        """Return the symmetries of the cells as `symmetries` does; grids other than the axial one have none."""
+        if self.camera is None:
+            return self.tables
+        if self.grid != "axial" or self.camera.lattice == "square":
+            grid = grid_of(self.camera, self.grid)
+            return np.arange(grid.rows * grid.cols)[None]
+        return symmetries(grid_of(self.camera).occupied)
+
     def __call__(self, values: Floats, which: npt.NDArray[np.int64]) -> Floats:
         """Return grids of images, shape (n, n_pixels) or (n, rows, cols), turned by symmetries of numbers `which`."""
         moved = turned(values, self.tables, which) if len(self.tables) > 1 else values

@@ -51,6 +51,10 @@ class Engine(ABC):
     def outputs(self, pixels: Floats) -> Floats:
         """Return the numbers of the model, shape (n, n_outputs)."""
 
+    def finish(self, model: Any) -> None:
+        """Hold a network that was made of the trained one; it is asked, and no longer trained."""
+        self.model = model
+
     def weights(self) -> Arrays:
         """Return the weights of the model."""
         return [np.array(weight) for weight in self.model.get_weights()]
@@ -107,11 +111,26 @@ class TensorFlowEngine(Engine):
             optimizer.apply(collective.mean(gradients), model.trainable_variables)
             return loss
 
-        @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)])  # type: ignore[untyped-decorator]
+        self._step = step
+        self._compile()
+
+    def _compile(self) -> None:
+        import tensorflow as tf
+
+        model = self.model
+
+        @tf.function(  # type: ignore[untyped-decorator]
+            input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)]
+        )
         def outputs(pixels: Any) -> Any:
             return tf.cast(model(pixels, training=False), tf.float32)
 
-        self._step, self._outputs = step, outputs
+        self._outputs = outputs
+
+    def finish(self, model: Any) -> None:
+        """Hold another network."""
+        super().finish(model)
+        self._compile()
 
     def step(self, pixels: Floats, targets: Floats, weights: Floats) -> SupportsFloat:
         """Take one step."""

@@ -42,7 +42,7 @@ def to_onnx(model: Path, output: Path) -> Path:
     except ImportError as error:
         raise MissingSoftwareError(f"{error.name} is not installed", remedy="pip install 'apbatch[onnx]'") from error
     network = load_model(model)
-    if any("float16" in layer.dtype_policy.name for layer in network.layers):
+    if any("float16" in layer.dtype_policy.name for layer in network._flatten_layers()):
         raise UsageError("a network that computes in half precision can't be exported", where=str(model))
     network(np.zeros((1, *network.input_shape[1:]), np.float32))  # Keras exports only what was called once
     part = output.with_name(f".{output.name}.part")
@@ -114,7 +114,7 @@ def model_card(training: Path) -> Path:
 
 
 def _row(training: Path, variant: str, run: dict[str, Any]) -> str:
-    best = min(run["curves"], key=lambda entry: entry["validation_loss"])
-    auc = f"{best['validation_auc']:.4f}" if "validation_auc" in best else "–"
+    found = run["validation"]
+    auc = f"{found['validation_auc']:.4f}" if "validation_auc" in found else "–"
     file = training / variant / "model.keras"
-    return f"| {variant} | {len(run['curves'])} | {best['validation_loss']:.4f} | {auc} | `{sha256(file)}` |"
+    return f"| {variant} | {len(run['curves'])} | {found['validation_loss']:.4f} | {auc} | `{sha256(file)}` |"

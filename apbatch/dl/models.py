@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from apbatch.errors import UsageError, nearest_word
 
 #: (grids in p.e., the same scaled and with a channel, options by name) to features, shape (n, n_features).
@@ -92,6 +95,30 @@ def build(
     # Numbers come out in full precision, also where the rest of the network computes in half of it.
     numbers = keras.layers.Dense(outputs, dtype="float32")(features)
     return keras.Model(grid, numbers, name=name.replace("-", "_"))
+
+
+def symmetrised(model: Any, tables: npt.NDArray[np.int64]) -> Any:
+    """Build the network that is the mean of another over the symmetries of the camera: turned images score alike.
+
+    It scores better than one look (an ensemble of one network), for the time of as many looks.
+
+    Parameters
+    ----------
+    model : keras.Model
+        As `build` makes it; its weights are shared.
+    tables : ndarray of int64, shape (n_symmetries, rows * cols)
+        See `apbatch.dl.data.symmetries`.
+    """
+    import keras
+    from keras import ops
+
+    rows, cols = model.input_shape[1:]
+    grid = keras.Input((rows, cols))
+    # One more cell, of nothing, for those whose content would come from beyond the camera.
+    flat = ops.pad(ops.reshape(grid, (-1, rows * cols)), [[0, 0], [0, 1]])
+    forms = ops.reshape(ops.take(flat, tables.ravel(), axis=1), (-1, rows, cols))
+    numbers = ops.reshape(model(forms), (-1, len(tables), model.output_shape[1]))
+    return keras.Model(grid, ops.mean(numbers, axis=1), name=f"symmetric_{model.name}")
 
 
 def _scaled(grid: Any, shape: tuple[int, int], mean: float, spread: float) -> Any:

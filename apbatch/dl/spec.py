@@ -51,6 +51,9 @@ class TrainSpec(BaseModel):
         Images in an epoch at least: a small set is gone through several times, turned otherwise each time.
     augment : bool
         Whether images are turned and mirrored by the symmetries of the camera.
+    symmetric : bool
+        Whether the finished network is the mean over those symmetries (`apbatch.dl.models.symmetrised`): it scores
+        better, and takes as many times as long. On the axial grid only: others are not mapped onto themselves.
     patience : int, optional
         Stop after so many epochs without a lower validation loss.
     """
@@ -73,6 +76,7 @@ class TrainSpec(BaseModel):
     learning_rate: float = Field(default=2e-3, gt=0)
     seed: int = Field(default=1, ge=0, lt=2**31)
     augment: bool = True
+    symmetric: bool = False
     patience: int | None = Field(default=None, ge=1)
 
     @property
@@ -83,6 +87,8 @@ class TrainSpec(BaseModel):
     def check(self, manifest: dict[str, Any]) -> None:
         """Raise a UsageError for an unknown model, option or treatment, or a grid that the model can't use."""
         check_model(self.model, self.options)
+        if self.symmetric and self.task != "separation":
+            raise UsageError("a direction turns with its image: only networks of the task 'separation' are symmetric")
         for variant in self.variants:
             check_variant(variant, manifest)
             check_grid(self.model, variant.partition(":")[2] or "axial")

@@ -45,6 +45,8 @@ class StudySettings(BaseModel):
         Further grids on which `grid_model` is trained, with the first of the cleanings.
     rivals : tuple of str
         See `apbatch.dl.rivals`.
+    symmetric : bool
+        As in `apbatch.dl.spec.TrainSpec`.
     seeds : int
         Trainings of each network and each tree; they differ in their random start and the order of the images.
     backend, device, mixed_precision
@@ -66,6 +68,7 @@ class StudySettings(BaseModel):
     epoch_min: int = Field(default=6000, ge=0)
     learning_rate: float = Field(default=2e-3, gt=0)
     patience: int | None = Field(default=None, ge=1)
+    symmetric: bool = False
     backend: Literal["tensorflow", "torch"] = "tensorflow"
     device: Device = "auto"
     mixed_precision: bool = False

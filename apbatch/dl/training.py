@@ -28,7 +28,7 @@ from apbatch.dl.data import Floats, order_of, parts_of, scale_of
 from apbatch.dl.device import take
 from apbatch.dl.engines import engine, repeatable
 from apbatch.dl.files import write_bytes, write_json, write_table
-from apbatch.dl.models import build
+from apbatch.dl.models import build, symmetrised
 from apbatch.dl.preflight import Run, check
 from apbatch.dl.spec import TrainSpec, identity_of, read_spec
 from apbatch.errors import ApbatchError, UsageError
@@ -62,12 +62,17 @@ def run(spec: TrainSpec, collective: Collective) -> None:
         start = time.monotonic()
         trainer = Trainer(spec, collective, run)
         state = trainer.fit()
-        for split in ("validation", "test"):
-            numbers = trainer.predict(run.images[split].pixels)
-            tables.append(_scores(run.variant, split, run.images[split].ids, numbers, spec.outputs))
+        numbers = {split: trainer.predict(run.images[split].pixels) for split in ("validation", "test")}
+        tables += [
+            _scores(run.variant, split, run.images[split].ids, numbers[split], spec.outputs) for split in numbers
+        ]
         if collective.rank == 0:
             trainer.save(spec.output / run.variant / "model.keras")
-            summary[run.variant] = {"curves": state.curves, "seconds": round(time.monotonic() - start, 2)}
+            summary[run.variant] = {
+                "curves": state.curves,
+                "validation": trainer.judged(numbers["validation"]),
+                "seconds": round(time.monotonic() - start, 2),
+            }
     if collective.rank == 0:
         write_table(spec.output / "predictions.parquet", pa.concat_tables(tables))
         write_json(
@@ -126,7 +131,7 @@ class Trainer:
             self._weights = np.where(gamma > 0, 0.5 / gamma.mean(), 0.5 / (1 - gamma.mean())).astype(np.float32)
 
     def fit(self) -> Checkpoint:
-        """Train to the end, from the checkpoint if there is one; the best epoch's weights are set at the end."""
+        """Train to the end, from the checkpoint if there is one; the network then is the best epoch's."""
         spec, collective, run = self._spec, self._collective, self._run
         # What counts is what rank 0 read; the others may run where its files are not.
         earlier = run.earlier if collective.rank == 0 else None
@@ -155,6 +160,8 @@ class Trainer:
                 state.write(run.checkpoint)
                 tell("epoch", variant=run.variant, epoch=state.epoch, epochs=spec.epochs, **entry)
         self._engine.restore(state.best, state.optimizer)
+        if spec.symmetric:
+            self._engine.finish(symmetrised(self._engine.model, run.turning.of_cells()))
         return state
 
     def _epoch(self, epoch: int) -> dict[str, float]:
@@ -175,7 +182,7 @@ class Trainer:
         loss = float(collective.sum_array(np.array([total], np.float32))[0]) / collective.size / max(steps, 1)
         if not np.isfinite(loss):
             raise ApbatchError("training diverged: the loss is no number", remedy="a smaller learning_rate")
-        validation = self._judged(self.predict(self._validation.pixels), self._run.targets["validation"])
+        validation = self.judged(self.predict(self._validation.pixels))
         seconds = time.monotonic() - start
         return {
             "loss": loss,
@@ -204,8 +211,9 @@ class Trainer:
         for values, rows, places in self._run.shards.batches(epoch, spec.seed, spec.batch_size, parts, held):
             yield turning(values, random.integers(n_turns, size=spec.batch_size)[places]), rows
 
-    def _judged(self, outputs: Floats, targets: Floats) -> dict[str, float]:
+    def judged(self, outputs: Floats) -> dict[str, float]:
         """Return the loss of the validation set and what a person understands: AUC, or errors of the outputs."""
+        targets = self._run.targets["validation"]
         if self._classify:
             scores, gamma = outputs[:, 0], targets[:, 0] > 0
             clipped = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)

@@ -68,6 +68,7 @@ class Train(Step):
     learning_rate: float = Field(default=2e-3, gt=0)
     seed: int = Field(default=1, ge=0, lt=2**31)
     augment: bool = True
+    symmetric: bool = Field(default=False, description="score by the mean over the camera's symmetries")
     patience: int | None = Field(default=None, ge=1)
     workers: int | None = Field(default=None, ge=1, description="ranks; those of the settings by default")
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from apbatch.camera.geometry import camera_named
-from apbatch.camera.grid import from_grid, to_grid
+from apbatch.camera.grid import from_grid, grid_of, to_grid
 from apbatch.camera.hillas import hillas
+from apbatch.dl.data import symmetries, turned
 from apbatch.dl.export import to_onnx
-from apbatch.dl.models import build, check_grid, check_model
+from apbatch.dl.models import build, check_grid, check_model, symmetrised
 from apbatch.errors import UsageError
 
 #: Axial steps to the neighbours of a hexagon (q, r).
@@ -137,4 +138,28 @@ def test_a_network_that_knows_the_axial_grid_takes_no_other() -> None:
 def test_image_parameters_go_into_onnx(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     build("hillas-cnn", (15, 15), 0.5, 0.7).save(tmp_path / "model.keras")
+    assert to_onnx(tmp_path / "model.keras", tmp_path / "model.onnx").stat().st_size > 10_000  # compared with Keras
+
+
+@pytest.mark.parametrize("name", ["talk-cnn", "hillas-cnn"])
+def test_a_symmetric_network_scores_an_image_and_its_turned_forms_alike(name: str, tmp_path: Path) -> None:
+    """And the score is the mean of what the network says of the forms, each made by turning the camera's pixels."""
+    pytest.importorskip("onnxruntime")
+    camera = camera_named("TAIGA-IACT01")
+    tables = symmetries(grid_of(camera).occupied)
+    images = np.random.default_rng(7).gamma(0.5, 6, (3, camera.n_pixels)).astype(np.float32)
+    # A few pixels of the ragged rim have no counterpart.
+    images[:, np.hypot(camera.x, camera.y) > 0.8 * np.abs(camera.x).max()] = 0
+    grids = to_grid(images, camera)
+    plain = build(name, grids.shape[1:], 0.5, 0.7, options={"filters": 4})
+    model = symmetrised(plain, tables)
+    forms = [turned(grids, tables, np.full(3, form)) for form in range(12)]
+    each = np.stack([np.asarray(plain(form)) for form in forms])
+    assert len(tables) == 12 and each.std(axis=0).min() > 1e-3
+    assert np.asarray(model(grids)) == pytest.approx(each.mean(axis=0), abs=1e-4)
+    for form in forms:
+        assert np.asarray(model(form)) == pytest.approx(np.asarray(model(grids)), abs=1e-4)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert np.asarray(again(grids)) == pytest.approx(np.asarray(model(grids)), abs=1e-5)
     assert to_onnx(tmp_path / "model.keras", tmp_path / "model.onnx").stat().st_size > 10_000  # compared with Keras

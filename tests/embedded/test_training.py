@@ -31,7 +31,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
 
 
 def spec_for(made: BlindSet, output: Path) -> TrainSpec:
-    return TrainSpec(data=made.files, output=output, epochs=6, batch_size=32, epoch_min=0, learning_rate=4e-3, seed=2)
+    more = {"epochs": 6, "batch_size": 32, "epoch_min": 0, "learning_rate": 4e-3, "seed": 2, "symmetric": True}
+    return TrainSpec.model_validate({"data": made.files, "output": output, **more})
 
 
 def scores_of(output: Path) -> np.ndarray:

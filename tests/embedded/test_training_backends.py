@@ -45,7 +45,7 @@ def test_pytorch_learns_what_tensorflow_learns(made: BlindSet, tmp_path: Path) -
         pytest.skip(f"NOT TESTED: {error}")
     found = {}
     for backend in ("tensorflow", "torch"):
-        output = launch.train(spec_for(made, tmp_path / backend, backend=backend), "single")
+        output = launch.train(spec_for(made, tmp_path / backend, backend=backend, symmetric=True), "single")
         found[backend] = auc_of(made, output)
         assert json.loads((output / "trained.json").read_text())["spec"]["backend"] == backend
     assert found["tensorflow"] > 0.75

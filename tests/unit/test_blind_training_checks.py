@@ -88,6 +88,11 @@ def test_an_unknown_model_names_the_nearest(files: Path, tmp_path: Path) -> None
         launch.train(TrainSpec(data=files, output=tmp_path / "out", model="talk-cn"))
 
 
+def test_a_network_of_directions_is_not_symmetric(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="direction turns"):
+        launch.train(TrainSpec(data=files, output=tmp_path / "out", task="showers", symmetric=True))
+
+
 def test_without_horovod_it_says_so_and_takes_one_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
