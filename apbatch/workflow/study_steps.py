@@ -31,6 +31,7 @@ class Study(Step):
     epoch_min: int = Field(default=6000, ge=0)
     learning_rate: float = Field(default=2e-3, gt=0)
     patience: int | None = Field(default=None, ge=1)
+    symmetric: bool = Field(default=False, description="networks score by the mean over the camera's symmetries")
     workers: int | None = Field(default=None, ge=1, description="ranks; those of the settings by default")
     hours: float = Field(default=20.0, gt=0, description="of the observation for which cuts are chosen")
     background_rate: float = Field(default=500.0, gt=0, description="its hadron images an hour before a cut")
