@@ -323,7 +323,7 @@ class Turning:
         seen = (np.abs(pixels) > 0).any(axis=0)
         return cls(symmetries(seen) if turn else np.arange(seen.size)[None], None, "axial")
 
-    def of_cells(self) -> npt.NDArray[np.int64]:
+    def cell_tables(self) -> npt.NDArray[np.int64]:
         """Return the symmetries of the cells as `symmetries` does; grids other than the axial one have none."""
         if self.camera is None:
             return self.tables

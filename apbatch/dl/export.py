@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def to_onnx(model: Path, output: Path) -> Path:
     except ImportError as error:
         raise MissingSoftwareError(f"{error.name} is not installed", remedy="pip install 'apbatch[onnx]'") from error
     network = load_model(model)
-    if any("float16" in layer.dtype_policy.name for layer in network._flatten_layers()):
+    if any("float16" in layer.dtype_policy.name for layer in _layers(network)):
         raise UsageError("a network that computes in half precision can't be exported", where=str(model))
     network(np.zeros((1, *network.input_shape[1:]), np.float32))  # Keras exports only what was called once
     part = output.with_name(f".{output.name}.part")
@@ -60,6 +61,14 @@ def to_onnx(model: Path, output: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return output
+
+
+def _layers(network: Any) -> Iterator[Any]:
+    """Yield the layers of a network, and those of networks inside it."""
+    for layer in network.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _layers(layer)
 
 
 def model_card(training: Path) -> Path:

@@ -100,7 +100,7 @@ def build(
 def symmetrised(model: Any, tables: npt.NDArray[np.int64]) -> Any:
     """Build the network that is the mean of another over the symmetries of the camera: turned images score alike.
 
-    It scores better than one look (an ensemble of one network), for the time of as many looks.
+    Most score better so than by one look, for the time of as many looks (docs/gamma_hadron.md).
 
     Parameters
     ----------

@@ -52,8 +52,8 @@ class TrainSpec(BaseModel):
     augment : bool
         Whether images are turned and mirrored by the symmetries of the camera.
     symmetric : bool
-        Whether the finished network is the mean over those symmetries (`apbatch.dl.models.symmetrised`): it scores
-        better, and takes as many times as long. On the axial grid only: others are not mapped onto themselves.
+        Whether the finished network is the mean over those symmetries (`apbatch.dl.models.symmetrised`): most
+        score better, and all take as many times as long. On the axial grid only: others are not mapped onto themselves.
     patience : int, optional
         Stop after so many epochs without a lower validation loss.
     """
@@ -89,6 +89,8 @@ class TrainSpec(BaseModel):
         check_model(self.model, self.options)
         if self.symmetric and self.task != "separation":
             raise UsageError("a direction turns with its image: only networks of the task 'separation' are symmetric")
+        if self.symmetric and not self.augment:
+            raise UsageError("a symmetric network is trained on turned images", remedy="augment: true")
         for variant in self.variants:
             check_variant(variant, manifest)
             check_grid(self.model, variant.partition(":")[2] or "axial")

@@ -271,7 +271,7 @@ def applied_scores(datasets: Sequence[Row], bins: Sequence[float]) -> str:
         for axes, (entry, network) in zip(panels.ravel(), shown, strict=False):
             for counts, ink, name in (
                 (network["histogram_own"], "#999999", "our test gammas"),
-                (network["histogram"], "#0072b2", "all its images"),
+                (network["histogram"], "#0072b2", "its images, selected or not"),
                 (network["histogram_selected"], "#d55e00", "those that pass the selection"),
             ):
                 axes.stairs(np.array(counts) / max(sum(counts), 1), bins, color=ink, linewidth=1.4, label=name)

@@ -160,8 +160,9 @@ class Trainer:
                 state.write(run.checkpoint)
                 tell("epoch", variant=run.variant, epoch=state.epoch, epochs=spec.epochs, **entry)
         self._engine.restore(state.best, state.optimizer)
-        if spec.symmetric:
-            self._engine.finish(symmetrised(self._engine.model, run.turning.of_cells()))
+        tables = run.turning.cell_tables()
+        if spec.symmetric and len(tables) > 1:
+            self._engine.finish(symmetrised(self._engine.model, tables))
         return state
 
     def _epoch(self, epoch: int) -> dict[str, float]:

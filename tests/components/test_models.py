@@ -143,7 +143,7 @@ def test_image_parameters_go_into_onnx(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["talk-cnn", "hillas-cnn"])
 def test_a_symmetric_network_scores_an_image_and_its_turned_forms_alike(name: str, tmp_path: Path) -> None:
-    """And the score is the mean of what the network says of the forms, each made by turning the camera's pixels."""
+    """Turned here by the pixels' places on the sky; the score is the mean of what the network says of all forms."""
     pytest.importorskip("onnxruntime")
     camera = camera_named("TAIGA-IACT01")
     tables = symmetries(grid_of(camera).occupied)
@@ -157,9 +157,26 @@ def test_a_symmetric_network_scores_an_image_and_its_turned_forms_alike(name: st
     each = np.stack([np.asarray(plain(form)) for form in forms])
     assert len(tables) == 12 and each.std(axis=0).min() > 1e-3
     assert np.asarray(model(grids)) == pytest.approx(each.mean(axis=0), abs=1e-4)
-    for form in forms:
-        assert np.asarray(model(form)) == pytest.approx(np.asarray(model(grids)), abs=1e-4)
+    middle = np.argmin(np.hypot(camera.x, camera.y))
+    places = (camera.x - camera.x[middle]) + 1j * (camera.y - camera.y[middle])
+    for turn in range(1, 6):
+        away = np.abs(places[:, None] * np.exp(1j * np.pi * turn / 3) - places)
+        inner = images[:, away.argmin(axis=1)] * (away.min(axis=1) < 0.3 * camera.pitch)
+        assert inner.sum() == pytest.approx(images.sum(), rel=1e-5)
+        assert np.asarray(model(to_grid(inner, camera))) == pytest.approx(np.asarray(model(grids)), abs=1e-4)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert np.asarray(again(grids)) == pytest.approx(np.asarray(model(grids)), abs=1e-5)
     assert to_onnx(tmp_path / "model.keras", tmp_path / "model.onnx").stat().st_size > 10_000  # compared with Keras
+
+
+def test_a_symmetric_network_in_half_precision_is_not_exported(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        plain = build("talk-cnn", (15, 15), 0.5, 0.7)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    symmetrised(plain, symmetries(np.ones((15, 15), bool))).save(tmp_path / "model.keras")
+    with pytest.raises(UsageError, match="half precision"):
+        to_onnx(tmp_path / "model.keras", tmp_path / "model.onnx")

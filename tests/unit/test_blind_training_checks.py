@@ -93,6 +93,11 @@ def test_a_network_of_directions_is_not_symmetric(files: Path, tmp_path: Path) -
         launch.train(TrainSpec(data=files, output=tmp_path / "out", task="showers", symmetric=True))
 
 
+def test_a_symmetric_network_wants_turned_images(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="turned images"):
+        launch.train(TrainSpec(data=files, output=tmp_path / "out", augment=False, symmetric=True))
+
+
 def test_without_horovod_it_says_so_and_takes_one_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
