@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from apbatch.camera.cleaning_words import cleaning_of
 from apbatch.camera.grid import METHODS
-from apbatch.camera.monitor import KEEP, KINDS, USUAL, BadPixels
 from apbatch.config import Settings
 from apbatch.errors import UsageError, nearest_word
 from apbatch.index.catalogue import open_catalogue
+from apbatch.quality.monitor import KEEP, KINDS, USUAL, BadPixels
 from apbatch.spark import pipeline, submit
-from apbatch.spark.plan import check_sources
-from apbatch.spark.selection import parse_select, selected_sources
-from apbatch.spark.sources import Source, sources_at
+from apbatch.spark.inputs.plan import check_sources
+from apbatch.spark.inputs.selection import parse_select, selected_sources
+from apbatch.spark.inputs.sources import Source, sources_at
 from apbatch.storage.backends import split_url
 
 _KINDS = ("hdfs", "webhdfs", "afs", "local")

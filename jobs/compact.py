@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from apbatch.config import Settings
+from apbatch.datasets import dataset
 from apbatch.errors import UsageError
-from apbatch.formats import dataset
 from apbatch.index.catalogue import open_catalogue
 from apbatch.progress import say
 from apbatch.spark import submit

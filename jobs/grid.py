@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from apbatch.camera.grid import METHODS
 from apbatch.config import Settings
 from apbatch.spark import pipeline, submit
-from apbatch.spark.plan import check_dataset
+from apbatch.spark.inputs.plan import check_dataset
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -11,7 +11,7 @@ from apbatch.errors import UsageError
 from apbatch.index.catalogue import open_catalogue
 from apbatch.progress import say
 from apbatch.spark import pipeline, submit
-from apbatch.spark.plan import check_dataset
+from apbatch.spark.inputs.plan import check_dataset
 from apbatch.spark.registration import register_events
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from apbatch.config import Settings
-from apbatch.formats import dataset
+from apbatch.datasets import dataset
 from apbatch.index.catalogue import open_catalogue
 from apbatch.spark import submit
+from apbatch.spark.inputs.selection import parse_select, selected_sources
+from apbatch.spark.inputs.sources import Source, sources_at
 from apbatch.spark.pipeline import StepSummary
 from apbatch.spark.quality import check_quality, image_sources
-from apbatch.spark.selection import parse_select, selected_sources
-from apbatch.spark.sources import Source, sources_at
 from apbatch.units import parse_quantity
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apbatch.config import Settings
+from apbatch.datasets import dataset
 from apbatch.dl import spark_scoring
-from apbatch.formats import dataset
 from apbatch.index.catalogue import open_catalogue
 from apbatch.progress import say
 from apbatch.spark import submit

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from apbatch.camera.pointing import AXES
 from apbatch.config import Settings
-from apbatch.formats import dataset
+from apbatch.datasets import dataset
 from apbatch.spark import submit
 from apbatch.spark.pipeline import StepSummary
 from apbatch.spark.stereo import stereo

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from apbatch.dl.export import to_onnx
-from apbatch.dl.launch import train
-from apbatch.dl.spec import TrainSpec
+from apbatch.dl.networks.export import to_onnx
+from apbatch.dl.training.launch import train
+from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import ApbatchError
 
 parser = argparse.ArgumentParser(description=__doc__)

@@ -25,8 +25,8 @@ from apbatch.bench.runner import Group
 from apbatch.bench.spark_worker import BULK, BY_SPARK, FRAMES, ONE_PASS, PARAMETERS, PLAIN, VERIFIED
 from apbatch.bench.suite import Setting
 from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.datasets import dataset
 from apbatch.errors import ServerError, VerificationError
-from apbatch.formats import dataset
 from apbatch.formats.images import image_schema, to_binary
 from apbatch.progress import say
 

@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 
 from apbatch.camera.cleaning import PRESETS, Cleaning
 from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.chain import steps
+from apbatch.chain.recipe import Recipe
+from apbatch.datasets.part_files import ROW_GROUP_BYTES, PartWriter, parquet_options
 from apbatch.formats.images import camera_of
-from apbatch.spark import steps
-from apbatch.spark.bulk import Recipe
-from apbatch.spark.session import BATCH_IMAGES
-from apbatch.spark.writing import ROW_GROUP_BYTES, PartWriter, parquet_options
+from apbatch.spark.connect.session import BATCH_IMAGES
 from apbatch.storage.store import open_store
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def _bare(folder: Path, name: str, schema: pa.Schema) -> Iterator[_Write]:
 def spark_works(spark: SparkSession, kind: str) -> dict[str, _Work]:
     """Return what the bulk path or the DataFrames do."""
     from apbatch.spark import frames, pipeline
+    from apbatch.spark.inputs.sources import sources_at
     from apbatch.spark.saving import save
-    from apbatch.spark.sources import sources_at
 
     def one_pass(source: Path, target: Path) -> int:
         outputs = {role: f"file://{target}/{role}" for role in ROLES}
@@ -184,7 +184,7 @@ def main() -> None:
             works = plain_works(kind == VERIFIED)
         else:
             from apbatch.config import SparkSettings
-            from apbatch.spark.session import close, session
+            from apbatch.spark.connect.session import close, session
 
             spark = session(SparkSettings(master=master), "bench")
             stack.callback(close, spark)

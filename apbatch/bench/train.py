@@ -101,11 +101,11 @@ class _Epoch(Case):
 
     def set_up(self) -> None:
         """Build the network, and for memory read the images."""
-        from apbatch.dl.collective import Single
-        from apbatch.dl.data import load, scale_of
-        from apbatch.dl.engines import engine
-        from apbatch.dl.models import build
-        from apbatch.dl.shards import Shards
+        from apbatch.dl.networks.models import build
+        from apbatch.dl.training.collective import Single
+        from apbatch.dl.training.data import load, scale_of
+        from apbatch.dl.training.engines import engine
+        from apbatch.dl.training.shards import Shards
 
         manifest = json.loads((self._files / "manifest.json").read_text())
         self._images = load(self._files, manifest, "train", "soft")
@@ -156,7 +156,7 @@ class _Ranks(Case):
     def set_up(self) -> None:
         """Start the ranks and wait until they have built and compiled."""
         from apbatch.bench import train_rank
-        from apbatch.dl.launch import CYCLE_MS, KEEP_MEMORY, horovodrun
+        from apbatch.dl.training.launch import CYCLE_MS, KEEP_MEMORY, horovodrun
 
         self._names = train_rank
         self._folder.mkdir()
@@ -233,11 +233,11 @@ class _Scoring(Case):
 
     def set_up(self) -> None:
         """Save a network and read the images."""
-        from apbatch.dl.data import checked_pixels
         from apbatch.dl.files import read_parquet
-        from apbatch.dl.models import build
-        from apbatch.dl.scoring import Network
-        from apbatch.dl.treatment import grid_shape, treatment_named
+        from apbatch.dl.networks.models import build
+        from apbatch.dl.networks.scoring import Network
+        from apbatch.dl.networks.treatment import grid_shape, treatment_named
+        from apbatch.dl.training.data import checked_pixels
 
         table = read_parquet(self._files / "train.parquet", ["id", "image"])
         self._pixels = checked_pixels(table["image"], table["id"].to_pylist(), self._files)

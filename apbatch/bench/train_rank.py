@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from apbatch.dl.collective import Collective, Single, collective_named
-from apbatch.dl.data import load, parts_of, scale_of
-from apbatch.dl.engines import engine
-from apbatch.dl.models import build
+from apbatch.dl.networks.models import build
+from apbatch.dl.training.collective import Collective, Single, collective_named
+from apbatch.dl.training.data import load, parts_of, scale_of
+from apbatch.dl.training.engines import engine
 
 #: Files of a measurement: asked for by the suite, answered by each rank, and the last one.
 ASKED, DONE, END = "asked-{number}", "done-{number}-{rank}", "end"

@@ -1,4 +1,4 @@
-"""Pixels that can't be trusted are mended from their neighbours; `apbatch.camera.monitor` finds them."""
+"""Pixels that can't be trusted are mended from their neighbours; `apbatch.quality.monitor` finds them."""
 
 from __future__ import annotations
 

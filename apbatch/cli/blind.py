@@ -39,7 +39,7 @@ def make(
     format: _Format = Format.TABLE,
 ) -> None:
     """Split by shower into training, validation and a sealed test set; print the commitment to its labels."""
-    from apbatch.dl import blind
+    from apbatch.dl.blind import blind_set as blind
     from apbatch.errors import UsageError
     from apbatch.units import parse_quantity
 
@@ -67,7 +67,7 @@ def submit(
     format: _Format = Format.TABLE,
 ) -> None:
     """Freeze scores: from now on they can't be exchanged, and the labels may be opened."""
-    from apbatch.dl import blind
+    from apbatch.dl.blind import blind_set as blind
 
     entry = blind.submit(folder, scores, again=again)
     show([{"frozen": entry["time"], "sha256": entry["scores"], "methods": "; ".join(entry["methods"])}], format)
@@ -76,7 +76,7 @@ def submit(
 @group.command()
 def unseal(folder: _Folder, format: _Format = Format.TABLE) -> None:
     """Open the labels, once scores were frozen, and reveal the proportion."""
-    from apbatch.dl import blind
+    from apbatch.dl.blind import blind_set as blind
 
     labels = blind.unseal(folder)
     gammas = sum(labels["gamma"].to_pylist())
@@ -87,7 +87,7 @@ def unseal(folder: _Folder, format: _Format = Format.TABLE) -> None:
 @group.command()
 def status(folder: _Folder, format: _Format = Format.TABLE) -> None:
     """Verify a blind set and list what was done with it, and when."""
-    from apbatch.dl import blind
+    from apbatch.dl.blind import blind_set as blind
 
     entries = blind.status(folder)
     show(

@@ -64,7 +64,7 @@ def env(
 ) -> None:
     """Print variables for spark-submit: eval "$(apbatch cluster env --config conf/yarn.yaml)"."""
     from apbatch.config import load_settings
-    from apbatch.spark.environment import write_environment
+    from apbatch.spark.connect.environment import write_environment
 
     for name, value in write_environment(load_settings(config)).items():
         print(f"export {name}={shlex.quote(value)}")

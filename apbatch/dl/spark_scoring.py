@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.camera.geometry import camera_named
+from apbatch.datasets import dataset
+from apbatch.dl.blind.image_selection import KEY
 from apbatch.dl.files import read_json, sha256, table_bytes
-from apbatch.dl.selection import KEY
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
-from apbatch.formats import dataset
 from apbatch.formats.images import from_binary
 from apbatch.index.catalogue import EVENT_KEYS
 from apbatch.provenance import digest, provenance
@@ -33,7 +33,7 @@ from apbatch.storage.store import open_store
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from apbatch.dl.scoring import Network
+    from apbatch.dl.networks.scoring import Network
     from apbatch.index.catalogue import Catalogue
 
 _ROWS = 4096
@@ -87,7 +87,7 @@ def _network(model: str, treatment: str, camera: str) -> Network:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     import tensorflow as tf
 
-    from apbatch.dl.scoring import Network
+    from apbatch.dl.networks.scoring import Network
 
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -110,7 +110,7 @@ def score_dataset(
     images_url : str
         Dataset of images, as the step `clean` makes it.
     training : pathlib.Path
-        Output of `apbatch.dl.launch.train` on a blind set of images.
+        Output of `apbatch.dl.training.launch.train` on a blind set of images.
     output_url : str
         Where the dataset goes. If the same was made there already, nothing is done; a killed run is done again.
     variant : str, optional
@@ -128,7 +128,7 @@ def score_dataset(
     ServerError
         If a task failed.
     """
-    from apbatch.dl.scoring import Network
+    from apbatch.dl.networks.scoring import Network
 
     known = dataset.info(images_url)
     if known.get("kind") != "images":

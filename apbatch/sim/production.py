@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.camera.geometry import CameraGeometry
+from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, UsageError
-from apbatch.formats import dataset
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema
 from apbatch.progress import Task
 from apbatch.progress import progress as show_progress

@@ -1,7 +1,7 @@
 """Many small part files of a dataset made into few, in place or elsewhere: the same rows in the same order.
 
 A task reads the part files of one stretch of the dataset and writes one; it reads what it wrote and compares the
-contents, whatever the layout of row groups. By the protocol of `apbatch.spark.committer` the dataset is the old one
+contents, whatever the layout of row groups. By the protocol of `apbatch.datasets.commit` the dataset is the old one
 until every task is done, and the new one from then on.
 """
 
@@ -18,16 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from apbatch.datasets import dataset
+from apbatch.datasets.commit import Job, SplitRecord, Staging
+from apbatch.datasets.part_files import PartWriter
 from apbatch.errors import FormatError, UsageError, VerificationError
-from apbatch.formats import dataset
 from apbatch.provenance import digest, provenance
 from apbatch.spark.bulk import run_splits
-from apbatch.spark.committer import Job, SplitRecord, Staging
+from apbatch.spark.inputs.places import with_hosts
+from apbatch.spark.inputs.splits import BLOCK_BYTES, Piece, Split, dataset_files
 from apbatch.spark.jobs import Meter
 from apbatch.spark.pipeline import StepSummary, summed
-from apbatch.spark.places import with_hosts
-from apbatch.spark.splits import BLOCK_BYTES, Piece, Split, dataset_files
-from apbatch.spark.writing import PartWriter
 from apbatch.storage.store import open_store, open_url
 
 if TYPE_CHECKING:

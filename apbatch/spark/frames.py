@@ -21,21 +21,21 @@ from pyspark.accumulators import AccumulatorParam
 
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry
+from apbatch.chain import steps
+from apbatch.datasets.commit import Loss
 from apbatch.errors import UsageError
-from apbatch.spark import steps
 from apbatch.spark.bulk import AnySplit, read_split
-from apbatch.spark.committer import Loss
-from apbatch.spark.events import Factors
+from apbatch.spark.connect.process import one_thread, settle
+from apbatch.spark.inputs.events import Factors
+from apbatch.spark.inputs.plan import dataset_of_images, plan_frames
+from apbatch.spark.inputs.reading import DAMAGED_IMAGES
+from apbatch.spark.inputs.splits import dataset_files, file_splits, split_bytes
 from apbatch.spark.jobs import tally
-from apbatch.spark.plan import dataset_of_images, plan_frames
-from apbatch.spark.process import one_thread, settle
-from apbatch.spark.reading import DAMAGED_IMAGES
-from apbatch.spark.splits import dataset_files, file_splits, split_bytes
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from apbatch.spark.sources import Source
+    from apbatch.spark.inputs.sources import Source
 
 _Lost = dict[Loss, None]
 _Work = Callable[[pa.RecordBatch], pa.RecordBatch]
@@ -72,7 +72,7 @@ class LossCounter:
 
 
 def read_images(spark: SparkSession, sources: Sequence[Source], losses: LossCounter | None = None) -> DataFrame:
-    """Return the images of files, calibrated: a DataFrame of the columns of `apbatch.spark.steps.IMAGES`.
+    """Return the images of files, calibrated: a DataFrame of the columns of `apbatch.chain.steps.IMAGES`.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def read_images(spark: SparkSession, sources: Sequence[Source], losses: LossCoun
 
 
 def read_dataset(spark: SparkSession, url: str, losses: LossCounter | None = None) -> DataFrame:
-    """Return the images of a dataset with their masks: a DataFrame of the columns of `apbatch.spark.steps.CLEANED`.
+    """Return the images of a dataset with their masks: a DataFrame of the columns of `apbatch.chain.steps.CLEANED`.
 
     ``spark.read.parquet`` gives the same rows, read by Spark: then every pixel crosses from the JVM to Python. Here
     Python reads them, and what a step that follows makes of them is all that crosses.

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.accumulators import AccumulatorParam
 
+from apbatch.datasets.commit import Loss, SplitRecord
 from apbatch.errors import ApbatchError, ServerError
 from apbatch.progress import progress
-from apbatch.spark.committer import Loss, SplitRecord
-from apbatch.spark.reading import OF_FILES
-from apbatch.spark.session import first_line
+from apbatch.spark.connect.session import first_line
+from apbatch.spark.inputs.reading import OF_FILES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

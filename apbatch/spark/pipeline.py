@@ -16,19 +16,18 @@ from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.cleaning_words import words_of
 from apbatch.camera.extras import EXTRAS
 from apbatch.camera.grid import grid_of
-from apbatch.camera.monitor import KEEP, BadPixels
 from apbatch.camera.parameters import UNITS
+from apbatch.chain.pixel_states import PixelState, Preparation, RunKey
+from apbatch.chain.recipe import Recipe
+from apbatch.datasets import dataset
+from apbatch.datasets.commit import Job, Loss, SplitRecord
 from apbatch.errors import FormatError, UsageError, nearest_word
-from apbatch.formats import dataset
 from apbatch.provenance import digest, provenance, versions
-from apbatch.spark.bulk import AnySplit, Recipe, Work, largest_first, run_splits, run_surveys
-from apbatch.spark.committer import Job, Loss, SplitRecord
-from apbatch.spark.events import Factors
-from apbatch.spark.jobs import Meter, tally
-from apbatch.spark.pixel_states import PixelState, Preparation, RunKey
-from apbatch.spark.pixel_watch import watch_pixels
-from apbatch.spark.places import with_hosts
-from apbatch.spark.plan import (
+from apbatch.quality.monitor import KEEP, BadPixels
+from apbatch.spark.bulk import AnySplit, Work, largest_first, run_splits, run_surveys
+from apbatch.spark.inputs.events import Factors
+from apbatch.spark.inputs.places import with_hosts
+from apbatch.spark.inputs.plan import (
     camera_of_sources,
     dataset_of_images,
     factor_key,
@@ -36,9 +35,19 @@ from apbatch.spark.plan import (
     need_times,
     splits_of,
 )
-from apbatch.spark.sources import Source
-from apbatch.spark.splits import BLOCK_BYTES, DATASET, bytes_of, dataset_files, file_splits, files_of, split_bytes
-from apbatch.spark.surveys import Survey
+from apbatch.spark.inputs.sources import Source
+from apbatch.spark.inputs.splits import (
+    BLOCK_BYTES,
+    DATASET,
+    bytes_of,
+    dataset_files,
+    file_splits,
+    files_of,
+    split_bytes,
+)
+from apbatch.spark.inputs.surveys import Survey
+from apbatch.spark.jobs import Meter, tally
+from apbatch.spark.pixel_watch import watch_pixels
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -277,7 +286,7 @@ def skim(
     Parameters
     ----------
     sources : sequence of Source
-        Of events, as `apbatch.spark.selection.event_sources` returns them; of one camera and one cleaning.
+        Of events, as `apbatch.spark.inputs.selection.event_sources` returns them; of one camera and one cleaning.
     outputs : mapping
         URLs of the datasets to write: ``images``, ``parameters``, ``grids`` or some of them.
     method, extras

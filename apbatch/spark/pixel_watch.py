@@ -1,8 +1,8 @@
 """The first pass that tells how strong the noise of each pixel is, and which pixels are not as the others.
 
-The measure is that of the quality page (`apbatch.camera.monitor`): median and median absolute deviation, which light
+The measure is that of the quality page (`apbatch.quality.monitor`): median and median absolute deviation, which light
 in a few images does not move. Raw files are looked at in ADC codes in their own first pass
-(`apbatch.spark.surveys`), in the high gain; all others in p.e., in stretches of a batch of images, whose spreads
+(`apbatch.spark.inputs.surveys`), in the high gain; all others in p.e., in stretches of a batch of images, whose spreads
 are averaged over a run.
 """
 
@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apbatch.camera.geometry import CameraGeometry, Floats
-from apbatch.camera.monitor import BOARD, ChannelMonitor, Channels, Status, in_pixel_order, status_of
+from apbatch.chain.pixel_states import PixelState, RunKey, by_run
+from apbatch.datasets.commit import Job
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import from_binary
+from apbatch.quality.monitor import BOARD, ChannelMonitor, Channels, Status, in_pixel_order, status_of
 from apbatch.spark.bulk import AnySplit, read_split, run_tasks
-from apbatch.spark.committer import Job
-from apbatch.spark.events import EventSplit, Factors, run_of
+from apbatch.spark.inputs.events import EventSplit, Factors, run_of
+from apbatch.spark.inputs.sources import RAW, Source
+from apbatch.spark.inputs.surveys import Survey
 from apbatch.spark.jobs import Meter
-from apbatch.spark.pixel_states import PixelState, RunKey, by_run
-from apbatch.spark.sources import RAW, Source
-from apbatch.spark.surveys import Survey
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

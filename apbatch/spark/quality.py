@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import date
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,18 +20,21 @@ import pyarrow.parquet as pq
 
 from apbatch.camera.calibration import QUARTERS
 from apbatch.camera.geometry import CameraGeometry, Ints, camera_named
-from apbatch.camera.monitor import ChannelMonitor
+from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
-from apbatch.formats import dataset
 from apbatch.formats.images import camera_in, camera_of, from_binary
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import ImageReader, readers
-from apbatch.formats.taiga_raw import DAY_NS, parse_name, read_records, utc
+from apbatch.formats.taiga_raw import parse_name, read_records
+from apbatch.quality.file_quality import NO_TIME, FileQuality, RunKey, clusters_there, since_1970, time_bins
+from apbatch.quality.monitor import ChannelMonitor
+from apbatch.quality.report import write_quality, written
+from apbatch.quality.runs import quality_of_runs
 from apbatch.spark.bulk import run_tasks
+from apbatch.spark.inputs.sources import RAW, Source
+from apbatch.spark.inputs.splits import files_of
 from apbatch.spark.jobs import Meter
 from apbatch.spark.pipeline import StepSummary
-from apbatch.spark.sources import RAW, Source
-from apbatch.spark.splits import files_of
 from apbatch.storage.store import RefusedError, open_store, open_url
 
 if TYPE_CHECKING:
@@ -42,66 +44,26 @@ if TYPE_CHECKING:
 PART = "dataset"
 #: Records whose amplitudes are held at a time, and images.
 _RECORDS, _IMAGES = 65_536, 8_192
-_HOUR_NS = DAY_NS // 24
-#: No time is known.
-NO_TIME = -1
-#: Experiment, run, telescope.
-RunKey = tuple[str, int, int]
-
-
-@dataclass
-class Watched:
-    """What was seen of a run in one file.
-
-    Attributes
-    ----------
-    run : RunKey
-    camera : CameraGeometry
-    cluster : int
-        Whose file it is; 0 for whole images.
-    channels : ChannelMonitor
-        Raw: high gain of 32 channels, then low gain, ADC codes. Images: pixels, p.e.
-    event, time : ndarray of int64, shape (n_records,)
-        Event number; nanoseconds since 1970 (of the day, if the date is not known), `NO_TIME` if it is not told.
-    clusters : ndarray of int64, shape (n_records,)
-        In how many clusters the event has light or noise: 1 in a raw file.
-    by_cluster : dict
-        Images that have each cluster of the camera.
-    losses : Counter
-        What was passed over, by reason.
-    problems : list of str
-    """
-
-    run: RunKey
-    camera: CameraGeometry
-    cluster: int
-    channels: ChannelMonitor
-    event: Ints
-    time: Ints
-    clusters: Ints
-    by_cluster: dict[int, int] = field(default_factory=dict)
-    losses: Counter[str] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class MeasureFile:
     """What a task does with a file: sent to the workers."""
 
     bin_s: float
 
-    def __call__(self, source: Source) -> Looked:
-        """Look at the file; what can't be read gives its reason."""
-        found = look_at(source, self.bin_s)
+    def __call__(self, source: Source) -> FileMeasurement:
+        """MeasureFile at the file; what can't be read gives its reason."""
+        found = measure_file(source, self.bin_s)
         size = files_of([source])[source.url][0]
-        return Looked((), size, found) if isinstance(found, str) else Looked(tuple(found), size)
+        return FileMeasurement((), size, found) if isinstance(found, str) else FileMeasurement(tuple(found), size)
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class FileMeasurement:
     """What was seen in a file, its bytes, and why it could not be read."""
 
-    found: tuple[Watched, ...]
+    found: tuple[FileQuality, ...]
     bytes_read: int
     problem: str | None = None
 
@@ -113,8 +75,8 @@ class Looked:
 
 def watch(
     spark: SparkSession, sources: Sequence[Source], bin_s: float, meter: Meter
-) -> tuple[list[Watched], dict[str, int]]:
-    """Look at files on Spark's workers, each in a task.
+) -> tuple[list[FileQuality], dict[str, int]]:
+    """MeasureFile at files on Spark's workers, each in a task.
 
     Parameters
     ----------
@@ -125,7 +87,7 @@ def watch(
 
     Returns
     -------
-    found : list of Watched
+    found : list of FileQuality
     losses : dict
         Files that could not be read, by reason.
 
@@ -140,7 +102,7 @@ def watch(
     """
     if not sources:
         raise UsageError("there are no input files", remedy="select files that hold camera images")
-    answers: list[Looked] = run_tasks(spark, sources, Look(bin_s), "quality", meter)
+    answers: list[FileMeasurement] = run_tasks(spark, sources, MeasureFile(bin_s), "quality", meter)
     found = [one for answer in answers for one in answer.found]
     unreadable = [answer.problem for answer in answers if answer.problem is not None]
     if not found:
@@ -167,8 +129,8 @@ def image_sources(url: str) -> list[Source]:
     return [Source(store.url_of(name), PART, "", camera=camera) for name in dataset.part_files(url)]
 
 
-def look_at(source: Source, bin_s: float) -> list[Watched] | str:
-    """Look at one file; what can't be read gives its reason."""
+def measure_file(source: Source, bin_s: float) -> list[FileQuality] | str:
+    """MeasureFile at one file; what can't be read gives its reason."""
     try:
         return list(_raw(source, bin_s) if source.format == RAW else _whole(source, bin_s))
     except ApbatchError as error:
@@ -178,21 +140,23 @@ def look_at(source: Source, bin_s: float) -> list[Watched] | str:
         return text if source.url in text else f"{source.url}: {text}"
 
 
-def _raw(source: Source, bin_s: float) -> Iterator[Watched]:
+def _raw(source: Source, bin_s: float) -> Iterator[FileQuality]:
     named, problems = parse_name(source.url), Problems()
     run = (source.experiment, source.run if source.run is not None else named.run or 0, source.telescope)
     camera = camera_named(str(source.camera))
-    found: dict[int, Watched] = {}
+    found: dict[int, FileQuality] = {}
     parts: dict[int, list[tuple[Ints, Ints]]] = {}
     with open_url(source.url) as stream:
         for records in read_records(stream, problems, _RECORDS):
             for cluster in np.unique(records["cluster"]).tolist():
                 mine = records[records["cluster"] == cluster]
                 none = np.empty(0, np.int64)
-                watched = found.setdefault(cluster, Watched(run, camera, cluster, ChannelMonitor(64), none, none, none))
+                watched = found.setdefault(
+                    cluster, FileQuality(run, camera, cluster, ChannelMonitor(64), none, none, none)
+                )
                 time = since_1970(mine["time"], named.night)
                 codes = mine["adc"].transpose(0, 2, 1).reshape(len(mine), -1) / QUARTERS
-                watched.channels.add(_bins(time, bin_s), codes)
+                watched.channels.add(time_bins(time, bin_s), codes)
                 watched.losses["records without a time"] += int((time == NO_TIME).sum())
                 parts.setdefault(cluster, []).append((mine["event"].astype(np.int64), time))
     if not found:
@@ -207,8 +171,8 @@ def _raw(source: Source, bin_s: float) -> Iterator[Watched]:
     yield from found.values()
 
 
-def _whole(source: Source, bin_s: float) -> Iterator[Watched]:
-    found: dict[RunKey, Watched] = {}
+def _whole(source: Source, bin_s: float) -> Iterator[FileQuality]:
+    found: dict[RunKey, FileQuality] = {}
     parts: dict[RunKey, list[tuple[Ints, ...]]] = {}
     with open_url(source.url) as stream:
         for batch in _image_batches(source, stream):
@@ -225,9 +189,9 @@ def _whole(source: Source, bin_s: float) -> Iterator[Watched]:
                 rows = np.array([one == run for one in whose])
                 none = np.empty(0, np.int64)
                 watched = found.setdefault(
-                    run, Watched(run, camera, 0, ChannelMonitor(camera.n_pixels), none, none, none)
+                    run, FileQuality(run, camera, 0, ChannelMonitor(camera.n_pixels), none, none, none)
                 )
-                watched.channels.add(_bins(times[rows], bin_s), pixels[rows])
+                watched.channels.add(time_bins(times[rows], bin_s), pixels[rows])
                 watched.losses["images without a time"] += int((times[rows] == NO_TIME).sum())
                 for number, count in zip(
                     np.unique(camera.cluster).tolist(), there[rows].sum(axis=0).tolist(), strict=True
@@ -265,37 +229,17 @@ def _pixels(batch: pa.RecordBatch, camera: CameraGeometry, where: str) -> npt.ND
     return pixels.reshape(batch.num_rows, camera.n_pixels)
 
 
-def clusters_there(pixels: npt.NDArray[np.float32], camera: CameraGeometry) -> npt.NDArray[np.bool_]:
-    """Tell which clusters of the camera each image has: shape (n_images, n_clusters), clusters in order of number."""
-    present = np.isfinite(pixels)
-    return np.stack([present[:, camera.cluster == number].any(axis=1) for number in np.unique(camera.cluster)], axis=1)
-
-
-def since_1970(of_day: Ints, night: date | None) -> Ints:
-    """Return nanoseconds since 1970 of times of day (of the day itself, if the night is not known)."""
-    if night is None:
-        return np.asarray(of_day, np.int64)
-    hours = np.maximum(of_day, 0) // _HOUR_NS
-    starts = np.array([int(utc(night, hour * _HOUR_NS).timestamp()) * 1_000_000_000 for hour in range(24)])
-    return np.where(of_day < 0, NO_TIME, starts[hours] + of_day - hours * _HOUR_NS)
-
-
-def _bins(time: Ints, bin_s: float) -> Ints:
-    """Return the bin of each time; records without one share the bin -1."""
-    return np.where(time == NO_TIME, -1, time // int(bin_s * 1e9))
-
-
 def check_quality(
     spark: SparkSession, sources: Sequence[Source], output_url: str, bin_s: float = 10.0
 ) -> tuple[list[dict[str, Any]], StepSummary]:
-    """Look at runs and write tables, summary and page into a folder.
+    """MeasureFile at runs and write tables, summary and page into a folder.
 
     Parameters
     ----------
     sources : sequence of Source
         Raw files, files of images, or the part files of a dataset (`image_sources`).
     output_url : str
-        See `apbatch.spark.quality_report.write_quality`.
+        See `apbatch.quality.report.write_quality`.
     bin_s : float
         Width of a bin of time, s.
 
@@ -310,15 +254,12 @@ def check_quality(
     ------
     UsageError, FormatError, ServerError
     """
-    from apbatch.spark.quality_report import write_quality, written
-    from apbatch.spark.quality_runs import of_runs
-
     if not 0.001 <= bin_s <= 86_400:
         raise UsageError(f"a bin of {bin_s:g} s makes no sense", remedy="choose between 1 ms and a day")
     started, meter = time.monotonic(), Meter()
     found, unreadable = watch(spark, sources, bin_s, meter)
     seconds = time.monotonic() - started
-    runs = of_runs(found, bin_s)
+    runs = quality_of_runs(found, bin_s)
     write_quality(runs, output_url, [source.url for source in sources], bin_s, unreadable)
     summaries = [quality.summary for quality in runs]
     losses = Counter(unreadable)

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from apbatch.camera.hillas import PARAMETERS
+from apbatch.datasets import dataset
+from apbatch.datasets.image_rows import Bounds, Places
 from apbatch.errors import UsageError
-from apbatch.formats import dataset
-from apbatch.formats.image_rows import Bounds, Places
 from apbatch.index.catalogue import EVENT_KEYS, POINTER
 from apbatch.index.query import And, Compare
 from apbatch.storage.store import open_store

@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from apbatch.camera.geometry import CameraGeometry
+from apbatch.chain import steps
+from apbatch.chain.recipe import Recipe
+from apbatch.datasets.commit import Job, Part, SplitRecord, Staging
+from apbatch.datasets.part_files import PartWriter
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.embedded import Telescopes
 from apbatch.provenance import provenance
-from apbatch.spark import steps
-from apbatch.spark.bulk import Recipe
-from apbatch.spark.committer import Job, Part, SplitRecord, Staging
 from apbatch.spark.frames import LossCounter, chained
 from apbatch.spark.jobs import Meter, run_job
 from apbatch.spark.pipeline import StepSummary, sidecars
-from apbatch.spark.writing import PartWriter
 from apbatch.storage.store import open_store
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def save(
     Parameters
     ----------
     frame : DataFrame
-        With the columns of `CLEANED`, `PARAMETER_ROWS` (or `EXTRA_ROWS`) or `GRIDS`, as `apbatch.spark.steps` has them;
+        With the columns of `CLEANED`, `PARAMETER_ROWS` (or `EXTRA_ROWS`) or `GRIDS`, as `apbatch.chain.steps` has them;
         others are left out.
     url : str
         Where the dataset goes.

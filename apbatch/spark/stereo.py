@@ -21,17 +21,17 @@ import pyarrow.parquet as pq
 
 from apbatch.camera.pointing import AXES, Axes
 from apbatch.camera.stereo import REASONS, Images, reconstruct
+from apbatch.datasets import dataset
+from apbatch.datasets.commit import Job, Loss, SplitRecord, Staging
+from apbatch.datasets.part_files import PartWriter
 from apbatch.errors import FormatError, UsageError, nearest_word
-from apbatch.formats import dataset
 from apbatch.formats.embedded import Telescopes
 from apbatch.formats.images import telescopes_in
 from apbatch.provenance import digest, provenance, versions
 from apbatch.spark.bulk import run_splits
-from apbatch.spark.committer import Job, Loss, SplitRecord, Staging
+from apbatch.spark.inputs.splits import dataset_files
 from apbatch.spark.jobs import Meter, tally
 from apbatch.spark.pipeline import StepSummary, summed
-from apbatch.spark.splits import dataset_files
-from apbatch.spark.writing import PartWriter
 from apbatch.storage.store import open_store, open_url
 
 if TYPE_CHECKING:

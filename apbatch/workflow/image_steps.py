@@ -10,15 +10,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_va
 
 from apbatch.camera.cleaning_rule import Cleaning
 from apbatch.camera.cleaning_words import WORDS, cleaning_of, level, words_of
-from apbatch.camera.monitor import KEEP, KINDS, TREATMENTS, USUAL, BadPixels
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.progress import say
+from apbatch.quality.monitor import KEEP, KINDS, TREATMENTS, USUAL, BadPixels
 from apbatch.units import quantity
 from apbatch.workflow.step import Context, Keyed, Products, Step
 
 if TYPE_CHECKING:
+    from apbatch.spark.inputs.sources import Source
     from apbatch.spark.pipeline import StepSummary
-    from apbatch.spark.sources import Source
 
 
 def _checked_level(value: Any) -> Any:
@@ -106,7 +106,7 @@ class ImageStep(Step):
     def work(self, context: Context, outputs: dict[str, str], own: str, options: dict[str, Any]) -> StepSummary:
         """Make datasets by their roles; `own` is the URL of this step's."""
         from apbatch.spark import pipeline
-        from apbatch.spark.plan import check_dataset
+        from apbatch.spark.inputs.plan import check_dataset
 
         check_dataset(options.get("cleaning"), context.products["images"])
         return pipeline.derived(context.spark(), context.products["images"], outputs, **options)
@@ -158,7 +158,7 @@ class Clean(ImageStep, CleaningWords):
     def work(self, context: Context, outputs: dict[str, str], own: str, options: dict[str, Any]) -> StepSummary:
         """Read the selected files; if the images are there already, those."""
         from apbatch.spark import pipeline
-        from apbatch.spark.plan import check_sources
+        from apbatch.spark.inputs.plan import check_sources
 
         if "images" not in outputs:
             return pipeline.derived(context.spark(), own, outputs, **options)
@@ -204,7 +204,7 @@ class Skim(ImageStep):
     def work(self, context: Context, outputs: dict[str, str], own: str, options: dict[str, Any]) -> StepSummary:
         """Read the images of the events and nothing else."""
         from apbatch.spark import pipeline
-        from apbatch.spark.selection import event_sources
+        from apbatch.spark.inputs.selection import event_sources
 
         if "images" not in outputs:
             return pipeline.derived(context.spark(), own, outputs, **options)
@@ -299,7 +299,7 @@ def _joins(steps: Sequence[Step], step: Step) -> bool:
 
 def complete(url: str) -> bool:
     """Tell whether there is a complete dataset; not, if its store can't be asked."""
-    from apbatch.formats import dataset
+    from apbatch.datasets import dataset
 
     try:
         return dataset.is_complete(url)

@@ -31,7 +31,7 @@ class Blind(Step):
 
     def run(self, context: Context, key: str) -> Products:
         """Make the set and seal its labels."""
-        from apbatch.dl import blind
+        from apbatch.dl.blind import blind_set as blind
 
         folder = context.folder / f"blind-{key}"
         settings = blind.BlindSettings(**self.model_dump())
@@ -81,8 +81,8 @@ class Train(Step):
 
     def run(self, context: Context, key: str) -> Products:
         """Train, going on from the last checkpoint of a killed run."""
-        from apbatch.dl import launch
-        from apbatch.dl.spec import TrainSpec
+        from apbatch.dl.training import launch
+        from apbatch.dl.training.spec import TrainSpec
 
         spec = TrainSpec(
             data=Path(context.products["blind"]) / "set",
@@ -112,8 +112,9 @@ class Evaluate(Step):
 
     def run(self, context: Context, key: str) -> Products:
         """Freeze, unseal, judge."""
-        from apbatch.dl import blind, evaluation
-        from apbatch.dl.score import score
+        from apbatch.dl.blind import blind_set as blind
+        from apbatch.dl.judging import evaluation
+        from apbatch.dl.judging.score_table import score
 
         folder, trained = Path(context.products["blind"]), Path(context.products["trained"])
         output = context.folder / f"evaluate-{key}"
@@ -139,8 +140,8 @@ class Report(Step):
 
     def run(self, context: Context, key: str) -> Products:
         """Write the report."""
-        from apbatch.dl.evaluation import Evaluation
-        from apbatch.dl.report import render_table, write_report
+        from apbatch.dl.judging.evaluation import Evaluation
+        from apbatch.dl.judging.report import render_table, write_report
 
         evaluation = Evaluation.model_validate_json(Path(context.products["evaluation"]).read_text())
         page = write_report(evaluation, context.folder / f"report-{key}")

@@ -45,7 +45,7 @@ class Quality(Step):
 
     def intact(self, products: Products) -> bool:
         """The folder must be complete."""
-        from apbatch.spark.quality_report import is_complete
+        from apbatch.quality.report import is_complete
 
         try:
             return is_complete(products["quality"])

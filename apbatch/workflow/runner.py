@@ -152,7 +152,7 @@ def _surroundings(job: Job, settings: Settings) -> Iterator[tuple[Context, Recor
         sessions: list[SparkSession] = []
 
         def spark() -> SparkSession:
-            from apbatch.spark.session import close, session
+            from apbatch.spark.connect.session import close, session
 
             if not sessions:
                 say(f"starting Spark on {settings.spark.master}")

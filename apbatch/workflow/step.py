@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from apbatch.index.catalogue import Catalogue, FileRecord
     from apbatch.index.selection import Selection
-    from apbatch.spark.sources import Source
+    from apbatch.spark.inputs.sources import Source
 
 #: What steps hand on, by name: URLs, folders, digests; plain JSON.
 Products = dict[str, Any]
@@ -97,7 +97,7 @@ class Context:
 
     def sources(self, prefer: str | None) -> list[Source]:
         """Return the sources of the images that the job's query picks."""
-        from apbatch.spark.selection import selected_sources
+        from apbatch.spark.inputs.selection import selected_sources
 
         return selected_sources(self.catalogue, self.selection(), prefer)
 
@@ -111,7 +111,7 @@ class Context:
         """
         found = self.selection()
         if found.of_events:
-            from apbatch.spark.selection import events_digest, selected_events
+            from apbatch.spark.inputs.selection import events_digest, selected_events
 
             events = selected_events(self.catalogue, found.query)
             if not events.num_rows and not empty:

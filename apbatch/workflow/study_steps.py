@@ -51,8 +51,9 @@ class Study(Step):
 
     def run(self, context: Context, key: str) -> Products:
         """Go on with the first training that is not finished; then judge."""
-        from apbatch.dl import study, study_evaluation
-        from apbatch.dl.observation import Observation
+        from apbatch.dl.judging.observation import Observation
+        from apbatch.dl.study import evaluation as study_evaluation
+        from apbatch.dl.study import trainings as study
 
         folder, output = Path(context.products["blind"]), context.folder / f"study-{key}"
         given = {**self.model_dump(), **context.settings.training.network()}
@@ -81,7 +82,7 @@ class Robustness(Step):
 
     def run(self, context: Context, key: str) -> Products:
         """Score what was disturbed with the cuts of what was not."""
-        from apbatch.dl import examination
+        from apbatch.dl.study import examination
 
         folder, study = Path(context.products["blind"]), Path(context.products["study"])
         output = context.folder / f"robustness-{key}"
@@ -118,8 +119,8 @@ class Showers(Step):
 
     def run(self, context: Context, key: str) -> Products:
         """Train, or go on; then judge."""
-        from apbatch.dl import showers
-        from apbatch.dl.spec import TrainSpec
+        from apbatch.dl.study import showers
+        from apbatch.dl.training.spec import TrainSpec
 
         folder, output = Path(context.products["blind"]), context.folder / f"showers-{key}"
         spec = TrainSpec(
@@ -153,11 +154,11 @@ class Application(Step):
     def run(self, context: Context, key: str) -> Products:
         """Read, calibrate and clean what is there; a folder that is missing is named and left out."""
         from apbatch.camera.cleaning import PRESETS
-        from apbatch.dl import application
-        from apbatch.formats import dataset
+        from apbatch.datasets import dataset
+        from apbatch.dl.study import application
         from apbatch.progress import say
         from apbatch.spark import pipeline
-        from apbatch.spark.sources import sources_at
+        from apbatch.spark.inputs.sources import sources_at
 
         datasets: dict[str, str] = {}
         for name, place in self.files.items():
@@ -198,13 +199,13 @@ class StudyReport(Step):
 
     def inputs(self, context: Context) -> Any:
         """Return the study and the parts that other steps added."""
-        from apbatch.dl.study_report import PARTS
+        from apbatch.dl.study.report import PARTS
 
         return {name: context.products[name] for name in ("study", *PARTS) if name in context.products}
 
     def run(self, context: Context, key: str) -> Products:
         """Write the report."""
-        from apbatch.dl.study_report import PARTS, render_study_table, write_study_report
+        from apbatch.dl.study.report import PARTS, render_study_table, write_study_report
 
         study = json.loads((Path(context.products["study"]) / "study.json").read_bytes())
         parts = {

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.dl import blind
-from apbatch.dl.blind import BlindSet, BlindSettings
-from apbatch.dl.ledger import Ledger
-from apbatch.dl.selection import TRUTH
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.blind.image_selection import TRUTH
+from apbatch.dl.blind.ledger import Ledger
 from apbatch.errors import FormatError, UsageError, VerificationError
 from tests.synthetic import showers, write_dataset
 

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.dl import blind, launch
-from apbatch.dl.blind import BlindSet, BlindSettings
-from apbatch.dl.data import PIXEL_MAX, load
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
 from apbatch.dl.files import sha256
-from apbatch.dl.preflight import check
-from apbatch.dl.spec import TrainSpec
+from apbatch.dl.training import launch
+from apbatch.dl.training.data import PIXEL_MAX, load
+from apbatch.dl.training.preflight import check
+from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import ApbatchError, FormatError, UsageError, VerificationError
 from apbatch.formats.images import from_binary, to_binary
 from tests.synthetic import camera_showers, write_dataset

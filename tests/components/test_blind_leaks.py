@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.dl import blind
-from apbatch.dl.blind import BlindSet, BlindSettings
-from apbatch.dl.quality import roc
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.judging.q_factor import roc
 from apbatch.formats.images import from_binary
 from tests.synthetic import camera_showers
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from apbatch.datasets import dataset
+from apbatch.datasets.commit import Job, Loss, SplitRecord
+from apbatch.datasets.part_files import PartWriter
 from apbatch.errors import ServerError, UsageError
-from apbatch.formats import dataset
-from apbatch.spark.committer import Job, Loss, SplitRecord
-from apbatch.spark.writing import PartWriter
 from apbatch.storage import names
 from apbatch.storage.lock import Lock
 from apbatch.storage.store import open_store
@@ -236,7 +236,7 @@ def test_a_lock_of_another_machine_lives_while_it_is_renewed(tmp_path, monkeypat
 
 
 def test_row_groups_have_a_size_that_suits(tmp_path, monkeypatch):
-    monkeypatch.setattr("apbatch.spark.writing.ROW_GROUP_BYTES", 100_000)
+    monkeypatch.setattr("apbatch.datasets.part_files.ROW_GROUP_BYTES", 100_000)
     writer = PartWriter(open_store(f"file://{tmp_path}"), "part.parquet", SCHEMA)
     with writer.writing():
         for start in range(0, 4000, 100):

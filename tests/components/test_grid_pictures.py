@@ -15,7 +15,7 @@ CAMERA = camera_named("TAIGA-IACT01-2017")
 
 @pytest.mark.parametrize("value", [0.0, 5.0, np.nan])
 def test_an_image_is_drawn_under_all_methods(value):
-    pictures = pytest.importorskip("apbatch.dl.grid_pictures", reason="matplotlib is not installed")
+    pictures = pytest.importorskip("apbatch.dl.judging.grid_pictures", reason="matplotlib is not installed")
     image = np.full(CAMERA.n_pixels, value, np.float32)
     head, _, content = pictures.grid_pictures(image, CAMERA).partition(",")
     assert head == "data:image/png;base64"
@@ -23,6 +23,6 @@ def test_an_image_is_drawn_under_all_methods(value):
 
 
 def test_an_image_of_another_camera_is_refused():
-    pictures = pytest.importorskip("apbatch.dl.grid_pictures", reason="matplotlib is not installed")
+    pictures = pytest.importorskip("apbatch.dl.judging.grid_pictures", reason="matplotlib is not installed")
     with pytest.raises(UsageError, match="560 pixels"):
         pictures.grid_pictures(np.zeros(7, np.float32), CAMERA)

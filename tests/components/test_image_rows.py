@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apbatch.datasets.image_rows import Bounds, Places, only_wanted, read_rows, rows_by_file
 from apbatch.errors import FormatError
-from apbatch.formats.image_rows import Bounds, Places, only_wanted, read_rows, rows_by_file
 from apbatch.formats.images import from_binary, to_binary
 
 PIXELS, GROUPS, A_GROUP = 560, 16, 64

@@ -11,9 +11,9 @@ import pytest
 from apbatch.camera.geometry import camera_named
 from apbatch.camera.grid import from_grid, grid_of, to_grid
 from apbatch.camera.hillas import hillas
-from apbatch.dl.data import symmetries, turned
-from apbatch.dl.export import to_onnx
-from apbatch.dl.models import build, check_grid, check_model, symmetrised
+from apbatch.dl.networks.export import to_onnx
+from apbatch.dl.networks.models import build, check_grid, check_model, symmetrised
+from apbatch.dl.training.data import symmetries, turned
 from apbatch.errors import UsageError
 
 #: Axial steps to the neighbours of a hexagon (q, r).
@@ -23,7 +23,7 @@ NAMES = ("talk-cnn", "hillas-cnn", "resnet", "hex-cnn")
 
 
 def layer(strides: int = 1) -> Any:
-    from apbatch.dl.layers import HexConv2D
+    from apbatch.dl.networks.layers import HexConv2D
 
     made = HexConv2D(1, padding="same", use_bias=True, strides=strides)
     made.build((None, 31, 31, 1))
@@ -94,7 +94,7 @@ def test_an_option_that_is_no_number_is_an_error() -> None:
 
 def test_the_image_parameters_inside_a_network_are_those_of_the_image() -> None:
     """Against `hillas`, which ctapipe checks elsewhere, on the axial grid."""
-    from apbatch.dl.layers import ImageMoments
+    from apbatch.dl.networks.layers import ImageMoments
 
     camera = camera_named("TAIGA-IACT01")
     random = np.random.default_rng(6)
@@ -120,7 +120,7 @@ def test_the_image_parameters_inside_a_network_are_those_of_the_image() -> None:
 
 
 def test_an_image_without_light_has_no_parameters() -> None:
-    from apbatch.dl.layers import ImageMoments
+    from apbatch.dl.networks.layers import ImageMoments
 
     images = np.zeros((2, 15, 15), np.float32)
     images[1, 3, 4] = 1e6

@@ -10,16 +10,17 @@ from apbatch.camera.calibration import photo_electrons
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import camera_named
 from apbatch.camera.medians import PedestalCounter
-from apbatch.camera.monitor import HIT_SIGMA, MAD, MEND, BadPixels, Status
+from apbatch.chain import steps
+from apbatch.chain.pixel_states import MENDED, MISSING, NO_NOISE, NO_TIMES, PixelState, Preparation, RunKey, Tally
+from apbatch.chain.recipe import Recipe
 from apbatch.errors import UsageError
 from apbatch.formats.images import from_binary, to_binary
-from apbatch.spark import pixel_watch, steps
-from apbatch.spark.bulk import Recipe
-from apbatch.spark.pixel_states import MENDED, MISSING, NO_NOISE, NO_TIMES, PixelState, Preparation, RunKey, Tally
-from apbatch.spark.plan import check_sources
-from apbatch.spark.sources import Source
-from apbatch.spark.splits import Split
-from apbatch.spark.surveys import Survey
+from apbatch.quality.monitor import HIT_SIGMA, MAD, MEND, BadPixels, Status
+from apbatch.spark import pixel_watch
+from apbatch.spark.inputs.plan import check_sources
+from apbatch.spark.inputs.sources import Source
+from apbatch.spark.inputs.splits import Split
+from apbatch.spark.inputs.surveys import Survey
 
 CAMERA = camera_named("TAIGA-IACT01")
 RUN = ("X", 1, 1)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apbatch.dl.quality import FEW_HADRONS, best_cut, bootstrap, curve, passed, roc
+from apbatch.dl.judging.q_factor import FEW_HADRONS, best_cut, bootstrap, curve, passed, roc
 
 
 def test_q_is_the_hand_worked_number() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apbatch.dl.quality import bootstrap
-from apbatch.dl.resampling import Interval, Resamples, compare
+from apbatch.dl.judging.q_factor import bootstrap
+from apbatch.dl.judging.resampling import Interval, Resamples, compare
 
 
 def events(seed: int, showers: int = 400, images: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

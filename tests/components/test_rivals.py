@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apbatch.dl import rivals
-from apbatch.dl.quality import roc
+from apbatch.dl.judging import rivals
+from apbatch.dl.judging.q_factor import roc
 from apbatch.errors import UsageError
 
 

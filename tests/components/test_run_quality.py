@@ -14,10 +14,11 @@ from apbatch.camera.geometry import camera_named
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import to_binary
 from apbatch.formats.taiga_raw import RECORD
-from apbatch.spark.quality import Watched, image_sources, look_at
-from apbatch.spark.quality_report import is_complete, read_summary, write_quality
-from apbatch.spark.quality_runs import RunQuality, of_runs, pixel_table, rate_table
-from apbatch.spark.sources import Source, sources_at
+from apbatch.quality.file_quality import FileQuality
+from apbatch.quality.report import is_complete, read_summary, write_quality
+from apbatch.quality.runs import RunQuality, pixel_table, quality_of_runs, rate_table
+from apbatch.spark.inputs.sources import Source, sources_at
+from apbatch.spark.quality import image_sources, measure_file
 from tests.synthetic import write_dataset
 
 CAMERA = "TAIGA-IACT01-2017"
@@ -46,10 +47,10 @@ def raw_file(folder: Path, cluster: int, events: np.ndarray, seconds: np.ndarray
     return Source(f"file://{path}", "taiga-raw", "TAIGA", 20171028, None, CAMERA)
 
 
-def looked_at(sources: list[Source], bin_s: float = 5.0) -> list[Watched]:
-    found: list[Watched] = []
+def looked_at(sources: list[Source], bin_s: float = 5.0) -> list[FileQuality]:
+    found: list[FileQuality] = []
     for source in sources:
-        answer = look_at(source, bin_s)
+        answer = measure_file(source, bin_s)
         assert not isinstance(answer, str), answer
         found += answer
     return found
@@ -68,7 +69,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> RunQuality:
             codes[random.random(len(seconds)) < 0.1, 9, 0] += 1000
         events = np.arange(len(seconds)) * (200 // rate)  # every event of cluster 2 is one of cluster 1
         sources.append(raw_file(folder, cluster, events, seconds, codes))
-    (quality,) = of_runs(looked_at(sources), 5.0)
+    (quality,) = quality_of_runs(looked_at(sources), 5.0)
     return quality
 
 
@@ -116,7 +117,7 @@ def test_damage_and_strange_times_are_losses(tmp_path: Path) -> None:
     path.write_bytes(bytes(content[: 156 * 20]) + b"rubbish" + bytes(content[156 * 20 :]) + b"\0" * 9)
     again = path.parent / "28107001.002"
     again.write_bytes(bytes(content[: 156 * 5]))
-    (quality,) = of_runs(
+    (quality,) = quality_of_runs(
         looked_at([source, Source(f"file://{again}", "taiga-raw", "TAIGA", 20171028, None, CAMERA)]), 5.0
     )
     losses = quality.summary["losses"]
@@ -129,9 +130,9 @@ def test_damage_and_strange_times_are_losses(tmp_path: Path) -> None:
 
 def test_a_file_of_rubbish_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     (tmp_path / "28107001.001").write_bytes(b"\0" * 500)
-    answer = look_at(Source(f"file://{tmp_path}/28107001.001", "taiga-raw", "TAIGA", 1, None, CAMERA), 5.0)
+    answer = measure_file(Source(f"file://{tmp_path}/28107001.001", "taiga-raw", "TAIGA", 1, None, CAMERA), 5.0)
     assert isinstance(answer, str) and "no whole record" in answer
-    assert "no such file" in str(look_at(Source(f"file://{tmp_path}/x", "taiga-raw", "T", 1, None, CAMERA), 5.0))
+    assert "no such file" in str(measure_file(Source(f"file://{tmp_path}/x", "taiga-raw", "T", 1, None, CAMERA), 5.0))
 
 
 def images(folder: Path, times: list[int | None], pixels: np.ndarray) -> str:
@@ -154,7 +155,7 @@ def test_images_arelooked_at_in_photo_electrons(tmp_path: Path) -> None:
     pixels[::3, camera.cluster == 5] = np.nan
     pixels[:, camera.cluster == 8] = np.nan
     url = images(tmp_path / "images", [int(1e18) + n * 50_000_000 for n in range(560)] + [None] * 40, pixels)
-    first, second = of_runs(looked_at(image_sources(url)), 5.0)
+    first, second = quality_of_runs(looked_at(image_sources(url)), 5.0)
     assert (first.summary["events"], second.summary["events"]) == (560, 40)
     assert first.summary["files"] == 3 and first.summary["unit"] == "p.e."
     assert first.summary["absent_clusters"] == [8]
@@ -211,7 +212,7 @@ def test_the_real_run(data: Path) -> None:
     """Numbers known from the data; pixels without high voltage are one group of neighbours."""
     files = sorted((data / "taiga_raw").glob("BSM*/*"))
     sources = [Source(f"file://{path}", "taiga-raw", "TAIGA", 20171028, None, CAMERA) for path in files]
-    (quality,) = of_runs(looked_at(sources), 5.0)
+    (quality,) = quality_of_runs(looked_at(sources), 5.0)
     summary = quality.summary
     assert summary["events"] == 170_638 and summary["absent_clusters"] == [20, 22]
     at_least = [sum(count for number, count in summary["multiplicity"].items() if int(number) >= k) for k in (2, 3)]

@@ -14,26 +14,27 @@ import pytest
 
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import camera_named
+from apbatch.chain import steps
 from apbatch.config import load_settings
+from apbatch.datasets import dataset
+from apbatch.datasets.image_rows import read_rows
 from apbatch.errors import UsageError
-from apbatch.formats import dataset
-from apbatch.formats.image_rows import read_rows
 from apbatch.formats.images import image_schema, to_binary
 from apbatch.index.attributes import COMMON, event_attributes
 from apbatch.index.catalogue import Catalogue, open_catalogue
 from apbatch.index.selection import parse_selection
 from apbatch.ingest.scan import ingest
 from apbatch.ingest.sites import add_site, load_site
-from apbatch.spark import pipeline, steps, submit
-from apbatch.spark.registration import point_again, register_events
-from apbatch.spark.selection import (
+from apbatch.spark import pipeline, submit
+from apbatch.spark.inputs.selection import (
     event_sources,
     events_digest,
     parse_select,
     selected_events,
     selected_sources,
 )
-from apbatch.spark.sources import Source
+from apbatch.spark.inputs.sources import Source
+from apbatch.spark.registration import point_again, register_events
 from apbatch.storage.store import open_url
 from apbatch.workflow.model import Job, load_job
 from apbatch.workflow.runner import plan

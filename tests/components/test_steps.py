@@ -10,10 +10,10 @@ from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry, camera_named
 from apbatch.camera.grid import METHODS, from_grid, grid_of, to_grid
 from apbatch.camera.hillas import PARAMETERS, hillas
+from apbatch.chain import steps
 from apbatch.errors import FormatError
 from apbatch.formats.images import TRUTH_SCHEMA, from_binary, image_schema, to_binary
 from apbatch.index.catalogue import EVENT_KEYS
-from apbatch.spark import steps
 
 
 @pytest.fixture(scope="module")

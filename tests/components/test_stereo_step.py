@@ -13,11 +13,11 @@ import pytest
 
 from apbatch.camera.geometry import camera_from_positions
 from apbatch.camera.stereo import REASONS, Images, reconstruct
+from apbatch.chain.steps import PARAMETER_ROWS
+from apbatch.datasets import dataset
 from apbatch.errors import FormatError, UsageError
-from apbatch.formats import dataset
 from apbatch.formats.embedded import geometry_json
 from apbatch.spark import stereo as step
-from apbatch.spark.steps import PARAMETER_ROWS
 
 PLACES = {1: (60.0, 0.0, 0.0), 2: (-60.0, 10.0, 1.0), 3: (0.0, 75.0, 2.0), 4: (5.0, -80.0, 3.0)}
 CAMERA = camera_from_positions(

@@ -11,11 +11,13 @@ import pytest
 
 from apbatch.camera.geometry import camera_named
 from apbatch.camera.grid import from_grid
-from apbatch.dl import blind, study, study_evaluation
-from apbatch.dl.blind import BlindSet, BlindSettings
-from apbatch.dl.data import load, load_pixels
-from apbatch.dl.spec import TrainSpec
-from apbatch.dl.study_report import render_study_table, write_study_report
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.study import evaluation as study_evaluation
+from apbatch.dl.study import trainings as study
+from apbatch.dl.study.report import render_study_table, write_study_report
+from apbatch.dl.training.data import load, load_pixels
+from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import UsageError
 from tests.synthetic import camera_showers
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from apbatch.formats import dataset
+from apbatch.datasets import dataset
 from apbatch.spark.compact import content_digest
-from apbatch.spark.splits import dataset_files
+from apbatch.spark.inputs.splits import dataset_files
 from tests.synthetic import write_dataset
 from tests.unit.test_compact import content, run
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Ends itself at a point of a compaction that is named on the command line.
 PROGRAM = """
 import os, signal, sys
-from apbatch.formats import dataset
+from apbatch.datasets import dataset
 from apbatch.spark import compact
 from tests.unit.test_compact import run
 

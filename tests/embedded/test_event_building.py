@@ -16,13 +16,13 @@ from apbatch.camera.medians import PedestalCounter
 from apbatch.errors import ServerError
 from apbatch.formats.images import from_binary
 from apbatch.formats.taiga_raw import RECORD
-from apbatch.spark import surveys
 from apbatch.spark.bulk import read_split
-from apbatch.spark.events import event_splits, surveyed_urls
-from apbatch.spark.reading import DAMAGED_RECORD, NO_FACTORS, OTHER_CLUSTER, POOR_PEDESTAL, REPEATED_RECORD
-from apbatch.spark.reading import UNREADABLE_FILE as UNREADABLE
-from apbatch.spark.sources import Source
-from apbatch.spark.surveys import joined, look_through, survey, survey_tasks
+from apbatch.spark.inputs import surveys
+from apbatch.spark.inputs.events import event_splits, surveyed_urls
+from apbatch.spark.inputs.reading import DAMAGED_RECORD, NO_FACTORS, OTHER_CLUSTER, POOR_PEDESTAL, REPEATED_RECORD
+from apbatch.spark.inputs.reading import UNREADABLE_FILE as UNREADABLE
+from apbatch.spark.inputs.sources import Source
+from apbatch.spark.inputs.surveys import joined, look_through, survey, survey_tasks
 
 CAMERA = camera_named("TAIGA-IACT01-2017")
 FACTORS = {("f", cluster): np.full((32, 2), 2.0 + cluster) for cluster in range(1, 23)}

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from apbatch.config import SparkSettings, load_settings
-from apbatch.formats import dataset
+from apbatch.datasets import dataset
 from apbatch.spark import pipeline
-from apbatch.spark import session as sessions
+from apbatch.spark.connect import session as sessions
 from apbatch.workflow import runner
 from apbatch.workflow.model import load_job
 

@@ -11,19 +11,21 @@ import pytest
 
 from apbatch.camera.geometry import camera_named
 from apbatch.config import SparkSettings
-from apbatch.dl import blind, launch, spark_scoring
-from apbatch.dl.blind import BlindSettings
-from apbatch.dl.data import load
-from apbatch.dl.export import to_onnx
+from apbatch.datasets import dataset
+from apbatch.dl import spark_scoring
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind.blind_set import BlindSettings
 from apbatch.dl.files import sha256
-from apbatch.dl.scoring import Network
-from apbatch.dl.spec import TrainSpec
+from apbatch.dl.networks.export import to_onnx
+from apbatch.dl.networks.scoring import Network
+from apbatch.dl.training import launch
+from apbatch.dl.training.data import load
+from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import FormatError, UsageError
-from apbatch.formats import dataset
 from apbatch.formats.images import from_binary
 from apbatch.index.catalogue import open_catalogue
 from apbatch.index.query import parse
-from apbatch.spark.session import close, session
+from apbatch.spark.connect.session import close, session
 from tests.synthetic import camera_showers
 
 pytestmark = pytest.mark.spark

@@ -11,14 +11,14 @@ from apbatch.camera.cleaning import PRESETS, Cleaning, clean
 from apbatch.camera.geometry import camera_named
 from apbatch.camera.hillas import hillas
 from apbatch.config import SparkSettings
-from apbatch.formats import dataset
+from apbatch.datasets import dataset
 from apbatch.formats.images import from_binary
 from apbatch.sim.production import simulate
 from apbatch.sim.raw import write_raw
 from apbatch.sim.settings import Production, Spectrum
 from apbatch.spark import pipeline
-from apbatch.spark.session import session
-from apbatch.spark.sources import sources_at
+from apbatch.spark.connect.session import session
+from apbatch.spark.inputs.sources import sources_at
 
 
 def test_raw_files_of_a_production_become_its_images_again(tmp_path: Path) -> None:

@@ -23,15 +23,15 @@ from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry, camera_from_positions, camera_named
 from apbatch.camera.hillas import PARAMETERS
 from apbatch.config import SparkSettings
+from apbatch.datasets import dataset
+from apbatch.datasets.commit import Job
 from apbatch.errors import ServerError, UsageError
-from apbatch.formats import dataset
 from apbatch.formats.images import image_schema, to_binary
 from apbatch.spark import pipeline
 from apbatch.spark.bulk import Work, _placed
-from apbatch.spark.committer import Job
-from apbatch.spark.session import close, session
-from apbatch.spark.sources import Source, sources_at
-from apbatch.spark.splits import Split
+from apbatch.spark.connect.session import close, session
+from apbatch.spark.inputs.sources import Source, sources_at
+from apbatch.spark.inputs.splits import Split
 
 pytestmark = [pytest.mark.spark, pytest.mark.skipif(shutil.which("java") is None, reason="no Java")]
 
@@ -44,9 +44,10 @@ import json, sys
 from dataclasses import asdict
 from apbatch.camera.cleaning import Cleaning
 from apbatch.config import SparkSettings
-from apbatch.spark import pipeline, splits
-from apbatch.spark.session import close, session
-from apbatch.spark.sources import sources_at
+from apbatch.spark import pipeline
+from apbatch.spark.inputs import splits
+from apbatch.spark.connect.session import close, session
+from apbatch.spark.inputs.sources import sources_at
 master, source, output = sys.argv[1:]
 conf = {"spark.executor.memory": "512m", "spark.executor.cores": "1"}
 spark = session(SparkSettings(master=master, driver_memory="512m", executor_memory="512m", conf=conf), "faults")

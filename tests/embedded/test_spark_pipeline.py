@@ -19,23 +19,23 @@ from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.cleaning_words import cleaning_of
 from apbatch.camera.extras import EXTRAS, extras
 from apbatch.camera.geometry import camera_named
-from apbatch.camera.monitor import BadPixels
 from apbatch.camera.pointing import separation
+from apbatch.chain.steps import KEYS
 from apbatch.config import SparkSettings
+from apbatch.datasets import dataset
 from apbatch.errors import FormatError, NotFoundError, UsageError
-from apbatch.formats import dataset
 from apbatch.formats.images import camera_of, from_binary
 from apbatch.formats.reader import readers
 from apbatch.index.catalogue import open_catalogue
+from apbatch.quality.monitor import BadPixels
 from apbatch.spark import frames, pipeline
 from apbatch.spark.compact import compact, content_digest
+from apbatch.spark.connect.session import session
+from apbatch.spark.inputs.selection import parse_select, selected_sources
+from apbatch.spark.inputs.sources import Source, sources_at
 from apbatch.spark.quality import check_quality, image_sources
 from apbatch.spark.registration import register_events
 from apbatch.spark.saving import save
-from apbatch.spark.selection import parse_select, selected_sources
-from apbatch.spark.session import session
-from apbatch.spark.sources import Source, sources_at
-from apbatch.spark.steps import KEYS
 from apbatch.spark.stereo import stereo
 from tests.synthetic import write_dataset
 

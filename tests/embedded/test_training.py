@@ -16,10 +16,13 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.dl import blind, evaluation, launch, report, score
-from apbatch.dl.blind import BlindSet, BlindSettings
-from apbatch.dl.evaluation import Evaluation
-from apbatch.dl.spec import TrainSpec
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.judging import evaluation, report
+from apbatch.dl.judging import score_table as score
+from apbatch.dl.judging.evaluation import Evaluation
+from apbatch.dl.training import launch
+from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import ApbatchError, UsageError
 from tests.synthetic import showers
 
@@ -54,7 +57,7 @@ def ranks_below(process: psutil.Process) -> list[psutil.Process]:
     found = []
     for child in process.children(recursive=True):
         try:
-            if "apbatch.dl.training" in child.cmdline() and child.cmdline()[0].endswith("python"):
+            if "apbatch.dl.training.loop" in child.cmdline() and child.cmdline()[0].endswith("python"):
                 found.append(child)
         except psutil.Error:
             continue
@@ -118,7 +121,7 @@ def test_a_killed_launcher_leaves_no_orphan_and_a_restart_gives_the_same_scores(
 ) -> None:
     spec = spec_for(made, tmp_path / "out")
     code = (
-        "import sys; from apbatch.dl import launch; from apbatch.dl.spec import TrainSpec;"
+        "import sys; from apbatch.dl import launch; from apbatch.dl.training.spec import TrainSpec;"
         "launch.train(TrainSpec.model_validate_json(sys.argv[1]), 'single')"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code, spec.model_dump_json()])

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.dl import blind, launch
-from apbatch.dl.blind import BlindSet, BlindSettings
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
 from apbatch.dl.files import sha256
-from apbatch.dl.quality import roc
-from apbatch.dl.spec import TrainSpec
+from apbatch.dl.judging.q_factor import roc
+from apbatch.dl.training import launch
+from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import MissingSoftwareError, UsageError
 from tests.synthetic import camera_showers
 

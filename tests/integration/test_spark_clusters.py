@@ -22,7 +22,7 @@ import pyarrow as pa
 import pytest
 
 from apbatch.cluster.yarn import Yarn
-from apbatch.formats import dataset
+from apbatch.datasets import dataset
 from apbatch.storage.store import open_store
 from tests.integration.test_spark_standalone import CAMERA, ORDER, ROOT, SMALL, without_spark
 from tests.servers import Servers

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apbatch.dl.ahead import ahead
+from apbatch.dl.training.prefetch import ahead
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))

@@ -11,8 +11,8 @@ import pytest
 
 from apbatch.camera.geometry import camera_from_positions, camera_named
 from apbatch.camera.grid import grid_of, to_grid
-from apbatch.dl.checkpoint import Checkpoint, read_checkpoint
-from apbatch.dl.data import Turning, camera_symmetries, load, order_of, parts_of, steps_of, symmetries, turned
+from apbatch.dl.training.checkpoint import Checkpoint, read_checkpoint
+from apbatch.dl.training.data import Turning, camera_symmetries, load, order_of, parts_of, steps_of, symmetries, turned
 from apbatch.errors import FormatError, UsageError
 
 MANIFEST = {"rows": 2, "cols": 3}

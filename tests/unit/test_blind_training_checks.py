@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.dl import blind, launch
-from apbatch.dl.blind import BlindSet, BlindSettings
-from apbatch.dl.checkpoint import Checkpoint
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
 from apbatch.dl.files import read_json, sha256, write_json
-from apbatch.dl.spec import TrainSpec
+from apbatch.dl.training import launch
+from apbatch.dl.training.checkpoint import Checkpoint
+from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import ApbatchError, FormatError, UsageError, VerificationError
 from tests.synthetic import showers
 

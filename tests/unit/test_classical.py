@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from apbatch.dl import classical
-from apbatch.dl.classical import _EDGES, Features, fit
+from apbatch.dl.judging import box_cuts as classical
+from apbatch.dl.judging.box_cuts import _EDGES, Features, fit
 from apbatch.errors import UsageError
 
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apbatch.datasets import dataset
+from apbatch.datasets.commit import Job
 from apbatch.errors import FormatError
-from apbatch.formats import dataset
 from apbatch.provenance import digest
-from apbatch.spark.committer import Job
 from apbatch.spark.compact import Compaction, ContentDigest, content_digest, stretches
-from apbatch.spark.sources import Source
-from apbatch.spark.splits import DATASET, Piece, dataset_files
+from apbatch.spark.inputs.sources import Source
+from apbatch.spark.inputs.splits import DATASET, Piece, dataset_files
 from tests.synthetic import write_dataset
 
 ROWS = 50

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from apbatch.dl import device, launch
-from apbatch.dl.spec import TrainSpec, identity_of
+from apbatch.dl.training import device, launch
+from apbatch.dl.training.spec import TrainSpec, identity_of
 from apbatch.errors import MissingSoftwareError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from apbatch.camera.geometry import camera_named
-from apbatch.dl import disturbance as d
-from apbatch.dl.examination import occluded
+from apbatch.dl.study import disturbance as d
+from apbatch.dl.study.examination import occluded
 
 CAMERA = camera_named("TAIGA-IACT01")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from apbatch.dl import blind, launch
-from apbatch.dl.blind import BlindSet, BlindSettings
-from apbatch.dl.spec import TrainSpec
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.training import launch
+from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import ApbatchError
 from tests.synthetic import showers
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apbatch.camera.monitor import FEWEST, HIT_SIGMA, ChannelMonitor, Channels, Status, status_of
+from apbatch.quality.monitor import FEWEST, HIT_SIGMA, ChannelMonitor, Channels, Status, status_of
 
 CHANNELS = 60
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apbatch.dl.observation import Observation, choose, hours_needed, li_ma, price
+from apbatch.dl.judging.observation import Observation, choose, hours_needed, li_ma, price
 
 #: (n_on, n_off, alpha, significance) as WStatCountsStatistic.sqrt_ts of gammapy 2.1 prints it.
 GAMMAPY = [

@@ -12,12 +12,12 @@ import pytest
 pyspark = pytest.importorskip("pyspark")
 
 from apbatch.camera.geometry import camera_named  # noqa: E402
-from apbatch.formats import dataset  # noqa: E402
+from apbatch.chain.recipe import Recipe  # noqa: E402
+from apbatch.chain.steps import GRIDS  # noqa: E402
+from apbatch.datasets import dataset  # noqa: E402
+from apbatch.datasets.commit import Job, SplitRecord  # noqa: E402
 from apbatch.formats.images import to_binary  # noqa: E402
-from apbatch.spark.bulk import Recipe  # noqa: E402
-from apbatch.spark.committer import Job, SplitRecord  # noqa: E402
 from apbatch.spark.saving import _Write  # noqa: E402
-from apbatch.spark.steps import GRIDS  # noqa: E402
 
 
 def batch(first: int, rows: int) -> pa.RecordBatch:

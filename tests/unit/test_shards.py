@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.dl import blind
-from apbatch.dl.blind import BlindSet, BlindSettings
-from apbatch.dl.data import load
-from apbatch.dl.shards import Shards
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.training.data import load
+from apbatch.dl.training.shards import Shards
 from apbatch.errors import FormatError, UsageError
 from tests.synthetic import camera_showers
 

@@ -13,11 +13,11 @@ import yaml
 
 from apbatch.config import Settings, SparkSettings, load_settings
 from apbatch.errors import MissingSoftwareError, NotFoundError, UsageError
-from apbatch.spark import shipping
-from apbatch.spark.configuration import Cluster, configuration, worker_python
-from apbatch.spark.environment import write_environment
-from apbatch.spark.session import first_line
-from apbatch.spark.workers import what_workers_lack
+from apbatch.spark.connect import shipping
+from apbatch.spark.connect.configuration import Cluster, configuration, worker_python
+from apbatch.spark.connect.environment import write_environment
+from apbatch.spark.connect.session import first_line
+from apbatch.spark.connect.workers import what_workers_lack
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_workers_elsewhere_are_shipped_to_and_find_python_on_their_path(
     hadoop_conf: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     parcel = shipping.Shipment((tmp_path / "p.tar.gz", tmp_path / "l.tar.gz"))
-    monkeypatch.setattr("apbatch.spark.configuration.shipment", lambda: parcel)
+    monkeypatch.setattr("apbatch.spark.connect.configuration.shipment", lambda: parcel)
     settings = SparkSettings(master="yarn")
     cluster = Cluster("yarn", settings)
     assert worker_python(cluster, settings, {}) == f"python3.{sys.version_info[1]}"
@@ -194,7 +194,7 @@ def test_workers_here_are_shipped_to_only_if_they_run_another_python(
     python: str | None, ships: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     parcel = shipping.Shipment((tmp_path / "p.tar.gz", tmp_path / "l.tar.gz"))
-    monkeypatch.setattr("apbatch.spark.configuration.shipment", lambda: parcel)
+    monkeypatch.setattr("apbatch.spark.connect.configuration.shipment", lambda: parcel)
     settings = SparkSettings(master="spark://127.0.0.1:7077", worker_python=python)
     conf = configuration(Cluster(settings.master, settings), settings, {})
     assert ("spark.archives" in conf) is ships
@@ -215,7 +215,7 @@ def test_what_spark_submit_needs_is_written_with_addresses_filled_in(
     hadoop_conf: str, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     parcel = shipping.Shipment((tmp_path / "p.tar.gz", tmp_path / "l.tar.gz"))
-    monkeypatch.setattr("apbatch.spark.configuration.shipment", lambda: parcel)
+    monkeypatch.setattr("apbatch.spark.connect.configuration.shipment", lambda: parcel)
     given = Settings(spark=SparkSettings(master="yarn"), store="hdfs://nn:8020/data", catalogue="sqlite:///x")
     variables = write_environment(given)
     assert variables["HADOOP_CONF_DIR"] == hadoop_conf

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from apbatch.camera.geometry import camera_named
 from apbatch.formats.images import image_schema, to_binary
-from apbatch.spark.reading import read_piece
-from apbatch.spark.sources import Source
-from apbatch.spark.splits import file_splits
+from apbatch.spark.inputs.reading import read_piece
+from apbatch.spark.inputs.sources import Source
+from apbatch.spark.inputs.splits import file_splits
 
 CAMERA = camera_named("TAIGA-IACT01")
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apbatch.spark import places
+from apbatch.datasets.commit import Loss
 from apbatch.spark.bulk import largest_first
-from apbatch.spark.committer import Loss
+from apbatch.spark.inputs import places
+from apbatch.spark.inputs.sources import Source
+from apbatch.spark.inputs.splits import DATASET, FEWEST_BYTES, Piece, Split, file_splits, packed, split_bytes
 from apbatch.spark.jobs import tally
-from apbatch.spark.sources import Source
-from apbatch.spark.splits import DATASET, FEWEST_BYTES, Piece, Split, file_splits, packed, split_bytes
 
 MB = 1 << 20
 

@@ -1,0 +1,1 @@
+"""The image chain: steps as pure functions on Arrow batches."""

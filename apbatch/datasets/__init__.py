@@ -1,0 +1,1 @@
+"""Datasets: folders of Parquet part files with a sidecar, written exactly once."""

@@ -1,0 +1,1 @@
+"""Blind analysis: sealed test sets and their ledger."""

@@ -1,0 +1,289 @@
+"""Which images are analysed: one set of cuts, the same for every primary, with what each cut leaves.
+
+Images, image parameters and truth are three datasets; here, and only here, they are joined. The images may be grids,
+with a column for each of two treatments, or the camera's pixels, from which every treatment can be made later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from apbatch.camera.geometry import camera_named
+from apbatch.datasets.dataset import info, is_complete, part_files, read_table
+from apbatch.errors import FormatError, NotFoundError, UsageError, nearest_word
+from apbatch.storage.store import open_store
+from apbatch.units import PhotoElectrons
+
+#: What identifies an image.
+KEY = ("experiment", "run", "event", "telescope")
+#: How an image was treated, and the column that holds its grid.
+VARIANTS = {"none": "grid", "cleaned": "grid_cleaned"}
+#: Column of the camera's pixels in a set of images.
+IMAGE = "image"
+#: What a set may know of the truth of training images, and the column it comes from: TeV, deg in the camera, deg.
+TRUTH = {
+    "energy": "true_energy", "source_x": "true_source_x", "source_y": "true_source_y", "zenith": "true_zenith",
+}  # fmt: skip
+#: Image parameters that are features; times, pointings, numbers of events and anything of the truth are not.
+FEATURES = (
+    "size", "width", "length", "distance", "cog_x", "cog_y", "con2", "n_pixels", "skewness", "kurtosis",
+    "n_islands", "leakage", "edge",
+)  # fmt: skip
+
+
+class Selection(BaseModel):
+    """Cuts on the cleaned image; no cut knows the primary.
+
+    Attributes
+    ----------
+    size_min : float
+        Smallest sum of the kept pixels, p.e.
+    pixels_min : int
+        Fewest pixels that cleaning must keep.
+    leakage_max : float
+        Largest share of the light in edge pixels; 1 keeps images at the edge.
+    cleaning : str, optional
+        Name of the cleaning in the image parameters, such as ``tailcuts-14-7``; the only one there by default.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size_min: PhotoElectrons = Field(default=60.0, ge=0)
+    pixels_min: int = Field(default=4, ge=3)
+    leakage_max: float = Field(default=1.0, ge=0, le=1)
+    cleaning: str | None = None
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Images that passed, ordered by key, so that nothing depends on how Spark wrote them.
+
+    Attributes
+    ----------
+    table : pa.Table
+        Grids and features, one row an image, no truth.
+    gamma : ndarray of bool, shape (n_images,)
+    shower : ndarray of int64, shape (n_images,)
+        Number of the shower, from 0, the same for images of one shower.
+    truth : dict of str to ndarray of float64, shape (n_images,)
+        True energy (TeV), direction in the camera and zenith (deg); NaN where not known.
+    layout : dict
+        What is needed to read the pixels: ``rows`` and ``cols`` of grids, or the ``camera`` of images.
+    cleaning : str
+        The cleaning that was used.
+    cut_flow : list of dict
+        For each cut: its name, gammas and hadrons left.
+    """
+
+    table: pa.Table
+    gamma: npt.NDArray[np.bool_]
+    shower: npt.NDArray[np.int64]
+    truth: dict[str, npt.NDArray[np.float64]]
+    layout: dict[str, Any]
+    cleaning: str
+    cut_flow: list[dict[str, Any]]
+
+
+def select(grids: str, parameters: str, truth: str, selection: Selection) -> Selected:
+    """Join images, parameters and truth, apply the cuts, and order by key.
+
+    Parameters
+    ----------
+    grids, parameters, truth : str
+        URLs of the datasets; the first holds grids, or images of a camera.
+
+    Raises
+    ------
+    FormatError
+        If a column is missing or an image occurs twice.
+    UsageError
+        If the cleaning is unknown or nothing passes.
+    """
+    images, pixels, layout = _pixels(grids)
+    known = read_table(parameters)
+    _need(known, parameters, (*KEY, "cleaning", "size", "width", "length"))
+    cleaning = _cleaning(known, parameters, selection)
+    rows: dict[str, pa.Table] = {
+        "none": _sorted(known.filter(pc.equal(known["cleaning"], "none")), parameters, ()),
+        "cleaned": _sorted(known.filter(pc.equal(known["cleaning"], cleaning)), parameters, ()),
+    }
+    true = _sorted(_read_truth(truth), truth, ("shower", "primary", "true_energy"))
+    images, (plain, cleaned, true) = _match(images, [rows["none"], rows["cleaned"], true])
+    if images.num_rows == 0:
+        raise UsageError(
+            "no image has parameters (without and with cleaning) and truth", where=f"{grids}, {parameters}, {truth}"
+        )
+
+    columns = {key: images[key] for key in KEY} | {column: images[column] for column in pixels}
+    for variant, table in (("none", plain), ("cleaned", cleaned)):
+        for name in FEATURES:
+            if name in table.column_names:
+                columns[f"{name}_{variant}"] = table[name].cast(pa.float32())
+    whole = pa.table(columns)
+    gamma = np.asarray(pc.equal(true["primary"], "gamma").to_numpy(zero_copy_only=False), bool)
+    keep, cut_flow = _cuts(whole, gamma, selection)
+    if not keep.any():
+        raise UsageError(
+            f"no image passes the selection ({len(keep)} before it)", where=grids, remedy="lower size_min or pixels_min"
+        )
+    return Selected(
+        table=whole.filter(pa.array(keep)).select([name for name in columns if name not in KEY]),
+        gamma=gamma[keep],
+        shower=_shower_numbers(true)[keep],
+        truth={
+            name: true[column].to_numpy().astype(np.float64)[keep]
+            for name, column in TRUTH.items()
+            if column in true.column_names
+        },
+        layout=layout,
+        cleaning=cleaning,
+        cut_flow=cut_flow,
+    )
+
+
+def _pixels(url: str) -> tuple[pa.Table, tuple[str, ...], dict[str, Any]]:
+    """Read grids or images: the table in the order of its keys, the columns of pixels, and how to read them."""
+    known = info(url)
+    if known.get("kind") != "images":
+        images = _sorted(read_table(url), url, tuple(VARIANTS.values()))
+        rows, cols = _shape(url, images)
+        return images, tuple(VARIANTS.values()), {"rows": rows, "cols": cols}
+    images = _sorted(read_table(url, [*KEY, IMAGE]), url, (IMAGE,))
+    camera = camera_named(str(known.get("camera", "")))
+    lengths = pc.unique(pc.binary_length(images[IMAGE])).to_pylist()
+    if lengths and lengths != [4 * camera.n_pixels]:
+        raise FormatError(
+            f"images of {lengths[:4]} bytes, an image of {camera.name} has {4 * camera.n_pixels}: of another camera?",
+            where=url,
+        )
+    return images, (IMAGE,), {"camera": camera.name}
+
+
+def _read_truth(url: str) -> pa.Table:
+    """Read a dataset, or a plain folder of Parquet files, as which a Monte Carlo leaves its truth."""
+    if is_complete(url):
+        return read_table(url)
+    store = open_store(url)
+    tables = []
+    for name in part_files(url):
+        try:
+            with store.open(name) as stream:
+                tables.append(pq.read_table(stream).replace_schema_metadata(None))
+        except (pa.ArrowException, OSError) as error:
+            raise FormatError(f"not a readable Parquet file: {error}", where=store.url_of(name)) from error
+    if not tables:
+        raise NotFoundError("there are no Parquet files of the truth", where=url)
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _need(table: pa.Table, where: str, columns: tuple[str, ...]) -> None:
+    for name in columns:
+        if name not in table.column_names:
+            raise FormatError(
+                f"there is no column '{name}'", where=where, nearest=nearest_word(name, table.column_names)
+            )
+
+
+def _sorted(table: pa.Table, where: str, columns: tuple[str, ...]) -> pa.Table:
+    """Order by key; an image that occurs twice would count twice, so it is an error."""
+    _need(table, where, (*KEY, *columns))
+    order = pc.sort_indices(table.select(KEY), sort_keys=[(key, "ascending") for key in KEY])
+    table = table.take(order)
+    if table.num_rows > 1:
+        keys = table.select(KEY)
+        same = np.ones(table.num_rows - 1, bool)
+        for key in KEY:
+            column = keys[key].combine_chunks()
+            same &= pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+        if same.any():
+            row = {key: keys[key][int(np.flatnonzero(same)[0])].as_py() for key in KEY}
+            raise FormatError(f"{int(same.sum())} images occur twice, the first is {row}", where=where)
+    return table
+
+
+def _shape(grids: str, images: pa.Table) -> tuple[int, int]:
+    known = info(grids)
+    try:
+        shape = int(known["rows"]), int(known["cols"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError("the dataset does not say the rows and columns of its grid", where=grids) from error
+    width = shape[0] * shape[1] * 4
+    for column in VARIANTS.values():
+        lengths = pc.unique(pc.binary_length(images[column])).to_pylist()
+        if lengths and lengths != [width]:
+            raise FormatError(
+                f"column '{column}' has images of {lengths[:4]} bytes, a grid of {shape[0]} x {shape[1]} has {width}",
+                where=grids,
+            )
+    return shape
+
+
+def _cleaning(parameters: pa.Table, where: str, selection: Selection) -> str:
+    names = sorted(name for name in pc.unique(parameters["cleaning"]).to_pylist() if name and name != "none")
+    if selection.cleaning is None:
+        if len(names) == 1:
+            return str(names[0])
+        found = ", ".join(names) or "none"
+        raise UsageError(f"{len(names)} cleanings in the parameters: {found}", where=where, remedy="name one: cleaning")
+    if selection.cleaning not in names:
+        raise UsageError(
+            f"no parameters of the cleaning '{selection.cleaning}'",
+            where=where,
+            nearest=nearest_word(selection.cleaning, names),
+        )
+    return selection.cleaning
+
+
+def _match(first: pa.Table, others: list[pa.Table]) -> tuple[pa.Table, list[pa.Table]]:
+    """Keep the images that occur in every table; all come back in the order of the first."""
+    joined = first.select(KEY).append_column("row_first", pa.array(np.arange(first.num_rows)))
+    for number, other in enumerate(others):
+        keys = other.select(KEY).append_column(f"row_{number}", pa.array(np.arange(other.num_rows)))
+        keys = keys.cast(pa.schema([*(first.schema.field(key) for key in KEY), keys.schema.field(f"row_{number}")]))
+        joined = joined.join(keys, list(KEY), join_type="inner")
+    joined = joined.sort_by("row_first")
+    return first.take(joined["row_first"]), [other.take(joined[f"row_{number}"]) for number, other in enumerate(others)]
+
+
+def _shower_numbers(truth: pa.Table) -> npt.NDArray[np.int64]:
+    """Number showers from 0; a shower number may come again in another run."""
+    names = [truth[name].cast(pa.string()) for name in ("experiment", "run", "shower")]
+    encoded = pc.binary_join_element_wise(*names, "\x1f").combine_chunks().dictionary_encode()
+    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _cuts(
+    table: pa.Table, gamma: npt.NDArray[np.bool_], selection: Selection
+) -> tuple[npt.NDArray[np.bool_], list[dict[str, Any]]]:
+    def column(name: str) -> npt.NDArray[np.float32]:
+        return np.asarray(table[name].to_numpy(), np.float32)
+
+    cuts: list[tuple[str, npt.NDArray[np.bool_]]] = [
+        ("recorded", np.ones(table.num_rows, bool)),
+        (f"size after cleaning > {selection.size_min:g} p.e.", column("size_cleaned") > selection.size_min),
+    ]
+    if "n_pixels_cleaned" in table.column_names:
+        enough = column("n_pixels_cleaned") >= selection.pixels_min
+        cuts.append((f"at least {selection.pixels_min} pixels after cleaning", enough))
+    if selection.leakage_max < 1 and "leakage_cleaned" in table.column_names:
+        inside = column("leakage_cleaned") <= selection.leakage_max
+        cuts.append((f"at most {selection.leakage_max:g} of the light in edge pixels", inside))
+    shaped = np.ones(table.num_rows, bool)
+    for variant in VARIANTS:
+        for name in ("size", "width", "length"):
+            shaped &= np.isfinite(column(f"{name}_{variant}")) & (column(f"{name}_{variant}") > 0)
+    cuts.append(("width and length can be measured", shaped))
+    keep = np.ones(table.num_rows, bool)
+    flow = []
+    for name, passed in cuts:
+        keep &= passed
+        flow.append({"cut": name, "gamma": int((keep & gamma).sum()), "hadron": int((keep & ~gamma).sum())})
+    return keep, flow

@@ -1,0 +1,1 @@
+"""What scores are worth: quality factor, rivals, bootstrap, report."""

@@ -1,0 +1,145 @@
+"""Which cut an observation needs: the expected significance of a source, and what a wrongly chosen cut costs.
+
+Q is the figure of merit of a faint source on a large background. With little background left the significance of Li
+and Ma (1983) is what counts; it stays finite where Q does not, so the choice does not run to the last hadron.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from apbatch.dl.judging.q_factor import CUTS, Flags, Floats, curve
+
+
+class Observation(BaseModel):
+    """What is looked at, and for how long.
+
+    Attributes
+    ----------
+    hours : float
+        Time on the source.
+    background_rate : float
+        Hadron images an hour in the signal region that pass the selection, before any cut on a score.
+    signal_to_background : float
+        Gamma images for each of these hadron images.
+    alpha : float
+        Exposure of the signal region over that of the background region.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hours: float = Field(default=20.0, gt=0)
+    background_rate: float = Field(default=500.0, gt=0)
+    signal_to_background: float = Field(default=0.01, gt=0)
+    alpha: float = Field(default=0.2, gt=0)
+
+    def significance(self, gamma_efficiency: Any, hadron_efficiency: Any) -> Floats:
+        """Return the Li-Ma significance of the expected counts after a cut, for arrays of efficiencies."""
+        background = self.hours * self.background_rate * np.asarray(hadron_efficiency, np.float64)
+        signal = self.hours * self.background_rate * self.signal_to_background * np.asarray(gamma_efficiency)
+        return li_ma(signal + background, background / self.alpha, self.alpha)
+
+
+def li_ma(n_on: Any, n_off: Any, alpha: Any) -> Floats:
+    """Return the significance of an excess, negative for a deficit; 0 without any count.
+
+    Parameters
+    ----------
+    n_on, n_off : array_like
+        Counts on and off the source; need not be whole, so that expected counts can be given.
+    alpha : array_like
+        Exposure on over exposure off.
+
+    Notes
+    -----
+    T. Li and Y. Ma, ApJ 272 (1983) 317, equation 17, doi:10.1086/161295.
+    """
+    n_on, n_off, alpha = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in (n_on, n_off, alpha)))
+    total = n_on + n_off
+    with np.errstate(divide="ignore", invalid="ignore"):
+        on = np.where(n_on > 0, n_on * np.log((1 + alpha) / alpha * n_on / total), 0.0)
+        off = np.where(n_off > 0, n_off * np.log((1 + alpha) * n_off / total), 0.0)
+    # Rounding may take the sum a little below 0 where there is no excess at all.
+    return np.asarray(np.sign(n_on - alpha * n_off) * np.sqrt(2 * np.maximum(on + off, 0.0)))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A cut and why it was taken.
+
+    Attributes
+    ----------
+    at : int
+        Place in `CUTS`.
+    cut : float
+    significance : ndarray of shape (n_cuts,)
+        Expected on the events of the choice, NaN where the cut was not allowed.
+    """
+
+    at: int
+    cut: float
+    significance: Floats
+
+
+def choose(
+    scores: Floats,
+    gamma: Flags,
+    observation: Observation,
+    hadrons_min: int,
+    efficiency_min: float = 0.1,
+    cuts: Floats = CUTS,
+) -> Choice:
+    """Choose the cut with the highest expected significance, on events that are not the test set.
+
+    The hadron efficiency is taken one standard deviation of its counting error high, so that the choice is not drawn
+    to a place where hadrons are missing by chance. Cuts that leave fewer than `hadrons_min` hadrons, or less than
+    `efficiency_min` of the gammas, are not allowed; if none is allowed, everything is kept (the cut at 0).
+    """
+    known = curve(scores, gamma, cuts)
+    allowed = (known.hadrons >= hadrons_min) & (known.gamma_efficiency >= efficiency_min)
+    n_hadron = int((~gamma).sum())
+    careful = (known.hadrons + np.sqrt(np.maximum(known.hadrons, 1))) / n_hadron
+    significance = np.where(allowed, observation.significance(known.gamma_efficiency, careful), np.nan)
+    at = int(np.nanargmax(significance)) if allowed.any() else 0
+    return Choice(at, float(cuts[at]), significance)
+
+
+def price(
+    scores: Floats, gamma: Flags, chosen: float, observation: Observation, hadrons_min: int, cuts: Floats = CUTS
+) -> dict[str, Any]:
+    """Return what other cuts would have cost on these events: expected significance relative to the best cut.
+
+    Returns
+    -------
+    dict
+        ``cuts`` and ``relative`` (None where fewer than `hadrons_min` hadrons are left: not known); ``chosen``,
+        ``middle`` (the cut at 0.5) and ``best`` (the cut, found on these events, so that it is a bound).
+    """
+    known = curve(scores, gamma, cuts)
+    significance = observation.significance(known.gamma_efficiency, known.hadron_efficiency)
+    usable = known.hadrons >= hadrons_min
+    highest = float(np.max(significance[usable])) if usable.any() else float(significance[0])
+    relative = significance / max(highest, 1e-12)
+
+    def at(cut: float) -> float | None:
+        place = int(np.argmin(np.abs(cuts - cut)))
+        return float(relative[place]) if usable[place] else None
+
+    return {
+        "cuts": cuts.tolist(),
+        "relative": [float(value) if use else None for value, use in zip(relative, usable, strict=True)],
+        "chosen": at(chosen),
+        "middle": at(0.5),
+        "best": float(cuts[int(np.argmax(np.where(usable, significance, -np.inf)))]),
+        "significance": highest,
+    }
+
+
+def hours_needed(efficiencies: tuple[float, float], observation: Observation, goal: float = 5.0) -> float:
+    """Return after how many hours the expected significance reaches `goal`: it grows with the root of the time."""
+    reached = float(observation.significance(*(np.asarray(value) for value in efficiencies)))
+    return float("inf") if reached <= 0 else observation.hours * (goal / reached) ** 2

@@ -1,0 +1,1 @@
+"""Networks: models, layers, the images they are given, export, scoring."""

@@ -1,0 +1,206 @@
+"""Networks by name. The scale of the input is part of the network, so a saved one needs nothing beside it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from apbatch.errors import UsageError, nearest_word
+
+#: (grids in p.e., the same scaled and with a channel, options by name) to features, shape (n, n_features).
+Builder = Callable[..., Any]
+_MODELS: dict[str, Builder] = {}
+#: Networks that know where a pixel's neighbours lie on the axial grid.
+_AXIAL: set[str] = set()
+
+
+def register_model(name: str, *, axial: bool = False) -> Callable[[Builder], Builder]:
+    """Make a builder known by name; its arguments after the images are the options of a specification.
+
+    Parameters
+    ----------
+    name : str
+    axial : bool
+        Whether it works on the axial grid only.
+    """
+
+    def keep(builder: Builder) -> Builder:
+        _MODELS[name] = builder
+        if axial:
+            _AXIAL.add(name)
+        return builder
+
+    return keep
+
+
+def check_model(name: str, options: Mapping[str, Any] | None = None) -> None:
+    """Raise a UsageError with the nearest known name if there is no such model, or no such option of it."""
+    if name not in _MODELS:
+        raise UsageError(
+            f"unknown model '{name}'", nearest=nearest_word(name, _MODELS), remedy=f"models are {', '.join(_MODELS)}"
+        )
+    known = list(inspect.signature(_MODELS[name]).parameters)[2:]
+    for option, value in (options or {}).items():
+        if option not in known:
+            raise UsageError(
+                f"model '{name}' has no option '{option}'",
+                nearest=nearest_word(option, known),
+                remedy=f"options are {', '.join(known)}",
+            )
+        if not isinstance(value, int | float) or value < 0:
+            raise UsageError(f"option '{option}' of model '{name}' is no number from 0 on: {value!r}")
+
+
+def check_grid(name: str, grid: str) -> None:
+    """Raise a UsageError if a model can't work on images of this grid."""
+    if name in _AXIAL and grid != "axial":
+        raise UsageError(
+            f"model '{name}' knows the axial grid only, not '{grid}'", remedy="talk-cnn or resnet take any grid"
+        )
+
+
+def build(
+    name: str,
+    shape: tuple[int, int],
+    mean: float,
+    spread: float,
+    outputs: int = 1,
+    options: Mapping[str, Any] | None = None,
+) -> Any:
+    """Build a Keras model from grids in p.e., shape (n, rows, cols), to numbers, shape (n, outputs).
+
+    Parameters
+    ----------
+    name : str
+        A registered model.
+    shape : (int, int)
+        Rows and columns of a grid.
+    mean, spread : float
+        Of log(1 + p.e.) over the training images.
+    outputs : int
+        1 for the logit of a gamma; more for parameters of the shower.
+    options : mapping, optional
+        Of this model, such as ``filters``.
+    """
+    import keras
+
+    check_model(name, options)
+    grid = keras.Input(shape)
+    features = _MODELS[name](grid, _scaled(grid, shape, mean, spread), **(options or {}))
+    # Numbers come out in full precision, also where the rest of the network computes in half of it.
+    numbers = keras.layers.Dense(outputs, dtype="float32")(features)
+    return keras.Model(grid, numbers, name=name.replace("-", "_"))
+
+
+def symmetrised(model: Any, tables: npt.NDArray[np.int64]) -> Any:
+    """Build the network that is the mean of another over the symmetries of the camera: turned images score alike.
+
+    Most score better so than by one look, for the time of as many looks (docs/gamma_hadron.md).
+
+    Parameters
+    ----------
+    model : keras.Model
+        As `build` makes it; its weights are shared.
+    tables : ndarray of int64, shape (n_symmetries, rows * cols)
+        See `apbatch.dl.training.data.symmetries`.
+    """
+    import keras
+    from keras import ops
+
+    rows, cols = model.input_shape[1:]
+    grid = keras.Input((rows, cols))
+    # One more cell, of nothing, for those whose content would come from beyond the camera.
+    flat = ops.pad(ops.reshape(grid, (-1, rows * cols)), [[0, 0], [0, 1]])
+    forms = ops.reshape(ops.take(flat, tables.ravel(), axis=1), (-1, rows, cols))
+    numbers = ops.reshape(model(forms), (-1, len(tables), model.output_shape[1]))
+    return keras.Model(grid, ops.mean(numbers, axis=1), name=f"symmetric_{model.name}")
+
+
+def _scaled(grid: Any, shape: tuple[int, int], mean: float, spread: float) -> Any:
+    """Negative pixels are noise around the pedestal; the logarithm tames the few bright ones."""
+    from keras import layers, ops
+
+    return layers.Reshape((*shape, 1))((ops.log(ops.relu(grid) + 1) - mean) / spread)
+
+
+@register_model("talk-cnn")
+def talk_cnn(grid: Any, x: Any, filters: int = 16, convolutions: int = 3, hidden: int = 48) -> Any:
+    """The talk's: two or three convolutions of 3 x 3 on the square grid, each halving it, and one hidden layer.
+
+    Axial neighbours of a hexagon all lie in a 3 x 3 window, so a convolution sees whole hexagons. Nothing in it
+    depends on the rest of the batch, so that the batch may be split over ranks without changing the result.
+    """
+    from keras import layers
+
+    return layers.Dense(hidden, activation="relu")(_convolved(x, filters, convolutions))
+
+
+def _convolved(x: Any, filters: int, convolutions: int) -> Any:
+    from keras import layers
+
+    for number in range(convolutions):
+        x = layers.Conv2D(filters * (number + 1), 3, activation="relu", padding="same")(x)
+        x = layers.MaxPooling2D(2, padding="same")(x)
+    return layers.Flatten()(x)
+
+
+@register_model("hillas-cnn", axial=True)
+def hillas_cnn(
+    grid: Any, x: Any, filters: int = 16, convolutions: int = 3, hidden: int = 96, dropout: float = 0.3
+) -> Any:
+    """The talk's convolutions beside the image's parameters, which the network computes itself.
+
+    On cleaned images a dozen numbers hold most of what there is to know; a small network finds them late or never.
+    """
+    from keras import layers
+
+    from apbatch.dl.networks.layers import ImageMoments
+
+    seen = layers.Dropout(dropout)(_convolved(x, filters, convolutions))
+    seen = layers.Dense(hidden, activation="relu")(seen)
+    known = layers.Dense(hidden, activation="relu")(ImageMoments()(grid))
+    known = layers.Dense(hidden, activation="relu")(known)
+    return layers.Dense(hidden, activation="relu")(layers.Concatenate()([seen, known]))
+
+
+@register_model("resnet")
+def resnet(grid: Any, x: Any, filters: int = 16, blocks: int = 1, hidden: int = 64, dropout: float = 0.2) -> Any:
+    """A residual network on the square grid: three stages of blocks with a path around them, each halving the grid."""
+    from keras import layers
+
+    return _residual(partial(layers.Conv2D, kernel_size=3), x, filters, blocks, hidden, dropout)
+
+
+@register_model("hex-cnn", axial=True)
+def hex_cnn(grid: Any, x: Any, filters: int = 16, blocks: int = 1, hidden: int = 64, dropout: float = 0.2) -> Any:
+    """The residual network with convolutions over hexagons."""
+    from apbatch.dl.networks.layers import HexConv2D
+
+    return _residual(HexConv2D, x, filters, blocks, hidden, dropout)
+
+
+def _residual(convolve: Callable[..., Any], x: Any, filters: int, blocks: int, hidden: int, dropout: float) -> Any:
+    """No normalisation over the batch, which would tie images to their batch: the second half of a block starts at 0
+    instead, so that a new network is shallow and deepens as it learns (SkipInit, arXiv:2002.10444)."""
+    from keras import layers
+
+    def convolution(width: int, **more: Any) -> Any:
+        return convolve(width, **{"padding": "same", "kernel_initializer": "he_normal", **more})
+
+    x = convolution(filters, activation="relu")(x)
+    for stage in range(3):
+        width = filters * 2**stage
+        # The brightest of four goes on: with strides a single bright pixel is lost in the noise of a new network.
+        x = convolution(width, activation="relu")(layers.MaxPooling2D(2, padding="same")(x))
+        for _ in range(blocks):
+            inner = convolution(width, activation="relu")(x)
+            inner = convolution(width, kernel_initializer="zeros")(inner)
+            x = layers.ReLU()(layers.Add()([x, inner]))
+    # The map is kept, not averaged: how far from the camera's centre the light lies tells the distance of the shower.
+    x = layers.Dropout(dropout)(layers.Flatten()(x))
+    return layers.Dense(hidden, activation="relu")(x)

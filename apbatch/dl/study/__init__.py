@@ -1,0 +1,1 @@
+"""The study: several trainings of several methods on one blind set."""

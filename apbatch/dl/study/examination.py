@@ -1,0 +1,206 @@
+"""What disturbs a trained network, and what it looks at: after the labels are open, on the test images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from apbatch.camera.geometry import camera_named
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.files import read_json, read_parquet, write_json
+from apbatch.dl.judging import box_cuts as classical
+from apbatch.dl.judging import rivals
+from apbatch.dl.judging.resampling import Resamples, compare
+from apbatch.dl.networks.scoring import Network, Pixels
+from apbatch.dl.networks.treatment import cleaned, parameters
+from apbatch.dl.study.disturbance import standard_disturbances
+from apbatch.dl.study.evaluation import title_of
+from apbatch.dl.study.trainings import SIMPLE, networks
+from apbatch.dl.training.data import load_pixels
+from apbatch.progress import say
+
+Floats = npt.NDArray[np.float64]
+Scorer = Callable[[Pixels], Floats]
+
+
+def robustness(
+    folder: Path, study: Path, output: Path, models: tuple[str, ...] | None = None, most: int = 20_000
+) -> Path:
+    """Score disturbed test images with the first training of each network, the trees and the simple technique.
+
+    The events are those selected before, and the cut is the one of the undisturbed images: what is seen is what an
+    observer would get who does not know.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The blind analysis, unsealed.
+    study : pathlib.Path
+        Output of the study.
+    output : pathlib.Path
+        File for the numbers.
+    models : tuple of str, optional
+        Only these networks.
+    most : int
+        Test images used at most.
+    """
+    made = blind.open_set(folder)
+    camera = camera_named(made.manifest["camera"])
+    judged = read_json(study / "study.json")
+    labels = {row["id"]: row for row in read_parquet(folder / "unsealed" / "labels.parquet").to_pylist()}
+    ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()[:most]
+    images = load_pixels(made.files, made.manifest, "test")[:most]
+    gamma = np.array([labels[name]["gamma"] for name in ids])
+    draws = Resamples(gamma, np.array([labels[name]["shower"] for name in ids], np.int64), 300)
+    cuts = {(row["method"], row["variant"]): row["trainings"][0]["cut"] for row in judged["rows"]}
+    scorers = _scorers(made, study, models)
+    entries = []
+    plain = {}
+    for key, scorer in scorers.items():
+        passed = scorer(images) > cuts[key]
+        plain[key] = (passed, draws.quality(passed))
+    for disturbance in standard_disturbances():
+        say(f"robustness: {disturbance.kind}, {disturbance.label}")
+        disturbed = disturbance.apply(images, camera)
+        for (method, variant), scorer in scorers.items():
+            before, quality = plain[method, variant]
+            passed = scorer(disturbed) > cuts[method, variant]
+            now = draws.quality(passed)
+            found = compare(now, quality)
+            entries.append(
+                {
+                    "kind": disturbance.kind,
+                    "label": disturbance.label,
+                    "strength": disturbance.strength,
+                    "method": method,
+                    "title": title_of(method),
+                    "variant": variant,
+                    "quality": float(now[0]) if np.isfinite(now[0]) else None,
+                    "before": float(quality[0]) if np.isfinite(quality[0]) else None,
+                    "ratio": None if found is None else asdict(found.ratio),
+                    "gamma_efficiency": float(passed[gamma].mean()),
+                    "gamma_efficiency_before": float(before[gamma].mean()),
+                    "hadron_efficiency": float(passed[~gamma].mean()),
+                    "hadron_efficiency_before": float(before[~gamma].mean()),
+                }
+            )
+    write_json(output, {"images": len(ids), "entries": entries})
+    return output
+
+
+def _scorers(made: blind.BlindSet, study: Path, models: tuple[str, ...] | None) -> dict[tuple[str, str], Scorer]:
+    camera = camera_named(made.manifest["camera"])
+    trained = [entry for entry in networks(study) if ":" not in entry[1]]
+    first = min(seed for _, _, seed, _ in trained)
+    scorers: dict[tuple[str, str], Scorer] = {
+        (name, variant): Network(place, variant, camera).scores
+        for name, variant, seed, place in trained
+        if seed == first and (models is None or name in models)
+    }
+    train = load_pixels(made.files, made.manifest, "train")
+    gamma = np.asarray(read_parquet(made.files / "train.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False))
+    for variant in dict.fromkeys(variant for _, variant in list(scorers)):
+        columns = parameters(train, camera, variant)
+        scorers[SIMPLE, variant] = _simple(columns, gamma, variant, made)
+        scorers["trees", variant] = _trees(columns, gamma, variant, made)
+    return scorers
+
+
+def _simple(columns: dict[str, Floats], gamma: npt.NDArray[np.bool_], variant: str, made: blind.BlindSet) -> Scorer:
+    camera = camera_named(made.manifest["camera"])
+    box = classical.fit(classical.Features(columns["size"], columns["width"], columns["length"]), gamma)
+
+    def score(images: Pixels) -> Floats:
+        found = parameters(images, camera, variant)
+        known = (found["size"] > 0) & np.isfinite(found["width"])
+        size, width, length = (np.where(known, found[name], 1.0) for name in ("size", "width", "length"))
+        # Without light left there is nothing to be called a gamma.
+        return np.where(known, box.score(classical.Features(size, width, length)), 0.0)
+
+    return score
+
+
+def _trees(columns: dict[str, Floats], gamma: npt.NDArray[np.bool_], variant: str, made: blind.BlindSet) -> Scorer:
+    camera = camera_named(made.manifest["camera"])
+    fitted = rivals.fit("trees", columns, gamma, seed=1)
+
+    def score(images: Pixels) -> Floats:
+        return rivals.score(fitted, parameters(images, camera, variant))
+
+    return score
+
+
+def saliency(folder: Path, study: Path, output: Path, each: int = 2) -> Path:
+    """Find which pixels matter to the best networks: how the logit changes when a pixel and its neighbours go dark.
+
+    Occlusion asks the network itself, image by image, and needs no derivatives of any back-end. Positive: the light
+    there speaks for a gamma.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+        File for the maps; images are chosen by their rank in size within a class, not by looks.
+    """
+    made = blind.open_set(folder)
+    camera = camera_named(made.manifest["camera"])
+    labels = {row["id"]: row for row in read_parquet(folder / "unsealed" / "labels.parquet").to_pylist()}
+    ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
+    images = load_pixels(made.files, made.manifest, "test")
+    gamma = np.array([labels[name]["gamma"] for name in ids])
+    light = np.nansum(np.where(images > 7, images, 0), axis=1)
+    rows = []
+    for kind in (True, False):
+        of = np.flatnonzero(gamma == kind)
+        of = of[np.argsort(light[of], kind="stable")]
+        rows += [int(of[int(at * (len(of) - 1))]) for at in np.linspace(0.7, 0.95, each)]
+    trained = [entry for entry in networks(study) if ":" not in entry[1]]
+    judged = {
+        (row["method"], row["variant"]): row["quality_validation"] or 0
+        for row in read_json(study / "study.json")["rows"]
+    }
+    maps = []
+    for cleaning in dict.fromkeys(variant for _, variant, _, _ in trained):
+        name, variant, _, place = max(
+            (entry for entry in trained if entry[1] == cleaning), key=lambda entry: judged.get(entry[:2], 0)
+        )
+        network = Network(place, variant, camera)
+        for row in rows:
+            image = np.nan_to_num(images[row])
+            mask = cleaned(image[None], camera, variant)
+            seen = image if mask is None else np.where(mask[0], image, 0)
+            changed = occluded(seen, camera.neighbours)
+            # The mask of the whole image stays: only light is taken away, the cleaning is not done again.
+            logits = network.outputs_of_grids(_on_grid(network, np.concatenate([seen[None], changed])))[:, 0]
+            maps.append(
+                {
+                    "model": name,
+                    "title": title_of(name),
+                    "variant": variant,
+                    "gamma": bool(gamma[row]),
+                    "score": float(1 / (1 + np.exp(-logits[0]))),
+                    "energy": labels[ids[row]].get("energy"),
+                    "image": [round(float(value), 2) for value in seen],
+                    "change": [round(float(value), 4) for value in logits[0] - logits[1:]],
+                }
+            )
+    write_json(output, {"camera": camera.name, "maps": maps})
+    return output
+
+
+def occluded(image: npt.NDArray[np.float32], neighbours: npt.NDArray[np.int64]) -> Pixels:
+    """Return copies of an image, shape (n_pixels, n_pixels): in the i-th, pixel i and its neighbours are dark."""
+    copies = np.tile(image.astype(np.float32), (len(image), 1))
+    for pixel, near in enumerate(neighbours):
+        copies[pixel, pixel] = 0
+        copies[pixel, near[near >= 0]] = 0
+    return copies
+
+
+def _on_grid(network: Network, images: Pixels) -> Pixels:
+    from apbatch.camera.grid import to_grid
+
+    return to_grid(images, network.camera, None, network.treatment.grid)

@@ -1,0 +1,179 @@
+"""The report of the study: one page that opens anywhere, one JSON with every number, one table for the terminal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from apbatch.camera.geometry import camera_named
+from apbatch.dl.files import read_json, read_parquet, write_bytes, write_json
+from apbatch.dl.judging.grid_pictures import grid_pictures
+from apbatch.dl.networks.treatment import cleaned
+from apbatch.dl.study import plots
+from apbatch.dl.training.data import load_pixels
+
+#: Parts of the report that other steps add, each a file beside ``study.json`` under its own name.
+PARTS = ("robustness", "showers", "saliency", "application")
+
+
+def write_study_report(study: dict[str, Any], parts: dict[str, Any], output: Path) -> Path:
+    """Write ``report.html`` (self-contained) and ``report.json`` into `output`.
+
+    Parameters
+    ----------
+    study : dict
+        From `apbatch.dl.study.evaluation.evaluate`.
+    parts : dict
+        What further steps found, by their names in `PARTS`; any may be missing.
+
+    Returns
+    -------
+    pathlib.Path
+        ``report.html``.
+    """
+    rows = study["rows"]
+    cleanings = list(dict.fromkeys(row["variant"] for row in rows if ":" not in row["variant"]))
+    least = study["settings"]["hadrons_min"]
+    drawn = {
+        "overview": plots.quality_overview(rows, cleanings),
+        "quality": plots.against_cut(rows, cleanings, least, "quality", "quality factor Q"),
+        "gammas": plots.against_cut(rows, cleanings, least, "gamma_efficiency", "gamma efficiency"),
+        "rejection": plots.against_cut(rows, cleanings, least, "hadron_rejection", "hadrons for each one left"),
+        "price": plots.price_of_the_cut(rows, cleanings),
+        **{f"bins_{cleaning}": plots.binned(rows, study["bins"], cleaning) for cleaning in cleanings},
+    }
+    environment = Environment(
+        loader=PackageLoader("apbatch.dl.study", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters.update(pm=plus_minus, sigma=sigma_text, cleaning=lambda name: plots.CLEANING.get(name, name))
+    page = environment.get_template("report.html.j2").render(
+        s=study,
+        rows=rows,
+        table=_table(rows, cleanings),
+        cleanings=cleanings,
+        grid_rows=_grid_rows(rows),
+        plots={name: Markup(text) for name, text in drawn.items()},
+        pictures=_pictures(parts),
+        one=_one_image(Path(study["blind"]["folder"])),
+        parts={name: parts.get(name) for name in PARTS},
+        few=least,
+    )
+    write_json(output / "report.json", {"study": study, **parts})
+    write_bytes(output / "report.html", page.encode())
+    return output / "report.html"
+
+
+def _pictures(parts: dict[str, Any]) -> dict[str, str]:
+    """Draw what further steps found."""
+    drawn: dict[str, str] = {}
+    if parts.get("robustness"):
+        drawn["robustness"] = Markup(plots.robustness(parts["robustness"]["entries"]))
+    if parts.get("saliency"):
+        drawn["saliency"] = plots.saliency_maps(parts["saliency"]["maps"], camera_named(parts["saliency"]["camera"]))
+    if parts.get("showers"):
+        drawn["showers"] = Markup(plots.showers(parts["showers"]["entries"]))
+    if parts.get("application"):
+        found = parts["application"]
+        drawn["application"] = Markup(plots.applied_scores(found["datasets"], found["bins"]))
+    return drawn
+
+
+def _table(rows: list[dict[str, Any]], cleanings: list[str]) -> list[tuple[str, list[dict[str, Any] | None]]]:
+    """Group rows to those of the talk's table: one a method, a cell a cleaning."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["title"], {})[row["variant"]] = row
+    return [(title, [cells.get(name) for name in cleanings]) for title, cells in found.items()]
+
+
+def _grid_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the networks on other grids after the same on the axial one and the native hexagonal network."""
+    others = [row for row in rows if ":" in row["variant"]]
+    compared = {row["method"] for row in others} | ({"hex-cnn", "hex-cnn+"} if others else set())
+    cleanings = {row["cleaning"] for row in others}
+    return [row for row in rows if row["method"] in compared and row["variant"] in cleanings] + others
+
+
+def render_study_table(study: dict[str, Any]) -> str:
+    """Return the talk's table with errors, and whether the goals were reached, as text."""
+    rows = study["rows"]
+    cleanings = list(dict.fromkeys(row["variant"] for row in rows if ":" not in row["variant"]))
+    table = Table(box=box.SIMPLE_HEAD, title="Quality factor Q = gamma efficiency / sqrt(hadron efficiency)")
+    table.add_column("method")
+    for name in cleanings:
+        table.add_column(plots.CLEANING.get(name, name))
+    for title, cells in _table(rows, cleanings):
+        table.add_row(title, *[_cell(cell, study["settings"]["hadrons_min"]) for cell in cells])
+    sink = io.StringIO()
+    console = Console(file=sink, width=150)
+    console.print(table)
+    test = study["events"]["test"]
+    how = "not blind, labels were open" if study["blind"]["labels_were_open"] else "blind"
+    sink.write(
+        f"  Test set, {how}: {test['gammas']} gammas and {test['hadrons']} hadrons. "
+        "Cuts chosen on the validation set.\n"
+        "  Errors: bootstrap over showers and the spread of trainings. "
+        "In brackets: against the simple technique, same images.\n"
+    )
+    for verdict in study["verdicts"]:
+        if verdict["cleaning"] is None:
+            found = verdict["comparison"]
+            ratio = "not known" if found is None else _interval(found["ratio"])
+            sink.write(
+                f"  Best network ({verdict['network']}) over {verdict['rival']}: {ratio}, "
+                f"goal {'at least ' if verdict['goal'] > 1 else 'above '}{verdict['goal']:g}: "
+                f"{'reached' if verdict['reached'] else 'not reached'}\n"
+            )
+    return sink.getvalue().rstrip("\n")
+
+
+def _interval(value: dict[str, Any]) -> str:
+    return f"{value['value']:.2f} ({value['low']:.2f} to {value['high']:.2f} at 95 %)"
+
+
+def _cell(row: dict[str, Any] | None, least: int) -> str:
+    if row is None:
+        return "–"
+    talk = f", talk {row['talk']:.2f}" if row["talk"] is not None else ""
+    if row["quality"] is None:
+        return f"not quoted: under {least} hadrons left{talk}"
+    found = row["against"].get("cuts")
+    versus = "" if found is None else f" (x {found['ratio']['value']:.2f}, {sigma_text(found)})"
+    return f"{plus_minus(row['quality'])}{versus}{talk}"
+
+
+def plus_minus(value: dict[str, Any] | None, digits: int = 2) -> str:
+    """Return ``1.84 ± 0.12``, or a dash."""
+    return "–" if value is None else f"{value['value']:.{digits}f} ± {value['error']:.{digits}f}"
+
+
+def sigma_text(found: dict[str, Any] | None) -> str:
+    """Return the significance of a difference in words."""
+    return "–" if found is None else f"{found['sigma']:+.1f} σ"
+
+
+def _one_image(folder: Path) -> dict[str, str]:
+    """Draw one bright opened test gamma after each cleaning and on each grid; nothing where the set is gone."""
+    if not (folder / "set" / "test.parquet").exists():
+        return {}
+    manifest = read_json(folder / "set" / "manifest.json")
+    camera = camera_named(manifest["camera"])
+    ids = read_parquet(folder / "set" / "test.parquet", ["id"])["id"].to_pylist()
+    labels = read_parquet(folder / "unsealed" / "labels.parquet", ["id", "gamma"])
+    gammas = {row["id"] for row in labels.to_pylist() if row["gamma"]}
+    images = load_pixels(folder / "set", manifest, "test")
+    rows = np.array([row for row, name in enumerate(ids) if name in gammas])
+    # The 90 % quantile of size: bright enough to see something, nothing hand-picked.
+    size = np.nansum(np.where(images[rows] > 7, images[rows], 0), axis=1)
+    chosen = images[rows[np.argsort(size)[int(0.9 * (len(rows) - 1))]]]
+    masks = {name: cleaned(chosen[None], camera, name) for name in plots.CLEANING}
+    kept = {name: chosen if mask is None else np.where(mask[0], chosen, 0) for name, mask in masks.items()}
+    return {"cleanings": plots.cleanings_of(kept, camera), "grids": grid_pictures(chosen, camera)}

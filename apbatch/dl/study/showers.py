@@ -1,0 +1,149 @@
+"""Energy and direction of gammas from one image: a network and boosted trees, judged on the opened test gammas.
+
+Resolution and bias are given by bins of true energy. The trees are the classical rival: image parameters, among them
+the axis of the image and its skewness, from which a single telescope has its direction.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from apbatch.camera.geometry import camera_named
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.files import read_parquet, write_json
+from apbatch.dl.judging import rivals
+from apbatch.dl.networks.treatment import parameters
+from apbatch.dl.training import launch
+from apbatch.dl.training.data import load_pixels
+from apbatch.dl.training.spec import SHOWER_OUTPUTS, TrainSpec
+from apbatch.errors import FormatError, UsageError
+
+Floats = npt.NDArray[np.float64]
+_LABELS = ("energy", "source_x", "source_y")
+
+
+def estimate(
+    folder: Path,
+    output: Path,
+    spec: TrainSpec,
+    bins: int = 5,
+    collective: Literal["auto", "single", "horovod"] = "auto",
+    ranks: int = 2,
+) -> Path:
+    """Train on gammas, estimate the test gammas, and judge both methods.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        A blind analysis of images, unsealed.
+    output : pathlib.Path
+        File for the numbers.
+    spec : TrainSpec
+        Of the task ``showers``.
+    bins : int
+        Of true energy, of equal numbers of gammas.
+
+    Raises
+    ------
+    UsageError
+        If the labels are still sealed or the task is another.
+    FormatError
+        If the truth has no energy and direction.
+    """
+    made = blind.open_set(folder)
+    opened = folder / "unsealed" / "labels.parquet"
+    if spec.task != "showers" or not opened.exists():
+        raise UsageError("energy and direction are judged on opened labels, by a training of the task 'showers'")
+    trained = launch.train(spec, collective, ranks)
+    labels = read_parquet(opened)
+    if not set(_LABELS) <= set(labels.column_names):
+        raise FormatError("the truth has no energy and direction", where=str(opened))
+    truth = {row["id"]: row for row in labels.to_pylist() if row["gamma"] and row["energy"]}
+    true = np.array([[row[name] for name in _LABELS] for row in truth.values()], np.float64)
+    edges = np.quantile(true[:, 0], np.linspace(0, 1, bins + 1))
+    entries = []
+    predictions = read_parquet(trained / "predictions.parquet")
+    for variant in spec.variants:
+        for method, found in (
+            ("network", _of_network(predictions, variant, truth)),
+            ("trees", _of_trees(made, variant, truth)),
+        ):
+            entries.append(
+                {
+                    "method": spec.model if method == "network" else "boosted trees",
+                    "variant": variant,
+                    "bins": [_judged(found, true, low, high) for low, high in itertools.pairwise(edges)],
+                    "whole": _judged(found, true, edges[0], edges[-1]),
+                }
+            )
+    write_json(output, {"edges": edges.tolist(), "gammas": len(true), "entries": entries})
+    return output
+
+
+def _of_network(predictions: pa.Table, variant: str, truth: dict[str, Any]) -> Floats:
+    """Return energy (TeV) and direction (deg), shape (n, 3), in the order of the truth."""
+    rows = {
+        row["id"]: [10 ** row[SHOWER_OUTPUTS[0]], row[SHOWER_OUTPUTS[1]], row[SHOWER_OUTPUTS[2]]]
+        for row in predictions.to_pylist()
+        if row["split"] == "test" and row["variant"] == variant
+    }
+    return np.array([rows[name] for name in truth], np.float64)
+
+
+def _of_trees(made: blind.BlindSet, variant: str, truth: dict[str, Any]) -> Floats:
+    """Fit a regression on training gammas for each number."""
+    ensembles = rivals.ensembles()
+    camera = camera_named(made.manifest["camera"])
+    train = read_parquet(made.files / "train.parquet", ["gamma", *_LABELS])
+    gamma = np.asarray(train["gamma"].to_numpy(zero_copy_only=False), bool)
+    wanted = np.column_stack([train[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in _LABELS])[gamma]
+    wanted[:, 0] = np.log10(wanted[:, 0])
+    known = _features(parameters(load_pixels(made.files, made.manifest, "train")[gamma], camera, variant))
+    ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
+    row_of = {name: row for row, name in enumerate(ids)}
+    asked = load_pixels(made.files, made.manifest, "test")[np.array([row_of[name] for name in truth])]
+    features = _features(parameters(asked, camera, variant))
+    found = []
+    for column in range(3):
+        model = ensembles.HistGradientBoostingRegressor(
+            learning_rate=0.08, max_iter=300, max_leaf_nodes=20, min_samples_leaf=30, random_state=1
+        )
+        found.append(model.fit(known, wanted[:, column]).predict(features))
+    return np.column_stack([10 ** found[0], found[1], found[2]])
+
+
+def _features(columns: dict[str, Floats]) -> npt.NDArray[np.float32]:
+    """Add the axis to the features of the trees: as a vector along the skewness, and by twice its angle."""
+    angle = np.radians(np.nan_to_num(columns["psi"]))
+    lean = np.nan_to_num(columns["skewness"]) * np.nan_to_num(columns["length"])
+    more = [np.cos(2 * angle), np.sin(2 * angle), lean * np.cos(angle), lean * np.sin(angle)]
+    return np.column_stack([rivals.matrix(columns), *more]).astype(np.float32)
+
+
+def _judged(found: Floats, true: Floats, low: float, high: float) -> dict[str, Any]:
+    """Return bias and resolution of energy (relative) and direction (deg) for gammas of these energies.
+
+    Energy: median and half of the central 68 % of (E' - E) / E. Direction: the angle within which 68 % lie, and the
+    median offset along x and y.
+    """
+    use = (true[:, 0] >= low) & (true[:, 0] <= high)
+    if use.sum() < 5:
+        return {"gammas": int(use.sum()), "low": float(low), "high": float(high), "energy_bias": None}
+    relative = found[use, 0] / true[use, 0] - 1
+    quantiles = np.quantile(relative, [0.16, 0.5, 0.84])
+    offset = found[use, 1:] - true[use, 1:]
+    return {
+        "gammas": int(use.sum()),
+        "low": float(low),
+        "high": float(high),
+        "energy_bias": float(quantiles[1]),
+        "energy_resolution": float((quantiles[2] - quantiles[0]) / 2),
+        "angle_68": float(np.quantile(np.hypot(*offset.T), 0.68)),
+        "direction_bias": [float(value) for value in np.median(offset, axis=0)],
+    }

@@ -1,0 +1,345 @@
+"""Images of a blind set as arrays, and in which order they are trained on: the same for any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.grid import grid_of, to_grid
+from apbatch.dl.blind.image_selection import IMAGE, VARIANTS
+from apbatch.dl.files import read_parquet
+from apbatch.dl.networks.treatment import cleaned, grids, treatment_named
+from apbatch.errors import FormatError, UsageError, nearest_word
+from apbatch.formats.images import from_binary
+
+Floats = npt.NDArray[np.float32]
+#: No photomultiplier gives more: a larger number is a broken file, not a bright shower.
+PIXEL_MAX = 1e6
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split of a blind set, one treatment.
+
+    Attributes
+    ----------
+    ids : list of str
+    pixels : ndarray of float32, shape (n_images, rows, cols)
+        p.e.; a pixel without a measurement is 0.
+    gamma : ndarray of bool, shape (n_images,), optional
+        None for the test set.
+    """
+
+    ids: list[str]
+    pixels: Floats
+    gamma: npt.NDArray[np.bool_] | None
+
+
+def check_variant(variant: str, manifest: dict[str, Any]) -> None:
+    """Raise a UsageError with the nearest known name if a set has no such treatment of its images."""
+    if "camera" in manifest:
+        treatment_named(variant)
+    elif variant not in VARIANTS:
+        raise UsageError(
+            f"unknown variant '{variant}'",
+            nearest=nearest_word(variant, VARIANTS),
+            remedy=f"variants are {', '.join(VARIANTS)}",
+        )
+
+
+def load(files: Path, manifest: dict[str, Any], split: str, variant: str) -> Images:
+    """Load the images of one split in the order of the set.
+
+    Parameters
+    ----------
+    files : pathlib.Path
+        The folder ``set`` of a blind analysis.
+    split : str
+        ``train``, ``validation`` or ``test``.
+    variant : str
+        ``none`` or ``cleaned`` of a set of grids, a treatment (`apbatch.dl.networks.treatment`) of a set of images.
+
+    Raises
+    ------
+    FormatError
+        If an image has no measured pixel, an infinite one, or not the shape of the grid or the camera.
+    """
+    check_variant(variant, manifest)
+    labelled = [] if split == "test" else ["gamma"]
+    table = read_parquet(
+        files / f"{split}.parquet", ["id", IMAGE if "camera" in manifest else VARIANTS[variant], *labelled]
+    )
+    place = files / f"{split}.parquet"
+    ids = table["id"].to_pylist()
+    flat = checked_pixels(table.column(1), ids, place)
+    if "camera" in manifest:
+        camera = camera_named(manifest["camera"])
+        _of_width(flat, camera.n_pixels, f"of the {camera.n_pixels} pixels of {camera.name}", place)
+        pixels = grids(flat.reshape(-1, camera.n_pixels), camera, treatment_named(variant))
+    else:
+        shape = (int(manifest["rows"]), int(manifest["cols"]))
+        _of_width(flat, shape[0] * shape[1], f"{shape[0]} x {shape[1]}", place)
+        pixels = np.where(np.isnan(flat), np.float32(0), flat).astype(np.float32).reshape(-1, *shape)
+    gamma = np.asarray(table["gamma"].to_numpy(zero_copy_only=False), bool) if labelled else None
+    return Images(ids, pixels, gamma)
+
+
+def load_cleaned(files: Path, manifest: dict[str, Any], split: str, variant: str) -> Floats:
+    """Load the camera's pixels of one split of a set of images after a cleaning, shape (n_images, n_pixels).
+
+    Raises
+    ------
+    UsageError, FormatError
+        As `load_pixels`.
+    """
+    return cleaned_pixels(
+        load_pixels(files, manifest, split), camera_named(manifest["camera"]), treatment_named(variant).cleaning
+    )
+
+
+def cleaned_pixels(images: Floats, camera: CameraGeometry, cleaning: str) -> Floats:
+    """Return images, shape (n_images, n_pixels), with 0 where nothing was measured or a cleaning keeps nothing."""
+    mask = cleaned(images, camera, cleaning)
+    keep = np.isfinite(images) if mask is None else np.isfinite(images) & mask
+    return np.where(keep, images, np.float32(0))
+
+
+def load_pixels(files: Path, manifest: dict[str, Any], split: str) -> Floats:
+    """Load the camera's pixels of one split of a set of images, shape (n_images, n_pixels), NaN where not measured.
+
+    Raises
+    ------
+    UsageError
+        If the set holds grids.
+    FormatError
+        As `load`.
+    """
+    if "camera" not in manifest:
+        raise UsageError(
+            "the blind set holds grids, not the camera's pixels", where=str(files), remedy="make it of images"
+        )
+    place = files / f"{split}.parquet"
+    table = read_parquet(place, ["id", IMAGE])
+    flat = checked_pixels(table[IMAGE], table["id"].to_pylist(), place)
+    camera = camera_named(manifest["camera"])
+    _of_width(flat, camera.n_pixels, f"of the {camera.n_pixels} pixels of {camera.name}", place)
+    return flat.reshape(-1, camera.n_pixels)
+
+
+def checked_pixels(column: pa.ChunkedArray, names: Sequence[str], place: Path | str) -> Floats:
+    """Return a column of pixels as an array after looking at every image.
+
+    Raises
+    ------
+    FormatError
+        If an image is missing, has another length, no measured pixel, an infinite or an absurd one.
+    """
+    try:
+        flat = from_binary(column).astype(np.float32, copy=False)
+    except ValueError as error:
+        raise FormatError(str(error), where=str(place)) from error
+    missing = np.isnan(flat)
+    with np.errstate(invalid="ignore"):
+        wrongs = (
+            (missing.all(axis=1), "no measured pixel (all NaN)"),
+            (np.isinf(flat).any(axis=1), "an infinite pixel"),
+            ((np.abs(flat) > PIXEL_MAX).any(axis=1), f"a pixel beyond {PIXEL_MAX:g} p.e., which no camera can measure"),
+        )
+    for wrong, what in wrongs:
+        if wrong.any():
+            first = names[int(np.flatnonzero(wrong)[0])]
+            raise FormatError(f"{int(wrong.sum())} images have {what}, the first is {first}", where=str(place))
+    return np.asarray(flat)
+
+
+def _of_width(flat: Floats, width: int, what: str, place: Path) -> None:
+    if len(flat) and flat.shape[1] != width:
+        raise FormatError(f"images of {flat.shape[1]} pixels, not {what}", where=str(place))
+
+
+def scale_of(images: Images) -> tuple[float, float]:
+    """Return mean and spread of log(1 + p.e.) over all pixels, for the input of a network."""
+    logs = np.log1p(np.maximum(images.pixels, 0), dtype=np.float32)
+    return float(logs.mean(dtype=np.float64)), float(max(logs.std(dtype=np.float64), 1e-6))
+
+
+def parts_of(ranks: int) -> int:
+    """Return into how many parts each batch is split: two for one rank as well, which then works on both.
+
+    Sums of gradients depend on where they are split, and training lets the last bits grow; with the same parts one
+    rank and two give the same weights, bit for bit.
+    """
+    return max(2, ranks)
+
+
+def steps_of(n_images: int, batch: int, parts: int, least: int = 0) -> tuple[int, int]:
+    """Return the number of steps of an epoch and the global batch, equal for all ranks.
+
+    Parameters
+    ----------
+    parts : int
+        From `parts_of`.
+    least : int
+        Images that an epoch takes at least: a smaller set is gone through several times.
+
+    Raises
+    ------
+    UsageError
+        If the batch can't be split over the ranks, or there are fewer images than ranks.
+    """
+    if batch % parts:
+        raise UsageError(
+            f"a batch of {batch} can't be split into {parts} equal parts", remedy=f"batch_size: a multiple of {parts}"
+        )
+    batch = min(batch, n_images // parts * parts)
+    if batch == 0:
+        raise UsageError(f"{n_images} training images are fewer than {parts} ranks", remedy="fewer ranks, more images")
+    return max(n_images, least) // batch, batch
+
+
+def order_of(n_images: int, epoch: int, seed: int, batch: int, parts: int, least: int = 0) -> npt.NDArray[np.int64]:
+    """Return which images are in which step of an epoch, shape (n_steps, batch).
+
+    Rank r takes the r-th share of each row, so that a step sees the same images however many ranks there are. The
+    remainder that fills no batch is left out, another one in each epoch.
+    """
+    steps, batch = steps_of(n_images, batch, parts, least)
+    random = np.random.default_rng([seed, epoch, 1])
+    passes = -(-steps * batch // n_images)
+    order = np.concatenate([random.permutation(n_images) for _ in range(passes)])
+    return order[: steps * batch].reshape(steps, batch)
+
+
+def symmetries(seen: npt.NDArray[np.bool_], least: float = 0.9) -> npt.NDArray[np.int64]:
+    """Return the rotations and reflections of an axial grid that map the camera onto itself.
+
+    A shower from a diffuse source may arrive turned by 60 degrees or mirrored; on the axial grid both only move
+    pixels, so that each image can be trained on in up to twelve ways without any interpolation.
+
+    Parameters
+    ----------
+    seen : ndarray of bool, shape (rows, cols)
+        Cells that are pixels of the camera; rows along r, columns along q.
+    least : float
+        Share of the pixels that must fall on pixels.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_symmetries, rows * cols)
+        For each cell the cell its content comes from, rows * cols where there is none; the first is the identity.
+    """
+    lit = seen.ravel()
+    if not lit.any():
+        return np.arange(seen.size)[None]
+    r, q = np.nonzero(seen)
+    # The middle is a pixel or a corner between three, so in thirds of a pitch; a ragged rim moves the mean a little.
+    near = [(round(3 * float(q.mean())) + dq, round(3 * float(r.mean())) + dr) for dq in _NEAR for dr in _NEAR]
+    best = max((_symmetries_about(middle, seen, least) for middle in near), key=lambda found: found[:2])
+    return best[2]
+
+
+_NEAR = (0, -1, 1, -2, 2)
+
+
+def _symmetries_about(
+    middle: tuple[int, int], seen: npt.NDArray[np.bool_], least: float
+) -> tuple[int, int, npt.NDArray[np.int64]]:
+    """Return how many symmetries there are about a point (q, r in thirds), pixels that they map, and their tables."""
+    rows, cols = seen.shape
+    cells, lit = seen.size, seen.ravel()
+    r, q = np.divmod(np.arange(cells), cols)
+    tables, mapped = [np.arange(cells)], 0
+    for mirrored in (False, True):
+        for turn in range(6):
+            a, b = 3 * q - middle[0], 3 * r - middle[1]
+            if mirrored:
+                a, b = b, a
+            for _ in range(turn):
+                a, b = -b, a + b
+            from_q, from_r = a + middle[0], b + middle[1]
+            inside = (from_q % 3 == 0) & (from_r % 3 == 0)
+            from_q, from_r = from_q // 3, from_r // 3
+            inside &= (from_q >= 0) & (from_q < cols) & (from_r >= 0) & (from_r < rows)
+            source = np.where(inside, from_r * cols + from_q, cells)
+            found = np.append(lit, False)[source]
+            kept = int((found & lit).sum())
+            if (turn or mirrored) and kept >= least * lit.sum():
+                tables.append(np.where(found, source, cells))
+                mapped += kept
+    return len(tables), mapped, np.array(tables)
+
+
+def camera_symmetries(camera: CameraGeometry) -> npt.NDArray[np.int64]:
+    """Return the rotations and reflections that map a camera onto itself: for each pixel, where its content comes from.
+
+    Turning comes before any grid, so that images are turned alike whatever grid they are put on. A camera of square
+    pixels has none but the identity here.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_symmetries, n_pixels)
+        n_pixels where there is none; the first is the identity.
+    """
+    if camera.lattice == "square":
+        return np.arange(camera.n_pixels)[None]
+    grid = grid_of(camera)
+    assert grid.place is not None
+    pixel = np.full(grid.rows * grid.cols + 1, camera.n_pixels)
+    pixel[grid.place] = np.arange(camera.n_pixels)
+    return np.asarray(pixel[symmetries(grid.occupied)[:, grid.place]])
+
+
+@dataclass(frozen=True)
+class Turning:
+    """Turns the images of a batch, each by a symmetry of its own, and puts them on the network's grid.
+
+    Attributes
+    ----------
+    tables : ndarray of int64, shape (n_symmetries, n_values)
+        Of the camera's pixels, or of the cells of a set that holds grids.
+    camera : CameraGeometry, optional
+        None if images are on their grid already.
+    grid : str
+    """
+
+    tables: npt.NDArray[np.int64]
+    camera: CameraGeometry | None
+    grid: str
+
+    @classmethod
+    def of(cls, manifest: dict[str, Any], variant: str, pixels: Floats, turn: bool) -> Turning:
+        """Return what a treatment of a set needs; `pixels`, shape (n, rows, cols), shows the cells that are in use."""
+        if "camera" in manifest:
+            camera = camera_named(manifest["camera"])
+            tables = camera_symmetries(camera) if turn else np.arange(camera.n_pixels)[None]
+            return cls(tables, camera, treatment_named(variant).grid)
+        seen = (np.abs(pixels) > 0).any(axis=0)
+        return cls(symmetries(seen) if turn else np.arange(seen.size)[None], None, "axial")
+
+    def cell_tables(self) -> npt.NDArray[np.int64]:
+        """Return the symmetries of the cells as `symmetries` does; grids other than the axial one have none."""
+        if self.camera is None:
+            return self.tables
+        if self.grid != "axial" or self.camera.lattice == "square":
+            grid = grid_of(self.camera, self.grid)
+            return np.arange(grid.rows * grid.cols)[None]
+        return symmetries(grid_of(self.camera).occupied)
+
+    def __call__(self, values: Floats, which: npt.NDArray[np.int64]) -> Floats:
+        """Return grids of images, shape (n, n_pixels) or (n, rows, cols), turned by symmetries of numbers `which`."""
+        moved = turned(values, self.tables, which) if len(self.tables) > 1 else values
+        return moved if self.camera is None else to_grid(moved, self.camera, method=self.grid)
+
+
+def turned(pixels: Floats, tables: npt.NDArray[np.int64], which: npt.NDArray[np.int64]) -> Floats:
+    """Apply to each image, shape (n, …), the symmetry with its number in `which`, shape (n,)."""
+    flat = pixels.reshape(len(pixels), -1)
+    padded = np.concatenate([flat, np.zeros((len(flat), 1), np.float32)], axis=1)
+    return np.take_along_axis(padded, tables[which], axis=1).reshape(pixels.shape)

@@ -1,0 +1,134 @@
+"""What can be known before the first step: every fault of the data or of earlier checkpoints is found here.
+
+The launcher asks before it starts any process, so that a user waits for no TensorFlow to hear of a missing class;
+each rank asks again, since it reads the files itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from apbatch.dl.files import read_parquet
+from apbatch.dl.training.checkpoint import Checkpoint, read_checkpoint
+from apbatch.dl.training.data import Floats, Images, Turning, load, load_cleaned, parts_of, steps_of
+from apbatch.dl.training.shards import Shards
+from apbatch.dl.training.spec import TrainSpec, identity_of
+from apbatch.errors import FormatError, UsageError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network to be trained: its data, and where it stands.
+
+    Attributes
+    ----------
+    checkpoint : pathlib.Path
+        Where its state is kept.
+    images : dict
+        By split.
+    targets : dict
+        What the outputs of the network should be for the training and validation images, shape (n, n_outputs).
+    values : ndarray of float32
+        Training images as `turning` takes them: the camera's pixels after cleaning, or grids.
+    turning : Turning
+        How a batch is turned and put on the grid.
+    shards : Shards, optional
+        Where training images are read from disk; `images` and `values` then hold those of the first row group.
+    earlier : Checkpoint, optional
+        What a killed run left.
+    """
+
+    variant: str
+    identity: str
+    checkpoint: Path
+    images: dict[str, Images]
+    targets: dict[str, Floats]
+    values: Floats
+    turning: Turning
+    shards: Shards | None
+    earlier: Checkpoint | None
+
+
+def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Run]:
+    """Load and check everything.
+
+    Raises
+    ------
+    FormatError
+        For a broken image or checkpoint.
+    UsageError
+        For a missing class, too few images, or a checkpoint of another model.
+    """
+    runs = []
+    for variant in spec.variants:
+        identity = f"{identity_of(spec, manifest)}-{variant}"
+        shards = Shards(spec.data, manifest, variant) if spec.stream else None
+        images = {split: load(spec.data, manifest, split, variant) for split in ("validation", "test")}
+        images["train"] = load(spec.data, manifest, "train", variant) if shards is None else _first(shards, spec.data)
+        values = images["train"].pixels
+        # A direction would have to be turned with its image.
+        turning = Turning.of(manifest, variant, values, spec.augment and spec.task == "separation")
+        if turning.camera is not None and shards is None:
+            values = load_cleaned(spec.data, manifest, "train", variant)
+        for split in ("train", "validation"):
+            gamma = images[split].gamma
+            assert gamma is not None
+            for there, name in ((gamma.any(), "gammas"), ((~gamma).any(), "hadrons")):
+                if not there:
+                    where = str(spec.data / f"{split}.parquet")
+                    raise UsageError(f"there are no {name} in the {split} set", where=where)
+        targets = {split: images[split].gamma for split in ("train", "validation")}
+        wanted = {split: _labels(gamma) for split, gamma in targets.items()}
+        if shards is not None:
+            shards.steps(spec.batch_size, parts_of(ranks))
+        if spec.task == "showers" and shards is not None:
+            raise UsageError("a training of the task 'showers' takes its images from memory", remedy="stream: false")
+        if spec.task == "showers":
+            for split in ("train", "validation"):
+                images[split], wanted[split], use = _showers(spec.data / f"{split}.parquet", images[split])
+                values = values[use] if split == "train" else values
+        steps_of(len(images["train"].ids), spec.batch_size, parts_of(ranks))
+        place = spec.output / variant / "checkpoint.npz"
+        runs.append(
+            Run(variant, identity, place, images, wanted, values, turning, shards, read_checkpoint(place, identity))
+        )
+    return runs
+
+
+def _first(shards: Shards, files: Path) -> Images:
+    """Look at every image once, keep the first row group, and all labels."""
+    pixels = shards.grids(shards.read(0))
+    for group in range(1, len(shards.rows)):
+        shards.read(group)
+    gamma = read_parquet(files / "train.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
+    return Images(shards.ids, pixels, np.asarray(gamma, bool))
+
+
+def _labels(gamma: npt.NDArray[np.bool_] | None) -> Floats:
+    assert gamma is not None
+    return gamma.astype(np.float32)[:, None]
+
+
+def _showers(place: Path, images: Images) -> tuple[Images, Floats, npt.NDArray[np.bool_]]:
+    """Return the gammas of a split, the logarithm of their energy and their direction, and which they are.
+
+    Raises
+    ------
+    FormatError
+        If the set does not hold the truth of its training images.
+    """
+    table = read_parquet(place, ["energy", "source_x", "source_y"])
+    columns = [table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in table.column_names]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        truth = np.column_stack([np.log10(columns[0]), columns[1], columns[2]])
+    assert images.gamma is not None
+    use = images.gamma & np.isfinite(truth).all(axis=1)
+    if not use.any():
+        raise FormatError("no gamma has an energy and a direction", where=str(place))
+    kept = [name for name, keep in zip(images.ids, use, strict=True) if keep]
+    return Images(kept, images.pixels[use], images.gamma[use]), truth[use].astype(np.float32), use

@@ -1,0 +1,1 @@
+"""Quality of runs: channel monitors, rates, summaries, their report."""

@@ -1,0 +1,1 @@
+"""What a job reads: sources, selections, splits, events, plans."""

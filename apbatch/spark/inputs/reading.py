@@ -1,0 +1,124 @@
+"""Reading of whole images in Spark's workers: a damaged file or image is counted as a loss, and the job goes on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apbatch.camera.geometry import CameraGeometry
+from apbatch.chain.steps import CLEANED, IMAGES, conform, images_of
+from apbatch.datasets.commit import Loss
+from apbatch.datasets.image_rows import only_wanted, read_rows
+from apbatch.errors import ApbatchError, FormatError, ServerError
+from apbatch.formats.images import camera_in, camera_of
+from apbatch.formats.lines import Problems
+from apbatch.formats.reader import ImageReader, Span, readers
+from apbatch.spark.inputs.splits import DATASET, Piece
+from apbatch.storage.store import RefusedError, open_url
+
+#: Reasons of losses, as they are counted.
+UNREADABLE_FILE = "unreadable files"
+DAMAGED_RECORD = "damaged places in files"
+DAMAGED_IMAGES = "damaged images"
+REPEATED_RECORD = "records repeated within an event"
+OTHER_CAMERA = "images of another camera"
+OTHER_CLUSTER = "records of another cluster than the camera has"
+NO_FACTORS = "records of clusters without conversion factors"
+POOR_PEDESTAL = "records in files too short for a pedestal"
+#: Reasons that are about a whole file: several tasks that meet them in one file count once.
+OF_FILES = frozenset({UNREADABLE_FILE})
+
+
+def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_size: int) -> Iterator[pa.RecordBatch]:
+    """Read a file, a stretch of it or some of its rows: batches of schema `IMAGES`, or `CLEANED` from a dataset."""
+    url, problems, strange = piece.source.url, Problems(), dict[str, int]()
+    cleaned = piece.source.format == DATASET
+    wanted = CLEANED if cleaned else IMAGES
+    try:
+        with open_url(url) as stream:
+            if piece.source.rows:
+                types = {field.name: field.type for field in wanted}
+                yield from read_rows(stream, url, piece.source.rows, types, batch_size)
+                return
+            for batch in (_dataset if cleaned else _images)(stream, piece, batch_size, problems):
+                if not _of_camera(batch.schema, camera):
+                    name = camera_of(batch.schema)
+                    strange[name] = strange.get(name, 0) + batch.num_rows
+                elif cleaned:
+                    columns = {name: batch.column(name) for name in batch.schema.names}
+                    yield conform(columns, batch.num_rows, CLEANED)
+                else:
+                    yield only_wanted(images_of(batch), piece.source.only)
+    except ApbatchError as error:
+        losses.append(lost_file(url, error))
+    for name, count in strange.items():
+        text = f"{url}: {count} images of {name}, the others are of {camera.name}"
+        if name == camera.name:
+            text = f"{url}: {count} images of another {name}: the pixels are in other places"
+        losses.append(Loss(url, OTHER_CAMERA, count, text))
+    if problems.count:
+        first = problems.kept[0]
+        more = f" ({problems.count - 1} more places)" if problems.count > 1 else ""
+        losses.append(Loss(url, DAMAGED_RECORD, problems.count, f"{url}: {first.reason}{more}"))
+
+
+def _of_camera(schema: pa.Schema, camera: CameraGeometry) -> bool:
+    """Tell whether images are of this camera; those that do not name one are taken for it."""
+    return not camera_of(schema) or same_camera(camera_in(schema), camera)
+
+
+def same_camera(one: CameraGeometry, other: CameraGeometry) -> bool:
+    """Tell whether two descriptions are of the same camera: its name, and each pixel in its place."""
+    if one is other:
+        return True
+    if one.name != other.name or one.n_pixels != other.n_pixels:
+        return False
+    near = 0.1 * other.pitch
+    return bool(np.allclose(one.x, other.x, rtol=0, atol=near) and np.allclose(one.y, other.y, rtol=0, atol=near))
+
+
+def _images(stream: BinaryIO, piece: Piece, batch_size: int, problems: Problems) -> Iterator[pa.RecordBatch]:
+    reader = readers()[piece.source.format]
+    assert isinstance(reader, ImageReader)
+    span = Span(*piece.stretch) if piece.stretch is not None else None
+    return reader.images(_seekable(stream), piece.source.url, batch_size, span, problems)
+
+
+def _dataset(stream: BinaryIO, piece: Piece, batch_size: int, problems: Problems) -> Iterator[pa.RecordBatch]:
+    url = piece.source.url
+    try:
+        file = pq.ParquetFile(stream)
+        known = file.schema_arrow
+        if "mask" not in known.names:
+            raise FormatError("there is no column 'mask'", where=url, remedy="make the images again with jobs/clean.py")
+        columns = [name for name in CLEANED.names if name in known.names]
+        groups = list(range(*(piece.stretch or (0, file.num_row_groups))))
+        schema = pa.schema([known.field(name) for name in columns], metadata=known.metadata)
+        # One thread: Spark runs as many tasks as there are cores.
+        for batch in file.iter_batches(batch_size, row_groups=groups, columns=columns, use_threads=False):
+            yield pa.RecordBatch.from_arrays([batch.column(name) for name in columns], schema=schema)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0][:200]
+        raise FormatError(f"not a readable Parquet file: {reason}", where=url) from error
+
+
+def _seekable(stream: BinaryIO) -> BinaryIO:
+    return stream if stream.seekable() else io.BytesIO(stream.read())
+
+
+def lost_file(url: str, error: ApbatchError) -> Loss:
+    """Count a file as lost; a server that is away is no fault of the file, so the task fails and is tried again.
+
+    Raises
+    ------
+    ServerError
+    """
+    if isinstance(error, ServerError) and not isinstance(error, RefusedError):
+        raise error
+    text = str(error)
+    return Loss(url, UNREADABLE_FILE, 1, text if url in text else f"{url}: {text}")

@@ -1,0 +1,186 @@
+"""From a query of events to the images that it picks: files, row groups and rows, so that nothing else is read.
+
+The catalogue holds for each event where its image was written. A dataset that was made again since (compacted, run
+anew) is looked through once more, its key columns alone. If a dataset is gone, the images are read from the registered
+files of the run: from a mirror, or on demand from the site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from apbatch.datasets import dataset
+from apbatch.datasets.image_rows import IMAGE_KEYS, Bounds, Places, rows_by_file
+from apbatch.errors import NotFoundError, UsageError
+from apbatch.formats.image_files import ImagesReader
+from apbatch.index.catalogue import POINTER
+from apbatch.index.query import And, Compare, In, Query
+from apbatch.index.selection import Selection, parse_selection
+from apbatch.provenance import digest
+from apbatch.spark.inputs.sources import Source, image_formats, sources_for
+from apbatch.spark.registration import places_in
+from apbatch.storage.store import open_store, open_url
+
+if TYPE_CHECKING:
+    from apbatch.index.catalogue import Catalogue
+
+_KEY_TYPES = pa.schema(
+    [("experiment", pa.string()), ("run", pa.int64()), ("event", pa.int64()), ("telescope", pa.int32())]
+)
+
+
+def parse_select(catalogue: Catalogue, text: str) -> Selection:
+    """Parse what a user wants selected, files or events.
+
+    Raises
+    ------
+    UsageError
+    """
+    return parse_selection(text, catalogue.attributes(), catalogue.event_attributes())
+
+
+def selected_sources(
+    catalogue: Catalogue, selection: Selection, prefer: str | None = None, *, only_preferred: bool = False
+) -> list[Source]:
+    """Return the sources of the images that a query of files or of events picks.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    selection : Selection
+    prefer, only_preferred
+        Of registered files, as in `apbatch.spark.inputs.sources.sources_for`.
+
+    Raises
+    ------
+    UsageError
+        If nothing is picked, or as `sources_for`.
+    """
+    if selection.of_events:
+        return event_sources(catalogue, selection.query, prefer, only_preferred=only_preferred)
+    return sources_for(catalogue, catalogue.select(selection.query), prefer, only_preferred=only_preferred)
+
+
+def event_sources(
+    catalogue: Catalogue, query: Query, prefer: str | None = None, *, only_preferred: bool = False
+) -> list[Source]:
+    """Return the sources of the images of events; each image once, whatever number of cleanings it matches with.
+
+    Raises
+    ------
+    UsageError
+        If no event matches, or there is no image of some of them any more.
+    """
+    events = selected_events(catalogue, query)
+    if not events.num_rows:
+        raise UsageError("the query picks no event", remedy='apbatch events "QUERY" shows what a query picks')
+    found: list[Source] = []
+    left: list[pa.Table] = []
+    urls = events.column("dataset")
+    for url in pc.unique(urls).to_pylist():
+        if url is None:
+            left.append(events.filter(pc.is_null(urls)))
+            continue
+        sources, lost = _from_dataset(url, events.filter(pc.equal(urls, url)))
+        found += sources
+        left.append(lost)
+    rest = pa.concat_tables(left) if left else events.slice(0, 0)
+    return [*found, *_from_files(catalogue, rest, prefer, only_preferred=only_preferred)]
+
+
+def selected_events(catalogue: Catalogue, query: Query) -> pa.Table:
+    """Return keys and pointers of the events that match, by key; of several rows with one key, the first."""
+    columns = [*_KEY_TYPES.names, *POINTER]
+    batches = [batch.select(columns) for batch in catalogue.select_events(query, ())]
+    if not batches:
+        return pa.table({name: [] for name in columns}, schema=pa.schema([*_KEY_TYPES, *_pointer_fields()]))
+    events = pa.Table.from_batches(batches)
+    # Rows come by key: a row that repeats the one before is of another cleaning.
+    repeats = pa.array(np.zeros(1, bool))
+    same = None
+    for name in IMAGE_KEYS:
+        column = events.column(name).combine_chunks()
+        equal = pc.equal(column.slice(1), column.slice(0, len(column) - 1))
+        same = equal if same is None else pc.and_(same, equal)
+    return events.filter(pc.invert(pa.concat_arrays([repeats, same])))
+
+
+def events_digest(events: pa.Table) -> str:
+    """Return the hash of which events are picked, and of the datasets that hold their images."""
+    return digest([events.column(name).to_pylist() for name in (*IMAGE_KEYS, "dataset")])
+
+
+def _pointer_fields() -> Iterator[pa.Field]:
+    for name in POINTER:
+        yield pa.field(name, pa.string() if name in ("dataset", "image_file") else pa.int64())
+
+
+def _from_dataset(url: str, events: pa.Table) -> tuple[list[Source], pa.Table]:
+    """Return the sources of events in one dataset, and the events whose images are not in it."""
+    try:
+        known, names = dataset.info(url), dataset.part_files(url)
+    except NotFoundError:
+        return [], events
+    files = {name: number for number, name in enumerate(names)}
+    numbers = np.array([files.get(name, -1) for name in events.column("image_file").to_pylist()], np.int64)
+    groups, rows = (_integers(events, name) for name in ("image_row_group", "image_row"))
+    stale = numbers < 0
+    if stale.any():  # made again since the catalogue heard of it
+        keys = events.filter(pa.array(stale))
+        places = places_in(url, Bounds.of(keys))
+        moved, groups[stale], rows[stale] = places.find(keys)
+        renamed = np.array([files.get(name, -1) for name in places.files] + [-1], np.int64)
+        numbers[stale] = renamed[moved]
+    store, camera = open_store(url), known.get("camera")
+    sources = [
+        Source(store.url_of(name), ImagesReader.name, _experiment(events), camera=camera, rows=found)
+        for name, found in sorted(rows_by_file(names, numbers, groups, rows).items())
+    ]
+    return sources, events.filter(pa.array(numbers < 0))
+
+
+def _from_files(catalogue: Catalogue, events: pa.Table, prefer: str | None, *, only_preferred: bool) -> list[Source]:
+    """Return the sources of events whose images are in no dataset: the registered files of their runs."""
+    found: list[Source] = []
+    for experiment in pc.unique(events.column("experiment")).to_pylist():
+        mine = events.filter(pc.equal(events.column("experiment"), experiment))
+        runs = tuple(pc.unique(mine.column("run")).to_pylist())
+        query = And((Compare("experiment", "=", experiment), In("run", runs)))
+        records = [record for record in catalogue.select(query) if record.format in image_formats()]
+        if not records:
+            raise UsageError(
+                f"the images of {mine.num_rows} events of {experiment} are gone, no file of their runs is registered",
+                where=next((url for url in mine.column("dataset").to_pylist() if url), None),
+                remedy="run the step again that made the dataset, or register the files with `apbatch ingest`",
+            )
+        for source in sources_for(catalogue, records, prefer, only_preferred=only_preferred):
+            part = mine if source.run is None else mine.filter(pc.equal(mine.column("run"), source.run))
+            if source.format == ImagesReader.name:
+                rows = _rows_of(source.url, part)
+                found += [replace(source, rows=rows)] if rows else []
+            elif part.num_rows:
+                keys = zip(*(part.column(name).to_pylist() for name in ("run", "event", "telescope")), strict=True)
+                found.append(replace(source, only=tuple(keys)))
+    return found
+
+
+def _rows_of(url: str, events: pa.Table) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Find images in one registered Parquet file, by its key columns."""
+    places = Places()
+    with open_url(url) as stream:
+        places.scan(stream, url, Bounds.of(events))
+    return rows_by_file([url], *places.find(events)).get(url, ())
+
+
+def _experiment(events: pa.Table) -> str:
+    return str(events.column("experiment")[0])
+
+
+def _integers(events: pa.Table, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array(pc.fill_null(events.column(name), -1).to_numpy(), np.int64)

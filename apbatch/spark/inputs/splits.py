@@ -1,0 +1,201 @@
+"""How input is cut into tasks: small files together, large ones in pieces, about one block of HDFS each.
+
+What a split holds does not depend on how many cores there are once its size is chosen, so that a job that was killed
+finds the same splits again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apbatch.datasets import dataset
+from apbatch.errors import ApbatchError
+from apbatch.spark.inputs.sources import Source
+from apbatch.storage.backends import split_url
+from apbatch.storage.store import open_store, open_url
+
+#: Bytes of input a task reads at most, unless it can't be cut: a block of HDFS.
+BLOCK_BYTES = 128 << 20
+#: Bytes that the opening of a file is worth.
+_OPEN_BYTES = 1 << 20
+#: Tasks for each core, so that a slow one does not keep the others waiting.
+_TASKS_A_CORE = 3
+#: Less is not worth a task.
+FEWEST_BYTES = 2 << 20
+_ASKING = 16
+#: What reading a row group of selected rows counts as.
+_ROW_GROUP_BYTES = 12 << 20
+
+#: Format of the part files of a dataset of images; no reader's name.
+DATASET = "dataset of images"
+
+#: A stretch of a file: row groups of Parquet, bytes, or entries, as its format has it; from `start` up to `stop`.
+Stretch = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file, or a stretch of it."""
+
+    source: Source
+    bytes: int
+    stretch: Stretch | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """What one task does.
+
+    Attributes
+    ----------
+    number : int
+        From 0, in the order of the input.
+    pieces : tuple of Piece
+    bytes : int
+        Of input.
+    hosts : tuple of str
+        Where most of it lies, if the store knows.
+    """
+
+    number: int
+    pieces: tuple[Piece, ...]
+    bytes: int
+    hosts: tuple[str, ...] = field(default=(), compare=False)
+
+
+def split_bytes(total: int, cores: int, most: int = BLOCK_BYTES) -> int:
+    """Return how many bytes a split should have, so that every core gets some and none is too large."""
+    return max(min(most, total // max(1, _TASKS_A_CORE * cores)), min(most, FEWEST_BYTES))
+
+
+def files_of(sources: Sequence[Source]) -> dict[str, tuple[int, int]]:
+    """Return size and time of change (ns) of each file, as `sizes_of`."""
+    return sizes_of([source.url for source in sources])
+
+
+def sizes_of(urls: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Return size and time of change (ns) of files, by URL; zeros for one that can't be asked for.
+
+    Its task will say what is wrong with it.
+    """
+
+    def ask(url: str) -> tuple[int, int]:
+        with suppress(ApbatchError):
+            root, _ = split_url(url)
+            store = open_store(root)
+            found = store.info(store.path_of(url))
+            return (found.size, found.mtime_ns or 0) if found is not None else (0, 0)
+        return 0, 0
+
+    urls = list(dict.fromkeys(urls))
+    with ThreadPoolExecutor(_ASKING) as pool:
+        return dict(zip(urls, pool.map(ask, urls), strict=True))
+
+
+def dataset_files(url: str) -> tuple[list[Source], dict[str, tuple[int, int]]]:
+    """Return the part files of a dataset, and size and time of change of each by URL.
+
+    Raises
+    ------
+    NotFoundError, FormatError
+    """
+    store = open_store(url)
+    sources = [Source(store.url_of(name), DATASET, "") for name in dataset.part_files(url)]
+    listed = {store.url_of(entry.path): (entry.size, entry.mtime_ns or 0) for entry in store.entries("")}
+    return sources, {source.url: listed.get(source.url, (0, 0)) for source in sources}
+
+
+def file_splits(sources: Sequence[Source], files: Mapping[str, tuple[int, int]], target: int) -> list[Split]:
+    """Cut files of whole images into splits of about `target` bytes."""
+    return packed((piece for source in sources for piece in _pieces(source, files[source.url][0], target)), target)
+
+
+def packed(pieces: Iterable[Piece], target: int, first_number: int = 0) -> list[Split]:
+    """Put pieces together, in their order, until each split has `target` bytes."""
+    splits: list[Split] = []
+    waiting: list[Piece] = []
+    weight = 0
+
+    def close() -> None:
+        nonlocal weight
+        if waiting:
+            total = sum(piece.bytes for piece in waiting)
+            splits.append(Split(first_number + len(splits), tuple(waiting), total))
+            waiting.clear()
+            weight = 0
+
+    for piece in pieces:
+        cost = piece.bytes + _OPEN_BYTES
+        if waiting and weight + cost > target + target // 4:
+            close()
+        waiting.append(piece)
+        weight += cost
+        if weight >= target:
+            close()
+    close()
+    return splits
+
+
+def bytes_of(source: Source) -> int:
+    """Return about how many bytes the selected rows of a file cost: whole row groups."""
+    return len(source.rows) * _ROW_GROUP_BYTES
+
+
+def _pieces(source: Source, size: int, target: int) -> Iterator[Piece]:
+    if source.rows:
+        groups = max(1, target // _ROW_GROUP_BYTES)
+        for start in range(0, len(source.rows), groups):
+            part = source.rows[start : start + groups]
+            chosen = replace(source, rows=part)
+            yield Piece(chosen, min(size, bytes_of(chosen)))
+        return
+    stretches: list[tuple[Stretch, int]] = []
+    if size > target + target // 4:
+        with suppress(ApbatchError):  # the task will say what is wrong with the file
+            stretches = _row_groups(source.url, target) if source.format == DATASET else _spans(source, size, target)
+    if len(stretches) < 2:
+        yield Piece(source, size)
+    else:
+        for stretch, share in stretches:
+            yield Piece(source, share, stretch)
+
+
+def _row_groups(url: str, target: int) -> list[tuple[Stretch, int]]:
+    """Cut a Parquet file between row groups."""
+    with open_url(url) as stream:
+        try:
+            footer = pq.read_metadata(stream)
+        except (pa.ArrowException, OSError, ValueError):
+            return []
+    sizes = []
+    for group in range(footer.num_row_groups):
+        columns = footer.row_group(group)
+        sizes.append(sum(columns.column(place).total_compressed_size for place in range(columns.num_columns)))
+    found: list[tuple[Stretch, int]] = []
+    start, weight = 0, 0
+    for group, size in enumerate(sizes):
+        weight += size
+        if weight >= target or group == len(sizes) - 1:
+            found.append(((start, group + 1), weight))
+            start, weight = group + 1, 0
+    return found
+
+
+def _spans(source: Source, size: int, target: int) -> list[tuple[Stretch, int]]:
+    """Ask the file's reader where it can be cut."""
+    from apbatch.formats.reader import ImageReader, readers
+
+    reader = readers().get(source.format)
+    if not isinstance(reader, ImageReader):
+        return []
+    with open_url(source.url) as stream:
+        spans = reader.spans(stream, source.url, target)
+    count = len(spans)
+    shares = [size * (place + 1) // count - size * place // count for place in range(count)]
+    return [((span.start, span.stop), share) for span, share in zip(spans, shares, strict=True)]
