@@ -18,9 +18,11 @@ from apbatch.config import Settings, endpoints, fill_in, home, load_settings
 from apbatch.errors import ApbatchError, ServerError, UsageError, nearest_word
 from apbatch.index.catalogue import Catalogue, FileRecord, Replica
 from apbatch.index.query import Query
+from apbatch.ingest.sites import ingest_remedy, source_url
+from apbatch.ingest.sites import open_source as open_at_site
 from apbatch.progress import progress, say
-from apbatch.storage.store import Checksums, Store, open_store
-from apbatch.storage.transfer import InterruptedTransferError, transfer
+from apbatch.storage.store import Checksums, Store, StoreRefusedError, open_store
+from apbatch.storage.transfer import InterruptedTransferError, SourceChangedError, transfer
 
 OpenSource = Callable[[FileRecord], BinaryIO]
 
@@ -161,7 +163,8 @@ def mirror(
     Returns
     -------
     MirrorSummary
-        With every file that failed and why; a failure does not stop the others, but a store that is gone does.
+        With every file that failed and why; a failure does not stop the others, but a store that is gone, or refuses
+        every file (safe mode, quota or permission of its root), does.
     """
     records = list(catalogue.select(query))
     return mirror_records(
@@ -180,10 +183,7 @@ def mirror_records(
     open_source: OpenSource | None = None,
 ) -> MirrorSummary:
     """Give every file of `records` a verified replica; see `mirror`."""
-    if open_source is None:
-        from apbatch.ingest.sites import open_source as open_at_site
-
-        open_source = open_at_site
+    open_source = open_source or open_at_site
     records = list(records)
     summary = MirrorSummary(store.url)
     worker = _Worker(store, under.strip("/"), verify, open_source)
@@ -243,10 +243,15 @@ class _Worker:
             return MirroredFile(record.path, url, record.size, Outcome.NOT_TRIED, self._gone or "told to stop")
         try:
             outcome = self._ensure(record, known)
+        except SourceChangedError as error:
+            error.where, error.remedy = record.source, ingest_remedy(record)
+            return MirroredFile(record.path, url, record.size, Outcome.FAILED, str(error))
         except InterruptedTransferError as error:
             return MirroredFile(record.path, url, record.size, Outcome.NOT_TRIED, str(error))
         except (ApbatchError, OSError) as error:
-            if isinstance(error, ServerError):
+            if isinstance(error, StoreRefusedError):
+                self._give_up(f"the store takes nothing: {error}")
+            elif isinstance(error, ServerError):
                 self._check_store()
             return MirroredFile(record.path, url, record.size, Outcome.FAILED, str(error))
         return MirroredFile(record.path, url, record.size, outcome)
@@ -269,6 +274,8 @@ class _Worker:
         """Compare a replica's content; one that can't be read (HDFS: all copies of a block damaged) is not right."""
         try:
             return self._store.checksums(path) == expected
+        except StoreRefusedError:
+            raise
         except ServerError:
             if self._reachable():
                 return False
@@ -284,8 +291,12 @@ class _Worker:
     def _check_store(self) -> None:
         """After a failure of the server: if it does not answer at all, don't try the other files."""
         if not self.stop.is_set() and not self._reachable():
-            self._gone = f"the store {self._store.url} does not answer"
-            self.stop.set()
+            self._give_up(f"the store {self._store.url} does not answer")
+
+    def _give_up(self, reason: str) -> None:
+        """Leave the other files untried: none would fare better."""
+        self._gone = reason
+        self.stop.set()
 
 
 def best_source(record: FileRecord, replicas: Iterable[Replica], prefer: str | None = None) -> str:
@@ -309,6 +320,4 @@ def best_source(record: FileRecord, replicas: Iterable[Replica], prefer: str | N
         for replica in sorted(replicas, key=lambda replica: replica.verified, reverse=True):
             if replica.checksum == record.checksum and (replica.kind == prefer or replica.url.startswith(root)):
                 return replica.url
-    from apbatch.ingest.sites import source_url
-
     return source_url(record)

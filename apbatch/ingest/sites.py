@@ -470,6 +470,19 @@ def open_source(record: FileRecord) -> BinaryIO:
         raise UsageError(f"can't be read: {error.strerror}", where=os.fsdecode(path)) from error
 
 
+def ingest_remedy(record: FileRecord) -> str:
+    """Return the command that registers a file as it is now.
+
+    An ingest reads only files whose size or time of change differ; content that changed under both needs ``--again``.
+    """
+    try:
+        status = os.lstat(site_of(record).local_path(record.source))
+        unnoticed = (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns)
+    except (ApbatchError, OSError):
+        unnoticed = False
+    return f"apbatch ingest {record.site}{' --again' if unnoticed else ''} registers what is there now"
+
+
 def open_plain(path: bytes, root: bytes) -> int:
     """Open a plain file read-only, leaving its access time alone where possible; return the descriptor.
 

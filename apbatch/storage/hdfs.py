@@ -23,9 +23,10 @@ from apbatch.config import endpoints
 from apbatch.errors import ApbatchError, MissingSoftwareError, NotFoundError, ServerError, UsageError
 from apbatch.storage import names
 from apbatch.storage.deadline import LIMIT_S, Heart, watched, within
+from apbatch.storage.hadoop_errors import hadoop_error, start_remedy
 from apbatch.storage.hashing import BLOCK, hash_blocks
 from apbatch.storage.publishing import Draft, PublishingStore
-from apbatch.storage.store import REFUSALS, Checksums, FileInfo, RefusedError
+from apbatch.storage.store import Checksums, FileInfo
 
 if TYPE_CHECKING:
     import hdfs_native
@@ -43,8 +44,8 @@ _KEPT_BYTES = 32 << 20
 _JAVA_ERROR = re.compile(r'RPCError\("(?:[\w$]+\.)*([\w$]+)", "(.*)', re.DOTALL)
 
 
-def raise_translated(error: BaseException, where: str) -> NoReturn:
-    """Raise the project's error for one of hdfs-native's."""
+def raise_translated(error: BaseException, where: str, root: str = "") -> NoReturn:
+    """Raise the project's error for one of hdfs-native's; `root` is the path of the store's root in HDFS."""
     text = str(error)
     if isinstance(error, FileNotFoundError):
         if "is not a file" in text:
@@ -54,25 +55,22 @@ def raise_translated(error: BaseException, where: str) -> NoReturn:
         raise UsageError("a file or folder stands in the way", where=where) from error
     java = _JAVA_ERROR.search(text)
     if java:
-        kind, message = java[1], re.split(r"\\n|\n", java[2])[0]
-        if kind in ("ParentNotDirectoryException", "FileAlreadyExistsException"):
-            raise UsageError("a file or folder stands in the way", where=where) from error
-        refused = RefusedError if kind in REFUSALS else ServerError
-        raise refused(f"{kind}: {message}", where=where) from error
+        message = re.split(r"\\n|\n", java[2])[0].replace('\\"', '"')
+        raise hadoop_error(java[1], message, where, root) from error
     raise ServerError(
         f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}", where=where
     ) from error
 
 
 @contextmanager
-def translated(where: str) -> Iterator[None]:
+def translated(where: str, root: str = "") -> Iterator[None]:
     """Turn whatever hdfs-native raises into the project's errors, with the place."""
     try:
         yield
     except (ApbatchError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
         raise
     except BaseException as error:  # a panic of the Rust side is no `Exception`
-        raise_translated(error, where)
+        raise_translated(error, where, root)
 
 
 class HdfsStore(PublishingStore):
@@ -123,7 +121,7 @@ class HdfsStore(PublishingStore):
             socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
         except (OSError, ValueError) as error:
             raise ServerError(
-                f"the NameNode can't be reached: {error}", where=self.url, remedy="apbatch cluster up hdfs"
+                f"the NameNode can't be reached: {error}", where=self.url, remedy=start_remedy(self._authority)
             ) from error
 
     def _path(self, path: str) -> str:
@@ -131,7 +129,7 @@ class HdfsStore(PublishingStore):
 
     def _call(self, path: str, call: Callable[..., Result], *arguments: Any) -> Result:
         where = self.url_of(path)
-        with translated(where):
+        with translated(where, self._root):
             try:
                 return within(self._limit_s, where, call, *arguments)
             except ServerError:

@@ -19,11 +19,8 @@ class RefusedError(ServerError):
     """The server answered, and its answer is no (permission, quota, space): trying again at once is of no use."""
 
 
-#: Java exceptions of a NameNode that are such an answer.
-REFUSALS = (
-    "AccessControlException", "DSQuotaExceededException", "NSQuotaExceededException", "InvalidPathException",
-    "PathComponentTooLongException", "SecurityException",
-)  # fmt: skip
+class StoreRefusedError(RefusedError):
+    """The refusal concerns every file of the store (safe mode, quota or permission of its root): stop at once."""
 
 
 @dataclass(frozen=True, slots=True)

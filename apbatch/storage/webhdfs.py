@@ -21,10 +21,11 @@ from apbatch.errors import ApbatchError, MissingSoftwareError, NotFoundError, Se
 from apbatch.storage import names
 from apbatch.storage.crc import FileChecksum
 from apbatch.storage.deadline import LIMIT_S
+from apbatch.storage.hadoop_errors import hadoop_error, start_remedy
 from apbatch.storage.hashing import BLOCK, hash_stream
 from apbatch.storage.hdfs import web_block_hosts
 from apbatch.storage.publishing import Draft, PublishingStore
-from apbatch.storage.store import REFUSALS, Checksums, FileInfo, RefusedError
+from apbatch.storage.store import Checksums, FileInfo
 
 if TYPE_CHECKING:
     import hdfs
@@ -38,7 +39,7 @@ _HADOOP_BLOCK_SIZE = 128 << 20
 
 
 @contextmanager
-def translated(where: str) -> Iterator[None]:
+def translated(where: str, authority: str, root: str = "") -> Iterator[None]:
     """Turn errors of the client and of HTTP into the project's, with the place."""
     import requests
     import urllib3
@@ -47,21 +48,15 @@ def translated(where: str) -> Iterator[None]:
     try:
         yield
     except HdfsError as error:
-        kind = error.exception or ""
-        message = error.message.splitlines()[0] if error.message else kind
+        message = error.message.splitlines()[0] if error.message else "no message"
         if "is not a file" in message or "is a directory" in message:
             raise UsageError("this is a folder, not a file", where=where) from error
-        if kind == "FileNotFoundException":
-            raise NotFoundError("no such file or folder", where=where) from error
-        if kind in ("ParentNotDirectoryException", "FileAlreadyExistsException"):
-            raise UsageError("a file or folder stands in the way", where=where) from error
-        refused = RefusedError if kind in REFUSALS else ServerError
-        raise refused(f"{kind}: {message}" if kind else message, where=where) from error
+        raise hadoop_error(error.exception or "", message, where, root) from error
     except (requests.ConnectionError, requests.Timeout) as error:
         raise ServerError(
             f"WebHDFS can't be reached or does not answer ({type(error).__name__})",
             where=where,
-            remedy="apbatch cluster up hdfs",
+            remedy=start_remedy(authority),
         ) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise ServerError(f"the connection broke: {error}", where=where) from error
@@ -97,15 +92,13 @@ class WebHdfsStore(PublishingStore):
         with self._lock:
             if self._client_of is None or self._client_of[0] != os.getpid():
                 try:
-                    import hdfs
+                    from apbatch.storage.webhdfs_client import ExactClient
                 except ImportError as error:
                     raise MissingSoftwareError(
                         "the package hdfs is not installed", where=self.url, remedy="pip install 'apbatch[hdfs]'"
                     ) from error
                 user = os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
-                client = hdfs.InsecureClient(
-                    f"http://{self._authority}", user=user, timeout=(_CONNECT_S, self._limit_s)
-                )
+                client = ExactClient(f"http://{self._authority}", user=user, timeout=(_CONNECT_S, self._limit_s))
                 self._client_of = os.getpid(), client
             return self._client_of[1]
 
@@ -113,7 +106,7 @@ class WebHdfsStore(PublishingStore):
         return f"{self._root}/{names.escape(path)}" if path else self._root or "/"
 
     def _call(self, path: str, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
-        with translated(self.url_of(path)):
+        with translated(self.url_of(path), self._authority, self._root):
             return call(*arguments, **options)
 
     def open(self, path: str) -> BinaryIO:
@@ -134,8 +127,11 @@ class WebHdfsStore(PublishingStore):
         return cast(BinaryIO, io.BufferedReader(WebHdfsReader(self, path, info.size), 1 << 20))
 
     def _info(self, path: str) -> FileInfo | None:
-        status = self._call(path, self._client().status, self._path(path), strict=False)
-        return None if status is None else _file_info(path, status)
+        try:  # the client's `strict=False` takes every refusal for a file that is not there
+            status = self._call(path, self._client().status, self._path(path))
+        except NotFoundError:
+            return None
+        return _file_info(path, status)
 
     def _all_entries(self, folder: str) -> list[FileInfo]:
         info = self._info(folder)
@@ -174,7 +170,7 @@ class WebHdfsStore(PublishingStore):
         if self._block_size is None:
             import requests
 
-            with translated(self.url):
+            with translated(self.url, self._authority, self._root):
                 answer = requests.get(
                     f"http://{self._authority}/webhdfs/v1/",
                     params={"op": "GETSERVERDEFAULTS"},
@@ -321,7 +317,7 @@ class WebHdfsDraft(Draft):
         if isinstance(self._error, ApbatchError):
             raise self._error
         if self._error is not None:
-            with translated(where):
+            with translated(where, self._store._authority, self._store._root):
                 raise self._error
         raise ServerError("WebHDFS takes no more data", where=where)
 

@@ -48,6 +48,10 @@ ODD_NAMES = [
 ]
 
 
+#: Names that are different files, though Unicode's composed form (NFC) of each is the next one's.
+EQUAL_IN_NFC = ["a\u0301", "\u00e1", "\u212b", "\u00c5", "\u1112\u1161\u11ab", "\ud55c", "#LATEST", "#LATEST{2}"]
+
+
 @pytest.fixture(params=BACKENDS, scope="session")
 def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of an empty folder of one back-end."""
@@ -213,6 +217,20 @@ def test_bytes_lost_on_the_way_are_caught(store: Store, monkeypatch: pytest.Monk
     with pytest.raises(VerificationError, match="9 bytes"), store.publish("file") as publication:
         publication.write(b"gamma ray")
     assert store.info("file") is None
+
+
+def test_names_that_only_normalisation_makes_equal_are_different_files(store: Store) -> None:
+    for name in EQUAL_IN_NFC:
+        put(store, f"{name}/{name}", ascii(name).encode())
+    assert sorted(names(store)) == sorted(EQUAL_IN_NFC)
+    for name in EQUAL_IN_NFC:
+        content = ascii(name).encode()
+        assert names(store, name) == [f"{name}/{name}"]
+        with store.open(f"{name}/{name}") as stream:
+            assert stream.read() == content
+        assert store.checksums(f"{name}/{name}").blake3 == blake3(content).hexdigest()
+    store.remove(EQUAL_IN_NFC[0])
+    assert sorted(names(store)) == sorted(EQUAL_IN_NFC[1:])
 
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
