@@ -9,7 +9,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from apbatch.config import home
@@ -25,7 +24,7 @@ from apbatch.ingest.patterns import (
     encode_path,
 )
 from apbatch.units import unit as parse_unit
-from apbatch.yamlfile import load_model, read_yaml, validate
+from apbatch.yamlfile import dump_yaml, load_model, read_yaml, validate
 
 #: Fields of every file that a site may set from paths or as a constant, with their types.
 FIELDS: dict[str, AttributeType] = {"run": "integer", "night": "date", "telescope": "integer", "cluster": "integer"}
@@ -342,7 +341,7 @@ def add_site(path: Path, *, must_exist: bool = True) -> tuple[Site, str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(f".{target.name}.{os.getpid()}.part")
         content = site.model_dump(exclude_defaults=True)  # dates stay dates
-        beside.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        beside.write_text(dump_yaml(content), encoding="utf-8")
         beside.replace(target)
     return site, outcome
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import yaml
-
 from apbatch.config import Settings, home
 from apbatch.spark.connect.configuration import Cluster, configuration, worker_python
 from apbatch.spark.connect.shipping import PYTHON_PATH
+from apbatch.yamlfile import dump_yaml
 
 _SETTINGS = "apbatch-settings.yaml"
 
@@ -32,7 +31,7 @@ def write_environment(settings: Settings) -> dict[str, str]:
     folder = home() / "spark" / "conf"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / _SETTINGS
-    file.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    file.write_text(dump_yaml(settings.model_dump(mode="json")), encoding="utf-8")
     if cluster.yarn:
         conf |= _of_driver_in_container(conf, file, worker_python(cluster, settings.spark, {}))
     (folder / "spark-defaults.conf").write_text("".join(f"{key} {value}\n" for key, value in sorted(conf.items())))
