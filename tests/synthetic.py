@@ -95,8 +95,8 @@ def camera_showers(
     Every draw is of the same law for both classes, but the width and the length of the ellipse.
     """
     from apbatch.camera.cleaning import PRESETS, clean
-    from apbatch.camera.geometry import camera_named
     from apbatch.camera.hillas import hillas
+    from apbatch.camera.registry import camera_named
 
     camera = camera_named("TAIGA-IACT01")
     random = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
 from apbatch.camera.badpixels import repair
 from apbatch.camera.calibration import HIGH_GAIN_LIMIT, QUARTERS, photo_electrons
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.errors import VerificationError
 
 APBATCH, NUMPY, COPY = "apbatch", "numpy", "copy"

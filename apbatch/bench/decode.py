@@ -20,7 +20,7 @@ import numpy as np
 from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.camera.taiga import DEG_PER_CM
 from apbatch.errors import VerificationError
 from apbatch.formats import taiga_raw

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
-from apbatch.camera.geometry import CameraGeometry, camera_from_positions, camera_named
+from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 from apbatch.camera.grid import METHODS, Grid, grid_of, to_grid
+from apbatch.camera.registry import camera_named
 from apbatch.errors import VerificationError
 
 OURS, PEER, COPY = "apbatch", "dl1-data-handler", "memory copy"

@@ -15,8 +15,9 @@ from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
 from apbatch.camera.cleaning import Cleaning
-from apbatch.camera.geometry import CameraGeometry, Floats, camera_from_positions, camera_named
+from apbatch.camera.geometry import CameraGeometry, Floats, camera_from_positions
 from apbatch.camera.hillas import clean_and_parametrise
+from apbatch.camera.registry import camera_named
 from apbatch.errors import VerificationError
 
 APBATCH, CTAPIPE, SUM = "apbatch", "ctapipe", "numpy.sum"

@@ -7,7 +7,8 @@ import secrets
 from apbatch.bench.suite import Setting
 from apbatch.errors import ApbatchError
 from apbatch.index.catalogue import Catalogue, open_catalogue
-from apbatch.storage.store import Store, open_store
+from apbatch.storage.backends import open_store
+from apbatch.storage.store import Store
 
 LOCAL, SQLITE, CASSANDRA = "local store", "SQLite", "Cassandra"
 #: Name in the report, server that it needs, endpoint of that server.

@@ -24,7 +24,8 @@ from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
 from apbatch.bench.spark_worker import BULK, BY_SPARK, FRAMES, ONE_PASS, PARAMETERS, PLAIN, VERIFIED
 from apbatch.bench.suite import Setting
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
+from apbatch.camera.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.errors import ServerError, VerificationError
 from apbatch.formats.images import image_schema, to_binary

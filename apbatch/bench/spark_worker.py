@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.camera.cleaning import PRESETS, Cleaning
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
+from apbatch.camera.registry import camera_named
 from apbatch.chain import steps
 from apbatch.chain.recipe import Recipe
 from apbatch.datasets.part_files import ROW_GROUP_BYTES, PartWriter, parquet_options
 from apbatch.formats.images import camera_of
 from apbatch.spark.connect.session import BATCH_IMAGES
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -71,7 +71,7 @@ def train_groups(setting: Setting) -> Iterator[Group]:
 
 def _a_set(folder: Path, count: int) -> Path:
     """Write the training part of a blind set of noise images with a spot of light each."""
-    from apbatch.camera.geometry import camera_named
+    from apbatch.camera.registry import camera_named
     from apbatch.formats.images import to_binary
 
     camera = camera_named("TAIGA-IACT01")
@@ -242,7 +242,7 @@ class _Scoring(Case):
         table = read_parquet(self._files / "train.parquet", ["id", "image"])
         self._pixels = checked_pixels(table["image"], table["id"].to_pylist(), self._files)
         place = self._files / "model.keras"
-        from apbatch.camera.geometry import camera_named
+        from apbatch.camera.registry import camera_named
 
         shape = grid_shape(camera_named("TAIGA-IACT01"), treatment_named("soft"))
         build("talk-cnn", shape, 0.1, 0.5).save(place)

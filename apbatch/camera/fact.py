@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apbatch.camera.geometry import CameraGeometry, camera_from_positions, register_camera
+from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 
 NAME = "FACT"
 PITCH_M = 0.0095
@@ -97,6 +97,3 @@ def fact() -> CameraGeometry:
         lattice="hexagonal",
         focal_length=FOCAL_LENGTH_M,
     )
-
-
-register_camera(NAME, fact)

@@ -5,20 +5,22 @@ Positions are in degrees on the sky as seen in the camera (``cm x 0.1206`` for T
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.lattice import Floats, Ints, Lattice, find_lattice, neighbours_of
-from apbatch.errors import FormatError, NotFoundError, nearest_word
+from apbatch.errors import FormatError
 
 __all__ = [
-    "CameraGeometry", "Floats", "Ints", "Lattice", "camera_from_positions", "camera_named", "cameras",
-    "neighbours_of", "register_camera",
-]  # fmt: skip
+    "CameraGeometry",
+    "Floats",
+    "Ints",
+    "Lattice",
+    "camera_from_positions",
+    "neighbours_of",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,47 +88,6 @@ class CameraGeometry:
 
 #: More than any number of a pixel in its cluster.
 _KEY_STRIDE = 1 << 20
-
-_CAMERAS: dict[str, Callable[[], CameraGeometry]] = {}
-
-
-def register_camera(name: str, make: Callable[[], CameraGeometry]) -> None:
-    """Make a camera known by name."""
-    _CAMERAS[name] = make
-    _made.cache_clear()
-
-
-def cameras() -> list[str]:
-    """Return the names of the known cameras, sorted."""
-    # They register themselves, and import this module.
-    import apbatch.camera.fact
-    import apbatch.camera.magic
-    import apbatch.camera.taiga  # noqa: F401
-
-    return sorted(_CAMERAS)
-
-
-def camera_named(name: str) -> CameraGeometry:
-    """Return the camera with this name.
-
-    Raises
-    ------
-    NotFoundError
-        With the nearest known name.
-    """
-    known = cameras()
-    if name not in _CAMERAS:
-        raise NotFoundError(
-            f"there is no camera '{name}'",
-            nearest=nearest_word(name, known),
-            remedy=f"known cameras: {', '.join(known)}",
-        )
-    return _made(name)
-
-
-@cache
-def _made(name: str) -> CameraGeometry:
-    return _CAMERAS[name]()
 
 
 def camera_from_positions(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apbatch.camera.geometry import CameraGeometry, camera_from_positions, register_camera
+from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 
 NAME = "MAGICCam"
 PITCH_M = 0.03
@@ -40,6 +40,3 @@ def magic() -> CameraGeometry:
     x = scale * (np.cos(turn) * along - np.sin(turn) * across)
     y = scale * (np.sin(turn) * along + np.cos(turn) * across)
     return camera_from_positions(NAME, -y, -x, lattice="hexagonal", focal_length=FOCAL_LENGTH_M)
-
-
-register_camera(NAME, magic)

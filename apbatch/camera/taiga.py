@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apbatch.camera.geometry import CameraGeometry, Ints, neighbours_of, register_camera
+from apbatch.camera.geometry import CameraGeometry, Ints, neighbours_of
 
 #: Distance of neighbouring pixels, cm.
 PITCH_CM = 3.0
@@ -84,7 +84,3 @@ def iact01_2017() -> CameraGeometry:
     (cluster and channel) as in `iact01`.
     """
     return _camera("TAIGA-IACT01-2017", TURN_2017_DEG, {2: 3, 3: 2})
-
-
-register_camera("TAIGA-IACT01", iact01)
-register_camera("TAIGA-IACT01-2017", iact01_2017)

@@ -28,8 +28,9 @@ from typing import Any
 
 from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
+from apbatch.storage.backends import open_store
 from apbatch.storage.lock import Lock
-from apbatch.storage.store import Store, open_store
+from apbatch.storage.store import Store
 
 _LOCK = f"{dataset.HIDDEN}lock"
 _JOB = f"{dataset.HIDDEN}job.json"

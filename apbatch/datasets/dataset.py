@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.errors import FormatError, NotFoundError, UsageError, nearest_word
-from apbatch.storage.store import Store, open_store
+from apbatch.storage.backends import open_store
+from apbatch.storage.store import Store
 
 SIDECAR = "_apbatch.json"
 SUCCESS = "_SUCCESS"

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.dl.blind.image_selection import KEY
 from apbatch.dl.files import read_json, sha256, table_bytes
@@ -28,7 +28,7 @@ from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
 from apbatch.formats.images import from_binary
 from apbatch.index.catalogue import EVENT_KEYS
 from apbatch.provenance import digest, provenance
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

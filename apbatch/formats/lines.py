@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from apbatch.formats.reader import Problem
-
 #: A longer line is no line of any table here.
 LONGEST_LINE = 64 * 1024
 #: Problems that are kept of one file; the rest is only counted.
 MOST_PROBLEMS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A record that could not be read and was passed over."""
+
+    offset: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

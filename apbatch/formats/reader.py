@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal
+from typing import BinaryIO, ClassVar, Literal
 
 import pyarrow as pa
 
-if TYPE_CHECKING:
-    from apbatch.formats.lines import Problems
+from apbatch.formats.lines import Problem, Problems
 
 Scalar = str | int | float | bool | date | datetime
 AttributeType = Literal["string", "integer", "number", "boolean", "date", "time"]
@@ -43,14 +42,6 @@ class Attribute:
     type: AttributeType
     description: str
     unit: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A record that could not be read and was passed over."""
-
-    offset: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
+from apbatch.camera.registry import camera_named
 from apbatch.camera.taiga import DEG_PER_CM
 from apbatch.errors import FormatError
 from apbatch.formats.attributes import CAMERA, ENERGY_MAX, ENERGY_MIN, PRIMARY, SHOWERS

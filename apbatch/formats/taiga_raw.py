@@ -33,8 +33,8 @@ import numpy.typing as npt
 
 from apbatch.errors import FormatError
 from apbatch.formats.attributes import EVENT_FIRST, EVENT_LAST
-from apbatch.formats.lines import Problems
-from apbatch.formats.reader import Attribute, Metadata, Problem, Reader, Scalar, Span, even_spans
+from apbatch.formats.lines import Problem, Problems
+from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar, Span, even_spans
 
 RECORD = np.dtype(
     [

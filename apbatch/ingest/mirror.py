@@ -21,7 +21,8 @@ from apbatch.index.query import Query
 from apbatch.ingest.sites import ingest_remedy, source_url
 from apbatch.ingest.sites import open_source as open_at_site
 from apbatch.progress import progress, say
-from apbatch.storage.store import Checksums, Store, StoreRefusedError, open_store
+from apbatch.storage.backends import open_store
+from apbatch.storage.store import Checksums, Store, StoreRefusedError
 from apbatch.storage.transfer import InterruptedTransferError, SourceChangedError, transfer
 
 OpenSource = Callable[[FileRecord], BinaryIO]

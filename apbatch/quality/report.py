@@ -17,7 +17,8 @@ from apbatch.errors import FormatError, UsageError
 from apbatch.provenance import provenance
 from apbatch.quality.monitor import HIT_SIGMA
 from apbatch.quality.runs import RunQuality, pixel_table, rate_table
-from apbatch.storage.store import Store, open_store
+from apbatch.storage.backends import open_store
+from apbatch.storage.store import Store
 
 #: The last file that is written: with it, the folder is complete.
 SUMMARY = "quality.json"

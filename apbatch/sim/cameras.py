@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from apbatch.camera.files import camera_from_camgeom, camera_from_table
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
+from apbatch.camera.registry import camera_named
 from apbatch.errors import NotFoundError
 from apbatch.sim.settings import DetectorModel
 

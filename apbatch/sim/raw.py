@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
+from apbatch.camera.registry import camera_named
 from apbatch.errors import FormatError, NotFoundError, UsageError
 from apbatch.formats.images import camera_of, from_binary
 from apbatch.formats.taiga_raw import DATA_TYPE, RECORD

@@ -30,7 +30,7 @@ from apbatch.spark.inputs.reading import DAMAGED_IMAGES, read_piece
 from apbatch.spark.inputs.splits import Split
 from apbatch.spark.inputs.surveys import Survey, joined, look_through, survey_tasks
 from apbatch.spark.jobs import Meter, run_job
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:
     from pyspark import RDD

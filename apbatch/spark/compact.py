@@ -28,7 +28,7 @@ from apbatch.spark.inputs.places import with_hosts
 from apbatch.spark.inputs.splits import BLOCK_BYTES, Piece, Split, dataset_files
 from apbatch.spark.jobs import Meter
 from apbatch.spark.pipeline import StepSummary, summed
-from apbatch.storage.store import open_store, open_url
+from apbatch.storage.backends import open_store, open_url
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

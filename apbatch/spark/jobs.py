@@ -16,7 +16,7 @@ from pyspark.accumulators import AccumulatorParam
 from apbatch.datasets.commit import Loss, SplitRecord
 from apbatch.errors import ApbatchError, ServerError
 from apbatch.progress import progress
-from apbatch.spark.connect.session import first_line
+from apbatch.spark.connect.workers import first_line
 from apbatch.spark.inputs.reading import OF_FILES
 
 if TYPE_CHECKING:

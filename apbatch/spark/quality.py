@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.camera.calibration import QUARTERS
-from apbatch.camera.geometry import CameraGeometry, Ints, camera_named
+from apbatch.camera.geometry import CameraGeometry, Ints
+from apbatch.camera.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
 from apbatch.formats.images import camera_in, camera_of, from_binary
@@ -35,7 +36,8 @@ from apbatch.spark.inputs.sources import RAW, Source
 from apbatch.spark.inputs.splits import files_of
 from apbatch.spark.jobs import Meter
 from apbatch.spark.pipeline import StepSummary
-from apbatch.storage.store import RefusedError, open_store, open_url
+from apbatch.storage.backends import open_store, open_url
+from apbatch.storage.store import RefusedError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -13,7 +13,7 @@ from apbatch.datasets.image_rows import Bounds, Places
 from apbatch.errors import UsageError
 from apbatch.index.catalogue import EVENT_KEYS, POINTER
 from apbatch.index.query import And, Compare
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue

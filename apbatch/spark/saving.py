@@ -25,7 +25,7 @@ from apbatch.provenance import provenance
 from apbatch.spark.frames import LossCounter, chained
 from apbatch.spark.jobs import Meter, run_job
 from apbatch.spark.pipeline import StepSummary, sidecars
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from apbatch.errors import UsageError, nearest_word
@@ -64,13 +65,15 @@ def split_url(url: str) -> tuple[str, str]:
     return f"{scheme}://{authority}", path
 
 
-def backend_for(url: str) -> Store:
-    """Return the store at `url`. Nothing is contacted yet.
+def open_store(url: str) -> Store:
+    """Return the store at `url`: ``file:///…``, ``afs:///mount/…``, ``hdfs://host:port/…``, ``webhdfs://host:port/…``.
 
     Raises
     ------
     UsageError
-        If the scheme is unknown or the URL is malformed.
+        If the scheme is unknown.
+    MissingSoftwareError
+        If the client library of that scheme is not installed.
     """
     # `file://` alone is what `split_url` makes of the root folder.
     root, path = (url, "") if url in ("file://", "afs://") else split_url(url)
@@ -89,3 +92,15 @@ def backend_for(url: str) -> Store:
     from apbatch.storage.webhdfs import WebHdfsStore
 
     return WebHdfsStore(f"{root}/{path}")
+
+
+def open_url(url: str) -> BinaryIO:
+    """Open the file at a full URL (of a replica, or of a file in place) for reading, seekable.
+
+    Raises
+    ------
+    UsageError, NotFoundError, ServerError
+    """
+    root, _ = split_url(url)
+    store = open_store(root)
+    return store.open(store.path_of(url))

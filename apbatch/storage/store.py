@@ -138,32 +138,3 @@ class Store(ABC):
     def block_hosts(self, path: str) -> list[list[str]]:
         """Return the hosts of each block of a file, for locality; empty where the store has no blocks."""
         return []
-
-
-def open_store(url: str) -> Store:
-    """Return the store at `url`: ``file:///…``, ``afs:///mount/…``, ``hdfs://host:port/…``, ``webhdfs://host:port/…``.
-
-    Raises
-    ------
-    UsageError
-        If the scheme is unknown.
-    MissingSoftwareError
-        If the client library of that scheme is not installed.
-    """
-    from apbatch.storage.backends import backend_for  # the back-ends import this module
-
-    return backend_for(url)
-
-
-def open_url(url: str) -> BinaryIO:
-    """Open the file at a full URL (of a replica, or of a file in place) for reading, seekable.
-
-    Raises
-    ------
-    UsageError, NotFoundError, ServerError
-    """
-    from apbatch.storage.backends import split_url
-
-    root, _ = split_url(url)
-    store = open_store(root)
-    return store.open(store.path_of(url))

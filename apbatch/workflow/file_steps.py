@@ -142,7 +142,7 @@ class Mirror(Step):
 
     def intact(self, products: Products) -> bool:
         """The store must still answer and hold something."""
-        from apbatch.storage.store import open_store
+        from apbatch.storage.backends import open_store
 
         try:
             return open_store(products["mirrored"]).info("") is not None

@@ -25,7 +25,7 @@ from apbatch.bench.storage import storage_groups
 from apbatch.bench.suites import SUITES
 from apbatch.camera.hillas import clean_and_parametrise
 from apbatch.errors import NotFoundError, ServerError, UsageError, VerificationError
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store
 
 RATE = Operation("storage", "write", "Writes.", "MB/s", 10.0, "disk")
 TIME = Operation("index", "look up", "Looks.", "ms", 4.0)

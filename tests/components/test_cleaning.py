@@ -10,9 +10,10 @@ from ctapipe.image.morphology import largest_island, number_of_islands
 from ctapipe.instrument import CameraGeometry as CtapipeGeometry
 
 from apbatch.camera.cleaning import PRESETS, Cleaning, clean, cleaning_named
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.hillas import PARAMETERS, clean_and_parametrise, hillas
 from apbatch.camera.islands import label_islands
+from apbatch.camera.registry import camera_named
 from apbatch.errors import NotFoundError, UsageError
 
 

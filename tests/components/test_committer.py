@@ -17,8 +17,8 @@ from apbatch.datasets.commit import Job, Loss, SplitRecord
 from apbatch.datasets.part_files import PartWriter
 from apbatch.errors import ServerError, UsageError
 from apbatch.storage import names
+from apbatch.storage.backends import open_store
 from apbatch.storage.lock import Lock
-from apbatch.storage.store import open_store
 
 SCHEMA = pa.schema([("n", pa.int64()), ("image", pa.binary())])
 CONTENT = {"one": {"kind": "images"}, "two": {"kind": "grids"}}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from apbatch.camera.files import camera_from_camgeom, camera_from_table
-from apbatch.camera.geometry import camera_from_positions, camera_named, cameras
+from apbatch.camera.geometry import camera_from_positions
+from apbatch.camera.registry import camera_named, cameras
 from apbatch.camera.taiga import DEG_PER_CM
 from apbatch.errors import FormatError, NotFoundError
 

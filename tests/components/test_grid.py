@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import from_grid, grid_of, to_grid
+from apbatch.camera.registry import camera_named
 from apbatch.errors import UsageError
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial import Delaunay, cKDTree
 
-from apbatch.camera.geometry import CameraGeometry, camera_from_positions, camera_named
+from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 from apbatch.camera.grid import METHODS, from_grid, grid_of, to_grid
+from apbatch.camera.registry import camera_named
 from apbatch.errors import UsageError
 from tests.synthetic import disc
 

@@ -12,9 +12,10 @@ from ctapipe.image.hillas import hillas_parameters
 from ctapipe.image.morphology import number_of_islands
 from ctapipe.instrument import CameraGeometry as CtapipeGeometry
 
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.hillas import PARAMETERS, hillas
 from apbatch.camera.parameters import UNITS
+from apbatch.camera.registry import camera_named
 from apbatch.formats.images import from_binary
 from apbatch.formats.reader import ImageReader, readers
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import to_binary
 from apbatch.formats.taiga_raw import RECORD

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.camera.cleaning import Cleaning
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.chain import steps
 from apbatch.config import load_settings
 from apbatch.datasets import dataset
@@ -35,7 +35,7 @@ from apbatch.spark.inputs.selection import (
 )
 from apbatch.spark.inputs.sources import Source
 from apbatch.spark.registration import point_again, register_events
-from apbatch.storage.store import open_url
+from apbatch.storage.backends import open_url
 from apbatch.workflow.model import Job, load_job
 from apbatch.workflow.runner import plan
 from tests.synthetic import write_dataset

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.sim.electromagnetic import seed_kernels
 from apbatch.sim.optics import facet_centres, focus
 from apbatch.sim.scene import Optics, Scene, make_scene

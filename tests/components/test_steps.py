@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 
 from apbatch.camera.cleaning import Cleaning
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import METHODS, from_grid, grid_of, to_grid
 from apbatch.camera.hillas import PARAMETERS, hillas
+from apbatch.camera.registry import camera_named
 from apbatch.chain import steps
 from apbatch.errors import FormatError
 from apbatch.formats.images import TRUTH_SCHEMA, from_binary, image_schema, to_binary

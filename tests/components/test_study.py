@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.camera.geometry import camera_named
 from apbatch.camera.grid import from_grid
+from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
 from apbatch.dl.study import evaluation as study_evaluation

@@ -18,11 +18,12 @@ import pytest
 from blake3 import blake3
 
 from apbatch.errors import ApbatchError, NotFoundError, UsageError, VerificationError
+from apbatch.storage.backends import open_store, open_url
 from apbatch.storage.hashing import BLOCK
 from apbatch.storage.local import LocalStore
 from apbatch.storage.lock import Lock
 from apbatch.storage.publishing import Draft, PublishingStore
-from apbatch.storage.store import Store, open_store, open_url
+from apbatch.storage.store import Store
 
 BACKENDS = [
     "local",
@@ -371,7 +372,7 @@ def test_what_a_killed_writer_left_is_never_seen_and_swept_by_the_next(store: St
     program = textwrap.dedent(
         """
         import os, signal, sys, time
-        from apbatch.storage.store import open_store
+        from apbatch.storage.backends import open_store
         store = open_store(sys.argv[1])
         with store.publish("folder/file") as publication:
             publication.write(b"x" * 5_000_000)
@@ -445,7 +446,7 @@ def test_a_lock_whose_owner_was_killed_is_had_by_the_next(store):
     program = """
         import sys
         from apbatch.storage.lock import Lock
-        from apbatch.storage.store import open_store
+        from apbatch.storage.backends import open_store
         Lock(open_store(sys.argv[1]), ".lock", "this folder").__enter__()
         print("held", flush=True)
         sys.stdin.read()

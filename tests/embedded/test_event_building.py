@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apbatch.camera.calibration import pedestals, photo_electrons
-from apbatch.camera.geometry import camera_named
 from apbatch.camera.medians import PedestalCounter
+from apbatch.camera.registry import camera_named
 from apbatch.errors import ServerError
 from apbatch.formats.images import from_binary
 from apbatch.formats.taiga_raw import RECORD

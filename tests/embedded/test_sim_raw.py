@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from apbatch.camera.cleaning import PRESETS, Cleaning, clean
-from apbatch.camera.geometry import camera_named
 from apbatch.camera.hillas import hillas
+from apbatch.camera.registry import camera_named
 from apbatch.config import SparkSettings
 from apbatch.datasets import dataset
 from apbatch.formats.images import from_binary

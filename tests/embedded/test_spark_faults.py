@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.camera.cleaning import Cleaning
-from apbatch.camera.geometry import CameraGeometry, camera_from_positions, camera_named
+from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 from apbatch.camera.hillas import PARAMETERS
+from apbatch.camera.registry import camera_named
 from apbatch.config import SparkSettings
 from apbatch.datasets import dataset
 from apbatch.datasets.commit import Job

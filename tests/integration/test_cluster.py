@@ -59,7 +59,7 @@ def test_a_killed_process_is_told_and_comes_back(servers: Servers, hdfs: str) ->
 
 @pytest.mark.hdfs
 def test_data_survive_down_and_up(servers: Servers, hdfs: str) -> None:
-    from apbatch.storage.store import open_store
+    from apbatch.storage.backends import open_store
 
     with open_store(hdfs).publish("kept/file") as file:
         file.write(b"still here")

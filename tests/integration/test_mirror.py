@@ -21,8 +21,9 @@ from apbatch.config import load_settings
 from apbatch.index.catalogue import FileRecord, open_catalogue
 from apbatch.index.query import Everything
 from apbatch.ingest.mirror import best_source
+from apbatch.storage.backends import open_store, open_url
 from apbatch.storage.publishing import PublishingStore
-from apbatch.storage.store import Store, open_store, open_url
+from apbatch.storage.store import Store
 from apbatch.storage.webhdfs import WebHdfsStore
 
 COMMAND = str(Path(sys.executable).with_name("apbatch"))

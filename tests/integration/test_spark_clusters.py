@@ -23,7 +23,7 @@ import pytest
 
 from apbatch.cluster.yarn import Yarn
 from apbatch.datasets import dataset
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store
 from tests.integration.test_spark_standalone import CAMERA, ORDER, ROOT, SMALL, without_spark
 from tests.servers import Servers
 

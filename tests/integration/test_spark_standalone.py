@@ -15,13 +15,13 @@ import pytest
 
 from apbatch.camera.calibration import factors_of_cluster, pedestals, photo_electrons
 from apbatch.camera.cleaning import Cleaning
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.chain import steps
 from apbatch.datasets import dataset
 from apbatch.formats.images import to_binary
 from apbatch.formats.taiga_calibration import read_factors
 from apbatch.formats.taiga_raw import read_records
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store
 
 pytestmark = [pytest.mark.spark, pytest.mark.hdfs]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.errors import MissingSoftwareError, UsageError
 from apbatch.sim import atmosphere, electromagnetic, hadronic, interactions
 from apbatch.sim.interactions import AIR_MASS, Bank

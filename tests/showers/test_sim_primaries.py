@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.sim import hadronic
 from apbatch.sim.primaries import energy_from, nuclear, random_of, throw, wounded_nucleons
 from apbatch.sim.scene import EMITTED, Optics, make_record, make_scene

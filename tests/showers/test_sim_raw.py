@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apbatch.camera.calibration import factors_of_cluster, pedestals, photo_electrons
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.errors import NotFoundError, UsageError
 from apbatch.formats.images import from_binary
 from apbatch.formats.taiga_calibration import read_factors

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.camera.geometry import camera_from_positions, camera_named
+from apbatch.camera.geometry import camera_from_positions
 from apbatch.camera.grid import grid_of, to_grid
+from apbatch.camera.registry import camera_named
 from apbatch.dl.training.checkpoint import Checkpoint, read_checkpoint
 from apbatch.dl.training.data import Turning, camera_symmetries, load, order_of, parts_of, steps_of, symmetries, turned
 from apbatch.errors import FormatError, UsageError

@@ -16,8 +16,7 @@ from apbatch.errors import MissingSoftwareError, NotFoundError, UsageError
 from apbatch.spark.connect import shipping
 from apbatch.spark.connect.configuration import Cluster, configuration, worker_python
 from apbatch.spark.connect.environment import write_environment
-from apbatch.spark.connect.session import first_line
-from apbatch.spark.connect.workers import what_workers_lack
+from apbatch.spark.connect.workers import first_line, what_workers_lack
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.errors import NotFoundError
 from apbatch.formats.taiga_raw import DATA_TYPE, RECORD
 from apbatch.sim.noise import NoiseLibrary

@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 
 from apbatch.errors import ServerError, UsageError
 from apbatch.storage import hdfs, names
-from apbatch.storage.backends import local_path
+from apbatch.storage.backends import local_path, open_store
 from apbatch.storage.crc import FileChecksum
 from apbatch.storage.deadline import Heart, TimedReader, watched, within
 from apbatch.storage.hashing import hash_stream
 from apbatch.storage.hdfs import HdfsDraft, HdfsStore, raise_translated
 from apbatch.storage.local import LocalStore
-from apbatch.storage.store import Checksums, open_store
+from apbatch.storage.store import Checksums
 from apbatch.storage.transfer import InterruptedTransferError, SourceChangedError, transfer
 
 # Text with what HDFS can't hold, and with what looks like its replacement.

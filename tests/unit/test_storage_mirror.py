@@ -16,8 +16,9 @@ from apbatch.errors import ServerError, UsageError
 from apbatch.index.catalogue import Catalogue, FileRecord, Replica
 from apbatch.index.query import Everything
 from apbatch.ingest.mirror import MirrorSummary, Outcome, best_source, mirror, target_store
+from apbatch.storage.backends import open_store
 from apbatch.storage.local import LocalStore
-from apbatch.storage.store import Store, open_store
+from apbatch.storage.store import Store
 
 
 class Shelf:

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.datasets.dataset import info, is_complete, part_files, read_table
 from apbatch.errors import FormatError, NotFoundError, UsageError, nearest_word
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store
 from apbatch.units import PhotoElectrons
 
 #: What identifies an image.

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
+from apbatch.camera.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.files import read_json, read_parquet, write_json

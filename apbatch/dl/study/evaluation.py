@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.files import read_parquet, write_json
 from apbatch.dl.judging import rivals

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.dl.files import read_json, read_parquet, write_bytes, write_json
 from apbatch.dl.judging.grid_pictures import grid_pictures
 from apbatch.dl.networks.treatment import cleaned

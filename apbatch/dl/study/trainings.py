@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.files import read_json, read_parquet, write_table
 from apbatch.dl.judging import box_cuts as classical

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import grid_of, to_grid
+from apbatch.camera.registry import camera_named
 from apbatch.dl.blind.image_selection import IMAGE, VARIANTS
 from apbatch.dl.files import read_parquet
 from apbatch.dl.networks.treatment import cleaned, grids, treatment_named

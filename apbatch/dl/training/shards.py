@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apbatch.camera.geometry import camera_named
 from apbatch.camera.grid import to_grid
+from apbatch.camera.registry import camera_named
 from apbatch.dl.blind.image_selection import IMAGE, VARIANTS
 from apbatch.dl.files import read_parquet
 from apbatch.dl.networks.treatment import treatment_named

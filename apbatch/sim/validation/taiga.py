@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow.csv
 
 from apbatch.camera.cleaning import Cleaning, clean
-from apbatch.camera.geometry import camera_named
 from apbatch.camera.hillas import hillas
+from apbatch.camera.registry import camera_named
 from apbatch.progress import Task
 from apbatch.sim.primaries import GAMMA, Throw
 from apbatch.sim.scene import camera_frame

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from apbatch.config import SparkSettings, endpoints, event_logs, home
 from apbatch.errors import NotFoundError, UsageError
 from apbatch.spark.connect.shipping import is_shipment, shipment, with_shipment
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store
 
 #: Images an Arrow batch: with 600 pixels about 5 MB.
 BATCH_IMAGES = 2048

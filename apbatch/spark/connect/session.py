@@ -14,7 +14,7 @@ from apbatch.errors import MissingSoftwareError, ServerError
 from apbatch.progress import say
 from apbatch.spark.connect.configuration import BATCH_IMAGES as BATCH_IMAGES
 from apbatch.spark.connect.configuration import Cluster, configuration, was_submitted, worker_python
-from apbatch.spark.connect.workers import check_workers
+from apbatch.spark.connect.workers import check_workers, first_line
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -98,16 +98,6 @@ def close(spark: SparkSession) -> None:
         say(f"Spark history: {history}/history/{name}/{f'{attempt.get()}/' if attempt.isDefined() else ''}jobs/")
     else:
         say(f"Spark's event log: {logs} (apbatch cluster up history shows those of this machine)")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the line of a Java stack trace that says what went wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if len(lines) > 1 and lines[0].startswith("An error occurred while calling"):
-        lines = lines[1:]  # py4j's own words
-    causes = [line for line in lines if line.startswith("Caused by:") or "apbatch.errors." in line]
-    text = causes[-1] if causes else (lines[0] if lines else type(error).__name__)
-    return text.removeprefix("Caused by:").removeprefix(":").strip()[:300]
 
 
 def _submitted_settings() -> dict[str, str]:

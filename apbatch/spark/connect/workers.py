@@ -19,6 +19,16 @@ _NO_START = re.compile(r"Error from python worker:\s*(.*?)\n\s*PYTHONPATH was", 
 _IMPORT = re.compile(r"(ImportError|OSError): (.*)")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the line of a Java stack trace that says what went wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("An error occurred while calling"):
+        lines = lines[1:]  # py4j's own words
+    causes = [line for line in lines if line.startswith("Caused by:") or "apbatch.errors." in line]
+    text = causes[-1] if causes else (lines[0] if lines else type(error).__name__)
+    return text.removeprefix("Caused by:").removeprefix(":").strip()[:300]
+
+
 def check_workers(spark: SparkSession) -> None:
     """Let one worker import what the steps use.
 
@@ -29,8 +39,6 @@ def check_workers(spark: SparkSession) -> None:
     ServerError
         If it does not answer for another reason.
     """
-    from apbatch.spark.connect.session import first_line
-
     try:
         (found,) = spark.sparkContext.parallelize([0], 1).map(_look).collect()
     except Exception as error:  # py4j and pyspark raise many kinds, none of ours

@@ -35,7 +35,7 @@ from apbatch.spark.inputs.reading import (
 )
 from apbatch.spark.inputs.sources import Source
 from apbatch.spark.inputs.surveys import Block, Survey
-from apbatch.storage.store import open_url
+from apbatch.storage.backends import open_url
 
 #: By the path of a table of factors and the number of a cluster: codes per p.e., shape (32, 2).
 Factors = Mapping[tuple[str, int], Floats]

@@ -11,8 +11,7 @@ from dataclasses import replace
 from apbatch.errors import ApbatchError
 from apbatch.spark.bulk import AnySplit
 from apbatch.spark.inputs.splits import Split
-from apbatch.storage.backends import split_url
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store, split_url
 
 _ASKING = 16
 #: Hosts named for a split: those with most of it.

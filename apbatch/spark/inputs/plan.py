@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from apbatch.camera.calibration import factors_of_cluster
 from apbatch.camera.cleaning import Cleaning
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
+from apbatch.camera.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.datasets.commit import Loss
 from apbatch.datasets.image_rows import schema_in
@@ -33,7 +34,7 @@ from apbatch.spark.inputs.splits import (
     split_bytes,
 )
 from apbatch.spark.inputs.surveys import Survey, joined, look_through, survey_tasks
-from apbatch.storage.store import open_url
+from apbatch.storage.backends import open_url
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -19,7 +19,8 @@ from apbatch.formats.images import camera_in, camera_of
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import ImageReader, Span, readers
 from apbatch.spark.inputs.splits import DATASET, Piece
-from apbatch.storage.store import RefusedError, open_url
+from apbatch.storage.backends import open_url
+from apbatch.storage.store import RefusedError
 
 #: Reasons of losses, as they are counted.
 UNREADABLE_FILE = "unreadable files"

@@ -25,7 +25,7 @@ from apbatch.index.selection import Selection, parse_selection
 from apbatch.provenance import digest
 from apbatch.spark.inputs.sources import Source, image_formats, sources_for
 from apbatch.spark.registration import places_in
-from apbatch.storage.store import open_store, open_url
+from apbatch.storage.backends import open_store, open_url
 
 if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue

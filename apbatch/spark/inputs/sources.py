@@ -10,7 +10,7 @@ from apbatch.datasets.image_rows import Rows
 from apbatch.errors import FormatError, NotFoundError, UsageError
 from apbatch.formats.reader import ImageReader, Metadata, readers, recognise
 from apbatch.formats.taiga_raw import TaigaRawReader
-from apbatch.storage.store import open_store, open_url
+from apbatch.storage.backends import open_store, open_url
 
 if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue, FileRecord

@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError
 from apbatch.spark.inputs.sources import Source
-from apbatch.storage.backends import split_url
-from apbatch.storage.store import open_store, open_url
+from apbatch.storage.backends import open_store, open_url, split_url
 
 #: Bytes of input a task reads at most, unless it can't be cut: a block of HDFS.
 BLOCK_BYTES = 128 << 20

@@ -22,7 +22,7 @@ from apbatch.formats.taiga_raw import RECORD, read_records
 from apbatch.quality.monitor import HIT_SIGMA, MAD
 from apbatch.spark.inputs.reading import DAMAGED_RECORD, UNREADABLE_FILE, lost_file
 from apbatch.spark.inputs.splits import BLOCK_BYTES, sizes_of
-from apbatch.storage.store import open_url
+from apbatch.storage.backends import open_url
 
 #: Records of a block of the first pass: 160 kB, a good piece to read from a disk.
 _BLOCK_RECORDS = 1024
