@@ -18,7 +18,7 @@ from apbatch.cluster.hdfs import Hdfs
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.query import Everything
 from apbatch.ingest.mirror import MirrorSummary, Outcome, mirror
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store
 from apbatch.storage.webhdfs import WebHdfsStore
 from tests.servers import Servers
 from tests.unit.test_storage_mirror import Shelf, Site
