@@ -13,7 +13,7 @@ from apbatch.camera.cleaning_words import cleaning_of
 from apbatch.camera.grid import METHODS
 from apbatch.config import Settings
 from apbatch.errors import UsageError, nearest_word
-from apbatch.index.catalogue import open_catalogue
+from apbatch.index.backends import open_catalogue
 from apbatch.quality.monitor import KEEP, KINDS, USUAL, BadPixels
 from apbatch.spark import pipeline, submit
 from apbatch.spark.inputs.plan import check_sources

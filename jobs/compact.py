@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from apbatch.config import Settings
 from apbatch.datasets import dataset
 from apbatch.errors import UsageError
-from apbatch.index.catalogue import open_catalogue
+from apbatch.index.backends import open_catalogue
 from apbatch.progress import say
 from apbatch.spark import submit
 from apbatch.spark.compact import check_size, compact

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from apbatch.config import Settings
 from apbatch.errors import UsageError
-from apbatch.index.catalogue import open_catalogue
+from apbatch.index.backends import open_catalogue
 from apbatch.progress import say
 from apbatch.spark import pipeline, submit
 from apbatch.spark.inputs.plan import check_dataset

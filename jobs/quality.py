@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from apbatch.config import Settings
 from apbatch.datasets import dataset
-from apbatch.index.catalogue import open_catalogue
+from apbatch.index.backends import open_catalogue
 from apbatch.spark import submit
 from apbatch.spark.inputs.selection import parse_select, selected_sources
 from apbatch.spark.inputs.sources import Source, sources_at

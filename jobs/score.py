@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from apbatch.config import Settings
 from apbatch.datasets import dataset
 from apbatch.dl import spark_scoring
-from apbatch.index.catalogue import open_catalogue
+from apbatch.index.backends import open_catalogue
 from apbatch.progress import say
 from apbatch.spark import submit
 from apbatch.spark.pipeline import StepSummary

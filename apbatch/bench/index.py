@@ -12,7 +12,8 @@ from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
 from apbatch.bench.sizes import Size
 from apbatch.errors import VerificationError
-from apbatch.index.catalogue import Catalogue, FileRecord
+from apbatch.index.catalogue import Catalogue
+from apbatch.index.files import FileRecord
 from apbatch.index.query import And, Between, Compare, Query
 
 #: Records with the same seed are the same records: runs can be compared.
@@ -118,12 +119,13 @@ def _questions(size: Size, records: list[FileRecord], draw: random.Random) -> It
     )
 
     folders = [record.path.rsplit("/", 1)[0] for record in nights]
+    paths = [record.path for record in records]
     yield (
         Operation("index", "list a folder", f"Entries of one folder of the merged tree (up to {_FILES_A_NIGHT}), "
                   f"{len(folders)} times; time of one.", "ms", float(len(folders))),
-        lambda catalogue: [list(catalogue.list_directory(folder)) for folder in folders],
+        lambda catalogue: [[(e.name, e.kind) for e in catalogue.entries(folder).entries] for folder in folders],
         [
-            sorted((record.path.rsplit("/", 1)[1], False) for record in records if record.path.startswith(f"{folder}/"))
+            sorted((path[len(folder) + 1 :], "file") for path in paths if path.startswith(f"{folder}/"))
             for folder in folders
         ],
     )  # fmt: skip

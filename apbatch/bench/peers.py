@@ -6,7 +6,8 @@ import secrets
 
 from apbatch.bench.suite import Setting
 from apbatch.errors import ApbatchError
-from apbatch.index.catalogue import Catalogue, open_catalogue
+from apbatch.index.backends import open_catalogue
+from apbatch.index.catalogue import Catalogue
 from apbatch.storage.backends import open_store
 from apbatch.storage.store import Store
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from apbatch.cli.output import Format, show
+
+if TYPE_CHECKING:
+    from apbatch.index.changes import Change
 
 _QUERY = Annotated[str, typer.Argument(help="Such as \"experiment = 'TAIGA' and events > 1000\"; empty: all files.")]
 _FORMAT = Annotated[Format, typer.Option("--format", help="Format of the output.")]
@@ -34,8 +37,8 @@ def find(
     """List the files that match a query."""
     from apbatch.config import load_settings
     from apbatch.index.attributes import known_attribute
-    from apbatch.index.catalogue import open_catalogue
-    from apbatch.index.query import parse
+    from apbatch.index.backends import open_catalogue
+    from apbatch.index.parser import parse
 
     with open_catalogue(load_settings().catalogue) as catalogue:
         known = catalogue.attributes()
@@ -51,8 +54,8 @@ def count(
 ) -> None:
     """Count the files that match a query."""
     from apbatch.config import load_settings
-    from apbatch.index.catalogue import open_catalogue
-    from apbatch.index.query import parse
+    from apbatch.index.backends import open_catalogue
+    from apbatch.index.parser import parse
 
     with open_catalogue(load_settings().catalogue) as catalogue:
         known = catalogue.attributes()
@@ -67,12 +70,21 @@ def changes(
     since: Annotated[int, typer.Option(min=0, help="Revision that is known already.")] = 0,
     format: _FORMAT = Format.TABLE,
 ) -> None:
-    """List the files that were written after a revision, oldest change first."""
+    """List what changed after a revision, oldest change first."""
     from apbatch.config import load_settings
-    from apbatch.index.catalogue import open_catalogue
+    from apbatch.index.backends import open_catalogue
 
     with open_catalogue(load_settings().catalogue) as catalogue:
-        _show((record.flat() for record in catalogue.changes(since)), format, [], ("revision", *_COLUMNS))
+        rows = (
+            {**_shown(change), **(change.record.flat() if change.record else {})}
+            for change in catalogue.all_changes(since)
+        )
+        _show(rows, format, [], ("revision", "change", *_COLUMNS))
+
+
+def _shown(change: Change) -> dict[str, Any]:
+    of_file = change.record.flat() if change.record else {"path": change.key}
+    return {"revision": change.revision, "change": change.kind.value, "detail": change.detail, **of_file}
 
 
 def _show(
@@ -88,8 +100,8 @@ def _show(
 def explain(query: _QUERY = "") -> None:
     """Say how the catalogue would answer a query."""
     from apbatch.config import load_settings
-    from apbatch.index.catalogue import open_catalogue
-    from apbatch.index.query import parse
+    from apbatch.index.backends import open_catalogue
+    from apbatch.index.parser import parse
 
     with open_catalogue(load_settings().catalogue) as catalogue:
         print(catalogue.explain(parse(query, catalogue.attributes())))
@@ -108,8 +120,8 @@ def events(
 
     from apbatch.config import load_settings
     from apbatch.index.attributes import known_attribute
-    from apbatch.index.catalogue import open_catalogue
-    from apbatch.index.query import parse
+    from apbatch.index.backends import open_catalogue
+    from apbatch.index.parser import parse
 
     with open_catalogue(load_settings().catalogue) as catalogue:
         known = catalogue.event_attributes()
@@ -124,7 +136,7 @@ def attributes(
 ) -> None:
     """List the attributes that a query may name."""
     from apbatch.config import load_settings
-    from apbatch.index.catalogue import open_catalogue
+    from apbatch.index.backends import open_catalogue
 
     with open_catalogue(load_settings().catalogue) as catalogue:
         known = (catalogue.event_attributes() if events else catalogue.attributes()).values()

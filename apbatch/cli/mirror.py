@@ -30,8 +30,8 @@ def mirror(
     from dataclasses import asdict
 
     from apbatch.config import load_settings
-    from apbatch.index.catalogue import open_catalogue
-    from apbatch.index.query import parse
+    from apbatch.index.backends import open_catalogue
+    from apbatch.index.parser import parse
     from apbatch.ingest.mirror import mirror as run
     from apbatch.ingest.mirror import target_store
 

@@ -81,7 +81,7 @@ def ingest(
     """
     from apbatch.config import load_settings
     from apbatch.errors import ApbatchError, UsageError
-    from apbatch.index.catalogue import open_catalogue
+    from apbatch.index.backends import open_catalogue
     from apbatch.ingest.scan import IngestSummary
     from apbatch.ingest.scan import ingest as run
     from apbatch.ingest.sites import resolve_site

@@ -10,7 +10,8 @@ from apbatch.errors import UsageError, nearest_word
 from apbatch.formats.reader import Attribute
 
 _COMMON = (
-    Attribute("path", "string", "path in the merged tree"),
+    Attribute("path", "string", "experiment, site and path below the site's root: the key"),
+    Attribute("place", "string", "path in the merged tree"),
     Attribute("site", "string", "site that holds the file"),
     Attribute("source", "string", "path below the site's root"),
     Attribute("size", "integer", "length of the file", "byte"),
@@ -19,7 +20,7 @@ _COMMON = (
     Attribute("adler32", "string", "Adler-32 of the content"),
     Attribute("format", "string", "format as recognised"),
     Attribute("experiment", "string", "experiment that took or simulated the data"),
-    Attribute("state", "string", "registered, missing or quarantined"),
+    Attribute("state", "string", "listed, registered, missing or quarantined"),
     Attribute("reason", "string", "why the file is in quarantine"),
     Attribute("run", "integer", "number of the run"),
     Attribute("night", "date", "date of the evening on which the night began"),

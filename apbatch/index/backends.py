@@ -6,15 +6,24 @@ from apbatch.errors import MissingSoftwareError, UsageError, nearest_word
 from apbatch.index.catalogue import Catalogue
 
 _SCHEMES = ("sqlite", "cassandra")
+_URLS = "sqlite:///FILE or cassandra://HOST:PORT/KEYSPACE"
 
 
-def backend_for(url: str) -> Catalogue:
-    """Return the catalogue at `url`; see `apbatch.index.catalogue.open_catalogue`."""
+def open_catalogue(url: str) -> Catalogue:
+    """Open (and on first use create) the catalogue at ``sqlite:///FILE`` or ``cassandra://HOST:PORT/KEYSPACE``.
+
+    Raises
+    ------
+    UsageError
+        If the scheme is unknown.
+    ServerError
+        If the server can't be reached.
+    """
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
-        from apbatch.index.sql import SqlCatalogue
+        from apbatch.index.sqlite import SqliteCatalogue
 
-        return SqlCatalogue(url)
+        return SqliteCatalogue(url)
     if scheme == "cassandra":
         try:
             from apbatch.index.cassandra import CassandraCatalogue
@@ -27,5 +36,5 @@ def backend_for(url: str) -> Catalogue:
         f"no catalogue of kind '{scheme}'",
         where=url,
         nearest=nearest_word(scheme, _SCHEMES),
-        remedy="sqlite:///FILE or cassandra://HOST:PORT/KEYSPACE",
+        remedy=_URLS,
     )

@@ -12,6 +12,7 @@ import heapq
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -35,8 +36,11 @@ from apbatch.index.cassandra_rows import (
     to_record,
 )
 from apbatch.index.cassandra_session import ALL, CassandraSession
-from apbatch.index.catalogue import EVENT_KEYS, POINTER, Catalogue, FileRecord, Replica
-from apbatch.index.records import checked, event_batch, event_rows, from_plain, is_text, parameter_names, to_plain
+from apbatch.index.catalogue import EVENT_KEYS, PAGE, POINTER, Catalogue
+from apbatch.index.changes import Change, ChangeKind
+from apbatch.index.files import VISIBLE, Entry, EntryPage, FileRecord, Refusal, Replica, State, UpsertReport
+from apbatch.index.pages import identity, read_cursor, write_cursor
+from apbatch.index.records import admit, event_batch, event_rows, from_plain, is_text, parameter_names, to_plain
 from apbatch.index.revisions import BUCKET, Revisions
 
 _RECORDS_A_BLOCK = 500
@@ -88,13 +92,18 @@ class CassandraCatalogue(Catalogue):
 
     # writing files
 
-    def upsert(self, records: Iterable[FileRecord]) -> int:
+    def upsert(self, records: Iterable[FileRecord]) -> UpsertReport:
         """Insert or replace files by path; whole records in logged batches, some at the same time."""
         declared = self.attributes()
         iterator = iter(records)
         written = 0
+        refusals: list[Refusal] = []
         while part := list(islice(iterator, _RECORDS_A_BLOCK)):
-            unique = list({record.path: checked(record, declared) for record in part}.values())
+            admitted, refused = admit(part, declared)
+            refusals += refused
+            moved = [record for record, _ in admitted if record.place != record.path]
+            refusals += [Refusal(record, "Cassandra can't hold places yet") for record in moved]
+            unique = [replace(record, attributes=a) for record, a in admitted if record.place == record.path]
             old = self._old([record.path for record in unique])
             self._enter_partitions(unique)
             folders = self._folders(unique)
@@ -106,7 +115,7 @@ class CassandraCatalogue(Catalogue):
                 )
             self._session.write(folders)  # again, if another process has just found one empty and removed it
             written += len(unique)
-        return written
+        return UpsertReport(written, tuple(refusals))
 
     def _old(self, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
         columns = "path, experiment, night, run, revision, numbers, integers, texts"
@@ -208,13 +217,15 @@ class CassandraCatalogue(Catalogue):
             writes.append((prepare(cql), (was, old["run"], path)))
         return writes
 
-    def remove(self, paths: Iterable[str]) -> None:
+    def remove(self, paths: Iterable[str]) -> int:
         """Forget files, their replicas, and folders left empty."""
         iterator = iter(paths)
+        removed = 0
         prepare = self._session.prepare
         while block := list(islice(iterator, _RECORDS_A_BLOCK)):
             part = [path for path in block if is_text(path)]
             old = self._old(part)
+            removed += len(old)
             forget: list[list[_Write]] = []
             for path in dict.fromkeys(part):
                 forget.append([(prepare("DELETE FROM replica WHERE path = ?"), (path,))])
@@ -225,6 +236,7 @@ class CassandraCatalogue(Catalogue):
             self._write_whole(forget)
             for folder in sorted({split(path)[0] for path in part}, reverse=True):
                 self._remove_empty(folder)
+        return removed
 
     def _remove_empty(self, folder: str) -> None:
         while folder and folder != "/":
@@ -247,16 +259,30 @@ class CassandraCatalogue(Catalogue):
         row = next(self._session.run(_FILE.format(columns="*"), *split(path)), None)
         return None if row is None else to_record(row, self.attributes())
 
-    def list_directory(self, directory: str) -> Iterator[tuple[str, bool]]:
-        """Yield (name, is_directory) of the entries of a folder of the merged tree."""
-        directory = "/" + directory.strip("/")
-        if not is_text(directory):
-            return
-        folders = self._session.run("SELECT name FROM directory WHERE parent = ?", directory)
-        plain = self._session.run("SELECT name, state FROM file_by_directory WHERE parent = ?", directory)
-        entries = {row["name"]: True for row in folders}
-        entries |= {row["name"]: False for row in plain if row["state"] == "registered"}
-        yield from sorted(entries.items())
+    def get_many(self, paths: Iterable[str]) -> dict[str, FileRecord]:
+        """Return files by path."""
+        declared = self.attributes()
+        rows = self._look_up((path for path in paths if is_text(path)), "*")
+        return {row["path"]: to_record(row, declared) for row in rows}
+
+    def entries(self, folder: str, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
+        """Return some entries of a folder of the merged tree."""
+        folder = "/" + folder.strip("/")
+        if not is_text(folder):
+            return EntryPage([], None)
+        question = identity("entries", folder)
+        after = "" if cursor is None else read_cursor(cursor, question, ("string",)).after[0]
+        folders = self._session.run("SELECT name FROM directory WHERE parent = ? AND name > ?", folder, after)
+        cql = "SELECT name, size, mtime_ns, state, checksum FROM file_by_directory WHERE parent = ? AND name > ?"
+        found = [Entry(row["name"], "folder") for row in islice(folders, limit + 1)]
+        visible = (row for row in self._session.run(cql, folder, after) if row["state"] in VISIBLE)
+        found += [
+            Entry(row["name"], "file", row["size"], row["mtime_ns"], State(row["state"]), row["checksum"])
+            for row in islice(visible, limit + 1)
+        ]
+        found.sort(key=lambda entry: entry.name)
+        more = len(found) > limit
+        return EntryPage(found[:limit], write_cursor(question, [found[limit - 1].name]) if more else None)
 
     def of_site(self, site: str) -> Iterator[FileRecord]:
         """Yield every file of a site, in any state."""
@@ -265,8 +291,11 @@ class CassandraCatalogue(Catalogue):
             if row["site"] == site:
                 yield to_record(row, declared)
 
-    def select(self, query: q.Query, limit: int | None = None) -> Iterator[FileRecord]:
+    def select(self, search: q.Query | q.Search, limit: int | None = None) -> Iterator[FileRecord]:
         """Yield the files that match, by path; with a limit, no more than that are held in memory."""
+        query, limit = (search.where, search.limit) if isinstance(search, q.Search) else (search, limit)
+        if isinstance(search, q.Search) and search.order:
+            self._to_come()
         declared = self.attributes()
         found = (to_record(row, declared) for row, _ in self._matching(query, declared, None))
         if limit is None:
@@ -363,14 +392,19 @@ class CassandraCatalogue(Catalogue):
         counts = Counter(values.get(by) for _, values in self._matching(query, declared, {by}))
         return dict(sorted(counts.items(), key=lambda item: (item[0] is not None, item[0])))
 
-    def explain(self, query: q.Query) -> str:
+    def explain(self, search: q.Query | q.Search) -> str:
         """Return what is read and what is tested row by row."""
+        query = search.where if isinstance(search, q.Search) else search
         whole = q.of_registered(query)
         accesses = p.plan(whole, self.attributes())
         return "\n".join([*map(p.describe, accesses), f"each row read is tested: {q.written(whole)}"])
 
-    def changes(self, since: int) -> Iterator[FileRecord]:
-        """Yield files with a revision above `since`, oldest change first, up to where no writer is under way."""
+    def changes(self, since: int, limit: int = PAGE) -> list[Change]:
+        """Return the next changes of files after revision `since`, up to where no writer is under way."""
+        records = islice(self._changed(since), limit)
+        return [Change(record.revision, ChangeKind.CHANGED, record.path, record=record) for record in records]
+
+    def _changed(self, since: int) -> Iterator[FileRecord]:
         end = self._revisions.settled()
         cql = "SELECT revision, path FROM change WHERE bucket = ? AND revision > ? AND revision < ?"
         declared = self.attributes()
@@ -384,24 +418,41 @@ class CassandraCatalogue(Catalogue):
 
     # replicas
 
-    def add_replica(self, replica: Replica) -> None:
-        """Record (or renew) a replica, by path and URL."""
-        self._session.do(
-            "INSERT INTO replica (path, url, kind, checksum, verified) VALUES (?, ?, ?, ?, ?)",
-            replica.path, replica.url, replica.kind, replica.checksum, to_plain(replica.verified),
-        )  # fmt: skip
+    def add_replicas(self, replicas: Iterable[Replica]) -> int:
+        """Record (or renew) replicas by path and URL."""
+        added = 0
+        for replica in replicas:
+            self._session.do(
+                "INSERT INTO replica (path, url, kind, checksum, verified) VALUES (?, ?, ?, ?, ?)",
+                replica.path, replica.url, replica.kind, replica.checksum, to_plain(replica.verified),
+            )  # fmt: skip
+            added += 1
+        return added
 
-    def replicas(self, path: str) -> list[Replica]:
-        """Return the replicas of a file."""
+    def replicas(self, paths: Iterable[str]) -> dict[str, list[Replica]]:
+        """Return the replicas of files, by path."""
+        return {path: self._replicas(path) for path in paths}
+
+    def _replicas(self, path: str) -> list[Replica]:
         time_type = COMMON["time_start"]
         return [
             Replica(row["path"], row["url"], row["kind"], row["checksum"], from_plain(time_type, row["verified"]))
             for row in self._session.run("SELECT * FROM replica WHERE path = ?", path)
         ]
 
-    def remove_replica(self, path: str, url: str) -> None:
-        """Forget a replica."""
-        self._session.do("DELETE FROM replica WHERE path = ? AND url = ?", path, url)
+    def remove_replicas(self, replicas: Iterable[tuple[str, str]]) -> int:
+        """Forget replicas by path and URL."""
+        keys = list(replicas)
+        for path, url in keys:
+            self._session.do("DELETE FROM replica WHERE path = ? AND url = ?", path, url)
+        return len(keys)
+
+    def _to_come(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError("the catalogue in Cassandra can't do this yet")
+
+    listing = entry = sources = conflicts = select_records = select_batch = revision = _to_come
+    put_contents = contents = has_contents = acquire = renew = release = _to_come
+    put_description = descriptions = remove_description = _to_come
 
     # events
 

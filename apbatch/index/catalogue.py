@@ -1,114 +1,36 @@
-"""The catalogue: one interface, several back-ends, one contract suite (`tests/contract`)."""
+"""The catalogue: one interface, several back-ends, one contract suite (`tests/contract`); see ``docs/catalogue.md``."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime
-from enum import StrEnum
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from apbatch.formats.reader import Attribute, Scalar
-from apbatch.index.query import Everything, Query
+from apbatch.formats.reader import Attribute
+from apbatch.index.changes import Change
+from apbatch.index.contents import Content
+from apbatch.index.descriptions import Description, DescriptionKind
+from apbatch.index.files import Conflict, Entry, EntryPage, FileRecord, Replica, UpsertReport
+from apbatch.index.leases import Lease
+from apbatch.index.pages import Page, RecordPage
+from apbatch.index.query import Everything, Query, Search
 
-
-class State(StrEnum):
-    """What is known of a registered file."""
-
-    REGISTERED = "registered"
-    MISSING = "missing"
-    QUARANTINED = "quarantined"
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """One file of a site, as registered.
-
-    Attributes
-    ----------
-    path : str
-        Logical path in the merged tree, ``/experiment/site/…``; the primary key.
-    site : str
-        Name of the site that holds it.
-    source : str
-        Path below the site's root.
-    checksum : str
-        BLAKE3, hexadecimal; empty for a quarantined file that could not be read.
-    revision : int
-        Set by the catalogue; grows with every change of any file.
-    reason : str, optional
-        Why the file is in quarantine.
-    attributes : Mapping
-        Typed attributes beyond the common ones, in their declared units.
-    """
-
-    path: str
-    site: str
-    source: str
-    size: int
-    mtime_ns: int
-    checksum: str
-    adler32: str
-    format: str
-    experiment: str
-    state: State = State.REGISTERED
-    reason: str | None = None
-    run: int | None = None
-    night: date | None = None
-    time_start: datetime | None = None
-    time_end: datetime | None = None
-    telescope: int | None = None
-    cluster: int | None = None
-    events: int | None = None
-    attributes: Mapping[str, Scalar] = field(default_factory=dict)
-    revision: int = 0
-
-    def flat(self) -> dict[str, Any]:
-        """Return all fields and attributes side by side under their own names, as `apbatch find` prints them."""
-        common = {name: getattr(self, name) for name in COMMON_FIELDS}
-        return {**common, **self.attributes}
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """A verified copy of a file.
-
-    Attributes
-    ----------
-    path : str
-        Logical path of the file it copies.
-    url : str
-        Full store URL.
-    kind : str
-        ``local``, ``hdfs``, ``webhdfs`` or ``afs``.
-    checksum : str
-        BLAKE3 of the bytes that were verified.
-    verified : datetime.datetime
-        UTC.
-    """
-
-    path: str
-    url: str
-    kind: str
-    checksum: str
-    verified: datetime
-
-
-#: Fields of `FileRecord` that every file has, in the order in which they are shown.
-COMMON_FIELDS = (
-    "path", "site", "source", "size", "mtime_ns", "checksum", "adler32", "format", "experiment", "state", "reason",
-    "run", "night", "time_start", "time_end", "telescope", "cluster", "events", "revision",
-)  # fmt: skip
+#: Columns of `Catalogue.listing`: what a rescan compares.
+LISTING = ("path", "source", "size", "mtime_ns", "state", "format", "checksum")
+#: Rows of a page unless the caller says otherwise.
+PAGE = 1000
 
 
 class Catalogue(ABC):
-    """Files, replicas and event parameters of all sites.
+    """Files of all sites, the merged tree, copies, hashes, the feed of changes, leases, descriptions, events.
 
-    Writes are idempotent (upsert by key) and whole: a killed writer leaves a record old or new, never half.
+    Writes are idempotent (upsert by key) and whole: a killed writer leaves a record old or new, never half. Nothing
+    that is asked by pages is held whole, neither here nor at the server. All texts sort by their bytes in UTF-8.
     """
+
+    # attributes
 
     @abstractmethod
     def declare(self, attributes: Iterable[Attribute]) -> None:
@@ -124,61 +46,248 @@ class Catalogue(ABC):
     def attributes(self) -> dict[str, Attribute]:
         """Return every attribute a query may name, common ones included."""
 
-    @abstractmethod
-    def upsert(self, records: Iterable[FileRecord]) -> int:
-        """Insert or replace files by path; return how many were written."""
+    # files
 
     @abstractmethod
-    def remove(self, paths: Iterable[str]) -> None:
-        """Forget files and their replicas."""
+    def upsert(self, records: Iterable[FileRecord]) -> UpsertReport:
+        """Insert or replace files by path, in transactions of some hundred; of one path given twice, the last counts.
+
+        A record that can't be stored stops nothing: it is reported, and the caller must look at the report.
+        """
 
     @abstractmethod
+    def remove(self, paths: Iterable[str]) -> int:
+        """Forget files, their replicas, and folders left empty; return how many files there were."""
+
+    @abstractmethod
+    def get_many(self, paths: Iterable[str]) -> dict[str, FileRecord]:
+        """Return files by path; those that are not there are left out."""
+
     def get(self, path: str) -> FileRecord | None:
         """Return one file, or None."""
+        return self.get_many([path]).get(path)
 
     @abstractmethod
-    def list_directory(self, directory: str) -> Iterator[tuple[str, bool]]:
-        """Yield (name, is_directory) of the entries of a folder of the merged tree, names sorted."""
+    def listing(
+        self,
+        site: str,
+        below: str = "",
+        *,
+        columns: Sequence[str] = LISTING,
+        cursor: str | None = None,
+        size: int = 10_000,
+    ) -> Page:
+        """Return some files of a site, in any state, ordered by the bytes of `source`.
 
-    @abstractmethod
+        A walk that sorts the names of each folder, a folder's with a ``/`` at its end, meets the files in the same
+        order: the two are compared side by side in constant memory.
+
+        Parameters
+        ----------
+        site : str
+        below : str
+            Folder of the site; only files in it, at any depth. Empty: the whole site.
+        columns : sequence of str
+            Common attributes to return.
+        cursor : str, optional
+            Of the page before.
+        size : int
+            Rows of a page.
+        """
+
     def of_site(self, site: str) -> Iterator[FileRecord]:
-        """Yield every file of a site, in any state."""
+        """Yield every file of a site, in any state, by source."""
+        cursor: str | None = None
+        while True:
+            page = self.listing(site, columns=("path",), cursor=cursor, size=PAGE)
+            records = self.get_many(page.batch.column("path").to_pylist())
+            yield from (records[path] for path in page.batch.column("path").to_pylist() if path in records)
+            if (cursor := page.cursor) is None:
+                return
+
+    # the merged tree
 
     @abstractmethod
-    def select(self, query: Query, limit: int | None = None) -> Iterator[FileRecord]:
-        """Yield the files that match, by path.
+    def entries(self, folder: str, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
+        """Return some entries of a folder of the merged tree, ordered by the bytes of their names.
 
-        Quarantined and missing files match only if the query names `state`.
+        Files that are registered or listed, and folders that hold any file; an unknown folder has no entries.
+        """
+
+    @abstractmethod
+    def entry(self, path: str) -> Entry | None:
+        """Return what the merged tree has under a path, or None; the root is a folder named with the empty text."""
+
+    @abstractmethod
+    def sources(self, path: str) -> list[FileRecord]:
+        """Return the files behind an entry of the merged tree, all of one content, the one that queries see first."""
+
+    @abstractmethod
+    def conflicts(self, cursor: str | None = None, limit: int = PAGE) -> tuple[list[Conflict], str | None]:
+        """Return some places at which sites hold different content, by place, and the cursor for the next ones."""
+
+    # searching
+
+    @abstractmethod
+    def select_records(self, search: Search, cursor: str | None = None, size: int = PAGE) -> RecordPage:
+        """Return some files that match, as records; see `select_batch`."""
+
+    @abstractmethod
+    def select_batch(
+        self, search: Search, columns: Sequence[str], cursor: str | None = None, size: int = 10_000
+    ) -> Page:
+        """Return some files that match, as a batch of the wanted attributes.
+
+        A content that several sites hold at one place comes once: of the files that match, the first of its sources.
+        Files that are not registered match only if the query names `state`. The order is that of the search, then
+        by path; in an order a missing value comes first (last, if descending).
+
+        Parameters
+        ----------
+        search : Search
+        columns : sequence of str
+            Attributes to return, common or declared.
+        cursor : str, optional
+            Of the page before, of the same search; opaque.
+        size : int
+            Rows of a page.
 
         Raises
         ------
         UsageError
-            If the back-end can't serve the query without a full scan; the message says why.
+            If an attribute is unknown, the cursor is of another search, or the back-end can't serve the query without
+            reading every file; the message says why.
         """
+
+    def select(self, search: Query | Search, limit: int | None = None) -> Iterator[FileRecord]:
+        """Yield the files that match, page by page; see `select_batch`."""
+        if not isinstance(search, Search):
+            search = Search(search, limit=limit)
+        cursor: str | None = None
+        while True:
+            page = self.select_records(search, cursor, PAGE)
+            yield from page.records
+            if (cursor := page.cursor) is None:
+                return
+
+    def batches(self, search: Query | Search, columns: Sequence[str], size: int = 10_000) -> Iterator[pa.RecordBatch]:
+        """Yield the files that match as batches, page by page; at least one batch, which tells the types."""
+        if not isinstance(search, Search):
+            search = Search(search)
+        cursor: str | None = None
+        while True:
+            page = self.select_batch(search, columns, cursor, size)
+            yield page.batch
+            if (cursor := page.cursor) is None:
+                return
 
     @abstractmethod
     def count(self, query: Query, by: str | None = None) -> dict[Any, int]:
-        """Count matching files, by the values of attribute `by`; one entry under None without `by`."""
+        """Count matching files, by the values of attribute `by`; one entry under None without `by`.
+
+        Contents are counted once, as `select_batch` returns them.
+        """
 
     @abstractmethod
-    def explain(self, query: Query) -> str:
-        """Return how the back-end would answer, for people."""
+    def explain(self, search: Query | Search) -> str:
+        """Return how the back-end would answer and what that costs, for people."""
+
+    # the feed
 
     @abstractmethod
-    def changes(self, since: int) -> Iterator[FileRecord]:
-        """Yield files with a revision above `since`, oldest change first."""
+    def revision(self) -> int:
+        """Return the revision of the last change."""
 
     @abstractmethod
-    def add_replica(self, replica: Replica) -> None:
-        """Record (or renew) a replica, by path and URL."""
+    def changes(self, since: int, limit: int = PAGE) -> list[Change]:
+        """Return the next changes after revision `since`, in order; none only if there are no more.
+
+        Of a file that changed several times, the last change comes. Every change becomes visible before those with a
+        higher revision do, so that a follower who goes on from the last revision that it saw misses none.
+
+        Raises
+        ------
+        StaleReaderError
+            If removals after `since` are no longer remembered; from 0 everything can always be read.
+        """
+
+    def all_changes(self, since: int) -> Iterator[Change]:
+        """Yield the changes after revision `since`, page by page."""
+        while page := self.changes(since):
+            yield from page
+            since = page[-1].revision
+
+    # copies and hashes
 
     @abstractmethod
-    def replicas(self, path: str) -> list[Replica]:
-        """Return the replicas of a file."""
+    def add_replicas(self, replicas: Iterable[Replica]) -> int:
+        """Record (or renew) replicas by path and URL, but those of files that are not there; return how many."""
 
     @abstractmethod
-    def remove_replica(self, path: str, url: str) -> None:
-        """Forget a replica."""
+    def replicas(self, paths: Iterable[str]) -> dict[str, list[Replica]]:
+        """Return the replicas of files, by path, each list by URL; every path that was asked for has a list."""
+
+    @abstractmethod
+    def remove_replicas(self, replicas: Iterable[tuple[str, str]]) -> int:
+        """Forget replicas by path and URL; return how many there were."""
+
+    @abstractmethod
+    def put_contents(self, contents: Iterable[Content]) -> None:
+        """Keep hashes by content.
+
+        Raises
+        ------
+        UsageError
+            If digests don't fit the size.
+        """
+
+    @abstractmethod
+    def contents(self, checksums: Iterable[str]) -> dict[str, Content]:
+        """Return the hashes of contents by BLAKE3; those that are not there are left out."""
+
+    @abstractmethod
+    def has_contents(self, checksums: Iterable[str]) -> set[str]:
+        """Return which contents have their hashes here."""
+
+    # leases and descriptions
+
+    @abstractmethod
+    def acquire(self, name: str, holder: str, ttl_s: float) -> Lease:
+        """Take a lease, if nobody holds it; time is told by the clock of the catalogue's server, never by a host's.
+
+        Raises
+        ------
+        LeaseHeldError
+            If another holds it; the message says who.
+        """
+
+    @abstractmethod
+    def renew(self, lease: Lease) -> None:
+        """Begin a lease's time anew.
+
+        Raises
+        ------
+        LeaseLostError
+            If it ended and somebody else took it.
+        """
+
+    @abstractmethod
+    def release(self, lease: Lease) -> None:
+        """Give a lease back; nothing happens if it ended already."""
+
+    @abstractmethod
+    def put_description(self, description: Description) -> None:
+        """Insert or replace the description of a site, or a policy, by kind and name."""
+
+    @abstractmethod
+    def descriptions(self, kind: DescriptionKind) -> list[Description]:
+        """Return all descriptions of a kind, by name."""
+
+    @abstractmethod
+    def remove_description(self, kind: DescriptionKind, name: str) -> None:
+        """Forget a description; the files of a site stay."""
+
+    # events: to move to a store of their own
 
     @abstractmethod
     def upsert_events(self, events: pa.RecordBatch) -> int:
@@ -225,18 +334,3 @@ class Catalogue(ABC):
 EVENT_KEYS = ("experiment", "run", "event", "telescope", "cleaning")
 #: Where an event's image is: URL of a dataset, name of its part file, row group, row in the row group.
 POINTER = ("dataset", "image_file", "image_row_group", "image_row")
-
-
-def open_catalogue(url: str) -> Catalogue:
-    """Open (and on first use create) the catalogue at ``sqlite:///FILE`` or ``cassandra://HOST:PORT/KEYSPACE``.
-
-    Raises
-    ------
-    UsageError
-        If the scheme is unknown.
-    ServerError
-        If the server can't be reached.
-    """
-    from apbatch.index.backends import backend_for  # the back-ends import this module
-
-    return backend_for(url)

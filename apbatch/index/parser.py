@@ -26,7 +26,7 @@ _MOST_VALUES = 10_000
 _LONGEST_PATTERN = 1000
 _STRINGS = re.compile(r"""'[^']*'|"[^"]*\"""")
 #: Attributes that are few words, each with what it may be.
-_CHOICES = {"state": ("registered", "missing", "quarantined")}
+_CHOICES = {"state": ("listed", "registered", "missing", "quarantined")}
 
 
 @cache
@@ -34,8 +34,21 @@ def _grammar() -> Lark:
     return Lark(files("apbatch.index").joinpath("query.lark").read_text(), parser="lalr", lexer="contextual")
 
 
-def parse_query(text: str, attributes: Mapping[str, Attribute]) -> q.Query:
-    """Parse `text`; see `apbatch.index.query.parse`."""
+def parse(text: str, attributes: Mapping[str, Attribute]) -> q.Query:
+    """Parse a query and give its values the types and units of `attributes`.
+
+    Parameters
+    ----------
+    text : str
+        The query; empty text matches everything.
+    attributes : Mapping
+        What may be named, as `Catalogue.attributes` returns it.
+
+    Raises
+    ------
+    UsageError
+        With the place in the text and the nearest known attribute or keyword.
+    """
     if not text.strip():
         return q.Everything()
     try:

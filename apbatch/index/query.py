@@ -14,7 +14,7 @@ from functools import lru_cache
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any, Literal
 
-from apbatch.formats.reader import Attribute, Scalar
+from apbatch.formats.reader import Scalar
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 
@@ -89,24 +89,30 @@ class Everything:
 Query = Compare | Between | In | Like | IsNull | Not | And | Or | Everything
 
 
-def parse(text: str, attributes: Mapping[str, Attribute]) -> Query:
-    """Parse a query and give its values the types and units of `attributes`.
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One attribute to sort by."""
 
-    Parameters
+    name: str
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is searched for, in which order, and how many at most.
+
+    Attributes
     ----------
-    text : str
-        The query; empty text matches everything.
-    attributes : Mapping
-        What may be named, as `Catalogue.attributes` returns it.
-
-    Raises
-    ------
-    UsageError
-        With the place in the text and the nearest known attribute or keyword.
+    where : Query
+    order : tuple of Order
+        By path, if empty; path decides where the named attributes are equal.
+    limit : int, optional
+        At most so many.
     """
-    from apbatch.index.parser import parse_query  # the parser imports this module
 
-    return parse_query(text, attributes)
+    where: Query = Everything()
+    order: tuple[Order, ...] = ()
+    limit: int | None = None
 
 
 def written(query: Query) -> str:
@@ -264,12 +270,11 @@ _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {
 
 def is_like(text: str, pattern: str) -> bool:
     """Tell whether text fits a `like` pattern; steps grow with the product of the lengths, whatever the pattern."""
-    pieces = [_piece(piece) for piece in pattern.split("%")]
-    first, last = pieces[0], pieces[-1]
+    pieces, length = _pieces(pattern)
     if len(pieces) == 1:
-        return first.fullmatch(text) is not None
-    start, end = first.match(text), len(text) - len(pattern.rpartition("%")[2])
-    if start is None or end < start.end() or last.fullmatch(text, end) is None:
+        return pieces[0].fullmatch(text) is not None
+    start, end = pieces[0].match(text), len(text) - length
+    if start is None or end < start.end() or pieces[-1].fullmatch(text, end) is None:
         return False
     position = start.end()
     for piece in pieces[1:-1]:  # the leftmost place of each piece leaves most room for the rest
@@ -280,11 +285,49 @@ def is_like(text: str, pattern: str) -> bool:
     return True
 
 
+#: What `%` and `_` of a pattern become, apart from the same characters meant as themselves.
+_ANY, _ONE = object(), object()
+
+
+def _tokens(pattern: str) -> list[Any]:
+    """Read a pattern: `_ANY`, `_ONE` or a plain character; a backslash before ``%``, ``_`` or itself makes it plain."""
+    tokens: list[Any] = []
+    place = 0
+    while place < len(pattern):
+        char = pattern[place]
+        place += 1
+        if char == "\\" and pattern[place : place + 1] in ("%", "_", "\\"):
+            char, place = pattern[place], place + 1
+            tokens.append(char)
+        else:
+            tokens.append({"%": _ANY, "_": _ONE}.get(char, char))
+    return tokens
+
+
 @lru_cache(maxsize=1024)
-def _piece(piece: str) -> re.Pattern[str]:
-    return re.compile("".join("." if char == "_" else re.escape(char) for char in piece), re.DOTALL)
+def _pieces(pattern: str) -> tuple[tuple[re.Pattern[str], ...], int]:
+    """Return a regular expression for each piece between ``%``, and the length of the last one."""
+    pieces: list[list[Any]] = [[]]
+    for token in _tokens(pattern):
+        if token is _ANY:
+            pieces.append([])
+        else:
+            pieces[-1].append(token)
+    compiled = ("".join("." if token is _ONE else re.escape(token) for token in piece) for piece in pieces)
+    return tuple(re.compile(piece, re.DOTALL) for piece in compiled), len(pieces[-1])
 
 
 def like_prefix(pattern: str) -> str:
     """Return the fixed text with which every match of a `like` pattern begins."""
-    return re.split("[%_]", pattern, maxsplit=1)[0]
+    prefix = []
+    for token in _tokens(pattern):
+        if token is _ANY or token is _ONE:
+            break
+        prefix.append(token)
+    return "".join(prefix)
+
+
+def like_escaped(pattern: str) -> str:
+    """Return a pattern for SQL's ``LIKE … ESCAPE '\\'``, which allows a backslash only before what it escapes."""
+    shown = {_ANY: "%", _ONE: "_", "%": "\\%", "_": "\\_", "\\": "\\\\"}
+    return "".join(shown.get(token, token) for token in _tokens(pattern))

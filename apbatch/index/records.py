@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any
+from operator import attrgetter
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,8 @@ import pyarrow as pa
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute, Scalar
 from apbatch.index.attributes import COMMON
-from apbatch.index.catalogue import COMMON_FIELDS, EVENT_KEYS, POINTER, FileRecord, State
+from apbatch.index.catalogue import EVENT_KEYS, POINTER
+from apbatch.index.files import COMMON_FIELDS, FileRecord, Refusal, State
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -24,19 +26,43 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "date": (date,),
     "time": (datetime,),
 }
+_LONGEST_SHORT = 255
+_LONGEST_PATH = 4096
+_NO_PATH = re.compile(r"//|/\.\.?(?:/|\Z)|/\Z")
+_fields = attrgetter(*COMMON_FIELDS)
+_texts = attrgetter("path", "place", "site", "source", "checksum", "adler32", "format", "experiment", "state")
+_numbers = attrgetter("size", "mtime_ns", "run", "telescope", "cluster", "events")
 
 
 def is_text(text: str) -> bool:
-    """Tell whether text can be stored: bytes of a name that are no UTF-8 can't."""
+    """Tell whether text can be stored: valid Unicode without NUL."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return "\0" not in text
 
 
-def checked(record: FileRecord, declared: Mapping[str, Attribute]) -> FileRecord:
-    """Return the record with attributes as they are stored; those that are None or NaN are left out.
+def admit(
+    records: Iterable[FileRecord], declared: Mapping[str, Attribute]
+) -> tuple[list[tuple[FileRecord, dict[str, Scalar]]], list[Refusal]]:
+    """Return records with attributes as they are stored, the last of each path, and those that can't be stored."""
+    admitted: dict[str, tuple[FileRecord, dict[str, Scalar]]] = {}
+    refusals: list[Refusal] = []
+    for record in records:
+        try:
+            _check_common(record)
+            attributes = checked_attributes(record, declared) if record.attributes else {}
+        except UsageError as error:
+            refusals.append(Refusal(record, error.what))
+            continue
+        admitted.pop(record.path, None)
+        admitted[record.path] = (record, attributes)
+    return list(admitted.values()), refusals
+
+
+def checked_attributes(record: FileRecord, declared: Mapping[str, Attribute]) -> dict[str, Scalar]:
+    """Return a record's attributes as they are stored; those that are None or NaN are left out.
 
     Raises
     ------
@@ -45,19 +71,52 @@ def checked(record: FileRecord, declared: Mapping[str, Attribute]) -> FileRecord
     """
     attributes: dict[str, Scalar] = {}
     for name, value in record.attributes.items():
-        if name in COMMON or name not in declared:
+        attribute = declared.get(name)
+        if attribute is None or name in COMMON:
             raise UsageError(f"attribute '{name}' was not declared", where=ascii(record.path)[1:-1])
-        kept = _checked_value(declared[name], value, record.path)
+        kept = _checked_value(attribute, value)
         if kept is not None:
             attributes[name] = kept
-    for name in COMMON_FIELDS:
-        value = getattr(record, name)
+    return attributes
+
+
+def _check_common(record: FileRecord) -> None:
+    """Refuse what can't be stored in the common fields."""
+    try:
+        texts = "".join(_texts(record)) + (record.reason or "")
+        fits = texts.isascii() or is_text(texts)
+        fits = fits and "\0" not in texts
+        for number in _numbers(record):
+            fits = fits and (number is None or (type(number) is int and -(2**63) <= number < 2**63))
+        fits = fits and record.size >= 0 and type(record.state) is State and record.mtime_ns is not None
+        fits = fits and (record.night is None or type(record.night) is date)
+        fits = fits and (record.time_start is None or isinstance(record.time_start, datetime))
+        fits = fits and (record.time_end is None or isinstance(record.time_end, datetime))
+    except (TypeError, AttributeError):
+        fits = False
+    if not fits:
+        _explain(record)
+    for name, path in (("path", record.path), ("place", record.place)):
+        if not path.startswith("/") or _NO_PATH.search(path) or len(path.encode()) > _LONGEST_PATH:
+            raise UsageError(f"{name} {ascii(path)[:80]} is not an absolute path of at most {_LONGEST_PATH} bytes")
+    for name in ("site", "experiment", "format", "checksum", "adler32"):
+        if len(getattr(record, name)) > _LONGEST_SHORT:
+            raise UsageError(f"{name} is longer than {_LONGEST_SHORT} characters")
+
+
+def _explain(record: FileRecord) -> NoReturn:
+    for name, value in zip(COMMON_FIELDS, _fields(record), strict=True):
+        if value is None and name in ("path", "place", "site", "source", "size", "mtime_ns", "checksum", "adler32",
+                                      "format", "experiment", "state"):  # fmt: skip
+            raise UsageError(f"'{name}' is missing")
         if value is not None:
-            _checked_value(COMMON[name], value, record.path)
-    return replace(record, attributes=attributes)
+            _checked_value(COMMON[name], value)
+    if record.size < 0:
+        raise UsageError(f"a size of {record.size} bytes")
+    raise UsageError(f"a field is not of its type: {ascii(record)[:500]}")
 
 
-def _checked_value(attribute: Attribute, value: Any, path: str) -> Scalar | None:
+def _checked_value(attribute: Attribute, value: Any) -> Scalar | None:
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or value != value:
@@ -66,11 +125,13 @@ def _checked_value(attribute: Attribute, value: Any, path: str) -> Scalar | None
     fits = fits and isinstance(value, bool) == (attribute.type == "boolean")
     fits = fits and isinstance(value, datetime) == (attribute.type == "time")
     if not fits or (isinstance(value, str) and not is_text(value)) or (isinstance(value, int) and abs(value) >= 2**63):
-        raise UsageError(
-            f"attribute '{attribute.name}' is a {attribute.type}, not {ascii(value)[:60]}", where=ascii(path)[1:-1]
-        )
-    kept: Scalar = float(value) + 0.0 if attribute.type == "number" else value  # -0.0 becomes 0.0: one value, one place
-    return kept
+        raise UsageError(f"attribute '{attribute.name}' is a {attribute.type}, not {ascii(value)[:60]}")
+    if attribute.type != "number":
+        return value  # type: ignore[no-any-return]
+    number = float(value) + 0.0  # -0.0 becomes 0.0: one value, one place
+    if math.isinf(number):
+        raise UsageError(f"attribute '{attribute.name}' is infinite")
+    return number
 
 
 def to_plain(value: Any) -> Any:
@@ -103,18 +164,6 @@ def from_plain(attribute: Attribute | None, value: Any) -> Any:
         case "number":
             return float(value)
     return value
-
-
-def to_row(record: FileRecord) -> dict[str, Any]:
-    """Return the common fields of a record as plain values."""
-    return {name: to_plain(getattr(record, name)) for name in COMMON_FIELDS}
-
-
-def from_row(row: Mapping[str, Any], attributes: Mapping[str, Scalar]) -> FileRecord:
-    """Return the record of a row of plain values."""
-    values = {name: from_plain(COMMON[name], row[name]) for name in COMMON_FIELDS}
-    values["state"] = State(values["state"])
-    return FileRecord(**values, attributes=attributes)
 
 
 def parameter_names(events: pa.RecordBatch) -> list[str]:

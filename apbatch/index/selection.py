@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
-from apbatch.index.parser import names_in, parse_query
+from apbatch.index.parser import names_in, parse
 from apbatch.index.query import Query
 
 
@@ -48,7 +48,7 @@ def parse_selection(text: str, files: Mapping[str, Attribute], events: Mapping[s
     named = names_in(text)
     of_events = sorted(name for name in named if name in events and name not in files)
     if not of_events:
-        return Selection(parse_query(text, files), False)
+        return Selection(parse(text, files), False)
     of_files = sorted(name for name in named if name in files and name not in events)
     if of_files:
         raise UsageError(
@@ -56,4 +56,4 @@ def parse_selection(text: str, files: Mapping[str, Attribute], events: Mapping[s
             where="query",
             remedy="pick events by experiment, run, event, telescope, cleaning and image parameters only",
         )
-    return Selection(parse_query(text, events), True)
+    return Selection(parse(text, events), True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from apbatch.errors import ApbatchError, FormatError
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar, readers, recognise
-from apbatch.index.catalogue import FileRecord, State
+from apbatch.index.files import FileRecord, State
 from apbatch.ingest.sites import FIELDS, Site, open_plain
 from apbatch.ingest.walk import Entry
 from apbatch.storage.hashing import BLOCK, Hasher

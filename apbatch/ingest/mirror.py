@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from apbatch.config import Settings, endpoints, fill_in, home, load_settings
 from apbatch.errors import ApbatchError, ServerError, UsageError, nearest_word
-from apbatch.index.catalogue import Catalogue, FileRecord, Replica
+from apbatch.index.catalogue import Catalogue
+from apbatch.index.files import FileRecord, Replica
 from apbatch.index.query import Query
 from apbatch.ingest.sites import ingest_remedy, source_url
 from apbatch.ingest.sites import open_source as open_at_site
@@ -206,7 +207,7 @@ def mirror_records(
         try:
             for record in records:
                 url = store.url_of(worker.target(record))
-                known = next((replica for replica in catalogue.replicas(record.path) if replica.url == url), None)
+                known = next((one for one in catalogue.replicas([record.path])[record.path] if one.url == url), None)
                 running[pool.submit(worker.run, record, known)] = record
                 task.note(record.path)
                 if len(running) >= 2 * threads:
@@ -222,7 +223,7 @@ def mirror_records(
 def _note_replica(catalogue: Catalogue, store: Store, record: FileRecord, file: MirroredFile) -> None:
     if file.outcome in (Outcome.COPIED, Outcome.REPAIRED, Outcome.ADOPTED, Outcome.VERIFIED):
         now = datetime.now(UTC)
-        catalogue.add_replica(Replica(record.path, file.url, store.kind, record.checksum, now))
+        catalogue.add_replicas([Replica(record.path, file.url, store.kind, record.checksum, now)])
 
 
 class _Worker:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 
 from apbatch.errors import UsageError
 from apbatch.formats.reader import readers
-from apbatch.index.catalogue import Catalogue, FileRecord, State
+from apbatch.index.catalogue import Catalogue
+from apbatch.index.files import FileRecord, State
 from apbatch.ingest.examine import ATTRIBUTES, Examined, examine
 from apbatch.ingest.sites import FIELDS, Site, check_root, sites_folder
 from apbatch.ingest.walk import Entry, WalkReport, walk
@@ -266,7 +267,10 @@ class _Ingest:
         """Give the catalogue what was gathered."""
         batch, self._batch = self._batch, []
         if batch:
-            self._catalogue.upsert(batch)
+            report = self._catalogue.upsert(batch)
+            for refusal in report.refusals:
+                self._summary.quarantined[refusal.record.source] = refusal.reason
+            self._catalogue.upsert(refusal.quarantined() for refusal in report.refusals)
         self._told = time.monotonic()
 
     def _refuse_emptiness(self) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from apbatch.config import home
 from apbatch.errors import ApbatchError, NotFoundError, UsageError, nearest_word
 from apbatch.formats.reader import Attribute, AttributeType, Scalar
-from apbatch.index.catalogue import COMMON_FIELDS, FileRecord
+from apbatch.index.files import COMMON_FIELDS, FileRecord
 from apbatch.ingest.patterns import (
     PathPattern,
     compile_glob,

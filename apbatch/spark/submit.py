@@ -20,7 +20,7 @@ from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.cleaning_words import WORDS, cleaning_of
 from apbatch.config import Settings, load_settings
 from apbatch.errors import ApbatchError, UsageError
-from apbatch.index.catalogue import open_catalogue
+from apbatch.index.backends import open_catalogue
 from apbatch.spark.connect.session import close, session
 from apbatch.spark.inputs.selection import parse_select, selected_sources
 from apbatch.spark.inputs.sources import Source

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from apbatch.config import Settings
 from apbatch.errors import ApbatchError, UsageError
-from apbatch.index.catalogue import open_catalogue
+from apbatch.index.backends import open_catalogue
 from apbatch.progress import say
 from apbatch.provenance import digest
 from apbatch.workflow.model import Job

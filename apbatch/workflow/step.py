@@ -17,7 +17,8 @@ from apbatch.provenance import digest
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from apbatch.index.catalogue import Catalogue, FileRecord
+    from apbatch.index.catalogue import Catalogue
+    from apbatch.index.files import FileRecord
     from apbatch.index.selection import Selection
     from apbatch.spark.inputs.sources import Source
 

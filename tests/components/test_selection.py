@@ -21,7 +21,8 @@ from apbatch.datasets.image_rows import read_rows
 from apbatch.errors import UsageError
 from apbatch.formats.images import image_schema, to_binary
 from apbatch.index.attributes import COMMON, event_attributes
-from apbatch.index.catalogue import Catalogue, open_catalogue
+from apbatch.index.backends import open_catalogue
+from apbatch.index.catalogue import Catalogue
 from apbatch.index.selection import parse_selection
 from apbatch.ingest.scan import ingest
 from apbatch.ingest.sites import add_site, load_site

@@ -7,20 +7,22 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from apbatch.errors import ApbatchError, ServerError, UsageError
 from apbatch.formats.reader import Attribute
-from apbatch.index.catalogue import FileRecord, open_catalogue
-from apbatch.index.query import parse
+from apbatch.index.backends import open_catalogue
+from apbatch.index.files import FileRecord
+from apbatch.index.parser import parse
 
 WRITER = """
 import sys
 from apbatch.formats.reader import Attribute
-from apbatch.index.catalogue import FileRecord, open_catalogue
+from apbatch.index.backends import open_catalogue
+from apbatch.index.files import FileRecord
 url, who, many = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with open_catalogue(url) as catalogue:
     catalogue.declare([Attribute("zenith", "number", "z", "deg")])
@@ -56,7 +58,7 @@ def test_several_processes_create_and_fill_one_catalogue(tmp_path: Path) -> None
         assert process.returncode == 0, told
     with open_catalogue(url) as catalogue:
         assert sum(catalogue.count(parse("", catalogue.attributes())).values()) == 3 * 10 + 10
-        revisions = [r.revision for r in catalogue.changes(0)]
+        revisions = [change.revision for change in catalogue.all_changes(0)]
     assert len(set(revisions)) == len(revisions) and max(revisions) == 60
 
 
@@ -80,9 +82,9 @@ def test_a_condition_on_an_attribute_is_searched_in_an_index(tmp_path: Path) -> 
         catalogue.upsert(record(f"{n}", attributes={"zenith": float(n)}) for n in range(600))
     with open_catalogue(f"sqlite:///{tmp_path}/c.sqlite") as catalogue:
         plan = catalogue.explain(parse("experiment = 'e' and zenith < 3", catalogue.attributes()))
-    assert "SEARCH attribute_value USING INDEX value_by_number (name=? AND number<?)" in plan
-    assert "SEARCH file USING INDEX sqlite_autoindex_file_1 (path=?)" in plan
-    assert "SCAN file" not in plan
+    assert "SEARCH a USING COVERING INDEX attributes_1_zenith (zenith<?)" in plan
+    assert "SEARCH f USING INTEGER PRIMARY KEY (rowid=?)" in plan
+    assert "SCAN" not in plan
 
 
 def test_a_damaged_file_is_told_with_the_remedy(tmp_path: Path) -> None:
@@ -113,20 +115,41 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
         open_catalogue(f"sqlite:///{path}")
 
 
-def test_a_catalogue_of_yesterday_is_brought_up_to_date(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_catalogue_of_yesterday_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
     path = tmp_path / "c.sqlite"
+    with sqlite3.connect(path) as connection:  # as apbatch wrote it in 2025
+        connection.executescript(Path(__file__).with_name("catalogue_schema_2.sql").read_text())
+        if version == 1:
+            for name in ("image_file", "image_row_group", "image_row"):
+                connection.execute(f"alter table image_event drop column {name}")
+        connection.execute(f"pragma user_version = {version}")
+    attributes = {
+        "zenith": 30.5, "label": "ü '%\n", "simulated": True, "calibrated": date(2017, 9, 30), "seed": 2**62 + 1,
+        "shifted": datetime(999, 1, 1, 0, 0, 0, 1, tzinfo=UTC),
+    }  # fmt: skip
     with open_catalogue(f"sqlite:///{path}") as catalogue:
-        catalogue.upsert([record("a")])
-    with sqlite3.connect(path) as connection:
-        for name in ("image_file", "image_row_group", "image_row"):
-            connection.execute(f"alter table image_event drop column {name}")
-        connection.execute("pragma user_version = 1")
-    key = {"experiment": "e", "run": 1, "event": 2, "telescope": 1, "cleaning": "none"}
-    with open_catalogue(f"sqlite:///{path}") as catalogue:
-        catalogue.upsert_events(pa.RecordBatch.from_pylist([{**key, "image_file": "f", "image_row": 3}]))
-        (batch,) = catalogue.select_events(parse("image_row = 3", catalogue.event_attributes()))
-        assert batch.column("image_file").to_pylist() == ["f"]
-        assert catalogue.get("/e/s/a") is not None
+        assert {file.path: (file.revision, file.state.value) for file in catalogue.of_site("s")} == {
+            "/TAIGA/s/2017/a.001": (1, "registered"), "/TAIGA/s/2017/b.001": (6, "registered"),
+            "/TAIGA/s/gone": (3, "missing"), "/TAIGA/s/bad": (4, "quarantined"), "/MAGIC/s/x": (5, "registered"),
+        }  # fmt: skip
+        file = catalogue.get("/TAIGA/s/2017/a.001")
+        assert file is not None and file.attributes == attributes
+        assert (file.run, file.night, file.events) == (7, date(2017, 10, 28), 10)
+        assert file.time_start == datetime(2017, 10, 28, 16, 1, 2, 345678, tzinfo=UTC)
+        assert [f.source for f in catalogue.select(parse("zenith > 12", catalogue.attributes()))] == [
+            "2017/a.001", "2017/b.001"
+        ]  # fmt: skip
+        (replica,) = catalogue.replicas([file.path])[file.path]
+        assert (replica.url, replica.verified) == ("hdfs://h/a", datetime(2026, 1, 1, tzinfo=UTC))
+        assert [entry.name for entry in catalogue.entries("/TAIGA/s/2017").entries] == ["a.001", "b.001"]
+        revisions = [change.revision for change in catalogue.all_changes(0)]
+        assert revisions == [1, 3, 4, 5, 6, 7]
+        catalogue.upsert([record("new")])
+        assert catalogue.revision() == 8
+        (batch,) = catalogue.select_events(parse("event = 3", catalogue.event_attributes()))
+        assert batch.column("image_file").to_pylist() == (["p"] if version == 2 else [None])
+        assert batch.column("width").to_pylist() == [0.25]
 
 
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from apbatch.dl.training.data import load
 from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import from_binary
-from apbatch.index.catalogue import open_catalogue
-from apbatch.index.query import parse
+from apbatch.index.backends import open_catalogue
+from apbatch.index.parser import parse
 from apbatch.spark.connect.session import close, session
 from tests.synthetic import camera_showers
 

@@ -26,7 +26,7 @@ from apbatch.datasets import dataset
 from apbatch.errors import FormatError, NotFoundError, UsageError
 from apbatch.formats.images import camera_of, from_binary
 from apbatch.formats.reader import readers
-from apbatch.index.catalogue import open_catalogue
+from apbatch.index.backends import open_catalogue
 from apbatch.quality.monitor import BadPixels
 from apbatch.spark import frames, pipeline
 from apbatch.spark.compact import compact, content_digest

@@ -14,15 +14,17 @@ import pytest
 
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
-from apbatch.index.catalogue import FileRecord, open_catalogue
-from apbatch.index.query import parse
+from apbatch.index.backends import open_catalogue
+from apbatch.index.files import FileRecord
+from apbatch.index.parser import parse
 
 pytestmark = pytest.mark.cassandra
 
 WRITER = """
 import sys
 from datetime import date
-from apbatch.index.catalogue import FileRecord, open_catalogue
+from apbatch.index.backends import open_catalogue
+from apbatch.index.files import FileRecord
 url, who = sys.argv[1:]
 with open_catalogue(url) as catalogue:
     for block in range(int(10**6)):
@@ -60,10 +62,10 @@ def test_killed_writers_leave_whole_records_and_the_feed_misses_none(url: str) -
             assert process.stdout is not None
             assert process.stdout.readline()
         for _ in range(8):  # a reader that follows while two write
-            for file in catalogue.changes(last):
-                assert file.revision > last
-                last = file.revision
-                seen.append(file.path)
+            for change in catalogue.changes(last, 1_000_000):
+                assert change.revision > last
+                last = change.revision
+                seen.append(change.key)
             time.sleep(0.05)
         acknowledged = 0
         for process in writers:
@@ -158,7 +160,7 @@ def test_a_keyspace_of_yesterday_is_brought_up_to_date(url: str, cqlsh: Callable
 
 def test_a_server_that_is_not_there_is_one_message() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from apbatch.index.catalogue import open_catalogue\n"
+        [sys.executable, "-c", "from apbatch.index.backends import open_catalogue\n"
          "try: open_catalogue('cassandra://127.0.0.1:9/x')\nexcept Exception as e: print(type(e).__name__, e)"],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from apbatch.index.catalogue import open_catalogue
+from apbatch.index.backends import open_catalogue
 from apbatch.ingest.scan import ingest
 from apbatch.ingest.sites import add_site
 

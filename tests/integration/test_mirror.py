@@ -18,7 +18,8 @@ import pytest
 from blake3 import blake3
 
 from apbatch.config import load_settings
-from apbatch.index.catalogue import FileRecord, open_catalogue
+from apbatch.index.backends import open_catalogue
+from apbatch.index.files import FileRecord
 from apbatch.index.query import Everything
 from apbatch.ingest.mirror import best_source
 from apbatch.storage.backends import open_store, open_url
@@ -84,7 +85,8 @@ def records() -> list[FileRecord]:
 
 def recorded_urls() -> set[str]:
     with open_catalogue(load_settings().catalogue) as catalogue:
-        return {replica.url for record in catalogue.select(Everything()) for replica in catalogue.replicas(record.path)}
+        paths = [record.path for record in catalogue.select(Everything())]
+        return {replica.url for many in catalogue.replicas(paths).values() for replica in many}
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ def test_a_replica_has_the_bytes_of_the_site(site: Path, target: str) -> None:
     mirror("--to", target)
     for record in records():
         with open_catalogue(load_settings().catalogue) as catalogue:
-            url = best_source(record, catalogue.replicas(record.path), target)
+            url = best_source(record, catalogue.replicas([record.path])[record.path], target)
         assert url.startswith(target)
         with open_url(url) as replica:
             assert replica.read() == (site / record.source).read_bytes()

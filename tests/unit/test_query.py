@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.attributes import COMMON
+from apbatch.index.parser import parse
 from apbatch.index.query import (
     And,
     Between,
@@ -29,7 +30,6 @@ from apbatch.index.query import (
     matches,
     normalise,
     of_registered,
-    parse,
     written,
 )  # fmt: skip
 

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from apbatch.errors import NotFoundError, UsageError
-from apbatch.index.catalogue import Catalogue, FileRecord, State, open_catalogue
+from apbatch.index.backends import open_catalogue
+from apbatch.index.catalogue import Catalogue
+from apbatch.index.files import FileRecord, State
 from apbatch.ingest import examine as examine_module
 from apbatch.ingest.scan import IngestSummary, ingest
 from apbatch.ingest.sites import Site, add_site, open_source, source_url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -13,7 +13,8 @@ import pytest
 from blake3 import blake3
 
 from apbatch.errors import ServerError, UsageError
-from apbatch.index.catalogue import Catalogue, FileRecord, Replica
+from apbatch.index.catalogue import Catalogue
+from apbatch.index.files import FileRecord, Replica
 from apbatch.index.query import Everything
 from apbatch.ingest.mirror import MirrorSummary, Outcome, best_source, mirror, target_store
 from apbatch.storage.backends import open_store
@@ -31,11 +32,12 @@ class Shelf:
     def select(self, query: object) -> Iterator[FileRecord]:
         return iter(self.records)
 
-    def replicas(self, path: str) -> list[Replica]:
-        return [replica for (of, _), replica in self.kept.items() if of == path]
+    def replicas(self, paths: Iterable[str]) -> dict[str, list[Replica]]:
+        return {path: [replica for (of, _), replica in self.kept.items() if of == path] for path in paths}
 
-    def add_replica(self, replica: Replica) -> None:
-        self.kept[replica.path, replica.url] = replica
+    def add_replicas(self, replicas: Iterable[Replica]) -> int:
+        self.kept.update({(replica.path, replica.url): replica for replica in replicas})
+        return len(self.kept)
 
 
 class Site:
@@ -98,7 +100,7 @@ def test_every_file_is_copied_under_its_logical_path(shelf: Shelf, store: Store,
 def test_every_copy_is_recorded_with_its_checksum(shelf: Shelf, store: Store, site: Site) -> None:
     run(shelf, store, site)
     for record in shelf.records:
-        (replica,) = shelf.replicas(record.path)
+        (replica,) = shelf.replicas([record.path])[record.path]
         assert (replica.url, replica.kind) == (f"{store.url}{record.path}", "local")
         assert replica.checksum == record.checksum
 
@@ -170,7 +172,7 @@ def test_a_source_that_changed_is_reported_and_not_copied(shelf: Shelf, store: S
     assert failure.path == changed.path
     assert "registered" in str(failure.reason)
     assert store.info(changed.path) is None
-    assert shelf.replicas(changed.path) == []
+    assert shelf.replicas([changed.path]) == {changed.path: []}
 
 
 def test_a_file_that_fails_does_not_stop_the_others(shelf: Shelf, store: Store, site: Site) -> None:
@@ -208,7 +210,7 @@ def test_a_store_that_is_gone_stops_the_run(
 
 def test_an_interrupted_run_leaves_nothing_half_written(shelf: Shelf, store: Store, site: Site) -> None:
     class Interrupted(Shelf):
-        def add_replica(self, replica: Replica) -> None:
+        def add_replicas(self, replicas: Iterable[Replica]) -> int:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

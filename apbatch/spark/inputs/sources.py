@@ -13,7 +13,8 @@ from apbatch.formats.taiga_raw import TaigaRawReader
 from apbatch.storage.backends import open_store, open_url
 
 if TYPE_CHECKING:
-    from apbatch.index.catalogue import Catalogue, FileRecord
+    from apbatch.index.catalogue import Catalogue
+    from apbatch.index.files import FileRecord
 
 #: Format of files of single clusters, which are put together into images; all others hold whole images.
 RAW = TaigaRawReader.name
@@ -96,7 +97,7 @@ def sources_for(
         )
 
     def url(record: FileRecord) -> str:
-        replicas = catalogue.replicas(record.path) if prefer else []
+        replicas = catalogue.replicas([record.path])[record.path] if prefer else []
         found = best_source(record, replicas, prefer)
         if only_preferred and found not in {replica.url for replica in replicas}:
             raise UsageError(

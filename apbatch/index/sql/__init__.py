@@ -1,0 +1,1 @@
+"""The catalogue in SQL: what SQLite and PostgreSQL share. Names in statements are ours; values are always bound."""

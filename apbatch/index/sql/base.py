@@ -1,0 +1,233 @@
+"""What every part of the catalogue in SQL uses: revisions, declarations, rows of files as records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+from apbatch.errors import UsageError
+from apbatch.formats.reader import Attribute
+from apbatch.index.attributes import COMMON, merge_declarations
+from apbatch.index.catalogue import Catalogue
+from apbatch.index.files import FileRecord, State
+from apbatch.index.records import is_text
+from apbatch.index.sql.database import Database, Row, Session
+from apbatch.index.sql.schema import RECORD, column_statements, side_table, side_table_statement
+
+#: Records of a transaction.
+BATCH = 500
+#: Each experiment has a table of attributes, and a search may ask them all.
+_MOST_EXPERIMENTS = 400
+_STATES = {state.value: state for state in State}
+_Item = TypeVar("_Item")
+
+
+def blocks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Yield items in lists of at most `size`."""
+    iterator = iter(items)
+    while block := list(islice(iterator, size)):
+        yield block
+
+
+@dataclass(slots=True)
+class SideTable:
+    """The attributes of one experiment: number of its table, names of its columns."""
+
+    number: int
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Declarations:
+    """What was declared, as of a version of the schema."""
+
+    version: int = -1
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    tables: dict[str, SideTable] = field(default_factory=dict)
+
+
+class SqlBase(Catalogue):
+    """Revisions, declarations, records."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._declarations = Declarations()
+        self._columns = ", ".join(f"f.{name}" for name in RECORD)
+        self._version = "(SELECT value FROM counter WHERE name = 'schema')"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._db.close()
+
+    # declarations
+
+    def declare(self, attributes: Iterable[Attribute]) -> None:
+        """Make attributes known; see `Catalogue.declare`."""
+        attributes = list(attributes)
+        if not merge_declarations(self.attributes(), attributes):
+            return
+        with self._db.write() as session:
+            fresh = merge_declarations({**COMMON, **self._declared(session).attributes}, attributes)
+            session.many(
+                "INSERT INTO attribute (name, type, unit, description) VALUES (?, ?, ?, ?)",
+                [(a.name, a.type, a.unit, a.description) for a in fresh.values()],
+            )
+            session.run("UPDATE counter SET value = value + 1 WHERE name = 'schema'")
+
+    def attributes(self) -> dict[str, Attribute]:
+        """Return every attribute a query may name."""
+        with self._db.read() as session:
+            return {**COMMON, **self._declared(session).attributes}
+
+    def _declared(self, session: Session, version: int | None = None) -> Declarations:
+        """Return what is declared now; read anew only if another version is current."""
+        if version is None:
+            version = session.value(f"SELECT {self._version}")
+        if self._declarations.version == version:
+            return self._declarations
+        rows = session.rows("SELECT name, type, description, unit FROM attribute ORDER BY name")
+        known = Declarations(version, {row[0]: Attribute(*row) for row in rows})
+        for number, name in session.rows("SELECT number, name FROM experiment"):
+            known.tables[name] = SideTable(number)
+        numbers = {table.number: table for table in known.tables.values()}
+        for number, name in session.rows("SELECT number, name FROM experiment_attribute ORDER BY name"):
+            numbers[number].names.append(name)
+        self._declarations = known
+        return known
+
+    def _provide(self, names: dict[str, set[str]]) -> Declarations:
+        """Make sure that experiments have columns for these attributes; a change of the schema is rare."""
+
+        def missing(known: Declarations) -> dict[str, set[str]]:
+            lacks = {}
+            for experiment, wanted in names.items():
+                table = known.tables.get(experiment)
+                if lack := wanted - set(table.names if table else ()):
+                    lacks[experiment] = lack
+            return lacks
+
+        if not missing(self._declarations):
+            return self._declarations
+        with self._db.write() as session:
+            known = self._declared(session)
+            for experiment, lack in missing(known).items():
+                table = known.tables.get(experiment)
+                if table is None:
+                    if len(known.tables) >= _MOST_EXPERIMENTS:
+                        raise UsageError(f"more than {_MOST_EXPERIMENTS} experiments have attributes")
+                    number = session.value("SELECT COALESCE(MAX(number), 0) + 1 FROM experiment")
+                    session.run("INSERT INTO experiment (number, name) VALUES (?, ?)", (number, experiment))
+                    session.run(side_table_statement(self._db, number))
+                    table = known.tables[experiment] = SideTable(number)
+                for name in sorted(lack):
+                    for statement in column_statements(self._db, table.number, known.attributes[name]):
+                        session.run(statement)
+                    session.run("INSERT INTO experiment_attribute (number, name) VALUES (?, ?)", (table.number, name))
+            session.run("UPDATE counter SET value = value + 1 WHERE name = 'schema'")
+        with self._db.read() as session:
+            return self._declared(session)
+
+    # revisions
+
+    def _take(self, session: Session, many: int) -> int:
+        """Take revisions; return the one before the first. Others wait until this transaction ends."""
+        statement = "UPDATE counter SET value = value + ? WHERE name = 'revision' RETURNING value"
+        return int(session.value(statement, (many,))) - many
+
+    def revision(self) -> int:
+        """Return the revision of the last change."""
+        with self._db.read() as session:
+            return int(session.value("SELECT value FROM counter WHERE name = 'revision'"))
+
+    def _note(self, session: Session, kind: str, changes: Sequence[tuple[str, str]]) -> None:
+        """Write changes that no row of a table keeps into the feed, by key and detail."""
+        first = self._take(session, len(changes)) + 1
+        session.many(
+            f"INSERT INTO change (revision, kind, key, detail, at) VALUES (?, ?, ?, ?, {self._db.now})",
+            [(revision, kind, key, detail) for revision, (key, detail) in enumerate(changes, first)],
+        )
+
+    # records
+
+    def get_many(self, paths: Iterable[str]) -> dict[str, FileRecord]:
+        """Return files by path."""
+        records: dict[str, FileRecord] = {}
+        for part in blocks(paths, 1000):
+            wanted = [path for path in part if is_text(path)]
+            if len(wanted) == 1:
+                condition, values = f"FROM file f WHERE {self._is('f.path')}", self._bound(wanted[0])
+            else:
+                condition = f"FROM {self._db.texts} JOIN file f ON {self._db.same('f.path', 'item.value')}"
+                values = [self._db.bound(wanted)]
+            with self._db.read() as session:
+                rows = session.rows(f"SELECT {self._columns}, {self._version} {condition}", values)
+                records.update((record.path, record) for record in self._records(session, rows))
+        return records
+
+    def _is(self, column: str) -> str:
+        """Return the condition that a long text is the value that `_bound` gives."""
+        narrow = self._db.narrow(column)
+        return f"{column} = ?" if narrow == column else f"{narrow} = ? AND {column} = ?"
+
+    def _bound(self, text: str) -> list[str]:
+        return [text] if self._db.narrow("x") == "x" else [self._db.narrowed(text), text]
+
+    def _records(self, session: Session, rows: Sequence[Row], version: int | None = None) -> list[FileRecord]:
+        """Return the records of rows of `RECORD`, whose last value is the version of the schema if none is given."""
+        if not rows:
+            return []
+        known = self._declared(session, rows[0][-1] if version is None else version)
+        attributes: dict[int, dict[str, Any]] = {}
+        by_experiment: dict[str, list[int]] = {}
+        for row in rows:
+            by_experiment.setdefault(row[8], []).append(row[20])
+        for experiment, ids in by_experiment.items():
+            table = known.tables.get(experiment)
+            if table is None or not table.names:
+                continue
+            names = ", ".join(f'a."{name}"' for name in table.names)
+            source = f"{side_table(table.number)} a"
+            if len(ids) == 1:
+                found = session.rows(f"SELECT a.id, {names} FROM {source} WHERE a.id = ?", ids)
+            else:
+                statement = f"SELECT a.id, {names} FROM {self._db.numbers} JOIN {source} ON a.id = item.value"
+                found = session.rows(statement, [self._db.bound(ids)])
+            kinds = [known.attributes[name] for name in table.names]
+            for values in found:
+                attributes[values[0]] = {
+                    attribute.name: value if attribute.type in _AS_STORED else as_typed(attribute.type, value)
+                    for attribute, value in zip(kinds, values[1:], strict=True)
+                    if value is not None
+                }
+        return [_record(row, attributes.get(row[20]) or {}) for row in rows]
+
+
+_AS_STORED = ("string", "integer", "number")
+
+
+def as_typed(kind: str, value: Any) -> Any:
+    """Return a stored value as one of the attribute's type."""
+    if value is None:
+        return None
+    match kind:
+        case "date" if isinstance(value, str):
+            return date.fromisoformat(value)
+        case "time" if isinstance(value, str):
+            return datetime.fromisoformat(value).replace(tzinfo=UTC)
+        case "time":
+            return value.astimezone(UTC)
+        case "boolean":
+            return bool(value)
+    return value
+
+
+def _record(row: Row, attributes: dict[str, Any]) -> FileRecord:
+    night, start, end = row[12:15]
+    values: tuple[Any, ...] = (
+        *row[:9], _STATES[row[9]], row[10], row[11], as_typed("date", night), as_typed("time", start),
+        as_typed("time", end), *row[15:18], attributes, *row[18:20],
+    )  # fmt: skip
+    return FileRecord(*values)

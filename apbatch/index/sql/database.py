@@ -1,0 +1,102 @@
+"""What the SQL back-ends differ in: connections, types, the indexing of long texts, bulk loading."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+Row = tuple[Any, ...]
+
+
+class Session(ABC):
+    """A connection inside a transaction; ``?`` stands for a bound value."""
+
+    @abstractmethod
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Return all rows of a statement that is bounded by itself."""
+
+    @abstractmethod
+    def run(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """Run a statement; return how many rows it concerned."""
+
+    @abstractmethod
+    def many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each row of values."""
+
+    @abstractmethod
+    def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Insert many rows in the fastest way."""
+
+    def value(self, statement: str, values: Sequence[Any] = ()) -> Any:
+        """Return the one value of a statement."""
+        return self.rows(statement, values)[0][0]
+
+
+class Database(ABC):
+    """One database, used by several threads and processes."""
+
+    #: SQL type by attribute type.
+    types: ClassVar[dict[str, str]]
+    #: SQL type of bytes.
+    binary: ClassVar[str]
+    #: Seconds since 1970 by the clock of the server, for the age of removals.
+    now: ClassVar[str]
+    #: A list of texts, and one of whole numbers, bound as one value: a table ``item`` with a column ``value``.
+    texts: ClassVar[str]
+    numbers: ClassVar[str]
+
+    @abstractmethod
+    def read(self) -> AbstractContextManager[Session]:
+        """Begin a transaction that sees one state of the database."""
+
+    @abstractmethod
+    def write(self) -> AbstractContextManager[Session]:
+        """Begin a transaction that writes; one at a time takes revisions, so that their order is that of commits."""
+
+    @abstractmethod
+    def write_staged(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> AbstractContextManager[Session]:
+        """Begin a transaction that writes, with `rows` of files in the temporary table ``staged``."""
+
+    @abstractmethod
+    def bound(self, values: Sequence[Any]) -> Any:
+        """Return a list as the one value that `texts` or `numbers` takes."""
+
+    @abstractmethod
+    def plain(self, value: Any) -> Any:
+        """Return a value as it is stored."""
+
+    @abstractmethod
+    def narrow(self, column: str) -> str:
+        """Return what an index holds of a text that may be longer than an index allows; a prefix or the text itself."""
+
+    @abstractmethod
+    def narrowed(self, text: str) -> str:
+        """Return the same of a value."""
+
+    @abstractmethod
+    def unique(self, column: str) -> str:
+        """Return what makes a long text unique in an index."""
+
+    def sorted_after(self, expression: str) -> str:
+        """Return a key by which rows are to be sorted once they are picked, not read in its order."""
+        return expression
+
+    @abstractmethod
+    def explain(self, session: Session, statement: str, values: Sequence[Any]) -> list[str]:
+        """Return the server's plan, line by line, with its cost."""
+
+    @abstractmethod
+    def clock(self, session: Session) -> tuple[float, str]:
+        """Return the time, in seconds, of the clock that leases go by, and the name of that clock."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all connections."""
+
+    def same(self, column: str, other: str) -> str:
+        """Return the condition that two long texts are equal, which an index serves."""
+        if self.narrow(column) == column:
+            return f"{column} = {other}"
+        return f"{self.narrow(column)} = {self.narrow(other)} AND {column} = {other}"

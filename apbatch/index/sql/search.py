@@ -1,0 +1,296 @@
+"""Searching files: pages by key, counts, plans. A search asks the files and each side table of attributes it names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apbatch.index import query as q
+from apbatch.index.attributes import COMMON, known_attribute
+from apbatch.index.catalogue import LISTING, PAGE
+from apbatch.index.pages import Page, RecordPage, identity, identity_of, ordering, read_cursor, to_batch, write_cursor
+from apbatch.index.records import is_text
+from apbatch.index.sql.base import Declarations, SqlBase, as_typed
+from apbatch.index.sql.conditions import Column, Condition, both, condition, either, where
+from apbatch.index.sql.database import Row, Session
+from apbatch.index.sql.schema import RECORD, SHORT, side_table
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """The files of one experiment with its side table, or files without one.
+
+    Attributes
+    ----------
+    source : str
+        What follows FROM.
+    column : callable
+        Column of an attribute; None if all its values are missing here.
+    condition : Condition
+    """
+
+    source: str
+    column: Callable[[str], Column | None]
+    condition: Condition
+
+
+class SqlSearch(SqlBase):
+    """Select, count, listing, explain."""
+
+    def select_records(self, search: q.Search, cursor: str | None = None, size: int = PAGE) -> RecordPage:
+        """Return some files that match, as records."""
+        with self._db.read() as session:
+            known = self._declared(session)
+            rows, following = self._page(session, known, search, RECORD, cursor, size)
+            return RecordPage(self._records(session, rows, known.version), following)
+
+    def select_batch(
+        self, search: q.Search, columns: Sequence[str], cursor: str | None = None, size: int = 10_000
+    ) -> Page:
+        """Return some files that match, as a batch; see `Catalogue.select_batch`."""
+        with self._db.read() as session:
+            known = self._declared(session)
+            attributes = {**COMMON, **known.attributes}
+            names = [known_attribute(name, attributes).name for name in columns]
+            rows, following = self._page(session, known, search, names, cursor, size)
+        return Page(to_batch([row[: len(names)] for row in rows], names, attributes), following)
+
+    def _page(
+        self, session: Session, known: Declarations, search: q.Search, names: Sequence[str], cursor: str | None,
+        size: int,
+    ) -> tuple[list[Row], str | None]:  # fmt: skip
+        attributes = {**COMMON, **known.attributes}
+        order = ordering(search)
+        types = [known_attribute(one.name, attributes).type for one in order]
+        after, given = None, 0
+        if cursor is not None:
+            position = read_cursor(cursor, identity_of(search), types)
+            after, given = position.after, position.given
+        wanted = size if search.limit is None else min(size, search.limit - given)
+        if wanted <= 0:
+            return [], None
+        statement, values = self._statement(session, known, search, names, after, wanted + 1)
+        if statement is None:
+            return [], None
+        rows = session.rows(statement, values)
+        more = len(rows) > wanted and (search.limit is None or given + wanted < search.limit)
+        rows = rows[:wanted]
+        if not more:
+            return rows, None
+        last = [as_typed(kind, value) for kind, value in zip(types, rows[-1][len(names) :], strict=True)]
+        return rows, write_cursor(identity_of(search), last, given + len(rows))
+
+    def _statement(
+        self, session: Session, known: Declarations, search: q.Search, names: Sequence[str],
+        after: tuple[Any, ...] | None, many: int,
+    ) -> tuple[str | None, list[Any]]:  # fmt: skip
+        """Return the statement for the first rows after a key: the named columns, then those of the order."""
+        order = ordering(search)
+        asked = {*names, *(one.name for one in order)}
+        selects: list[str] = []
+        values: list[Any] = []
+        branches = self._branches(session, known, search.where, asked)
+        by_index = bool(q.names(search.where) - _COARSE)
+        for branch in branches:
+            whole = branch.condition
+            if after is not None:
+                whole = both(whole, self._later(branch, order, after))
+            if whole is False:
+                continue
+            columns = [branch.column(name) for name in names]
+            keys = [branch.column(one.name) for one in order]
+            shown = [column.sql if column else self._missing(name, known) for name, column in zip(names, columns)]  # noqa: B905
+            sorting = ", ".join(
+                f"{expression}{' DESC NULLS LAST' if one.descending else ' ASC NULLS FIRST'}"
+                for one, column in zip(order, keys, strict=True)
+                if column is not None
+                for expression in (self._db.sorted_after(key) if by_index else key for key in self._keys(column))
+            )
+            shown += [
+                f"{column.sql if column else self._missing(one.name, known)} AS k{number}"
+                for number, (one, column) in enumerate(zip(order, keys, strict=True))
+            ]
+            sql, bound = where(whole)
+            selects.append(
+                f"SELECT {', '.join(shown)} FROM {branch.source} WHERE {sql} ORDER BY {sorting} LIMIT {many}"
+            )
+            values += bound
+        if not selects:
+            return None, []
+        if len(selects) == 1:
+            return selects[0], values
+        sorting = ", ".join(
+            f"k{number}{' DESC NULLS LAST' if one.descending else ' ASC NULLS FIRST'}"
+            for number, one in enumerate(order)
+        )
+        union = " UNION ALL ".join(f"SELECT * FROM ({select}) AS part" for select in selects)
+        return f"SELECT * FROM ({union}) AS every ORDER BY {sorting} LIMIT {many}", values
+
+    def _keys(self, column: Column) -> list[str]:
+        narrow = self._db.narrow(column.sql) if column.is_long else column.sql
+        return [column.sql] if narrow == column.sql else [narrow, column.sql]
+
+    def _missing(self, name: str, known: Declarations) -> str:
+        attribute = COMMON.get(name) or known.attributes[name]
+        return f"CAST(NULL AS {self._db.types[attribute.type].partition(' ')[0]})"
+
+    def _later(self, branch: Branch, order: Sequence[q.Order], after: Sequence[Any]) -> Condition:
+        """Return the condition that a row comes after a key."""
+        rest: Condition = False
+        for one, value in reversed(list(zip(order, after, strict=True))):
+            column = branch.column(one.name)
+            is_null: Condition = True if column is None else (f"{column.sql} IS NULL", [])
+            not_null: Condition = False if column is None else (f"{column.sql} IS NOT NULL", [])
+            if value is None:
+                rest = both(is_null, rest) if one.descending else either(not_null, both(is_null, rest))
+                continue
+
+            def compared(operator: q.Operator, name: str = one.name, value: Any = value) -> Condition:
+                return condition(q.Compare(name, operator, value), branch.column, self._db)
+
+            beyond = compared("<" if one.descending else ">")
+            if one.descending:
+                beyond = either(beyond, is_null if one.name not in _ALWAYS else False)
+            same = both(compared("="), rest)
+            if one.name in _ALWAYS and column is not None and same is not False:
+                reach = compared("<=" if one.descending else ">=")  # one range of an index
+                rest = both(reach, either(beyond, same))
+            else:
+                rest = either(beyond, same)
+        return rest
+
+    def _branches(
+        self, session: Session, known: Declarations, asked: q.Query, shown: set[str] | frozenset[str]
+    ) -> list[Branch]:
+        """Return the parts that a query reads, each with the condition that a file comes once."""
+        query = q.of_registered(asked)
+        attributes = {**COMMON, **known.attributes}
+        names = {known_attribute(name, attributes).name for name in q.names(query) | (shown - {"id"})} - set(COMMON)
+        shared = bool(session.rows("SELECT 1 FROM file WHERE (entry <> place OR copy > 0) AND copy > 0 LIMIT 1"))
+        tables = {name: table for name, table in known.tables.items() if names & set(table.names)}
+        pinned = q.values_of(query, "experiment")
+        if pinned is not None:
+            tables = {name: table for name, table in tables.items() if name in pinned}
+        branches = []
+        for experiment, table in tables.items():
+            of_experiment: Condition = ("f.experiment = ?", [experiment])
+            source = f"file f LEFT JOIN {side_table(table.number)} a ON a.id = f.id"
+            branches.append(self._branch(query, known, table.number, set(table.names), source, of_experiment, shared))
+        others: Condition = True
+        if tables:
+            others = (f"f.experiment NOT IN ({', '.join('?' * len(tables))})", list(tables))
+        if pinned is None or set(pinned) - set(tables):
+            branches.append(self._branch(query, known, None, set(), "file f", others, shared))
+        return [branch for branch in branches if branch.condition is not False]
+
+    def _branch(
+        self, query: q.Query, known: Declarations, number: int | None, names: set[str], source: str, own: Condition,
+        shared: bool,
+    ) -> Branch:  # fmt: skip
+        def columns(file: str, side: str) -> Callable[[str], Column | None]:
+            def column(name: str) -> Column | None:
+                if name in COMMON or name == "id":
+                    kind = COMMON[name].type if name in COMMON else "integer"
+                    return Column(f"{file}.{name}", kind, kind == "string" and name not in SHORT)
+                if name not in names:
+                    return None
+                kind = known.attributes[name].type
+                return Column(f'{side}."{name}"', kind, kind == "string")
+
+            return column
+
+        mine = condition(query, columns("f", "a"), self._db)
+        once: Condition = ("f.copy = 0", [])
+        if shared:
+            other = condition(query, columns("o", "oa"), self._db)
+            sql, values = where(other)
+            joined = "file o" if number is None else f"file o LEFT JOIN {side_table(number)} oa ON oa.id = o.id"
+            exists = (
+                f"NOT EXISTS (SELECT 1 FROM {joined} WHERE {self._db.same('o.place', 'f.place')} "
+                f"AND o.entry = f.entry AND o.copy < f.copy AND {sql})"
+            )
+            once = either(once, (exists, values))
+        return Branch(source, columns("f", "a"), both(mine, own, once))
+
+    # counting
+
+    def count(self, query: q.Query, by: str | None = None) -> dict[Any, int]:
+        """Count matching files, by the values of attribute `by`."""
+        with self._db.read() as session:
+            known = self._declared(session)
+            attribute = known_attribute(by, {**COMMON, **known.attributes}) if by is not None else None
+            counts: Counter[Any] = Counter()
+            for branch in self._branches(session, known, query, frozenset({by} if by else ())):
+                sql, values = where(branch.condition)
+                if by is None or (column := branch.column(by)) is None:
+                    number = session.value(f"SELECT COUNT(*) FROM {branch.source} WHERE {sql}", values)
+                    if by is None or number:
+                        counts[None] += number
+                    continue
+                statement = f"SELECT {column.sql}, COUNT(*) FROM {branch.source} WHERE {sql} GROUP BY {column.sql}"
+                for key, number in session.rows(statement, values):
+                    counts[key] += number
+        if attribute is None:
+            return {None: counts[None]}
+        typed = {as_typed(attribute.type, key): number for key, number in counts.items()}
+        return dict(sorted(typed.items(), key=lambda item: (item[0] is not None, item[0])))
+
+    # one site's files
+
+    def listing(
+        self,
+        site: str,
+        below: str = "",
+        *,
+        columns: Sequence[str] = LISTING,
+        cursor: str | None = None,
+        size: int = 10_000,
+    ) -> Page:
+        """Return some files of a site by source; see `Catalogue.listing`."""
+        names = [known_attribute(name, COMMON).name for name in columns]
+        below = below.strip("/")
+        question = identity("listing", site, below)
+        if not is_text(site) or not is_text(below):
+            return Page(to_batch([], names, COMMON), None)
+        source = Column("f.source", "string", True)
+        tests: list[Condition] = [("f.site = ?", [site])]
+        if below:
+            tests += [self._bound_to(source, ">=", f"{below}/"), self._bound_to(source, "<", f"{below}0")]
+        if cursor is not None:
+            after = read_cursor(cursor, question, ("string", "string")).after
+            same = both(self._bound_to(source, "=", after[0]), (("f.path > ?"), [after[1]]))
+            tests.append(
+                both(self._bound_to(source, ">=", after[0]), either(self._bound_to(source, ">", after[0]), same))
+            )
+        sql, values = where(both(*tests))
+        shown = ", ".join(f"f.{name}" for name in (*names, "source", "path"))
+        order = ", ".join([*self._keys(source), "f.path"])
+        with self._db.read() as session:
+            statement = f"SELECT {shown} FROM file f WHERE {sql} ORDER BY {order} LIMIT {size + 1}"
+            rows = session.rows(statement, values)
+        following = write_cursor(question, rows[size - 1][-2:]) if len(rows) > size else None
+        return Page(to_batch([row[:-2] for row in rows[:size]], names, COMMON), following)
+
+    def _bound_to(self, column: Column, operator: q.Operator, value: str) -> Condition:
+        return condition(q.Compare("source", operator, value), lambda _: column, self._db)
+
+    # plans
+
+    def explain(self, search: q.Query | q.Search) -> str:
+        """Return the server's own plan with its cost, and the statement."""
+        if not isinstance(search, q.Search):
+            search = q.Search(search)
+        with self._db.read() as session:
+            known = self._declared(session)
+            statement, values = self._statement(session, known, search, ("path",), None, search.limit or PAGE)
+            if statement is None:
+                return "nothing is read: no file can match"
+            return "\n".join([*self._db.explain(session, statement, values), "", statement])
+
+
+#: Conditions on these alone pick too many files for an index: a page is read in the order of the keys instead.
+_COARSE = {"path", "place", "site", "source", "experiment", "state", "format", "size", "mtime_ns", "revision"}
+#: Attributes that every file has.
+_ALWAYS = ("path", "place", "site", "source", "size", "mtime_ns", "experiment", "format", "state", "revision")
