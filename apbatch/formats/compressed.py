@@ -1,6 +1,7 @@
 """Compressed files as streams: gzip, zstandard and bzip2, in bounded memory, whatever the file holds.
 
-What is cut or corrupt ends the stream early and says so in `fault`: what was decompressed before it is still good.
+What is cut or corrupt ends the content early and is described by `Decompressed.fault`. All that can be decompressed
+before the fault is delivered: where only the checksum at the end is wrong, the whole content.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import bz2
 import io
 import zlib
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from apbatch.errors import MissingSoftwareError
+from apbatch.formats.lines import Problems
 
 _GZIP, _ZSTD, _BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
 _BLOCK = 1 << 18
@@ -20,6 +22,26 @@ MOST_EXPANSION = 400
 _FREE = 64 << 20
 #: Largest window of a zstandard frame: more would be memory that the file asks for.
 _ZSTD_WINDOW = 128 << 20
+#: Bytes of a zstandard frame that are given at once: a block of 128 kB may take four, so this much makes 64 MB at most.
+_ZSTD_PIECE = 2048
+#: Sizes of the pieces in which data are given again to find all that comes before a fault.
+_APPROACHES = (1024, 1)
+_SMALL = 64
+
+
+class _Machine(Protocol):
+    """One member (gzip, bzip2) or frame (zstandard), with the interface of `bz2.BZ2Decompressor`."""
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
 class Decompressed(io.RawIOBase):
@@ -35,69 +57,138 @@ class Decompressed(io.RawIOBase):
 
     def __init__(self, stream: BinaryIO, kind: str) -> None:
         self._stream, self._kind = stream, kind
-        self._machine: Any = None
-        self._pending = b""
+        self._piece = _ZSTD_PIECE if kind == "zstandard" else _BLOCK
+        self._machine: _Machine | None = None
+        #: Where the member began, in compressed bytes, and how much of its content was delivered.
+        self._start = self._delivered = 0
+        self._pending = self._salvaged = b""
+        self._error: str | None = None
         self.fault: str | None = None
         self.compressed_bytes = self.expanded_bytes = 0
 
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Return True."""
         return True
+
+    def note_fault(self, problems: Problems) -> None:
+        """Add a problem if the content ended before its end; call it when all was read."""
+        if self.fault is not None:
+            problems.add(self.compressed_bytes, f"{self.fault}; what came before it is read")
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer as far as one step of decompression goes."""
         view = memoryview(buffer).cast("B")
         while self.fault is None:
-            if not self._pending and not self._needs_no_input():
-                self._pending = self._stream.read(_BLOCK)
-                self.compressed_bytes += len(self._pending)
-                if not self._pending:
-                    if self._machine is not None:
-                        self.fault = f"the {self._kind} data end early"
-                    return 0
-            try:
+            if self._salvaged:
+                content, self._salvaged = self._salvaged[: len(view)], self._salvaged[len(view) :]
+            elif self._error is not None:
+                self.fault = self._error
+                break
+            elif self._at_end():
+                break
+            else:
                 content = self._step(len(view))
-            except MissingSoftwareError:
-                raise
-            except Exception as error:  # each library has errors of its own
-                self.fault = f"the {self._kind} data are corrupt: {str(error)[:100]}"
-                return 0
             self.expanded_bytes += len(content)
             if self.expanded_bytes > max(_FREE, MOST_EXPANSION * self.compressed_bytes):
                 self.fault = f"the {self._kind} data expand more than {MOST_EXPANSION} times"
-                return 0
-            if content:
+            elif content:
                 view[: len(content)] = content
                 return len(content)
         return 0
 
-    def _needs_no_input(self) -> bool:
-        return self._machine is not None and not getattr(self._machine, "needs_input", True)
+    def _at_end(self) -> bool:
+        """Read what comes next, if that is wanted; tell whether the content ends here, properly or not."""
+        if self._pending or (self._machine is not None and not self._machine.needs_input):
+            return False
+        self._pending = self._stream.read(_BLOCK)
+        self.compressed_bytes += len(self._pending)
+        if not self._pending and self._machine is not None:
+            self.fault = f"the {self._kind} data end early"
+        return not self._pending
 
     def _step(self, most: int) -> bytes:
         if self._machine is None:
-            if self._expects_padding():
-                self._pending = b""
+            if self.expanded_bytes > 0 and not self._pending.strip(b"\0"):
+                self._pending = b""  # tapes and some writers fill up blocks with zeros
                 return b""
             self._machine = _machine(self._kind)
-        content: bytes = self._machine.decompress(self._pending, most)
-        # zlib keeps input for us, bz2 and zstandard keep it themselves.
-        self._pending = getattr(self._machine, "unconsumed_tail", b"")
+            self._start, self._delivered = self.compressed_bytes - len(self._pending), 0
+        given = b""
+        if self._machine.needs_input:
+            given, self._pending = self._pending[: self._piece], self._pending[self._piece :]
+        try:
+            content = self._machine.decompress(given, most)
+        except Exception as error:  # each library has errors of its own
+            self._error = f"the {self._kind} data are corrupt: {str(error)[:100]}"
+            self._salvage()
+            return b""
+        self._delivered += len(content)
         if self._machine.eof:
-            self._pending = self._machine.unused_data  # the next member or frame
-            self._machine = None
+            self._pending, self._machine = self._machine.unused_data + self._pending, None  # the next member or frame
         return content
 
-    def _expects_padding(self) -> bool:
-        """Tell whether nothing but zeros follows a member: tapes and some writers fill up blocks."""
-        return self.expanded_bytes > 0 and not self._pending.strip(b"\0")
+    def _salvage(self) -> None:
+        """Find what the step that failed would have delivered before the fault.
+
+        The libraries drop it. So the member is decompressed again, in ever smaller pieces where it fails.
+        """
+        if not self._stream.seekable():
+            return
+        here, salvaged, good = self._stream.tell(), bytearray(), 0
+        for size in _APPROACHES:
+            machine, made, given = _machine(self._kind), 0, 0
+            self._stream.seek(here - self.compressed_bytes + self._start)
+            try:
+                while not machine.eof:
+                    wanted = min(self._piece, good - given) if given < good else size
+                    piece = self._stream.read(wanted)
+                    if not piece:
+                        break
+                    while True:
+                        content = machine.decompress(piece, _SMALL if size == 1 and given >= good else _BLOCK)
+                        new = made + len(content) - self._delivered - len(salvaged)
+                        salvaged += content[-new:] if new > 0 else b""
+                        made, piece, given = made + len(content), b"", given + len(piece)
+                        if machine.eof or machine.needs_input:
+                            break
+                    good = max(good, given)
+            except Exception:
+                pass
+        self._stream.seek(here)
+        self._salvaged = bytes(salvaged)
+
+
+class _Gzip:
+    """A gzip member."""
+
+    def __init__(self) -> None:
+        self._machine = zlib.decompressobj(wbits=31)
+        self._full = False
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        """Give `data` to the member and take up to `most` bytes from it."""
+        content = self._machine.decompress(self._machine.unconsumed_tail + data, most)
+        self._full = len(content) == most  # there may be more, though all of the input is taken
+        return content
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether all that was given has been used up."""
+        return not self._full and not self._machine.unconsumed_tail and not self._machine.eof
+
+    @property
+    def eof(self) -> bool:
+        """Whether the member is complete and taken."""
+        return self._machine.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        """What follows the member."""
+        return self._machine.unused_data
 
 
 class _Zstd:
-    """A zstandard frame with the interface of bz2: output in bounded pieces."""
-
-    #: A block of 128 kB may take four bytes, so this much input makes 64 MB at most.
-    _PIECE = 2048
+    """A zstandard frame: output in bounded pieces."""
 
     def __init__(self) -> None:
         try:
@@ -107,22 +198,19 @@ class _Zstd:
                 "zstandard files need the package zstandard", remedy="pip install 'apbatch[images]'"
             ) from error
         self._machine = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
-        self._input = self._output = memoryview(b"")
+        self._output = memoryview(b"")
 
     def decompress(self, data: bytes, most: int) -> bytes:
-        """Give `data` to the frame and take up to `most` bytes from it."""
+        """Give `data` to the frame, which must have used up what it had, and take up to `most` bytes from it."""
         if data:
-            self._input = memoryview(data)
-        while not self._output and self._input and not self._machine.eof:
-            piece, self._input = self._input[: self._PIECE], self._input[self._PIECE :]
-            self._output = memoryview(self._machine.decompress(piece))
+            self._output = memoryview(self._machine.decompress(data))
         content, self._output = self._output[:most], self._output[most:]
         return bytes(content)
 
     @property
     def needs_input(self) -> bool:
         """Whether all that was given has been used up."""
-        return not self._output and not self._input
+        return not self._output
 
     @property
     def eof(self) -> bool:
@@ -132,12 +220,12 @@ class _Zstd:
     @property
     def unused_data(self) -> bytes:
         """What follows the frame."""
-        return bytes(self._machine.unused_data) + bytes(self._input)
+        return bytes(self._machine.unused_data)
 
 
-def _machine(kind: str) -> Any:
+def _machine(kind: str) -> _Machine:
     if kind == "gzip":
-        return zlib.decompressobj(wbits=31)
+        return _Gzip()
     return bz2.BZ2Decompressor() if kind == "bzip2" else _Zstd()
 
 
@@ -168,10 +256,11 @@ def plain(stream: BinaryIO) -> tuple[BinaryIO, Decompressed | None]:
     """
     head = stream.read(4)
     kind = kind_of(head)
-    if kind is None and stream.seekable():
+    if stream.seekable():
         stream.seek(-len(head), io.SEEK_CUR)
-        return stream, None
-    whole = io.BufferedReader(_Chained(head, stream), _BLOCK)
+        whole = stream
+    else:
+        whole = io.BufferedReader(_Chained(head, stream), _BLOCK)
     if kind is None:
         return whole, None
     machine = Decompressed(whole, kind)

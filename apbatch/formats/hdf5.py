@@ -1,17 +1,62 @@
-"""HDF5 files as the readers see them: opened, and searched for tables by the columns they have."""
+"""HDF5 files as the readers see them: tables are found by their columns, and only rows that have bytes are read.
+
+The number of rows in the header of a data set is a claim. What counts are the chunks that lie within the file, and a
+chunk that can't be decompressed costs its own rows only. Data kept in other files are never followed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from apbatch.errors import ApbatchError, FormatError, MissingSoftwareError
+from apbatch.formats.compressed import MOST_EXPANSION
+from apbatch.formats.lines import Problems
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-Made = TypeVar("Made")
+#: Rows that are read at a time.
+_ROWS = 65536
+#: Bytes of a chunk: more would be memory that the file asks for. (h5py's and PyTables' own choices are below 1 MB.)
+_LARGEST_CHUNK = 256 << 20
+#: What a short chunk may expand to at any rate.
+_FREE = 1 << 20
+Result = TypeVar("Result")
 
 
-def with_file(stream: BinaryIO, name: str, work: Callable[[Any], Made]) -> Made:
+@dataclass(frozen=True, slots=True)
+class Hdf5:
+    """An open HDF5 file.
+
+    Attributes
+    ----------
+    file : h5py.File
+    name : str
+        For messages.
+    size : int
+        Bytes that there are.
+    problems : Problems
+        Takes what is passed over.
+    """
+
+    file: Any
+    name: str
+    size: int
+    problems: Problems
+    _claims: set[str] = field(default_factory=set)
+
+    def note_claim(self, path: str, claimed: int, stored: int) -> None:
+        """Note, once, that a table has fewer rows than it claims."""
+        if path not in self._claims:
+            self._claims.add(path)
+            self.problems.add(0, f"{path} claims {claimed} rows and has bytes for {stored}")
+
+
+def with_file(stream: BinaryIO, name: str, work: Callable[[Hdf5], Result]) -> Result:
     """Open an HDF5 file, and return what `work` makes of it.
 
     Raises
@@ -25,15 +70,18 @@ def with_file(stream: BinaryIO, name: str, work: Callable[[Any], Made]) -> Made:
         import h5py
     except ImportError as error:
         raise MissingSoftwareError(
-            "h5py is needed to read this HDF5 file", where=name, remedy="pip install h5py"
+            "h5py is needed to read this HDF5 file", where=name, remedy="pip install 'apbatch[hdf5]'"
         ) from error
+    size = stream.seek(0, 2)
+    stream.seek(0)
     try:
         with h5py.File(stream, "r") as file:
-            return work(file)
-    except ApbatchError:
+            return work(Hdf5(file, name, size, Problems()))
+    except (ApbatchError, MemoryError):
         raise
     except Exception as error:
-        raise FormatError(f"not a readable HDF5 file: {error}", where=name) from error
+        reason = str(error).split("\n", 1)[0][:200] or type(error).__name__
+        raise FormatError(f"a damaged HDF5 file: {reason}", where=name, remedy="copy the file again") from error
 
 
 def tables_with(file: Any, columns: Collection[str]) -> list[tuple[str, Any]]:
@@ -43,7 +91,7 @@ def tables_with(file: Any, columns: Collection[str]) -> list[tuple[str, Any]]:
     """
     import h5py
 
-    found: list[tuple[str, Any]] = []
+    tables: list[tuple[str, Any]] = []
 
     def visit(name: bytes | str) -> None:
         path = name if isinstance(name, bytes) else name.encode()
@@ -53,7 +101,137 @@ def tables_with(file: Any, columns: Collection[str]) -> list[tuple[str, Any]]:
             if isinstance(kind, h5py.h5t.TypeCompoundID):
                 members = {kind.get_member_name(index).decode() for index in range(kind.get_nmembers())}
                 if members >= set(columns):
-                    found.append((path.decode("utf-8", "replace"), item))
+                    tables.append((path.decode("utf-8", "replace"), item))
 
     h5py.h5o.visit(file.id, visit)
-    return found
+    return tables
+
+
+def columns_of(group: Any) -> dict[str, Any]:
+    """Return the low-level data sets of one dimension in a group by name; links to elsewhere are left out."""
+    import h5py
+
+    columns: dict[str, Any] = {}
+    for name in group:
+        if isinstance(group.get(name, getlink=True), h5py.HardLink):
+            item = h5py.h5o.open(group.id, name.encode())
+            if isinstance(item, h5py.h5d.DatasetID) and item.rank == 1:
+                columns[name] = item
+    return columns
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rows that are stored together."""
+
+    start: int
+    stop: int
+    offset: int
+
+
+def stored_rows(hdf5: Hdf5, path: str, table: Any) -> int:
+    """Return how many rows of a table have bytes in the file; fewer than it claims is noted as a problem."""
+    return sum(piece.stop - piece.start for piece in _pieces(hdf5, path, table))
+
+
+def blocks(
+    hdf5: Hdf5, path: str, table: Any, dtype: npt.DTypeLike, memory_type: Any = None
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield the rows of a table that can be read, some at a time; the others are noted as problems.
+
+    Parameters
+    ----------
+    hdf5 : Hdf5
+    path : str
+        Of the table, for messages.
+    table : h5py.h5d.DatasetID
+        Of one dimension.
+    dtype : dtype
+        As which rows are read.
+    memory_type : h5py.h5t.TypeID, optional
+        The same for HDF5, where numpy has no such type.
+    """
+    import h5py
+
+    dtype = np.dtype(dtype)
+    memory_type = h5py.h5t.py_create(dtype) if memory_type is None else memory_type
+
+    def read(start: int, stop: int) -> npt.NDArray[Any]:
+        space = table.get_space()
+        space.select_hyperslab((start,), (stop - start,))
+        block = np.zeros(stop - start, dtype)
+        table.read(h5py.h5s.create_simple((stop - start,)), space, block, memory_type)
+        return block
+
+    if reason := _lacking_filter(table):
+        hdf5.problems.add(0, f"{path} can't be read: {reason}")
+        return
+    for piece in _pieces(hdf5, path, table):
+        for start in range(piece.start, piece.stop, _ROWS):
+            stop = min(start + _ROWS, piece.stop)
+            try:
+                block = read(start, stop)
+            except MemoryError:
+                raise
+            except Exception as error:  # h5py, and the filters that it calls, raise almost anything
+                what = str(error).split("\n", 1)[0][:120]
+                hdf5.problems.add(piece.offset, f"rows {start} to {stop - 1} of {path} can't be read: {what}")
+                continue
+            yield block
+
+
+def _pieces(hdf5: Hdf5, path: str, table: Any) -> list[_Piece]:
+    """Return the rows of a table that have bytes within the file, as they lie together."""
+    import h5py
+
+    if table.rank != 1:
+        raise FormatError(f"{path} has {table.rank} dimensions, a table has one", where=hdf5.name)
+    claimed, width = int(table.shape[0]), int(table.get_type().get_size())
+    settings = table.get_create_plist()
+    layout = settings.get_layout()
+    if settings.get_external_count() or layout not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
+        raise FormatError(f"the rows of {path} are kept in other files", where=hdf5.name, remedy="h5repack")
+    pieces = []
+    if layout == h5py.h5d.COMPACT:
+        pieces = [_Piece(0, min(claimed, hdf5.size // max(width, 1)), 0)]
+    elif layout == h5py.h5d.CONTIGUOUS:
+        offset = table.get_offset()
+        if offset is not None:
+            pieces = [_Piece(0, max(min(claimed, (hdf5.size - offset) // max(width, 1)), 0), int(offset))]
+    else:
+        pieces = _chunks(hdf5, table, claimed, width, int(settings.get_chunk()[0]), bool(settings.get_nfilters()))
+    pieces = [piece for piece in pieces if piece.start < piece.stop]
+    stored = sum(piece.stop - piece.start for piece in pieces)
+    if stored < claimed:
+        hdf5.note_claim(path, claimed, stored)
+    return pieces
+
+
+def _chunks(hdf5: Hdf5, table: Any, claimed: int, width: int, rows: int, filtered: bool) -> list[_Piece]:
+    stored: list[Any] = []
+    table.chunk_iter(stored.append)
+    pieces: dict[int, _Piece] = {}
+    for chunk in stored:
+        start, size = int(chunk.chunk_offset[0]), int(chunk.size)
+        most = max(_FREE, MOST_EXPANSION * size) if filtered else size
+        within = chunk.byte_offset is not None and chunk.byte_offset + size <= hdf5.size
+        if within and 0 <= start < claimed and rows * width <= min(most, _LARGEST_CHUNK):
+            pieces[start] = _Piece(start, min(start + rows, claimed), int(chunk.byte_offset))
+    return [pieces[start] for start in sorted(pieces)]
+
+
+def _lacking_filter(table: Any) -> str | None:
+    """Return which filter a table is compressed by that is not there, and how to get it; None if all are."""
+    import h5py
+
+    settings = table.get_create_plist()
+    for place in range(settings.get_nfilters()):
+        code, _, _, name = settings.get_filter(place)
+        if h5py.h5z.filter_avail(code):
+            continue
+        with suppress(ImportError):
+            import hdf5plugin  # noqa: F401  registers its filters
+        if not h5py.h5z.filter_avail(code):
+            label = name.decode("ascii", "replace").strip("\0 ") or f"number {code}"
+            return f"it is compressed by the filter {label}; pip install hdf5plugin"
+    return None

@@ -8,10 +8,13 @@ Values of -1 and -999 in the last two mean that there was no measurement.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from apbatch.errors import FormatError, MissingSoftwareError
 from apbatch.formats.attributes import (
@@ -23,13 +26,13 @@ from apbatch.formats.attributes import (
     ZENITH_MAX,
     ZENITH_MIN,
 )
-from apbatch.formats.hdf5 import MAGIC, tables_with, with_file
-from apbatch.formats.lines import Line, Problems, head_lines, lines_of, numbers
+from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, tables_with, with_file
+from apbatch.formats.lines import Problems, head_lines, lines_of, numbers
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 
 _COLUMNS = 21
-#: Rows of the HDF5 table that are read at a time.
-_ROWS = 65536
+#: Lines of text that are looked at together.
+_LINES = 4096
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Seconds of 1990 and 2030: the array took data from 1996 to 2013.
 _FIRST_S, _LAST_S = 631_152_000, 1_893_456_000
@@ -37,20 +40,57 @@ _FIRST_S, _LAST_S = 631_152_000, 1_893_456_000
 _LISTED_RUNS = 20
 
 
-def _fault(values: list[float] | None) -> str | None:
-    """Return what makes a line no event, or None."""
+#: Whole numbers beyond this are not exact as float64.
+_LARGEST_WHOLE = 2.0**53
+#: A zenith angle of pi/2 or an azimuth of 2 pi may be larger by this much, rounded to float32.
+_ROUNDING = 2e-7
+
+#: The columns that are looked at: one row of this type an event.
+ROW = np.dtype([(name, "f8") for name in ("run", "event", "second", "nanosecond", "energy", "zenith", "azimuth")])
+_Rows = npt.NDArray[np.void]
+#: What makes a row no event, in this order: the bounds of the format, for text and HDF5 alike.
+_RULES: tuple[tuple[Callable[[_Rows], npt.NDArray[np.bool_]], str], ...] = (
+    (
+        lambda rows: np.logical_and.reduce(
+            [
+                (rows[name] == np.floor(rows[name])) & (rows[name] >= 0) & (rows[name] < _LARGEST_WHOLE)
+                for name in ("run", "event", "second", "nanosecond")
+            ]
+        ),
+        "run, event, second and nanosecond must be whole numbers",
+    ),
+    (
+        lambda rows: (rows["second"] >= _FIRST_S) & (rows["second"] < _LAST_S) & (rows["nanosecond"] < 1e9),
+        "{second:.0f} s and {nanosecond:.0f} ns are no time of data taking",
+    ),
+    (lambda rows: (rows["energy"] > 1e9) & (rows["energy"] < 1e22), "an energy of {energy:g} eV"),
+    (
+        lambda rows: (
+            (rows["zenith"] >= -_ROUNDING)
+            & (rows["zenith"] <= math.pi / 2 + _ROUNDING)
+            & (np.abs(rows["azimuth"]) <= 2 * math.pi + 5 * _ROUNDING)
+        ),
+        "a direction of zenith {zenith:g} and azimuth {azimuth:g} rad",
+    ),
+)
+
+
+def _broken_rules(rows: _Rows) -> npt.NDArray[np.int64]:
+    """Return the number of the first rule that each row breaks; as many as there are rules where it is an event."""
+    with np.errstate(invalid="ignore"):
+        kept = np.stack([*(rule(rows) for rule, _ in _RULES), np.zeros(len(rows), bool)])
+    return np.asarray(np.argmin(kept, axis=0), np.int64)
+
+
+def _reason(row: np.void, rule: int) -> str:
+    return _RULES[rule][1].format(**{name: float(row[name]) for name in ROW.names or ()})
+
+
+def _row(values: list[float] | None) -> tuple[float, ...] | None:
+    """Return the columns of a line that are looked at; None if it has not 21 numbers."""
     if values is None or len(values) != _COLUMNS:
-        return f"{_COLUMNS} numbers are wanted"
-    run, event, second, nanosecond, energy, _, _, zenith, azimuth = values[:9]
-    if any(not math.isfinite(value) or value != int(value) or value < 0 for value in (run, event, second, nanosecond)):
-        return "run, event, second and nanosecond must be whole numbers"
-    if not _FIRST_S <= second < _LAST_S or nanosecond >= 1e9:
-        return f"{second:.0f} s and {nanosecond:.0f} ns are no time of data taking"
-    if not 1e9 < energy < 1e22:
-        return f"an energy of {energy:g} eV"
-    if not 0 <= zenith <= math.pi / 2 or not abs(azimuth) <= 2 * math.pi + 1e-6:
-        return f"a direction of zenith {zenith:g} and azimuth {azimuth:g} rad"
-    return None
+        return None
+    return (*values[:5], *values[7:9])
 
 
 class _Totals:
@@ -65,16 +105,21 @@ class _Totals:
         self.zenith = [math.inf, 0.0]
         self.event = [1 << 62, 0]
 
-    def add(self, run: int, event: int, second: int, nanosecond: int, energy: float, zenith: float) -> None:
+    def add(self, rows: _Rows) -> None:
+        """Add rows that are events."""
+        if not len(rows):
+            return
         if not self.events:
-            self.first_run = run
-        self.events += 1
-        self.runs.add(run)
-        time = second * 1_000_000_000 + nanosecond
-        self.time = [min(self.time[0], time), max(self.time[1], time)]
-        self.energy = [min(self.energy[0], energy), max(self.energy[1], energy)]
-        self.zenith = [min(self.zenith[0], zenith), max(self.zenith[1], zenith)]
-        self.event = [min(self.event[0], event), max(self.event[1], event)]
+            self.first_run = int(rows["run"][0])
+        self.events += len(rows)
+        self.runs.update(np.unique(rows["run"]).astype(np.int64).tolist())
+        time = rows["second"].astype(np.int64) * 1_000_000_000 + rows["nanosecond"].astype(np.int64)
+        self.time = [min(self.time[0], int(time.min())), max(self.time[1], int(time.max()))]
+        zenith = np.clip(rows["zenith"], 0, math.pi / 2)
+        for limits, values in ((self.energy, rows["energy"]), (self.zenith, zenith)):
+            limits[:] = [min(limits[0], float(values.min())), max(limits[1], float(values.max()))]
+        event = rows["event"]
+        self.event = [min(self.event[0], int(event.min())), max(self.event[1], int(event.max()))]
 
     def metadata(self, problems: Problems) -> Metadata:
         attributes: dict[str, Scalar] = {
@@ -124,19 +169,23 @@ class KascadeReader(Reader):
         if head.startswith(MAGIC):
             return True
         lines = [line for line in head_lines(head) or [] if not line.lstrip().startswith("#")]
-        right = sum(_fault(numbers(line.split())) is None for line in lines)
+        rows = [row for line in lines if (row := _row(numbers(line.split()))) is not None]
+        right = int((_broken_rules(np.array(rows, ROW)) == len(_RULES)).sum()) if rows else 0
         return right > 0 and 2 * right >= len(lines)
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
-        """Look for the table in an HDF5 file; one that can't be opened is taken for KASCADE's if its name says so."""
+        """Look for the table in an HDF5 file.
+
+        Raises
+        ------
+        FormatError
+            If it is a damaged one.
+        """
         if stream.read(len(MAGIC)) != MAGIC:
             return True
-        stream.seek(0)
         try:
-            return with_file(stream, name, lambda file: bool(tables_with(file, _NAMES)))
+            return with_file(stream, name, lambda hdf5: bool(tables_with(hdf5.file, _NAMES)))
         except MissingSoftwareError:
-            return "kascade" in name.lower()
-        except FormatError:
             return "kascade" in name.lower()
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
@@ -153,7 +202,7 @@ class KascadeReader(Reader):
         magic = stream.read(len(MAGIC))
         stream.seek(0)
         if magic == MAGIC:
-            _add_events(stream, name, totals)
+            problems = _add_events(stream, name, totals)
         else:
             self._text(stream, totals, problems)
         if not totals.events:
@@ -162,20 +211,22 @@ class KascadeReader(Reader):
         return totals.metadata(problems)
 
     def _text(self, stream: BinaryIO, totals: _Totals, problems: Problems) -> None:
-        line: Line
-        for line in lines_of(stream, problems):
-            if line.text.lstrip().startswith("#"):
-                continue
-            values = numbers(line.words)
-            fault = _fault(values)
-            if values is None or fault is not None:
-                problems.at_line(line, fault or "no event")
-                continue
-            run, event, second, nanosecond = (int(value) for value in values[:4])
-            totals.add(run, event, second, nanosecond, values[4], values[7])
+        lines = (line for line in lines_of(stream, problems, whole=True) if not line.text.lstrip().startswith("#"))
+        while batch := list(islice(lines, _LINES)):
+            parsed = [(line, _row(numbers(line.words))) for line in batch]
+            for line in (line for line, row in parsed if row is None):
+                problems.at_line(line, f"{_COLUMNS} numbers are wanted")
+            whole = [(line, row) for line, row in parsed if row is not None]
+            rows = np.array([row for _, row in whole], ROW)
+            broken = _broken_rules(rows)
+            for place in np.flatnonzero(broken < len(_RULES)).tolist():
+                problems.at_line(whole[place][0], _reason(rows[place], int(broken[place])))
+            totals.add(rows[broken == len(_RULES)])
 
 
+#: Columns of the table in HDF5 as they are in `ROW`; one without azimuth is read as well.
 _NAMES = ("run_id", "event_id", "timestamp", "nanoseconds", "energy", "zenith")
+_AZIMUTH = "azimuth"
 
 
 def _memory_type(table: Any) -> tuple[np.dtype[Any], Any]:
@@ -183,8 +234,9 @@ def _memory_type(table: Any) -> tuple[np.dtype[Any], Any]:
     import h5py
 
     stored = table.get_type()
+    members = {stored.get_member_name(place).decode() for place in range(stored.get_nmembers())}
     fields = []
-    for name in _NAMES:
+    for name in (*_NAMES, _AZIMUTH) if _AZIMUTH in members else _NAMES:
         member = stored.get_member_type(stored.get_member_index(name.encode()))
         if member.get_class() == h5py.h5t.TIME:
             # HDF5 converts times into nothing else: they are read as they are, as integers of their size.
@@ -192,7 +244,7 @@ def _memory_type(table: Any) -> tuple[np.dtype[Any], Any]:
             order = "<" if little else ">"
             fields.append((name, f"{order}i{member.get_size()}", member))
         else:
-            kind = "f8" if name in ("energy", "zenith") else "i8"
+            kind = "i8" if name in _NAMES[:4] else "f8"
             fields.append((name, kind, h5py.h5t.py_create(np.dtype(kind))))
     wanted = np.dtype([(name, kind) for name, kind, _ in fields])
     memory_type = h5py.h5t.create(h5py.h5t.COMPOUND, wanted.itemsize)
@@ -203,25 +255,25 @@ def _memory_type(table: Any) -> tuple[np.dtype[Any], Any]:
     return wanted, memory_type
 
 
-def _add_events(stream: BinaryIO, name: str, totals: _Totals) -> None:
-    """Add the events of an HDF5 file, a block of rows at a time."""
+def _add_events(stream: BinaryIO, name: str, totals: _Totals) -> Problems:
+    """Add the events of an HDF5 file; return what was passed over."""
 
-    def read(file: Any) -> None:
-        import h5py
-
-        tables = tables_with(file, _NAMES)
+    def read(hdf5: Hdf5) -> Problems:
+        tables = tables_with(hdf5.file, _NAMES)
         if not tables:
             raise FormatError("no table with the columns of KASCADE events", where=name)
-        _, table = tables[0]
-        wanted, memory_type = _memory_type(table)
-        rows = table.shape[0]
-        for start in range(0, rows, _ROWS):
-            count = min(_ROWS, rows - start)
-            space = table.get_space()
-            space.select_hyperslab((start,), (count,))
-            block = np.zeros(count, wanted)
-            table.read(h5py.h5s.create_simple((count,)), space, block, memory_type)
-            for event in block.tolist():
-                totals.add(*event)
+        path, table = tables[0]
+        at = 0
+        for block in blocks(hdf5, path, table, *_memory_type(table)):
+            rows = np.zeros(len(block), ROW)
+            for column, stored in zip(ROW.names or (), (*_NAMES, _AZIMUTH), strict=True):
+                if stored in (block.dtype.names or ()):
+                    rows[column] = block[stored]
+            broken = _broken_rules(rows)
+            for place in np.flatnonzero(broken < len(_RULES)).tolist():
+                hdf5.problems.add(0, f"row {at + place} of {path}: {_reason(rows[place], int(broken[place]))}")
+            totals.add(rows[broken == len(_RULES)])
+            at += len(block)
+        return hdf5.problems
 
-    with_file(stream, name, read)
+    return with_file(stream, name, read)

@@ -8,6 +8,8 @@ from typing import BinaryIO
 
 #: A longer line is no line of any table here.
 LONGEST_LINE = 64 * 1024
+#: What is said of a last line whose numbers can't be trusted.
+CUT_LINE = "the last line has no end: the file may be cut, the line is passed over"
 #: Problems that are kept of one file; the rest is only counted.
 MOST_PROBLEMS = 100
 
@@ -109,9 +111,18 @@ def raw_lines(stream: BinaryIO, problems: Problems, start: int = 0, longest: int
             yield RawLine(0 if start else number, begin, raw)
 
 
-def lines_of(stream: BinaryIO, problems: Problems, start: int = 0) -> Iterator[Line]:
-    """Yield the lines of a stream of text that are not blank, as `raw_lines` does."""
+def lines_of(stream: BinaryIO, problems: Problems, start: int = 0, *, whole: bool = False) -> Iterator[Line]:
+    """Yield the lines of a stream of text that are not blank, as `raw_lines` does.
+
+    Parameters
+    ----------
+    whole : bool
+        Pass over a last line without its end, with a problem: a number at its end may be cut.
+    """
     for line in raw_lines(stream, problems, start):
+        if whole and not line.content.endswith(b"\n"):
+            problems.at_line(Line(line.number, line.offset, ""), CUT_LINE)
+            continue
         text = line.content.decode("utf-8", errors="backslashreplace").rstrip("\r\n")
         yield Line(line.number, line.offset, text)
 

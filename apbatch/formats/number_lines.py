@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.formats.lines import LONGEST_LINE, Line, Problems, numbers
+from apbatch.formats.lines import CUT_LINE, LONGEST_LINE, Line, Problems, numbers
 
 _BLOCK = 1 << 20
 _POWERS = np.array([10.0**power for power in range(23)])
@@ -46,7 +46,7 @@ class NumberLines:
 def number_lines(
     stream: BinaryIO, problems: Problems, most: int, start: int = 0, *, compiled: bool = True
 ) -> Iterator[NumberLines]:
-    """Yield the lines of a stream in blocks; overlong lines are noted and passed over.
+    """Yield the lines of a stream in blocks; overlong lines, and a last one without its end, are noted and passed over.
 
     Parameters
     ----------
@@ -71,12 +71,14 @@ def number_lines(
             end = buffer.find(b"\n") + 1
             offset, buffer = offset + (end or len(buffer)), buffer[end or len(buffer) :]
             skipping = not end
-        cut = buffer.rfind(b"\n") + 1 if block else len(buffer)
+        cut = buffer.rfind(b"\n") + 1
         if cut:
             yield _parsed(buffer[:cut], offset, number if not start else 0, most, problems, parse)
             number += buffer.count(b"\n", 0, cut)
             offset, buffer = offset + cut, buffer[cut:]
         if not block:
+            if buffer.strip():
+                problems.at_line(Line(0 if start else number, offset, ""), CUT_LINE)
             return
         if len(buffer) > LONGEST_LINE + 1:
             problems.at_line(Line(0 if start else number, offset, ""), _overlong(len(buffer)))

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from apbatch.errors import FormatError, MissingSoftwareError
 from apbatch.formats.attributes import ENERGY_MAX, ENERGY_MIN, PRIMARY
+from apbatch.formats.clocks import time_of, utc_from_gps
 from apbatch.formats.corsika import PARTICLES
-from apbatch.formats.hdf5 import MAGIC, tables_with, with_file
+from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, columns_of, stored_rows, tables_with, with_file
 from apbatch.formats.lines import Problems, head_lines, lines_of, numbers
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ROWS = 65536
+_NS = 1_000_000_000
+_GEV_PER_TEV = 1000.0
+#: Seconds since 1970 in which a clock of GPS can have been read: 1980 to 2100.
+_GPS_FROM_S, _GPS_TO_S = 315_964_800, 4_102_444_800
+#: Different values of a column that are kept: runs and particles.
+_MOST_VALUES = 100_000
+_LARGEST_WHOLE = 2**53
 
 
 class _Hdf5Reader(Reader):
@@ -31,11 +36,17 @@ class _Hdf5Reader(Reader):
         return head.startswith(MAGIC)
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
-        """Look for the columns."""
+        """Look for the columns.
+
+        Raises
+        ------
+        FormatError
+            If it is a damaged HDF5 file.
+        """
         try:
-            return with_file(stream, name, self._fits)
-        except (FormatError, MissingSoftwareError):
-            return False  # another reader of HDF5 will tell what is wrong with it
+            return with_file(stream, name, lambda hdf5: self._fits(hdf5.file))
+        except MissingSoftwareError:
+            return False
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read the columns that the catalogue wants.
@@ -43,22 +54,26 @@ class _Hdf5Reader(Reader):
         Raises
         ------
         FormatError
-            If the file is damaged or has no such table.
+            If the file is damaged, has no such table, or no rows.
         MissingSoftwareError
             Without h5py.
         """
 
-        def described(file: Any) -> Metadata:
-            if not self._fits(file):
+        def described(hdf5: Hdf5) -> Metadata:
+            if not self._fits(hdf5.file):
                 raise FormatError("no table with the columns of this format", where=name)
-            return self._described(file)
+            metadata = self._described(hdf5)
+            if not metadata.events:
+                reason = f": {hdf5.problems.kept[0].reason}" if hdf5.problems.kept else ""
+                raise FormatError(f"no event{reason}", where=name, remedy="copy the file again")
+            return replace(metadata, problems=hdf5.problems.result())
 
         return with_file(stream, name, described)
 
     def _fits(self, file: Any) -> bool:
         raise NotImplementedError
 
-    def _described(self, file: Any) -> Metadata:
+    def _described(self, hdf5: Hdf5) -> Metadata:
         raise NotImplementedError
 
 
@@ -76,82 +91,98 @@ class FactHillasReader(_Hdf5Reader):
     _COLUMNS = ("size", "width", "length", "run_id")
 
     def _fits(self, file: Any) -> bool:
+        import h5py
+
+        if not isinstance(file.get("events", getlink=True), h5py.HardLink):
+            return False
         group = file.get("events")
-        return group is not None and hasattr(group, "keys") and all(name in group for name in self._COLUMNS)
+        return isinstance(group, h5py.Group) and all(name in group for name in self._COLUMNS)
 
-    def _described(self, file: Any) -> Metadata:
-        group = file["events"]
-        events = int(group["size"].shape[0])
-        runs = np.unique(_column(group, "run_id", events))
-        attributes: dict[str, Scalar] = {"runs": len(runs), "columns": len(group)}
-        if "corsika_event_header_total_energy" in group:
-            energy = _column(group, "corsika_event_header_total_energy", events) / 1000
-            energy = energy[np.isfinite(energy)]
-            if len(energy):
-                attributes |= {"energy_min": float(energy.min()), "energy_max": float(energy.max())}
-        if "corsika_run_header_particle_id" in group:
-            found = np.unique(_column(group, "corsika_run_header_particle_id", events))
-            kinds = (PARTICLES.get(int(one), f"particle {one:g}") for one in found if math.isfinite(one))
+    def _described(self, hdf5: Hdf5) -> Metadata:
+        columns = columns_of(hdf5.file["events"])
+        if missing := [name for name in self._COLUMNS if name not in columns]:
+            raise FormatError(f"column '{missing[0]}' is no list of numbers", where=hdf5.name)
+        values = {name: _Values(hdf5, columns, name) for name in self._COLUMNS}
+        rows = [column.rows for column in values.values()]
+        events, runs = min(rows), values["run_id"]
+        if events < max(rows):
+            hdf5.problems.add(0, f"columns have from {events} to {max(rows)} rows that can be read")
+        attributes: dict[str, Scalar] = {"runs": len(runs.values), "columns": len(columns)}
+        energy = _Values(hdf5, columns, "corsika_event_header_total_energy")
+        if energy.low <= energy.high:
+            attributes |= {"energy_min": energy.low / _GEV_PER_TEV, "energy_max": energy.high / _GEV_PER_TEV}
+        particles = _Values(hdf5, columns, "corsika_run_header_particle_id")
+        if particles.values:
+            kinds = (PARTICLES.get(int(one), f"particle {one:g}") for one in particles.values)
             attributes["primary"] = ",".join(sorted(kinds))
-        run = int(runs[0]) if len(runs) == 1 and math.isfinite(runs[0]) else None
-        return Metadata(run=run, telescope=1, events=events, attributes=attributes)
+        run = next(iter(runs.values)) if len(runs.values) == 1 else None
+        whole = run is not None and run == math.floor(run) and abs(run) < _LARGEST_WHOLE
+        return Metadata(
+            run=int(run) if run is not None and whole else None, telescope=1, events=events, attributes=attributes
+        )
 
 
-def _column(group: Any, name: str, rows: int) -> npt.NDArray[np.float64]:
-    data = group[name]
-    if data.shape != (rows,):
-        raise ValueError(f"column {name} is of shape {data.shape}, others have {rows} rows")
-    parts = [np.asarray(data[start : start + _ROWS], np.float64) for start in range(0, rows, _ROWS)]
-    return np.concatenate(parts) if parts else np.empty(0)
+class _Values:
+    """What can be read of a column: how many rows, and of the finite ones the smallest, largest and different ones."""
+
+    def __init__(self, hdf5: Hdf5, columns: dict[str, Any], name: str) -> None:
+        self.low, self.high, self.rows = math.inf, -math.inf, 0
+        self.values: set[float] = set()
+        if name not in columns:
+            return
+        for block in blocks(hdf5, f"events/{name}", columns[name], np.float64):
+            self.rows += len(block)
+            finite = block[np.isfinite(block)]
+            if len(finite):
+                self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
+                if len(self.values) < _MOST_VALUES:
+                    self.values.update(np.unique(finite).tolist()[:_MOST_VALUES])
 
 
 class HisparcReader(_Hdf5Reader):
-    """Events of HiSPARC stations in HDF5 (PyTables)."""
+    """Events of HiSPARC stations in HDF5 (PyTables).
+
+    ``ext_timestamp`` is in nanoseconds since 1970 by the clock of GPS, which is ahead of UTC by the leap seconds.
+    """
 
     name: ClassVar[str] = "hisparc"
     attributes: ClassVar[tuple[Attribute, ...]] = (
         Attribute("stations", "string", "Numbers of the stations, separated by commas."),
     )
-    _COLUMNS = ("event_id", "ext_timestamp", "pulseheights")
+    _TIME = "ext_timestamp"
+    _COLUMNS = ("event_id", _TIME, "pulseheights")
 
     def _fits(self, file: Any) -> bool:
         return bool(tables_with(file, self._COLUMNS))
 
-    def _described(self, file: Any) -> Metadata:
-        events, times, stations, problems = 0, [1 << 63, -1], set(), Problems()
-        for path, table in tables_with(file, self._COLUMNS):
-            events += int(table.shape[0])
-            try:
-                for start in range(0, table.shape[0], _ROWS):
-                    # Nanoseconds since 1970, as they are counted by GPS.
-                    found = _member(table, "ext_timestamp", start, min(_ROWS, table.shape[0] - start))
-                    times = [min(times[0], int(found.min())), max(times[1], int(found.max()))]
-            except OSError as error:  # PyTables' own compression, of which h5py has not all kinds
-                problems.add(0, f"the times of {path} can't be read: {str(error)[:120]}")
-            if match := re.search(r"(?:^|/)s(?:tation_)?(\d+)(?:/|$)", path):
+    def _described(self, hdf5: Hdf5) -> Metadata:
+        events, times, stations = 0, [1 << 63, -1], set()
+        for path, table in tables_with(hdf5.file, self._COLUMNS):
+            rows = read = 0
+            for block in blocks(hdf5, path, table, [(self._TIME, "u8")]):
+                read += len(block)
+                gps = block[self._TIME].astype(np.float64) / 1e9
+                fine = (gps >= _GPS_FROM_S) & (gps < _GPS_TO_S)
+                if not fine.all():
+                    hdf5.problems.add(0, f"{int((~fine).sum())} rows of {path} have no time since 1980")
+                rows += int(fine.sum())
+                nanoseconds = block[self._TIME][fine].astype(np.int64)
+                utc = utc_from_gps(nanoseconds // _NS) * _NS + nanoseconds % _NS
+                if len(utc):
+                    times = [min(times[0], int(utc.min())), max(times[1], int(utc.max()))]
+            # A table that is compressed by a filter that is not there counts, though nobody can look into it.
+            events += rows if read else stored_rows(hdf5, path, table)
+            if match := re.search(r"(?:^|/)s(?:tation_)?(\d{1,9})(?:/|$)", path):
                 stations.add(int(match[1]))
-        timed = 0 <= times[0] <= times[1] < 1 << 62
+        timed = times[1] >= 0
         return Metadata(
             experiment="HiSPARC",
-            time_start=_EPOCH + timedelta(microseconds=times[0] // 1000) if timed else None,
-            time_end=_EPOCH + timedelta(microseconds=times[1] // 1000) if timed else None,
+            time_start=time_of(times[0]) if timed else None,
+            time_end=time_of(times[1]) if timed else None,
             telescope=next(iter(stations)) if len(stations) == 1 else None,
             events=events,
             attributes={"stations": ",".join(map(str, sorted(stations)))} if stations else {},
-            problems=problems.result(),
         )
-
-
-def _member(table: Any, name: str, start: int, count: int) -> npt.NDArray[np.int64]:
-    """Read one column of a table of which numpy has not all types."""
-    import h5py
-
-    wanted = np.dtype([(name, "u8")])
-    space = table.get_space()
-    space.select_hyperslab((start,), (count,))
-    block = np.zeros(count, wanted)
-    table.read(h5py.h5s.create_simple((count,)), space, block, h5py.h5t.py_create(wanted))
-    return block[name].astype(np.int64)
 
 
 class UciMagicReader(Reader):

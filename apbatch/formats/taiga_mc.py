@@ -424,7 +424,7 @@ class TaigaHillasReader(Reader):
             If the columns are missing or there is no whole row.
         """
         problems = Problems()
-        lines = lines_of(stream, problems)
+        lines = lines_of(stream, problems, whole=True)
         first = next(lines, None)
         columns = _columns(first.text) if first else []
         missing = sorted(_HILLAS_COLUMNS - set(columns))
