@@ -13,6 +13,9 @@ EVENT_LAST = Attribute("event_last", "integer", "Largest event number in the fil
 SHOWERS = Attribute("showers", "integer", "Number of different simulated showers.")
 PRIMARY = Attribute("primary", "string", "Primary particle, or particles separated by commas.")
 CAMERA = Attribute("camera", "string", "Name of the camera of the images.")
+#: Triggers that are no showers: they are counted, and are neither events nor images.
+PEDESTALS = Attribute("pedestals", "integer", "Pedestal triggers in the file, which are no images.")
+CALIBRATIONS = Attribute("calibrations", "integer", "Calibration triggers, such as light pulses, which are no images.")
 
 #: eV in a TeV.
 EV_PER_TEV = 1e12

@@ -9,13 +9,16 @@ Simulation with CORSIKA: A User's Guide", KIT.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import BinaryIO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from apbatch.errors import FormatError
+from apbatch.formats.angles import clamped
 from apbatch.formats.attributes import (
     ENERGY_MAX,
     ENERGY_MIN,
@@ -26,7 +29,7 @@ from apbatch.formats.attributes import (
     ZENITH_MIN,
 )
 from apbatch.formats.compressed import kind_of, plain, plain_head
-from apbatch.formats.eventio_objects import MARK, objects_of
+from apbatch.formats.eventio_objects import first_kind, objects_of
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 
@@ -38,32 +41,60 @@ PARTICLES = {
 
 #: Numbers of a block without and with thinning, and blocks of a record.
 _BLOCKS, _BLOCKS_A_RECORD = (273, 312), 21
+#: Bytes of a record for each number of a block.
+_RECORD = 4 * _BLOCKS_A_RECORD
 _RUN, _EVENT, _EVENT_END, _RUN_END = b"RUNH", b"EVTH", b"EVTE", b"RUNE"
 #: Types of the objects of the IACT extension with the same headers.
 _OBJECTS = {1200: _RUN, 1202: _EVENT, 1209: _EVENT_END, 1210: _RUN_END}
+#: Types of objects with which only a file of the IACT extension begins.
+_KINDS = frozenset({*_OBJECTS, 1201, 1203, 1204, 1205})
+#: Names by CORSIKA, and what people call its files.
+_NAME = re.compile(r"^(?:DAT|CER)\d{6}|corsika|\.eventio", re.IGNORECASE)
+#: More than any number of a run or a shower.
+_MOST_NUMBER = 1e9
 _GEV_PER_TEV = 1000.0
 
 Block = tuple[int, bytes, npt.NDArray[np.float32]]
 
 
 def _records(stream: BinaryIO, problems: Problems) -> Iterator[Block]:
-    """Yield offset, name and numbers of the headers in a particle file."""
-    offset = 0
+    """Yield offset, name and numbers of the headers in a particle file.
+
+    A record whose first length is damaged is taken for one as long as the others, if its second length says so.
+    """
+    offset, usual = 0, list(_BLOCKS)
     while head := stream.read(4):
-        length = int.from_bytes(head, "little")
-        words = next((words for words in _BLOCKS if length == 4 * words * _BLOCKS_A_RECORD), None)
-        if words is None:
-            problems.add(offset, f"a record of {length} bytes; what follows is lost")
-            return
-        content, tail = stream.read(length), stream.read(4)
+        words = next((words for words in usual if head == _length(words)), None)
+        if words is not None:
+            content, tail = stream.read(_RECORD * words), stream.read(4)
+        else:
+            content = tail = b""
+            for guess in usual:
+                content = content + tail
+                content += stream.read(_RECORD * guess - len(content))
+                tail = stream.read(4)
+                if tail == _length(guess):
+                    words = guess
+                    break
+            length = int.from_bytes(head, "little")
+            problems.add(offset, f"a record of {length} bytes{'' if words else '; what follows is lost'}")
+            if words is None:
+                return
+        usual = [words]
         for start in range(0, len(content) - 4 * words + 1, 4 * words):
             name = content[start : start + 4]
             if name in (_RUN, _EVENT, _EVENT_END, _RUN_END):
                 yield offset + 4 + start, name, np.frombuffer(content, "<f4", words, start)
-        if tail != head:
-            problems.add(offset, "a record that is cut, or whose two lengths differ; what follows is lost")
+        if len(tail) < 4:
+            problems.add(offset, "the last record is cut")
             return
-        offset += length + 8
+        if tail != _length(words):
+            problems.add(offset, "a record whose two lengths differ")
+        offset += len(content) + 8
+
+
+def _length(words: int) -> bytes:
+    return (_RECORD * words).to_bytes(4, "little")
 
 
 def _objects(stream: BinaryIO, problems: Problems) -> Iterator[Block]:
@@ -91,15 +122,22 @@ class _Showers:
 
     def add(self, block: Block, problems: Problems) -> None:
         offset, name, values = block
-        if name == _RUN and self.run is None and math.isfinite(values[1]):
-            self.run = int(values[1])
+        if name == _RUN and self.run is None:
+            if 0 <= values[1] < _MOST_NUMBER:
+                self.run = int(values[1])
+            else:
+                problems.add(offset, f"a run of number {values[1]:g}")
         elif name == _EVENT:
             fault = _fault(values)
             if fault:
                 problems.add(offset, fault)
                 return
             self.unfinished += 1
-            particle, energy, zenith = int(values[2]), float(values[3]) / _GEV_PER_TEV, math.degrees(values[10])
+            particle, energy, zenith = (
+                int(values[2]),
+                float(values[3]) / _GEV_PER_TEV,
+                float(clamped(math.degrees(values[10]), 0, 180)),
+            )
             self.primaries.add(PARTICLES.get(particle, f"particle {particle}"))
             self.energy = [min(self.energy[0], energy), max(self.energy[1], energy)]
             self.zenith = [min(self.zenith[0], zenith), max(self.zenith[1], zenith)]
@@ -116,11 +154,11 @@ class _Showers:
 def _fault(values: npt.NDArray[np.float32]) -> str | None:
     """Return what makes a block no header of a shower, or None."""
     number, particle, energy, zenith = (float(values[place]) for place in (1, 2, 3, 10))
-    if not (math.isfinite(number) and 0 <= number < 1e9 and number == int(number)):
+    if not (math.isfinite(number) and 0 <= number < _MOST_NUMBER and number == int(number)):
         return f"a shower of number {number:g}"
     if not (math.isfinite(particle) and 0 < particle < 1e5 and math.isfinite(float(values[6]))):
         return f"a shower of particle {particle:g}"
-    if not 0 < energy < 1e13 or not 0 <= zenith <= math.pi:
+    if not 0 < energy < 1e13 or math.isnan(clamped(math.degrees(zenith), 0, 180)):
         return f"a shower of {energy:g} GeV and zenith angle {zenith:g} rad"
     return None
 
@@ -142,15 +180,24 @@ class CorsikaReader(Reader):
     )
 
     def sniff(self, name: str, head: bytes) -> bool:
-        """Recognise the header of a run in either way of writing it."""
+        """Recognise the header of a run, or of its first shower, in either way of writing it; a broken one by name."""
         content = plain_head(head)
-        if content.startswith(MARK):
-            return int.from_bytes(content[4:6], "little") == 1200
-        return content[4:8] == _RUN or (not content and kind_of(head) == "zstandard")
+        if _begins(content) or first_kind(content) in _KINDS:
+            return True
+        return kind_of(head) == "zstandard" or (self.claims(name) and not (head and (content or head).isascii()))
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
-        """Look into compressed files, whose head may be less than a block."""
-        return self.sniff(name, plain(stream)[0].read(4096))
+        """Look into compressed files, whose head may be less than a block; of a broken file the name decides."""
+        content = plain(stream)[0].read(self.head_bytes)
+        return _begins(content) or first_kind(content) in _KINDS or self.claims(name)
+
+    def isolated(self, head: bytes) -> bool:
+        """Return False: no library in C parses it."""
+        return False
+
+    def claims(self, name: str) -> bool:
+        """Tell whether a file is named as CORSIKA's are."""
+        return _NAME.search(PurePosixPath(name).name) is not None
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read the headers of all showers.
@@ -162,12 +209,12 @@ class CorsikaReader(Reader):
         """
         problems, showers = Problems(), _Showers()
         content, decompression = plain(stream)
-        head = content.read(4)
-        blocks = _objects if head == MARK else _records
+        head = content.read(self.head_bytes)
+        blocks = _objects if first_kind(head) is not None and not _begins(head) else _records
         for block in blocks(_Again(head, content), problems):  # type: ignore[arg-type]  # it reads, which is all
             showers.add(block, problems)
-        if decompression is not None and decompression.fault is not None:
-            problems.add(decompression.compressed_bytes, f"{decompression.fault}; what follows is lost")
+        if decompression is not None:
+            decompression.note_fault(problems)
         if showers.run is None:
             reason = f": {problems.kept[0].reason}" if problems.kept else ""
             raise FormatError(f"no header of a run{reason}", where=name, remedy="copy the file again")
@@ -197,6 +244,12 @@ class CorsikaReader(Reader):
         )
 
 
+def _begins(content: bytes) -> bool:
+    """Tell whether these are the first bytes of a particle file: the header of a run, or of a shower behind it."""
+    showers = (content[4 + 4 * words : 8 + 4 * words] for words in _BLOCKS)
+    return content[4:8] == _RUN or (_EVENT in showers)
+
+
 class _Again:
     """A stream of which the first bytes were read already."""
 
@@ -204,5 +257,7 @@ class _Again:
         self._head, self._rest = head, rest
 
     def read(self, size: int = -1) -> bytes:
-        content, self._head = self._head, b""
-        return content + self._rest.read(size - len(content) if size >= 0 else size)
+        content = self._head if size < 0 else self._head[:size]
+        self._head = self._head[len(content) :]
+        missing = size - len(content) if size >= 0 else size
+        return content + (self._rest.read(missing) if missing else b"")

@@ -81,6 +81,13 @@ def eventio_base() -> Any:
     return eventio.base
 
 
+def first_kind(head: bytes) -> int | None:
+    """Return the type of the first object of which a mark is among the first bytes of a file; None without one."""
+    at = head.find(MARK)
+    word = head[at + len(MARK) : at + len(MARK) + 2] if at >= 0 else b""
+    return int.from_bytes(word, "little") if len(word) == 2 else None
+
+
 class _Source:
     """A stream into which bytes can be pushed back, and that knows where it is."""
 

@@ -1,5 +1,8 @@
 """FACT's photon stream: a JSON object a line, compressed or not, with the arrival times of photons in every pixel.
 
+``Trigger`` is 4 for a shower; 1024 is a pedestal, 1 and 2 are external triggers, 256 and 512 light pulses: those are
+counted and are no images. Simulations have showers alone and no ``Trigger``.
+
 ``PhotonArrivals_500ps`` lists, in the order of CHID, the time slices of 0.5 ns in which photons arrived. Observations
 have ``Night``, ``Run``, ``Event``, ``UnixTime_s_us`` and ``Trigger``, simulations ``Run``, ``Event`` and ``Reuse``;
 both ``Zd_deg``, ``Az_deg`` of the pointing and ``SaturatedPixels``. A pixel that is saturated, or has 500 photons,
@@ -13,7 +16,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from functools import cache
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, ClassVar
@@ -24,7 +27,19 @@ import pyarrow as pa
 
 from apbatch.camera.fact import NAME as CAMERA_NAME
 from apbatch.errors import FormatError
-from apbatch.formats.attributes import CAMERA, EVENT_FIRST, EVENT_LAST, PRIMARY, SHOWERS, ZENITH_MAX, ZENITH_MIN
+from apbatch.formats.angles import clamped, turned
+from apbatch.formats.attributes import (
+    CALIBRATIONS,
+    CAMERA,
+    EVENT_FIRST,
+    EVENT_LAST,
+    PEDESTALS,
+    PRIMARY,
+    SHOWERS,
+    ZENITH_MAX,
+    ZENITH_MIN,
+)
+from apbatch.formats.clocks import time_of
 from apbatch.formats.compressed import kind_of, plain, plain_head
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.lines import Problems, RawLine, raw_lines
@@ -42,8 +57,12 @@ _RUNS_A_NIGHT = 1000
 #: All pixels with all photons and their commas are less.
 _LONGEST_LINE = 4 << 20
 _PHOTONS = b'"PhotonArrivals_500ps"'
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_S = 1 << 33
+_LAST_S = 1 << 32
+#: Trigger of a shower, and how others are counted; what is not named is counted as external.
+_SHOWER = 4
+_OTHER_TRIGGERS = {1024: "pedestals", 256: "calibrations", 512: "calibrations"}
+#: Degrees that an azimuth is counted to beyond a turn.
+_MOST_AZIMUTH = 720.0
 
 
 class _BadLineError(Exception):
@@ -60,6 +79,7 @@ class _Event:
     zenith: float
     azimuth: float
     saturated: list[int]
+    trigger: int = _SHOWER
 
 
 def _whole(content: dict[str, Any], key: str, most: int = 1 << 40) -> int:
@@ -89,11 +109,15 @@ def _event(content: Any) -> _Event:
         isinstance(pixel, bool) or not isinstance(pixel, int) or not 0 <= pixel < PIXELS for pixel in saturated
     ):
         raise _BadLineError("SaturatedPixels must be numbers of pixels")
-    zenith, azimuth = _degrees(content, "Zd_deg"), _degrees(content, "Az_deg")
+    zenith, azimuth = float(clamped(_degrees(content, "Zd_deg"), 0, 180)), _degrees(content, "Az_deg")
+    if math.isnan(zenith) or abs(azimuth) > _MOST_AZIMUTH:
+        raise _BadLineError(f"a pointing to {_shown(content['Zd_deg'])} and {_shown(content['Az_deg'])} deg")
     if "Reuse" in content:
         reuse = _whole(content, "Reuse", _USES)
         return _Event(run, event * _USES + reuse, event, None, None, zenith, azimuth, saturated)
     night, time_ns = _whole(content, "Night", 10**8), None
+    if _night(night) is None:
+        raise _BadLineError(f"Night {night} is no date")
     if "UnixTime_s_us" in content:
         time = content["UnixTime_s_us"]
         if not isinstance(time, list) or len(time) != 2:
@@ -102,7 +126,8 @@ def _event(content: Any) -> _Event:
         time_ns = seconds * 10**9 + _whole({"UnixTime_s_us": time[1]}, "UnixTime_s_us", 10**6) * 1000
     if run >= _RUNS_A_NIGHT:
         raise _BadLineError(f"a night has no run {run}")
-    return _Event(night * _RUNS_A_NIGHT + run, event, None, night, time_ns, zenith, azimuth, saturated)
+    trigger = _whole(content, "Trigger") if "Trigger" in content else _SHOWER
+    return _Event(night * _RUNS_A_NIGHT + run, event, None, night, time_ns, zenith, azimuth, saturated, trigger)
 
 
 def _parse(content: bytes, image: npt.NDArray[np.float32], peak: npt.NDArray[np.float32]) -> _Event:
@@ -179,6 +204,9 @@ class FactPhotonsReader(ImageReader):
         ZENITH_MAX,
         SHOWERS,
         PRIMARY,
+        PEDESTALS,
+        CALIBRATIONS,
+        Attribute("external_triggers", "integer", "Triggers from outside the camera in the file, which are no images."),
         Attribute("photons_min", "integer", "Fewest photons in an image of the file."),
         Attribute("photons_max", "integer", "Most photons in an image of the file."),
     )
@@ -188,8 +216,15 @@ class FactPhotonsReader(ImageReader):
         content = plain_head(head).lstrip(b" \t\r\n[")
         if content.startswith(b"{") and _PHOTONS in content:
             return True
-        named = PurePosixPath(name).name.lower()
-        return ".phs.jsonl" in named and (not content.strip() or b"\0" in content or kind_of(head) is not None)
+        return self.claims(name) and (not content.strip() or b"\0" in content or kind_of(head) is not None)
+
+    def isolated(self, head: bytes) -> bool:
+        """Return False: no library in C parses it."""
+        return False
+
+    def claims(self, name: str) -> bool:
+        """Tell whether a file is named as those of the photon stream are."""
+        return ".phs.jsonl" in PurePosixPath(name).name.lower()
 
     def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
         """Return ranges of bytes, to which the lines belong that begin in them; a compressed file is read whole."""
@@ -205,37 +240,42 @@ class FactPhotonsReader(ImageReader):
             If there is no event.
         """
         problems = Problems()
-        events: list[_Event] = []
+        first: _Event | None = None
         zenith, photons, times, numbers = [math.inf, -math.inf], [math.inf, -1.0], [1 << 62, -1], [1 << 62, -1]
         showers: set[int] = set()
-        count = 0
-        for event, image, _ in _events(stream, problems):
-            if not count:
-                events.append(event)
-            count += 1
+        counts = dict.fromkeys(("events", "external_triggers", *_OTHER_TRIGGERS.values()), 0)
+        for event, image in _events(stream, problems):
+            first = first or event
+            if event.run != first.run:
+                problems.add(0, f"event {event.event} is of run {event.run}, the first is of {first.run}")
+            if event.time_ns is not None:
+                times = [min(times[0], event.time_ns), max(times[1], event.time_ns)]
+            if event.trigger != _SHOWER:
+                counts[_OTHER_TRIGGERS.get(event.trigger, "external_triggers")] += 1
+                continue
+            counts["events"] += 1
             total = float(np.nansum(image))
             zenith = [min(zenith[0], event.zenith), max(zenith[1], event.zenith)]
             photons = [min(photons[0], total), max(photons[1], total)]
             numbers = [min(numbers[0], event.event), max(numbers[1], event.event)]
-            if event.time_ns is not None:
-                times = [min(times[0], event.time_ns), max(times[1], event.time_ns)]
             if event.shower is not None:
                 showers.add(event.shower)
-            if event.run != events[0].run:
-                problems.add(0, f"event {event.event} is of run {event.run}, the first is of {events[0].run}")
-        if not count:
+        if first is None:
             reason = f": {problems.kept[0].reason}" if problems.kept else ""
             raise FormatError(f"no event{reason}", where=name, remedy="copy the file again from where it was made")
-        first = events[0]
-        attributes: dict[str, Scalar] = {
-            "camera": CAMERA_NAME,
-            "event_first": numbers[0],
-            "event_last": numbers[1],
-            "zenith_min": zenith[0],
-            "zenith_max": zenith[1],
-            "photons_min": int(photons[0]),
-            "photons_max": int(photons[1]),
-        }
+        count = counts.pop("events")
+        attributes: dict[str, Scalar] = {"camera": CAMERA_NAME}
+        if first.shower is None:
+            attributes |= counts
+        if count:
+            attributes |= {
+                "event_first": numbers[0],
+                "event_last": numbers[1],
+                "zenith_min": zenith[0],
+                "zenith_max": zenith[1],
+                "photons_min": int(photons[0]),
+                "photons_max": int(photons[1]),
+            }
         if showers:
             attributes["showers"] = len(showers)
             if primary_of(name) != "unknown":
@@ -245,8 +285,8 @@ class FactPhotonsReader(ImageReader):
             experiment="FACT" if first.shower is None else "FACT-MC",
             run=first.run,
             night=_night(first.night),
-            time_start=_EPOCH + timedelta(microseconds=times[0] // 1000) if timed else None,
-            time_end=_EPOCH + timedelta(microseconds=times[1] // 1000) if timed else None,
+            time_start=time_of(times[0]) if timed else None,
+            time_end=time_of(times[1]) if timed else None,
             telescope=1,
             events=count,
             attributes=attributes,
@@ -272,7 +312,7 @@ class FactPhotonsReader(ImageReader):
                 "image": to_binary(image),
                 "peak_time": to_binary(peak),
                 "pointing_altitude": [90.0 - event.zenith for event in events],
-                "pointing_azimuth": [event.azimuth % 360.0 for event in events],
+                "pointing_azimuth": turned([event.azimuth for event in events]),
             }
             yield pa.RecordBatch.from_pydict(columns, schema=schema)
 
@@ -297,15 +337,14 @@ _Images = npt.NDArray[np.float32]
 def _batches(
     stream: BinaryIO, size: int, problems: Problems, span: Span | None
 ) -> Iterator[tuple[list[_Event], _Images, _Images]]:
-    """Yield events with their images and median slices, shape (n_events, n_pixels)."""
+    """Yield showers with their images and median slices, shape (n_events, n_pixels)."""
     images, peaks = (np.empty((size, PIXELS), np.float32) for _ in range(2))
     events: list[_Event] = []
     for line in _lines(stream, problems, span):
-        try:
-            events.append(_parse(line.content, images[len(events)], peaks[len(events)]))
-        except _BadLineError as error:
-            problems.at_line(line, str(error))
+        event = _parsed(line, problems, images[len(events)], peaks[len(events)])
+        if event is None or event.trigger != _SHOWER:
             continue
+        events.append(event)
         if len(events) == size:
             yield events, images, peaks
             events = []
@@ -314,25 +353,40 @@ def _batches(
         yield events, images[: len(events)], peaks[: len(events)]
 
 
-def _events(stream: BinaryIO, problems: Problems) -> Iterator[tuple[_Event, _Images, _Images]]:
-    for events, images, peaks in _batches(stream, 64, problems, None):
-        yield from zip(events, images, peaks, strict=True)
+def _events(stream: BinaryIO, problems: Problems) -> Iterator[tuple[_Event, _Images]]:
+    """Yield all events, of any trigger, with their images, each in the place of the one before."""
+    image, peak = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    for line in _lines(stream, problems, None):
+        event = _parsed(line, problems, image, peak)
+        if event is not None:
+            yield event, image
+
+
+def _parsed(line: RawLine, problems: Problems, image: _Images, peak: _Images) -> _Event | None:
+    try:
+        return _parse(line.content, image, peak)
+    except _BadLineError as error:
+        whole = line.content.endswith(b"\n")
+        problems.at_line(line, str(error) if whole else f"the file ends within an event ({error})")
+    return None
 
 
 def _lines(stream: BinaryIO, problems: Problems, span: Span | None) -> Iterator[RawLine]:
-    if span is not None:
-        for line in raw_lines(stream, problems, span.start, _LONGEST_LINE):
-            if line.offset >= span.stop:
+    content, decompression = (stream, None) if span is not None else plain(stream)
+    start, stop = (span.start, span.stop) if span is not None else (0, 1 << 62)
+    noted = decompression is None
+    for line in raw_lines(content, problems, start, _LONGEST_LINE):
+        if line.offset >= stop:
+            return
+        if decompression is not None and decompression.fault is not None and not line.content.endswith(b"\n"):
+            decompression.note_fault(problems)  # that is why the last line has no end
+            noted = True
+            if not line.content.rstrip(b" \t\r,]").endswith(b"}"):
                 return
-            if line.content.strip(b" \t\r\n[]"):
-                yield line
-        return
-    content, decompression = plain(stream)
-    for line in raw_lines(content, problems, 0, _LONGEST_LINE):
         if line.content.strip(b" \t\r\n[]"):
             yield line
-    if decompression is not None and decompression.fault is not None:
-        problems.add(decompression.compressed_bytes, f"{decompression.fault}; what follows is lost")
+    if decompression is not None and not noted:
+        decompression.note_fault(problems)
 
 
 def _keys(events: list[_Event]) -> dict[str, Any]:

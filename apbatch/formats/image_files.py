@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, ClassVar
 
@@ -14,52 +14,31 @@ import pyarrow.parquet as pq
 from apbatch.camera.registry import camera_named
 from apbatch.errors import ApbatchError, FormatError, NotFoundError
 from apbatch.formats.attributes import CAMERA, ENERGY_MAX, ENERGY_MIN, EVENT_FIRST, EVENT_LAST, PRIMARY, SHOWERS
+from apbatch.formats.clocks import time_of
 from apbatch.formats.embedded import geometry_json
 from apbatch.formats.images import KEYS, OPTIONAL, TRUTH_SCHEMA, camera_in, camera_of, schema_of, version_of
 from apbatch.formats.lines import Problems
+from apbatch.formats.parquet import BATCH_ROWS, MAGIC, batches_of_groups, open_parquet
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Reader, Scalar, Span
-
-_MAGIC = b"PAR1"
-
-
-def _open(stream: BinaryIO, name: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(stream)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise FormatError(
-            f"not a readable Parquet file: {_short(error)}", where=name, remedy="the file was cut or damaged"
-        ) from error
-
-
-def _short(error: Exception) -> str:
-    return str(error).split("\n", 1)[0][:200]
 
 
 def _kind(stream: BinaryIO, name: str) -> str | None:
     """Return the project's schema of a Parquet file (``images/1``), or None; an unreadable one tells by its name."""
     try:
-        metadata = _open(stream, name).schema_arrow.metadata or {}
+        metadata = open_parquet(stream, name).schema_arrow.metadata or {}
     except FormatError:
         return "truth" if "truth" in PurePosixPath(name).name.lower() else "images"
     return str(metadata.get(b"apbatch.schema", b"").decode("utf-8", "replace")) or None
 
 
-def _batches(
-    file: pq.ParquetFile, name: str, size: int, columns: list[str] | None, row_groups: list[int] | None = None
-) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from file.iter_batches(batch_size=size, columns=columns, row_groups=row_groups)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise FormatError(f"not a readable Parquet file: {_short(error)}", where=name) from error
-
-
 def _check(file: pq.ParquetFile, wanted: pa.Schema, name: str) -> None:
     """Raise if a column is missing or has another type."""
     for field in wanted:
-        place = file.schema_arrow.get_field_index(field.name)
-        if place < 0:
-            raise FormatError(f"there is no column '{field.name}'", where=name)
-        found = file.schema_arrow.field(place).type
+        count = len(file.schema_arrow.get_all_field_indices(field.name))
+        if count != 1:
+            what = f"there is no column '{field.name}'" if not count else f"{count} columns are called '{field.name}'"
+            raise FormatError(what, where=name)
+        found = file.schema_arrow.field(field.name).type
         if found != field.type:
             raise FormatError(f"column '{field.name}' is {found}, not {field.type}", where=name)
 
@@ -85,7 +64,11 @@ class _Range:
 
 
 def _utc(nanoseconds: int | None) -> datetime | None:
-    return None if nanoseconds is None else datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+    return None if nanoseconds is None else time_of(nanoseconds)
+
+
+def _none_readable(name: str, problems: Problems) -> FormatError:
+    return FormatError(f"no row can be read: {problems.kept[0].reason}", where=name, remedy="copy the file again")
 
 
 class ImagesReader(ImageReader):
@@ -102,27 +85,32 @@ class ImagesReader(ImageReader):
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise Parquet that its name does not call truth."""
-        return head.startswith(_MAGIC)
+        return head.startswith(MAGIC)
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
         """Look at the schema's name, which is at the end of the file."""
         return (_kind(stream, name) or "").startswith("images")
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
-        """Read the keys of all images.
+        """Read all images, as far as they can be read.
 
         Raises
         ------
         FormatError
-            If the file is damaged or columns are missing.
+            If the file is damaged, columns are missing, or no image can be read.
         """
-        file = _open(stream, name)
-        schema = self._schema(file, name)
+        problems, images = Problems(), 0
         ranges = {key: _Range() for key in (*KEYS, "time", "experiment")}
-        for batch in _batches(file, name, 65536, list(ranges)):
+        schema: pa.Schema | None = None
+        for batch in self.images(stream, name, BATCH_ROWS, problems=problems):
+            schema, images = batch.schema, images + batch.num_rows
             for key, values in ranges.items():
                 column = batch.column(key)
                 values.add(column.cast(pa.int64()) if key == "time" else column)
+        if not images and problems.count:
+            raise _none_readable(name, problems)
+        if schema is None:
+            schema = self._schema(open_parquet(stream, name), name)
         attributes: dict[str, Scalar] = {"cleaned": "mask" in schema.names, "camera": camera_of(schema)}
         if ranges["event"].low is not None:
             attributes |= {"event_first": ranges["event"].low, "event_last": ranges["event"].high}
@@ -132,8 +120,9 @@ class ImagesReader(ImageReader):
             telescope=ranges["telescope"].single,
             time_start=_utc(ranges["time"].low),
             time_end=_utc(ranges["time"].high),
-            events=file.metadata.num_rows,
+            events=images,
             attributes=attributes,
+            problems=problems.result(),
         )
 
     def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
@@ -144,7 +133,7 @@ class ImagesReader(ImageReader):
         FormatError
             If the file is damaged.
         """
-        content = _open(stream, name).metadata
+        content = open_parquet(stream, name).metadata
         spans, start, size = [], 0, 0
         for group in range(content.num_row_groups):
             # The footer's sizes are those of the columns before compression; images hardly shrink.
@@ -170,24 +159,21 @@ class ImagesReader(ImageReader):
             If the file is damaged, columns are missing, or the span is not of this file.
         """
         problems = problems if problems is not None else Problems()
-        file = _open(stream, name)
+        size = stream.seek(0, 2)
+        file = open_parquet(stream, name)
         schema = self._schema(file, name)
-        groups, row = None, 0
-        if span is not None:
-            if not 0 <= span.start <= span.stop <= file.num_row_groups:
-                raise FormatError(
-                    f"row groups {span.start} to {span.stop} of {file.num_row_groups}",
-                    where=name,
-                    remedy="the file is another one than the spans were made for",
-                )
-            groups = list(range(span.start, span.stop))
-            row = sum(file.metadata.row_group(group).num_rows for group in range(span.start))
+        span = span if span is not None else Span(0, file.num_row_groups)
+        if not 0 <= span.start <= span.stop <= file.num_row_groups:
+            raise FormatError(
+                f"row groups {span.start} to {span.stop} of {file.num_row_groups}",
+                where=name,
+                remedy="the file is another one than the spans were made for",
+            )
         pixels = _pixels_of(schema)
-        for batch in _batches(file, name, batch_size, schema.names, groups):
+        groups = range(span.start, span.stop)
+        for row, batch in batches_of_groups(file, size, schema.names, groups, problems, batch_size):
             arrays = [batch.column(column) for column in schema.names]
-            made = pa.RecordBatch.from_arrays(arrays, schema=schema)
-            yield _whole(made, pixels, row, problems)
-            row += batch.num_rows
+            yield _whole(pa.RecordBatch.from_arrays(arrays, schema=schema), pixels, row, problems)
 
     def _schema(self, file: pq.ParquetFile, name: str) -> pa.Schema:
         stored = file.schema_arrow
@@ -226,7 +212,7 @@ def _pixels_of(schema: pa.Schema) -> int | None:
 
 
 def _whole(batch: pa.RecordBatch, pixels: int | None, row: int, problems: Problems) -> pa.RecordBatch:
-    """Leave out the rows whose keys are null, or whose image is not one value a pixel."""
+    """Leave out the rows that lack what their schema wants, or whose image is not one value a pixel."""
     keep = None
     for field in batch.schema:
         column, bad = batch.column(field.name), None
@@ -240,7 +226,8 @@ def _whole(batch: pa.RecordBatch, pixels: int | None, row: int, problems: Proble
             bad = pc.not_equal(lengths, width)
         if bad is not None and pc.any(bad).as_py():
             for place in pc.indices_nonzero(bad).to_pylist():
-                problems.add(row + place, f"row {row + place}: {field.name} is missing or not of {pixels} pixels")
+                of_pixels = f" or not of {pixels} pixels" if pa.types.is_binary(field.type) else ""
+                problems.add(row + place, f"row {row + place}: {field.name} is missing{of_pixels}")
             keep = pc.invert(bad) if keep is None else pc.and_(keep, pc.invert(bad))
     return batch if keep is None else batch.filter(keep)
 
@@ -254,7 +241,7 @@ class TruthReader(Reader):
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise Parquet."""
-        return head.startswith(_MAGIC)
+        return head.startswith(MAGIC)
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
         """Look at the schema's name, which is at the end of the file."""
@@ -266,18 +253,26 @@ class TruthReader(Reader):
         Raises
         ------
         FormatError
-            If the file is damaged or columns are missing.
+            If the file is damaged, columns are missing, or no row can be read.
         """
-        file = _open(stream, name)
+        problems, rows = Problems(), 0
+        size = stream.seek(0, 2)
+        file = open_parquet(stream, name)
         _check(file, TRUTH_SCHEMA, name)
         ranges = {key: _Range() for key in (*KEYS, "experiment", "true_energy")}
         primaries: set[str] = set()
         showers: set[tuple[int, int]] = set()
-        for batch in _batches(file, name, 65536, [*ranges, "primary", "shower"]):
+        groups = range(file.num_row_groups)
+        for row, stored in batches_of_groups(file, size, TRUTH_SCHEMA.names, groups, problems):
+            arrays = [stored.column(column) for column in TRUTH_SCHEMA.names]
+            batch = _whole(pa.RecordBatch.from_arrays(arrays, schema=TRUTH_SCHEMA), None, row, problems)
+            rows += batch.num_rows
             for key, values in ranges.items():
                 values.add(batch.column(key))
             primaries.update(pc.unique(batch.column("primary")).to_pylist())
             showers.update(zip(batch.column("run").to_pylist(), batch.column("shower").to_pylist(), strict=True))
+        if not rows and problems.count:
+            raise _none_readable(name, problems)
         attributes: dict[str, Scalar] = {"showers": len(showers), "primary": ",".join(sorted(primaries))}
         for label, key in (("event", "event"), ("energy", "true_energy")):
             if ranges[key].low is not None:
@@ -287,6 +282,7 @@ class TruthReader(Reader):
             experiment=ranges["experiment"].single,
             run=ranges["run"].single,
             telescope=ranges["telescope"].single,
-            events=file.metadata.num_rows,
+            events=rows,
             attributes=attributes,
+            problems=problems.result(),
         )

@@ -186,7 +186,15 @@ class KascadeReader(Reader):
         try:
             return with_file(stream, name, lambda hdf5: bool(tables_with(hdf5.file, _NAMES)))
         except MissingSoftwareError:
-            return "kascade" in name.lower()
+            return self.claims(name)
+
+    def isolated(self, head: bytes) -> bool:
+        """Tell whether it is HDF5."""
+        return head.startswith(MAGIC)
+
+    def claims(self, name: str) -> bool:
+        """Tell whether the path names the experiment."""
+        return "kascade" in name.lower()
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read all events: runs, times, energies, zenith angles.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -21,16 +21,20 @@ import pyarrow as pa
 
 from apbatch.camera.magic import NAME as CAMERA_NAME
 from apbatch.errors import FormatError, MissingSoftwareError
+from apbatch.formats.angles import clamped, turned
 from apbatch.formats.attributes import (
+    CALIBRATIONS,
     CAMERA,
     ENERGY_MAX,
     ENERGY_MIN,
     EVENT_FIRST,
     EVENT_LAST,
+    PEDESTALS,
     PRIMARY,
     ZENITH_MAX,
     ZENITH_MIN,
 )
+from apbatch.formats.compressed import MOST_EXPANSION
 from apbatch.formats.corsika import PARTICLES
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.lines import Problems
@@ -47,8 +51,12 @@ _TIME = ("MTime.fMjd", "MTime.fTime.fMilliSec", "MTime.fNanoSec")
 _POINTING = ("MPointingPos.fZd", "MPointingPos.fAz")
 _TRIGGER = "MTriggerPattern.fPrescaled"
 _TRUTH = ("MMcEvt.fPartId", "MMcEvt.fEnergy", "MMcEvt.fTheta", "MMcEvt.fZFirstInteraction")
-#: Bit of the trigger pattern that tells pedestals.
-_PEDESTAL = 8
+#: Bits of the trigger pattern that tell pedestals and light pulses; what has neither is a shower's.
+_PEDESTAL, _CALIBRATION = 8, 2 | 16
+#: Entries that are read together: their pixels take 20 MB.
+_ENTRIES = 2048
+#: Bytes of the pixels of an event, before compression.
+_LEAST_BYTES = 4 * PIXELS
 #: GHz, where the file does not tell: both telescopes from 2012 to 2014 (doi:10.1016/j.astropartphys.2015.04.004).
 SAMPLING_GHZ = 2.05
 _MJD_1970 = 40587
@@ -60,7 +68,7 @@ _LAST_DAY = 40_000
 _PREFIXES = {"GA": "gamma", "PR": "proton", "EL": "electron", "HE": "helium"}
 
 _DATA_NAME = re.compile(r"(?P<date>\d{8})_M(?P<telescope>[12])_(?P<run>\d{8})\.(?P<part>\d{3})_Y_(?P<target>.+)\.root$")
-_MC_NAME = re.compile(r"(?P<primary>[A-Z]{2})_M(?P<telescope>[12])_za\w+?_(?P<run>\d{5,})_Y_.*\.root$")
+_MC_NAME = re.compile(r"(?P<primary>[A-Z]{2})_M(?P<telescope>[12])_za\w+?_(?P<run>\d{5,18})_Y_.*\.root$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,29 +105,38 @@ class _Events:
     pixels: npt.NDArray[np.float32] | None
     arrival: npt.NDArray[np.float32] | None  # slices
     pedestals: int
+    calibrations: int
     truth: dict[str, npt.NDArray[np.float64]]
 
 
 class _Tree:
     """The tree of events with the columns that are read."""
 
-    def __init__(self, stream: BinaryIO, name: str, *, pixels: bool = True) -> None:
+    def __init__(self, stream: BinaryIO, name: str, problems: Problems) -> None:
         self.where = name
+        size = stream.seek(0, 2)
         tree, header = open_trees(stream, name, "Events", "RunHeaders")
         if tree is None or _CHARGE not in tree:
             raise FormatError(
                 "there is no tree Events with MCerPhotEvt", where=name, remedy="only calibrated files hold images"
             )
-        self.entries = int(tree.num_entries)
         self.named = parse_name(name)
         wanted = [_DAQ, _STEREO, _TELESCOPE, *_TIME, *_POINTING, _TRIGGER, *_TRUTH]
         try:
             self._columns = {branch: Column(tree, branch) for branch in wanted if branch in tree}
             self.charge = Column(tree, _CHARGE, PIXELS)
-            self._arrival = Column(tree, _ARRIVAL, PIXELS, counted=True) if pixels and _ARRIVAL in tree else None
+            self._arrival = Column(tree, _ARRIVAL, PIXELS, counted=True) if _ARRIVAL in tree else None
         except FormatError as error:
             raise FormatError(error.what, where=name) from error
-        self._pixels = pixels
+        except Exception as error:  # uproot raises almost anything at a damaged file
+            reason = str(error).strip().split("\n", 1)[0][:120] or type(error).__name__
+            raise FormatError(f"a branch of Events can't be read: {reason}", where=name) from error
+        # The number of entries in a header is a claim; the baskets hold what there is.
+        self.entries, claimed = self.charge.entries, int(tree.num_entries)
+        if self.entries > MOST_EXPANSION * size // _LEAST_BYTES:
+            raise FormatError(f"{self.entries} events in a file of {size} bytes", where=name)
+        if claimed != self.entries:
+            problems.add(0, f"the tree claims {claimed} events, the baskets have {self.entries}")
         self.simulated = "MMcEvt.fEnergy" in self._columns
         self.run = int(_single(header, "MRawRunHeader.fRunNumber") or self.named.run or 0)
         megahertz = _single(header, "MRawRunHeader.fSamplingFrequency") or 0
@@ -136,35 +153,35 @@ class _Tree:
             rows, fine = column.rows(start, stop, problems)
             values[branch] = rows[:, 0]
             good &= fine
-        pixels = arrival = None
-        if self._pixels:
-            pixels, fine = self.charge.rows(start, stop, problems)
+        pixels, fine = self.charge.rows(start, stop, problems)
+        good &= fine
+        arrival = None
+        if self._arrival is not None:
+            arrival, fine = self._arrival.rows(start, stop, problems)
             good &= fine
-            if self._arrival is not None:
-                arrival, fine = self._arrival.rows(start, stop, problems)
-                good &= fine
         trigger = values.get(_TRIGGER, np.zeros(count, np.int64)).astype(np.int64)
         pedestal = good & ((trigger & _PEDESTAL) != 0)
-        keep = np.flatnonzero(good & ~pedestal)
+        calibration = good & ~pedestal & ((trigger & _CALIBRATION) != 0)
+        keep = np.flatnonzero(good & ~pedestal & ~calibration)
         nothing = np.zeros(count)
         stereo, daq = (values.get(name, nothing).astype(np.int64) for name in (_STEREO, _DAQ))
         event = np.where(stereo > 0, stereo, daq if _DAQ in values else np.arange(start, stop))
-        if pixels is not None:
-            infinite = keep[~np.isfinite(pixels[keep]).all(axis=1)]
-            for entry in infinite.tolist():
-                problems.add(start + entry, f"entry {start + entry}: amplitudes that are no numbers became NaN")
-                pixels[entry][~np.isfinite(pixels[entry])] = np.nan
+        infinite = keep[~np.isfinite(pixels[keep]).all(axis=1)]
+        for entry in infinite.tolist():
+            problems.add(start + entry, f"entry {start + entry}: amplitudes that are no numbers became NaN")
+            pixels[entry][~np.isfinite(pixels[entry])] = np.nan
         unknown = np.full(count, np.nan)
         return _Events(
             run=self.run,
             event=event[keep],
             telescope=self._telescopes(values, count)[keep],
             time_ns=self._times(values, count)[keep],
-            zenith=values.get(_POINTING[0], unknown).astype(np.float64)[keep],
-            azimuth=values.get(_POINTING[1], unknown).astype(np.float64)[keep],
-            pixels=None if pixels is None else np.asarray(pixels[keep], np.float32),
+            zenith=clamped(values.get(_POINTING[0], unknown)[keep], 0, 180),
+            azimuth=turned(values.get(_POINTING[1], unknown)[keep]),
+            pixels=np.asarray(pixels[keep], np.float32),
             arrival=None if arrival is None else np.asarray(arrival[keep], np.float32),
             pedestals=int(pedestal.sum()),
+            calibrations=int(calibration.sum()),
             truth={name: values[name].astype(np.float64)[keep] for name in _TRUTH if name in values},
         )
 
@@ -209,7 +226,8 @@ class MagicReader(ImageReader):
         PRIMARY,
         Attribute("part", "integer", "Number of the part, the extension of the file's name."),
         Attribute("target", "string", "What was observed, as the name of the file says."),
-        Attribute("pedestals", "integer", "Pedestal triggers in the file, which are no images."),
+        PEDESTALS,
+        CALIBRATIONS,
     )
 
     def sniff(self, name: str, head: bytes) -> bool:
@@ -217,12 +235,24 @@ class MagicReader(ImageReader):
         return head.startswith(_ROOT) or parse_name(name) != FileName()
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
-        """Look for the tree of calibrated events; where that can't be done, the name decides."""
+        """Look for the tree of calibrated events; without uproot the name decides.
+
+        Raises
+        ------
+        FormatError
+            If it is a damaged ROOT file.
+        """
+        if not stream.read(len(_ROOT)).startswith(_ROOT):
+            return True
         try:
             (tree,) = open_trees(stream, name, "Events")
-        except (FormatError, MissingSoftwareError):
+        except MissingSoftwareError:
             return parse_name(name) != FileName()
         return tree is not None and _CHARGE in tree
+
+    def claims(self, name: str) -> bool:
+        """Tell whether a file is named as MAGIC's are."""
+        return parse_name(name) != FileName()
 
     def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
         """Return ranges of entries that begin with a basket of amplitudes.
@@ -232,7 +262,7 @@ class MagicReader(ImageReader):
         FormatError
             If the file is damaged.
         """
-        tree = _Tree(stream, name)
+        tree = _Tree(stream, name, Problems())
         entries = max(target_bytes // (2 * 4 * PIXELS), 1)
         bounds = [0]
         for start in tree.charge.starts.tolist():
@@ -242,20 +272,24 @@ class MagicReader(ImageReader):
         return [Span(start, stop) for start, stop in pairwise(bounds) if start < stop]
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
-        """Read numbers, times, pointing and, of simulations, energies.
+        """Read all events, as far as they can be read: numbers, times, pointing and, of simulations, energies.
 
         Raises
         ------
         FormatError
             If the file is damaged, or there is no event.
         """
-        tree, problems = _Tree(stream, name, pixels=False), Problems()
+        problems = Problems()
+        tree = _Tree(stream, name, problems)
         parts = [
-            tree.events(start, min(start + 65536, tree.entries), problems) for start in range(0, tree.entries, 65536)
+            replace(tree.events(start, min(start + _ENTRIES, tree.entries), problems), pixels=None, arrival=None)
+            for start in range(0, tree.entries, _ENTRIES)
         ]
         count = sum(len(part.event) for part in parts)
-        if not count:
-            raise FormatError("no event", where=name, remedy="only calibrated files hold images")
+        pedestals, calibrations = (sum(getattr(part, kind) for part in parts) for kind in ("pedestals", "calibrations"))
+        if not count and (problems.count or not pedestals + calibrations):
+            reason = f": {problems.kept[0].reason}" if problems.kept else ""
+            raise FormatError(f"no event{reason}", where=name, remedy="only calibrated files hold images")
 
         def whole(column: str) -> npt.NDArray[Any]:
             return np.concatenate([getattr(part, column) for part in parts])
@@ -264,10 +298,11 @@ class MagicReader(ImageReader):
         times = times[times >= 0]
         attributes: dict[str, Scalar] = {
             "camera": CAMERA_NAME,
-            "event_first": int(event.min()),
-            "event_last": int(event.max()),
-            "pedestals": sum(part.pedestals for part in parts),
+            "pedestals": pedestals,
+            "calibrations": calibrations,
         }
+        if count:
+            attributes |= {"event_first": int(event.min()), "event_last": int(event.max())}
         if np.isfinite(zenith).any():
             attributes |= {"zenith_min": float(np.nanmin(zenith)), "zenith_max": float(np.nanmax(zenith))}
         for key, value in (("part", tree.named.part), ("target", tree.named.target), ("primary", tree.named.primary)):
@@ -275,7 +310,9 @@ class MagicReader(ImageReader):
                 attributes[key] = value
         if tree.simulated:
             energy = np.concatenate([part.truth["MMcEvt.fEnergy"] for part in parts]) / 1000
-            attributes |= {"energy_min": float(energy.min()), "energy_max": float(energy.max())}
+            energy = energy[np.isfinite(energy) & (energy > 0)]
+            if len(energy):
+                attributes |= {"energy_min": float(energy.min()), "energy_max": float(energy.max())}
         start, end = (
             (_EPOCH + timedelta(microseconds=int(time) // 1000) for time in (times.min(), times.max()))
             if len(times)
@@ -309,7 +346,7 @@ class MagicReader(ImageReader):
             If the file is damaged, or the span is not of this file.
         """
         problems = problems if problems is not None else Problems()
-        tree = _Tree(stream, name)
+        tree = _Tree(stream, name, problems)
         schema = image_schema(CAMERA_NAME, peak_time=tree.has_arrival, pointing=tree.has_pointing)
         for events in self._parts(tree, batch_size, span, problems):
             assert events.pixels is not None
@@ -321,27 +358,28 @@ class MagicReader(ImageReader):
             if tree.has_pointing:
                 unknown = ~np.isfinite(events.zenith) | ~np.isfinite(events.azimuth)
                 columns["pointing_altitude"] = pa.array(90.0 - events.zenith, mask=unknown)
-                columns["pointing_azimuth"] = pa.array(events.azimuth % 360.0, mask=unknown)
+                columns["pointing_azimuth"] = pa.array(events.azimuth, mask=unknown)
             if events.arrival is not None:
                 columns["peak_time"] = to_binary(events.arrival / np.float32(tree.sampling_ghz))
             yield pa.RecordBatch.from_pydict(columns, schema=schema)
 
     def truth(self, stream: BinaryIO, name: str, batch_size: int = 1024) -> Iterator[pa.RecordBatch]:
         """Yield primary, energy, zenith angle and first interaction of simulated events."""
-        tree = _Tree(stream, name, pixels=False)
+        tree = _Tree(stream, name, Problems())
         if not tree.simulated:
             return
         for events in self._parts(tree, batch_size, None, Problems()):
             count = len(events.event)
             unknown = np.full(count, np.nan)
             part, energy, theta, first = (events.truth.get(branch, unknown) for branch in _TRUTH)
+            zenith = clamped(np.degrees(theta), 0, 180)
             named = tree.named.primary or "unknown"
             columns: dict[str, Any] = {
                 **_keys(events, True),
                 "shower": events.event,
                 "primary": [PARTICLES.get(int(one), named) if np.isfinite(one) else named for one in part],
                 "true_energy": energy / 1000,
-                "true_zenith": np.degrees(theta),
+                "true_zenith": pa.array(zenith, mask=np.isnan(zenith)),
                 "true_h_first": pa.array(first / 100, mask=~np.isfinite(first)),
             }
             for field in TRUTH_SCHEMA:
@@ -356,6 +394,7 @@ class MagicReader(ImageReader):
                 where=tree.where,
                 remedy="the file is another one than the spans were made for",
             )
+        batch_size = min(batch_size, _ENTRIES)
         for begin in range(start, stop, batch_size):
             events = tree.events(begin, min(begin + batch_size, stop), problems)
             if len(events.event):

@@ -100,6 +100,7 @@ def batches_of_groups(
         try:
             _check_sizes(file.metadata.row_group(group), size)
             for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns), use_threads=False):
+                batch.validate(full=True)
                 for start in range(0, batch.num_rows, rows):
                     yield first + read + start, batch.slice(start, rows)
                 read += batch.num_rows

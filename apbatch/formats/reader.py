@@ -16,6 +16,7 @@ from typing import BinaryIO, ClassVar, Literal
 
 import pyarrow as pa
 
+from apbatch.errors import FormatError
 from apbatch.formats.lines import Problem, Problems
 
 Scalar = str | int | float | bool | date | datetime
@@ -111,7 +112,27 @@ class Reader(ABC):
         """Tell from the file's name and first bytes whether it is of this format."""
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
-        """Look again, into the whole file, where the first bytes are shared by several formats."""
+        """Look again, into the whole file, where the first bytes are shared by several formats.
+
+        Raises
+        ------
+        FormatError
+            If the file is so damaged that it can't be told; `claims` decides then.
+        """
+        return True
+
+    def claims(self, name: str) -> bool:
+        """Tell whether the name alone says that a file is of this format."""
+        return False
+
+    def isolated(self, head: bytes) -> bool:
+        """Tell whether a file is read in a process of its own: one that a library in C parses, of whatever content.
+
+        Parameters
+        ----------
+        head : bytes
+            The first bytes of the file.
+        """
         return True
 
     @abstractmethod
@@ -198,14 +219,31 @@ def recognise(name: str, head: bytes, stream: BinaryIO | None = None) -> Reader 
         Its first bytes.
     stream : BinaryIO, optional
         The file, seekable; without it, the first bytes decide.
+
+    Raises
+    ------
+    FormatError
+        If it is so damaged that no reader can tell, and its name does not.
     """
-    for reader in readers().values():
-        if reader.sniff(name, head[: reader.head_bytes]):
-            if stream is not None:
-                stream.seek(0)
-                confirmed = reader.confirm(stream, name)
-                stream.seek(0)
-                if not confirmed:
-                    continue
+    damage: FormatError | None = None
+    claiming: Reader | None = None
+    for reader in candidates(name, head):
+        if stream is None:
             return reader
-    return None
+        stream.seek(0)
+        try:
+            confirmed = reader.confirm(stream, name)
+        except FormatError as error:
+            confirmed, damage = False, damage or error
+            claiming = claiming or (reader if reader.claims(name) else None)
+        stream.seek(0)
+        if confirmed:
+            return reader
+    if damage is not None and claiming is None:
+        raise damage
+    return claiming
+
+
+def candidates(name: str, head: bytes) -> list[Reader]:
+    """Return the readers that take a file for one of theirs by its name and first bytes."""
+    return [reader for reader in readers().values() if reader.sniff(name, head[: reader.head_bytes])]

@@ -13,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.errors import FormatError, MissingSoftwareError
+from apbatch.formats.compressed import MOST_EXPANSION
 from apbatch.formats.lines import Problems
 
 #: Of a basket: more would be memory that the file asks for.
 _LARGEST = 256 << 20
+#: What a short basket may expand to at any rate.
+_FREE = 1 << 20
 #: Length of a `TArrayF`, written before its numbers.
 _COUNT_BYTES = 4
 
@@ -40,6 +43,8 @@ def open_trees(stream: BinaryIO, name: str, *trees: str) -> list[Any]:
     try:
         file = uproot.open(_Borrowed(stream))
         return [file.get(tree, None) for tree in trees]
+    except MemoryError:
+        raise
     except Exception as error:  # uproot raises almost anything at a damaged file
         reason = str(error).strip().split("\n", 1)[0][:160] or type(error).__name__
         raise FormatError(
@@ -78,6 +83,13 @@ class Column:
         bounds = [self._branch.basket_entry_start_stop(number) for number in range(self._branch.num_baskets)]
         self._starts = np.array([int(start) for start, _ in bounds], np.int64)
         self._stops = np.array([int(stop) for _, stop in bounds], np.int64)
+        if (self._starts >= self._stops).any() or (self._starts[1:] < self._stops[:-1]).any():
+            raise FormatError(f"the baskets of branch {branch} do not follow each other")
+
+    @property
+    def entries(self) -> int:
+        """How many entries the baskets hold."""
+        return int(self._stops[-1]) if len(self._stops) else 0
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
@@ -114,6 +126,8 @@ class Column:
         content = None
         try:
             content = self._decoded(number)
+        except MemoryError:
+            raise
         except Exception as error:  # uproot, and the decompressors it calls, raise almost anything
             if number not in self._reported:
                 self._reported.add(number)
@@ -126,11 +140,18 @@ class Column:
         return content
 
     def _decoded(self, number: int) -> npt.NDArray[Any]:
-        size = int(self._branch.basket_uncompressed_bytes(number))
-        if size > _LARGEST:
-            raise ValueError(f"{size} bytes in one basket")
-        basket = self._branch.basket(number)
+        size, stored = (
+            int(count)
+            for count in (
+                self._branch.basket_uncompressed_bytes(number),
+                self._branch.basket_compressed_bytes(number),
+            )
+        )
         count = int(self._stops[number] - self._starts[number])
+        least = count * self.width * self._dtype.itemsize
+        if not least <= size <= min(_LARGEST, max(_FREE, MOST_EXPANSION * stored)):
+            raise ValueError(f"a basket of {stored} bytes that expands to {size} for {count} entries")
+        basket = self._branch.basket(number)
         data = np.asarray(basket.data).view(np.uint8)
         if count < 1 or len(data) % count:
             raise ValueError(f"{len(data)} bytes are no {count} rows of one length")

@@ -17,6 +17,7 @@ import pyarrow as pa
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.errors import FormatError, MissingSoftwareError
 from apbatch.formats.attributes import (
+    CALIBRATIONS,
     CAMERA,
     ENERGY_MAX,
     ENERGY_MIN,
@@ -28,13 +29,15 @@ from apbatch.formats.attributes import (
     ZENITH_MIN,
 )
 from apbatch.formats.compressed import kind_of, plain, plain_head
-from apbatch.formats.eventio_objects import MARK
+from apbatch.formats.eventio_objects import first_kind
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Scalar, Span
 from apbatch.formats.simtel_file import OF_PIXELS, OF_SHOWERS, OF_TELESCOPES, Image, Kind, Shower, SimtelFile
 
 EXPERIMENT = "CTA-MC"
+#: Types of objects that only sim_telarray writes at the top of a file.
+_KINDS = frozenset({70, 75, *range(2000, 2100)})
 
 
 class SimtelReader(ImageReader):
@@ -51,28 +54,39 @@ class SimtelReader(ImageReader):
         ZENITH_MAX,
         SHOWERS,
         PRIMARY,
+        CALIBRATIONS,
         Attribute("cameras", "string", "Names of the cameras, separated by commas."),
         Attribute("telescopes", "integer", "How many telescopes the array has."),
         Attribute("array_events", "integer", "Events that at least one telescope recorded."),
     )
 
     def sniff(self, name: str, head: bytes) -> bool:
-        """Recognise an object that a file of sim_telarray begins with; an empty or broken one by its name."""
+        """Recognise the first object that a file of sim_telarray has; an empty or broken one by its name."""
         content = plain_head(head)
-        if content:
-            return _begins(content) or (_named(name) and b"\0" in content)
+        if first_kind(content) in _KINDS:
+            return True
         # A block of zstandard is larger than the head: `confirm` looks into it.
-        return kind_of(head) == "zstandard" or (_named(name) and (not head or kind_of(head) is not None))
+        return (
+            kind_of(head) == "zstandard"
+            or (self.claims(name) and not head.isascii())
+            or (self.claims(name) and not head)
+        )
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
         """Look at the first object; of a broken file the name decides."""
+        if self.claims(name):
+            return True
         try:
-            return _begins(plain(stream)[0].read(8)) or _named(name)
+            return first_kind(plain(stream)[0].read(self.head_bytes)) in _KINDS
         except MissingSoftwareError:
-            return _named(name)
+            return False
+
+    def claims(self, name: str) -> bool:
+        """Tell whether a file is named as sim_telarray's are."""
+        return ".simtel" in PurePosixPath(name).name.lower()
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
-        """Read showers and which telescopes recorded them.
+        """Read showers, and what telescopes recorded of them as far as it can be made images.
 
         Raises
         ------
@@ -87,7 +101,7 @@ class SimtelReader(ImageReader):
         showers: set[int] = set()
         primaries: set[str] = set()
         used: set[str] = set()
-        for found in file.objects(stream, OF_SHOWERS | OF_TELESCOPES):
+        for found in file.objects(stream, OF_SHOWERS | OF_TELESCOPES | OF_PIXELS):
             if found.kind == Kind.SHOWER and file.shower is not None:
                 shower = file.shower
                 showers.add(shower.number)
@@ -95,19 +109,21 @@ class SimtelReader(ImageReader):
                 energies = [min(energies[0], shower.energy), max(energies[1], shower.energy)]
                 zeniths = [min(zeniths[0], 90 - shower.altitude), max(zeniths[1], 90 - shower.altitude)]
             if found.kind == Kind.ARRAY:
-                event, records, _ = file.recorded(found)
-                images += len(records)
-                events += bool(records)
-                for telescope in (file.telescopes.get(number) for number in records):
-                    if telescope is not None and telescope.camera is not None:
-                        used.add(telescope.camera.name)
-                if records:
+                event, cameras = file.readable(found)
+                images += len(cameras)
+                events += bool(cameras)
+                used.update(camera.name for camera in cameras)
+                if cameras:
                     numbers = [min(numbers[0], event), max(numbers[1], event)]
         if not file.telescopes:
             reason = f": {file.problems.kept[0].reason}" if file.problems.kept else ""
             raise FormatError(f"no telescope is described{reason}", where=name, remedy="copy the file again")
         known = used or {one.camera.name for one in file.telescopes.values() if one.camera is not None}
-        attributes: dict[str, Scalar] = {"telescopes": len(file.telescopes), "array_events": events}
+        attributes: dict[str, Scalar] = {
+            "telescopes": len(file.telescopes),
+            "array_events": events,
+            "calibrations": file.calibrations,
+        }
         if known:
             attributes["cameras"] = ",".join(sorted(known))
         if len(known) == 1:
@@ -183,15 +199,6 @@ class SimtelReader(ImageReader):
                     rows = []
         if rows:
             yield pa.RecordBatch.from_pylist(rows, schema=TRUTH_SCHEMA)
-
-
-def _named(name: str) -> bool:
-    return ".simtel" in PurePosixPath(name).name.lower()
-
-
-def _begins(content: bytes) -> bool:
-    """Tell whether these are the first bytes of an object that a file of sim_telarray begins with."""
-    return content.startswith(MARK) and int.from_bytes(content[4:6], "little") in (Kind.HISTORY, Kind.META, Kind.RUN)
 
 
 def _truth(

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry, Lattice, camera_from_positions
 from apbatch.errors import ApbatchError, FormatError, MissingSoftwareError
+from apbatch.formats.angles import clamped, turned
 from apbatch.formats.compressed import plain
 from apbatch.formats.eventio_objects import Object, eventio_base, objects_of
 from apbatch.formats.lines import Problems
@@ -108,10 +109,16 @@ class SimtelFile:
         self.telescopes: dict[int, Telescope] = {}
         self.shower: Shower | None = None
         self.core: tuple[float, float] | None = None
+        #: Array events before the first shower: pedestals and light pulses.
+        self.calibrations = 0
+        self._showers_began = False
         self._cameras: dict[tuple[str, bytes, bytes, int, float], CameraGeometry | None] = {}
 
     def objects(self, stream: BinaryIO, wanted: frozenset[int]) -> Iterator[Object]:
-        """Yield the wanted objects; what describes telescopes and showers is taken in on the way."""
+        """Yield the wanted objects; what describes telescopes and showers is taken in on the way.
+
+        Array events before the first shower are calibration: they are counted and not yielded.
+        """
         takers: dict[int, Callable[[Object], None]] = {
             Kind.META: self._meta, Kind.RUN: self._header, Kind.CAMERA: self._camera, Kind.PIXELS: self._pixels,
             Kind.DISABLED: self._disabled, Kind.SHOWER: self._shower, Kind.USE: self._use,
@@ -119,16 +126,20 @@ class SimtelFile:
         }  # fmt: skip
         content, decompression = plain(stream)
         for found in objects_of(content, wanted, self.problems):
+            self._showers_began |= found.kind in (Kind.SHOWER, Kind.USE)
             if found.kind in takers:
                 self._guarded(found, takers[found.kind])
+            if found.kind == Kind.ARRAY and not self._showers_began:
+                self.calibrations += 1
+                continue
             yield found
-        if decompression is not None and decompression.fault is not None:
-            self.problems.add(decompression.compressed_bytes, f"{decompression.fault}; what follows is lost")
+        if decompression is not None:
+            decompression.note_fault(self.problems)
 
     def _guarded(self, found: Object, take: Callable[[Object], Any]) -> Any:
         try:
             return take(found)
-        except MissingSoftwareError:
+        except (MissingSoftwareError, MemoryError):
             raise
         except ApbatchError as error:
             self.problems.add(found.offset, str(error))
@@ -206,12 +217,15 @@ class SimtelFile:
         if not 0 < energy < math.inf:
             raise FormatError(f"an energy of {energy} TeV")
         number = int(content["primary_id"])
+        altitude, azimuth = math.degrees(float(content["altitude"])), math.degrees(float(content["azimuth"]))
+        if math.isnan(clamped(altitude, -90, 90)) or math.isnan(azimuth):
+            raise FormatError(f"a shower from an altitude of {altitude:g} and an azimuth of {azimuth:g} deg")
         self.shower = Shower(
             number=int(found.id),
             primary=_PARTICLES.get(number, f"particle {number}"),
             energy=energy,
-            altitude=math.degrees(float(content["altitude"])),
-            azimuth=math.degrees(float(content["azimuth"])) % 360.0,
+            altitude=float(clamped(altitude, -90, 90)),
+            azimuth=float(turned(azimuth)),
             h_first=float(content["h_first_int"]),
         )
 
@@ -241,7 +255,9 @@ class SimtelFile:
                 altitude, azimuth = (
                     content.get(f"{name}_cor", content.get(f"{name}_raw", math.nan)) for name in ("altitude", "azimuth")
                 )
-                pointings[int(part.telescope_id)] = (math.degrees(altitude), math.degrees(azimuth) % 360.0)
+                pointings[int(part.telescope_id)] = (
+                    float(clamped(math.degrees(altitude), -90, 90)), float(turned(math.degrees(azimuth)))
+                )  # fmt: skip
         if expected is None:
             raise FormatError("an event without its trigger")
         if lost := sorted(expected - records.keys()):
@@ -258,7 +274,14 @@ class SimtelFile:
                 camera, pixels, peak = made
                 yield Image(event, number, camera, altitude, azimuth, pixels, peak)
 
-    def _image(self, number: int, record: Any, _: Object) -> tuple[CameraGeometry, Floats32, Floats32] | None:
+    def readable(self, found: Object) -> tuple[int, list[CameraGeometry]]:
+        """Return the number of an array event and the cameras of the images that `images` makes of it."""
+        event, records, _ = self.recorded(found)
+        codes = [self._guarded(found, partial(self._codes, number, record)) for number, record in records.items()]
+        return event, [one.telescope.camera for one in codes if one is not None]
+
+    def _codes(self, number: int, record: Any, _: Object) -> _Codes | None:
+        """Return what a telescope recorded; None if it triggered, but was not read out."""
         telescope = self.telescopes.get(number)
         if telescope is None or telescope.camera is None:
             raise FormatError(f"telescope {number} recorded an event, but its camera is not described")
@@ -266,18 +289,32 @@ class SimtelFile:
             raise FormatError(f"telescope {number} recorded an event before it was calibrated")
         n_pixels = telescope.camera.n_pixels
         for part in record:
-            if part.header.type == _SAMPLES:
+            if part.header.type in (_SAMPLES, _SUMS):
                 _check_counts(part, n_pixels)
-                made = _integrated(np.asarray(part.parse()), telescope, n_pixels)
-            elif part.header.type == _SUMS:
-                _check_counts(part, n_pixels)
-                made = _from_sums(np.asarray(part.parse()), telescope, n_pixels)
-            else:
-                continue
-            for values in made:
-                values[[pixel for pixel in telescope.disabled if 0 <= pixel < n_pixels]] = np.nan
-            return telescope.camera, *made
-        return None  # triggered, but not read out
+                summed = part.header.type == _SUMS
+                values = np.asarray(part.parse())
+                values = values.reshape(-1, n_pixels) if summed else values.reshape(len(values), n_pixels, -1)
+                _check_calibration(telescope, len(values), n_pixels)
+                return _Codes(telescope, values, summed)
+        return None
+
+    def _image(self, number: int, record: Any, found: Object) -> tuple[CameraGeometry, Floats32, Floats32] | None:
+        codes = self._codes(number, record, found)
+        if codes is None or codes.telescope.camera is None:
+            return None
+        pixels, peak = (_from_sums if codes.summed else _integrated)(codes.values, codes.telescope)
+        for values in (pixels, peak):
+            values[[pixel for pixel in codes.telescope.disabled if 0 <= pixel < len(values)]] = np.nan
+        return codes.telescope.camera, pixels, peak
+
+
+@dataclass(frozen=True, eq=False)
+class _Codes:
+    """What a telescope recorded: samples of shape (n_gains, n_pixels, n_samples), or sums of (n_gains, n_pixels)."""
+
+    telescope: Telescope
+    values: npt.NDArray[Any]
+    summed: bool
 
 
 @lru_cache(maxsize=64)
@@ -301,32 +338,33 @@ def _check_counts(part: Any, n_pixels: int) -> None:
         raise FormatError(f"{found} pixels, {gains} gains and {samples} samples, the camera has {n_pixels} pixels")
 
 
-def _calibration(telescope: Telescope, gains: int, n_pixels: int) -> tuple[Floats32, Floats32]:
-    assert telescope.pedestal is not None and telescope.pe_per_code is not None
+def _check_calibration(telescope: Telescope, gains: int, n_pixels: int) -> None:
     for name, array in (("pedestals", telescope.pedestal), ("calibration", telescope.pe_per_code)):
-        if array.ndim != 2 or array.shape[0] < gains or array.shape[1] != n_pixels:
-            raise FormatError(f"{name} of shape {array.shape} for {gains} gains and {n_pixels} pixels")
-    return telescope.pedestal, telescope.pe_per_code
+        if array is None or array.ndim != 2 or array.shape[0] < gains or array.shape[1] != n_pixels:
+            shape = None if array is None else array.shape
+            raise FormatError(f"{name} of shape {shape} for {gains} gains and {n_pixels} pixels")
 
 
-def _integrated(samples: npt.NDArray[Any], telescope: Telescope, n_pixels: int) -> tuple[Floats32, Floats32]:
-    if samples.ndim != 3:
-        samples = samples.reshape(-1, n_pixels, 1)
-    pedestal, pe_per_code = _calibration(telescope, samples.shape[0], n_pixels)
-    image, peak = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.float32)
+def _integrated(samples: npt.NDArray[Any], telescope: Telescope) -> tuple[Floats32, Floats32]:
+    image, peak = np.empty(samples.shape[1], np.float32), np.empty(samples.shape[1], np.float32)
     _kernel()(
-        np.ascontiguousarray(samples, np.uint16), pedestal, pe_per_code, SATURATED, telescope.nanoseconds, image, peak
+        np.ascontiguousarray(samples, np.uint16),
+        telescope.pedestal,
+        telescope.pe_per_code,
+        SATURATED,
+        telescope.nanoseconds,
+        image,
+        peak,
     )
     return image, peak
 
 
-def _from_sums(sums: npt.NDArray[Any], telescope: Telescope, n_pixels: int) -> tuple[Floats32, Floats32]:
+def _from_sums(sums: npt.NDArray[Any], telescope: Telescope) -> tuple[Floats32, Floats32]:
     """Calibrate sums that the camera made itself; they carry no times, and do not tell their number of samples."""
-    sums = np.asarray(sums, np.float64).reshape(-1, n_pixels)
-    pedestal, pe_per_code = _calibration(telescope, len(sums), n_pixels)
-    image = (sums[0] - pedestal[0]) * pe_per_code[0]
+    assert telescope.pedestal is not None and telescope.pe_per_code is not None
+    image = (sums[0].astype(np.float64) - telescope.pedestal[0]) * telescope.pe_per_code[0]
     image[sums[0] == 0] = np.nan
-    return image.astype(np.float32), np.full(n_pixels, np.nan, np.float32)
+    return image.astype(np.float32), np.full(sums.shape[1], np.nan, np.float32)
 
 
 def _kernel() -> Callable[..., None]:

@@ -30,6 +30,8 @@ class _Hdf5Reader(Reader):
     """A format in HDF5, told by the columns of its tables."""
 
     seeks: ClassVar[bool] = True
+    #: What a path has in it that names such files.
+    _NAME: ClassVar[str] = ""
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise HDF5."""
@@ -47,6 +49,10 @@ class _Hdf5Reader(Reader):
             return with_file(stream, name, lambda hdf5: self._fits(hdf5.file))
         except MissingSoftwareError:
             return False
+
+    def claims(self, name: str) -> bool:
+        """Tell whether the path names the experiment."""
+        return self._NAME in name.lower()
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read the columns that the catalogue wants.
@@ -88,6 +94,7 @@ class FactHillasReader(_Hdf5Reader):
         Attribute("runs", "integer", "How many runs the file holds events of."),
         Attribute("columns", "integer", "Number of columns of the table."),
     )
+    _NAME: ClassVar[str] = "fact"
     _COLUMNS = ("size", "width", "length", "run_id")
 
     def _fits(self, file: Any) -> bool:
@@ -149,6 +156,7 @@ class HisparcReader(_Hdf5Reader):
     attributes: ClassVar[tuple[Attribute, ...]] = (
         Attribute("stations", "string", "Numbers of the stations, separated by commas."),
     )
+    _NAME: ClassVar[str] = "hisparc"
     _TIME = "ext_timestamp"
     _COLUMNS = ("event_id", _TIME, "pulseheights")
 
@@ -200,6 +208,10 @@ class UciMagicReader(Reader):
         """Recognise whole lines of ten numbers and a letter."""
         lines = head_lines(head)
         return bool(lines) and all(self._kind(line) is not None for line in lines or [])
+
+    def isolated(self, head: bytes) -> bool:
+        """Return False: no library in C parses it."""
+        return False
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Count gammas and hadrons.

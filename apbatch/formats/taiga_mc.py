@@ -245,13 +245,13 @@ class _Placement:
 
 def run_of(name: str) -> int | None:
     """Return the number of the production in a file's name: 607 for ``taiga607_clean_…``."""
-    match = re.match(r"^\D*?(\d+)_", PurePosixPath(name).name)
+    match = re.match(r"^\D*?(\d{1,18})_", PurePosixPath(name).name)
     return int(match[1]) if match else None
 
 
 def telescope_of(name: str) -> int:
     """Return the telescope in a file's name: 1 for ``…_iact01_…``; 1 if there is none."""
-    match = re.search(r"iact(\d+)", PurePosixPath(name).name)
+    match = re.search(r"iact(\d{1,9})", PurePosixPath(name).name)
     return int(match[1]) if match else 1
 
 
@@ -287,6 +287,10 @@ class TaigaMcReader(ImageReader):
             return False
         hits = pixel[1 : 1 + int(found.values[0, 3])]
         return bool(len(hits)) and bool(hits.all())
+
+    def isolated(self, head: bytes) -> bool:
+        """Return False: no library in C parses it."""
+        return False
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read all images: their number, showers, energies and sizes.
@@ -414,6 +418,10 @@ class TaigaHillasReader(Reader):
         """Recognise the names of the columns in the first line."""
         lines = head_lines(head)
         return bool(lines) and set(_columns(lines[0] if lines else "")) >= _HILLAS_COLUMNS
+
+    def isolated(self, head: bytes) -> bool:
+        """Return False: no library in C parses it."""
+        return False
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read all rows: their number, showers, energies and sizes.

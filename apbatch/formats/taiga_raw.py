@@ -343,8 +343,15 @@ class TaigaRawReader(Reader):
                 return True
             at = head.find(_START, at + 1)
         # Its metadata will say what is wrong with it: a broken file must not pass for no file.
-        named = _NAME.match(PurePosixPath(name).name) is not None
-        return named and (not head or b"\0" in head or not head.isascii())
+        return self.claims(name) and (not head or b"\0" in head or not head.isascii())
+
+    def isolated(self, head: bytes) -> bool:
+        """Return False: no library in C parses it."""
+        return False
+
+    def claims(self, name: str) -> bool:
+        """Tell whether a file is named as the data acquisition does."""
+        return _NAME.match(PurePosixPath(name).name) is not None
 
     def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
         """Return ranges of bytes for `read_records`."""
@@ -370,6 +377,8 @@ class TaigaRawReader(Reader):
                 where=f"{name} at byte {first.offset}",
                 remedy="copy the file again from the data acquisition",
             )
+        if named.night is None and self.claims(name):
+            problems.add(0, f"day and month in the name {PurePosixPath(name).name} are no date")
         cluster = int(np.argmax(seen.clusters))
         others = int(seen.clusters.sum() - seen.clusters[cluster])
         if others:

@@ -1,8 +1,7 @@
-"""One file of a site: recognised, hashed and described in one reading."""
+"""One file of a site, read once, and what the catalogue should hold of it."""
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import time
@@ -11,12 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
-from apbatch.errors import ApbatchError, FormatError
-from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar, readers, recognise
+from apbatch.errors import FormatError
+from apbatch.formats.reader import Attribute, Metadata, Scalar
 from apbatch.index.files import FileRecord, State
-from apbatch.ingest.sites import FIELDS, Site, open_plain
-from apbatch.ingest.walk import Entry
-from apbatch.storage.hashing import BLOCK, Hasher
+from apbatch.ingest.description import FileChangedError, describe
+from apbatch.ingest.parsing import describe_apart
+from apbatch.ingest.sites import FIELDS, Site
+from apbatch.ingest.walk import LATEST_NS, Entry, time_of_change
 from apbatch.storage.store import Checksums
 
 #: Attributes that every registered file may have.
@@ -27,7 +27,6 @@ ATTRIBUTES = (
 
 #: How often a file is read that changes meanwhile, and the pause between.
 _ATTEMPTS, _PAUSE_S = 3, 0.2
-_BUFFER = 1 << 20
 
 Outcome = Literal["registered", "quarantined", "unrecognised", "busy", "gone"]
 
@@ -49,26 +48,6 @@ class Examined:
     bytes_read: int = 0
 
 
-class _HashedStream(io.RawIOBase):
-    """A file read from start to end, hashed on the way."""
-
-    def __init__(self, file: io.FileIO) -> None:
-        self._file = file
-        self.hasher = Hasher()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self._file.readinto(buffer) or 0
-        self.hasher.update(memoryview(buffer)[:count])
-        return count
-
-
-class _ChangedError(Exception):
-    """The file changed while it was read."""
-
-
 def examine(site: Site, entry: Entry, known_format: str | None = None) -> Examined:
     """Read a file and return what the catalogue should hold of it; no error of one file is raised.
 
@@ -86,10 +65,10 @@ def examine(site: Site, entry: Entry, known_format: str | None = None) -> Examin
                 status = os.lstat(entry.path)
             except OSError:
                 return Examined(entry, "gone")
-            entry = replace(entry, size=status.st_size, mtime_ns=status.st_mtime_ns)
+            entry = replace(entry, size=status.st_size, mtime_ns=time_of_change(status))
         try:
             return _examine(site, entry, known_format)
-        except _ChangedError:
+        except FileChangedError:
             continue
         except FileNotFoundError:
             return Examined(entry, "gone")
@@ -101,70 +80,32 @@ def examine(site: Site, entry: Entry, known_format: str | None = None) -> Examin
 
 
 def _examine(site: Site, entry: Entry, known_format: str | None) -> Examined:
-    name = entry.source
-    with os.fdopen(open_plain(entry.path, os.fsencode(site.root)), "rb", buffering=0) as file:
-        status = os.fstat(file.fileno())
-        if (status.st_size, status.st_mtime_ns) != (entry.size, entry.mtime_ns):
-            raise _ChangedError
-        head = os.pread(file.fileno(), max(reader.head_bytes for reader in readers().values()), 0)
-        reader = _recognise(name, head, file)
-        if reader is None and known_format is None:
-            return Examined(entry, "unrecognised", bytes_read=len(head))
-        file.seek(0)
-        metadata: Metadata | None = None
-        failure: ApbatchError | None = None
-        if reader is None:
-            checksums = _drained(_HashedStream(file))
-            failure = FormatError(f"no longer recognised as {known_format}")
-        elif reader.seeks:
-            checksums = _drained(_HashedStream(file))
-            file.seek(0)
-            metadata, failure = _metadata(reader, io.BufferedReader(file, _BUFFER), name)
-        else:
-            stream = _HashedStream(file)
-            metadata, failure = _metadata(reader, io.BufferedReader(stream, _BUFFER), name)
-            checksums = _drained(stream)
-        status = os.fstat(file.fileno())
-        if (status.st_size, status.st_mtime_ns, checksums.size) != (entry.size, entry.mtime_ns, entry.size):
-            raise _ChangedError
-    format = reader.name if reader is not None else known_format or "unknown"
-    if metadata is None:
+    description = describe(entry, os.fsencode(site.root), known_format, describe_apart)
+    if description.format is None or description.checksums is None:
+        return Examined(entry, "unrecognised", bytes_read=description.bytes_read)
+    failure, record = description.failure, None
+    if description.metadata is not None:
+        record = _registered(site, entry, description.format, description.metadata, description.checksums)
+        failure = refusal(record)
+    if record is None or failure is not None:
         # What needs another program to be read is tried again; what is broken is not, until it changes.
-        again = failure is not None and not isinstance(failure, FormatError)
-        record = _quarantined(site, entry, format, str(failure), None if again else checksums)
-        return Examined(entry, "quarantined", record, checksums.size)
-    return Examined(entry, "registered", _registered(site, entry, format, metadata, checksums), checksums.size)
+        again = not isinstance(failure, FormatError)
+        checksums = None if again else description.checksums
+        record = _quarantined(site, entry, description.format, str(failure), checksums)
+        return Examined(entry, "quarantined", record, description.bytes_read)
+    return Examined(entry, "registered", record, description.bytes_read)
 
 
-def _recognise(name: str, head: bytes, file: io.FileIO) -> Reader | None:
-    try:
-        return recognise(name, head, file)  # type: ignore[arg-type]  # an unbuffered file reads as well
-    except OSError:
-        raise
-    except Exception as error:  # a plug-in must not end the ingest of all other files
-        raise OSError(f"a reader failed to look at it: {type(error).__name__}: {error}") from error
-
-
-def _metadata(reader: Reader, stream: Any, name: str) -> tuple[Metadata | None, ApbatchError | None]:
-    try:
-        return reader.metadata(stream, name), None
-    except ApbatchError as error:
-        return None, error
-    except OSError:
-        raise
-    except Exception as error:  # hostile content finds the holes of a plug-in; the rest must go on
-        return None, FormatError(f"the reader failed: {type(error).__name__}: {error}", where=name)
-    finally:
-        if not stream.closed:
-            stream.detach()
-
-
-def _drained(stream: _HashedStream) -> Checksums:
-    """Read on to the end, past where a reader stopped, and return the checksums of the whole file."""
-    block = bytearray(BLOCK)
-    while stream.readinto(block):
-        pass
-    return stream.hasher.result()
+def refusal(record: FileRecord) -> FormatError | None:
+    """Return what in a record is no value to search for, though a catalogue may take it."""
+    for name, value in record.attributes.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            return FormatError(f"{name} is {value}, no finite number", where=record.source)
+    if abs(record.mtime_ns) >= LATEST_NS:
+        return FormatError(
+            "its time of change is out of range (1678 to 2262)", where=record.source, remedy="set it by touch"
+        )
+    return None
 
 
 def _registered(site: Site, entry: Entry, format: str, metadata: Metadata, checksums: Checksums) -> FileRecord:
@@ -173,9 +114,10 @@ def _registered(site: Site, entry: Entry, format: str, metadata: Metadata, check
         for name, value in metadata.attributes.items()
         if not isinstance(value, float) or math.isfinite(value)
     }
-    if metadata.problems:
-        first = metadata.problems[0]
-        attributes |= {"problems": len(metadata.problems), "problem": f"byte {first.offset}: {first.reason}"}
+    faults = [f"the path: {fault}" for fault in site.faults(entry.source)]
+    told = [f"byte {problem.offset}: {problem.reason}" for problem in metadata.problems]
+    if problems := [*told, *faults]:
+        attributes |= {"problems": len(problems), "problem": problems[0]}
     said = site.values(entry.source)
     attributes |= {name: value for name, value in said.items() if name not in FIELDS}
     fields: Mapping[str, Any] = {name: value for name, value in said.items() if name in FIELDS}
@@ -210,7 +152,11 @@ def _shifted(time: datetime | None, by: timedelta) -> datetime | None:
 
 
 def _quarantined(site: Site, entry: Entry, format: str, reason: str, checksums: Checksums | None = None) -> FileRecord:
-    said = site.values(entry.source)
+    said = {
+        name: value
+        for name, value in site.values(entry.source).items()
+        if not isinstance(value, float) or math.isfinite(value)
+    }
     fields: dict[str, Any] = {name: value for name, value in said.items() if name in FIELDS}
     return FileRecord(
         path=site.path_of(entry.source),

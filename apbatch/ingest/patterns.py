@@ -54,6 +54,15 @@ class PathPattern:
                 found[name] = value
         return found
 
+    def faults(self, path: str) -> list[str]:
+        """Return which parts of a path match and have no value: a day that no calendar has."""
+        match = self.expression.search(path)
+        return [
+            f"'{text}' is no {self.types[name]} for {name}"
+            for name, text in (match.groupdict() if match is not None else {}).items()
+            if text is not None and self._value(name, text) is None
+        ]
+
     def _value(self, name: str, text: str) -> Scalar | None:
         kind = self.types[name]
         try:

@@ -215,6 +215,10 @@ class Site(BaseModel):
             found.update(pattern.values(source))
         return found
 
+    def faults(self, source: str) -> list[str]:
+        """Return what of the path at `source` should be a value and is none."""
+        return [fault for pattern in self._patterns for fault in pattern.faults(source)]
+
     @cached_property
     def _globs(self) -> tuple[list[re.Pattern[str]], list[re.Pattern[str]]]:
         return [compile_glob(text) for text in self.include], [compile_glob(text) for text in self.exclude]

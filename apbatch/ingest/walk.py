@@ -11,6 +11,9 @@ from apbatch.ingest.patterns import encode_path
 from apbatch.ingest.sites import Site
 from apbatch.storage.names import is_part
 
+#: What macOS writes beside a file on other systems' disks: its attributes, under the file's own extension.
+_APPLE_DOUBLE = b"._"
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -30,6 +33,15 @@ class Entry:
     mtime_ns: int
 
 
+#: Latest time of change, ns since 1970, that 64 bits hold: a later one, after 2262, counts as this one.
+LATEST_NS = (1 << 63) - 1
+
+
+def time_of_change(status: os.stat_result) -> int:
+    """Return when a file changed, in ns since 1970, within 64 bits."""
+    return max(min(status.st_mtime_ns, LATEST_NS), -LATEST_NS)
+
+
 @dataclass
 class WalkReport:
     """What a walk passed over.
@@ -39,7 +51,7 @@ class WalkReport:
     unreadable : dict
         Reason by folder that could not be listed; ``""`` is the root.
     skipped : int
-        Links, pipes, sockets, devices, and files that a store is just writing.
+        Links, pipes, sockets, devices, files that a store is just writing, and macOS's ``._*`` beside other files.
     """
 
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -48,6 +60,10 @@ class WalkReport:
     def covers(self, source: str) -> bool:
         """Tell whether a file lies in a folder that could not be listed."""
         return any(folder == "" or source.startswith(folder + "/") for folder in self.unreadable)
+
+
+def _is_none_of_the_site(name: bytes) -> bool:
+    return name.startswith(_APPLE_DOUBLE) or is_part(os.fsdecode(name))
 
 
 def walk(site: Site, report: WalkReport) -> Iterator[Entry]:
@@ -85,11 +101,15 @@ def walk(site: Site, report: WalkReport) -> Iterator[Entry]:
                     if (status.st_dev, status.st_ino) not in seen:
                         seen.add((status.st_dev, status.st_ino))
                         folders.append(relative)
-                elif not entry.is_file(follow_symlinks=False) or is_part(os.fsdecode(entry.name)):
+                elif (
+                    not entry.is_file(follow_symlinks=False)
+                    or is_part(os.fsdecode(entry.name))
+                    or entry.name.startswith(_APPLE_DOUBLE)
+                ):
                     report.skipped += 1
                 elif site.wants(source):
                     status = entry.stat(follow_symlinks=False)
-                    yield Entry(source, entry.path, status.st_size, status.st_mtime_ns)
+                    yield Entry(source, entry.path, status.st_size, time_of_change(status))
             except FileNotFoundError:
                 continue  # gone since the folder was listed
             except OSError as error:

@@ -14,7 +14,7 @@ from apbatch.errors import FormatError
 from apbatch.formats.images import camera_in, from_binary
 from apbatch.formats.lines import Problems
 from apbatch.formats.magic import MagicReader, parse_name
-from apbatch.formats.reader import Span
+from apbatch.formats.reader import Span, recognise
 
 uproot = pytest.importorskip("uproot")
 READER = MagicReader()
@@ -117,7 +117,8 @@ def test_a_cut_file_is_recognised_by_its_name_and_refused(file: Path, keep: int)
         READER.metadata(io.BytesIO(content), file.name)
     assert caught.value.where == file.name and caught.value.remedy
     assert READER.sniff(file.name, content[:4096])
-    assert READER.confirm(io.BytesIO(content), file.name)
+    recognised = recognise(file.name, content[:4096], io.BytesIO(content))
+    assert recognised is not None and recognised.name == "magic"
 
 
 def test_flipped_bytes_raise_no_other_error(file: Path) -> None:

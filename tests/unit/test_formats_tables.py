@@ -70,7 +70,7 @@ def test_times_of_a_hisparc_station_are_read_where_they_can_be() -> None:
     h5py = pytest.importorskip("h5py")
     stream = io.BytesIO()
     rows = np.zeros(3, [("event_id", "u4"), ("ext_timestamp", "u8"), ("pulseheights", "i2", 4)])
-    rows["ext_timestamp"] = 1_500_000_000_000_000_000 + np.array([5_000_000_000, 0, 1_000])
+    rows["ext_timestamp"] = 1_500_000_018_000_000_000 + np.array([5_000_000_000, 0, 1_000])
     with h5py.File(stream, "w") as file:
         file.create_dataset("cluster/station_7/events", data=rows)
     found = HisparcReader().metadata(stream, "x")

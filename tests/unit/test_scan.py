@@ -20,6 +20,7 @@ from apbatch.errors import NotFoundError, UsageError
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord, State
+from apbatch.ingest import description
 from apbatch.ingest import examine as examine_module
 from apbatch.ingest.scan import IngestSummary, ingest
 from apbatch.ingest.sites import Site, add_site, open_source, source_url
@@ -251,7 +252,7 @@ def test_a_file_that_can_not_be_read_is_tried_again_next_time(
         def denied(path: bytes, root: bytes) -> int:
             raise PermissionError(13, "Permission denied")
 
-        patch.setattr(examine_module, "open_plain", denied)
+        patch.setattr(description, "open_plain", denied)
         assert counts(ingest(site(root), catalogue)) == (0, 0, 0, 0, 2)
     assert counts(ingest(site(root), catalogue)) == (0, 2, 0, 0, 0)
     assert all(one.state is State.REGISTERED for one in found(catalogue).values())
