@@ -91,7 +91,8 @@ def _examine(site: Site, entry: Entry, known_format: str | None) -> Examined:
         # What needs another program to be read is tried again; what is broken is not, until it changes.
         again = not isinstance(failure, FormatError)
         checksums = None if again else description.checksums
-        record = _quarantined(site, entry, description.format, str(failure), checksums)
+        reason = str(failure).removeprefix(entry.source).lstrip(": ")  # the record names the file
+        record = _quarantined(site, entry, description.format, reason, checksums)
         return Examined(entry, "quarantined", record, description.bytes_read)
     return Examined(entry, "registered", record, description.bytes_read)
 
