@@ -1,0 +1,147 @@
+"""DuckDB over the parts of a store of events: one connection, bounded memory, nothing fetched from outside."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import duckdb
+import fsspec
+import pyarrow as pa
+
+from apbatch.index.events.conditions import Dialect
+
+if TYPE_CHECKING:
+    from apbatch.storage.store import Store
+
+DIALECT = Dialect(member="{column} = ANY({mark})")
+#: Beyond this DuckDB sorts and joins on the disk.
+MEMORY = "1GB"
+ROWS_A_BATCH = 65_536
+_GLOB = "*?["
+
+
+class Duck:
+    """A connection of one process; several threads may ask.
+
+    Parameters
+    ----------
+    store : Store, optional
+        Whose files are read.
+    memory : str
+        Limit, such as ``512MB``.
+    """
+
+    def __init__(self, store: Store | None = None, memory: str = MEMORY) -> None:
+        self._store = store
+        self._folder = tempfile.TemporaryDirectory(prefix="apbatch-duckdb-")
+        self._lock = threading.Lock()
+        self._connection = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": memory,
+                "temp_directory": self._folder.name,
+                "threads": str(os.cpu_count() or 1),
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+                "preserve_insertion_order": "false",
+            },
+        )
+        self._connection.execute("SET TimeZone = 'UTC'")
+        if store is not None:
+            self._connection.register_filesystem(_Files(store))
+
+    def place(self, path: str) -> str:
+        """Return how SQL names a file of the store."""
+        assert self._store is not None
+        url = self._store.url_of(path)
+        local = url.removeprefix("file://")
+        if local != url and not any(char in local for char in _GLOB):
+            return local
+        return f"{_Files.protocol}://{path}"
+
+    def batches(
+        self, sql: str, values: Sequence[Any] = (), tables: dict[str, Any] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Run a query; yield its rows.
+
+        Parameters
+        ----------
+        sql : str
+        values : sequence
+            Bound in order.
+        tables : dict, optional
+            Arrow tables or readers that the query names.
+        """
+        with self._lock:
+            cursor = self._connection.cursor()
+        try:
+            for name, table in (tables or {}).items():
+                cursor.register(name, table)
+            relation = cursor.sql(sql, params=list(values))
+            yield from relation.to_arrow_reader(ROWS_A_BATCH)
+        finally:
+            cursor.close()
+
+    def table(self, sql: str, values: Sequence[Any] = (), tables: dict[str, Any] | None = None) -> pa.Table | None:
+        """Run a query; return its rows, None if there are none."""
+        batches = list(self.batches(sql, values, tables))
+        return pa.Table.from_batches(batches) if batches else None
+
+    def close(self) -> None:
+        """Close; what it wrote for sorting is removed."""
+        self._connection.close()
+        self._folder.cleanup()
+
+
+class _Files(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """A store's files as DuckDB opens them: to be read, by their path."""
+
+    protocol = "apbatch"
+    cachable = False
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._files = store
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> BinaryIO:
+        return self._files.open(self._strip_protocol(path))
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> BinaryIO:
+        """Open a file for reading."""
+        return self._open(path)
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Return size and kind of a file."""
+        path = self._strip_protocol(path)
+        found = self._files.info(path)
+        if found is None:
+            raise FileNotFoundError(path)
+        kind = "directory" if found.is_directory else "file"
+        return {"name": path, "size": found.size, "type": kind, "mtime": (found.mtime_ns or 0) / 1e9}
+
+    def exists(self, path: str, **_: Any) -> bool:
+        """Tell whether there is a file."""
+        return self._files.info(self._strip_protocol(path)) is not None
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        """Return the file itself: names of parts hold no patterns."""
+        return [self._strip_protocol(path)] if self.exists(path) else []
+
+    def modified(self, path: str) -> Any:
+        """Return when a file was last changed."""
+        import datetime
+
+        return datetime.datetime.fromtimestamp(self.info(path)["mtime"], datetime.UTC)
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        """Return a file; folders are not listed."""
+        return [self.info(path)] if detail else [path]
+
+
+def literal(text: str) -> str:
+    """Return text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,98 @@
+"""A query of events as SQL over Parquet parts: which are opened, and in which order they give the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from apbatch.formats.reader import Attribute
+from apbatch.index import query as q
+from apbatch.index.events.columns import EVENT_KEYS
+from apbatch.index.events.conditions import Sql, after_key, condition
+from apbatch.index.events.duck import DIALECT, Duck, literal
+from apbatch.index.events.manifest import Part
+
+#: Events that one query sorts; what comes in the order of keys anyhow is asked for in stretches of about so many.
+_STRETCH = 4_000_000
+_TYPES = {"string": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN", "date": "DATE",
+          "time": "TIMESTAMPTZ"}  # fmt: skip
+
+
+def stretches(parts: Sequence[Part]) -> list[list[Part]]:
+    """Group parts so that every key of a group comes before those of the next; parts in a group may overlap."""
+    groups: list[list[Part]] = []
+    end: tuple[Any, ...] = ()
+    for part in sorted(parts, key=lambda part: (part.experiment, part.first)):
+        begin, last = (part.experiment, part.first), (part.experiment, part.last)
+        if groups and (begin <= end or sum(one.rows for one in groups[-1]) + part.rows <= _STRETCH):
+            groups[-1].append(part)
+            end = max(end, last)
+        else:
+            groups.append([part])
+            end = last
+    return groups
+
+
+def source(duck: Duck, parts: Iterable[Part], columns: Sequence[str], known: Mapping[str, Attribute]) -> str:
+    """Return the SQL of these columns of parts; null where a part has no such column."""
+    alike: dict[tuple[str, ...], list[Part]] = {}
+    for part in parts:
+        alike.setdefault(tuple(name for name in columns if name in part.ranges), []).append(part)
+    selects = []
+    for there, group in alike.items():
+        names = [
+            DIALECT.name(name) if name in there else f"CAST(NULL AS {_TYPES[known[name].type]}) AS {DIALECT.name(name)}"
+            for name in columns
+        ]
+        selects.append(f"SELECT {', '.join(names)} FROM {files(duck, group)}")
+    if not selects:
+        nulls = (f"CAST(NULL AS {_TYPES[known[name].type]}) AS {DIALECT.name(name)}" for name in columns)
+        return f"SELECT {', '.join(nulls)} WHERE FALSE"
+    return " UNION ALL ".join(selects)
+
+
+def files(duck: Duck, parts: Iterable[Part]) -> str:
+    """Return the SQL of a table of parts' files."""
+    places = ", ".join(literal(duck.place(part.file)) for part in parts)
+    return f"read_parquet([{places}], hive_partitioning = false, binary_as_string = false)"
+
+
+def statement(
+    duck: Duck,
+    parts: Sequence[Part],
+    where: q.Query,
+    known: Mapping[str, Attribute],
+    columns: Sequence[str],
+    *,
+    order: tuple[Sequence[str], Sequence[bool]],
+    limit: int | None,
+    after: Sequence[Any] | None,
+) -> Sql:
+    """Return the SQL that gives events of parts.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Of the result.
+    order : (sequence of str, sequence of bool)
+        Columns that order it completely, and which descend.
+    """
+    names, descending = order
+    needed = list(dict.fromkeys([*columns, *names, *sorted(q.names(where))]))
+    tests = condition(where, known, DIALECT)
+    text, values = tests.text, list(tests.values)
+    if after is not None:
+        rest = after_key(names, descending, after, DIALECT, [name not in EVENT_KEYS for name in names])
+        text, values = f"{text} AND {rest.text}", [*values, *rest.values]
+    by = ", ".join(f"{DIALECT.name(name)} {'DESC' if down else 'ASC'} NULLS LAST" for name, down in zip(
+        names, descending, strict=True))  # fmt: skip
+    listed = ", ".join(map(DIALECT.name, columns))
+    sql = f"SELECT {listed} FROM ({source(duck, parts, needed, known)}) WHERE {text} ORDER BY {by}"
+    return Sql(sql if limit is None else f"{sql} LIMIT {limit:d}", values)
+
+
+def as_stored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch of an engine with the types of stored events."""
+    return pa.RecordBatch.from_arrays([batch.column(field.name).cast(field.type) for field in schema], schema=schema)
