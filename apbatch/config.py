@@ -102,6 +102,7 @@ class Settings(Section):
     """All settings, with addresses filled in."""
 
     catalogue: str = "sqlite:///{home}/catalogue.sqlite"
+    events: str = "file://{home}/events"
     store: str = "file://{home}/store"
     spark: SparkSettings = SparkSettings()
     training: TrainingSettings = TrainingSettings()
@@ -162,5 +163,10 @@ def load_settings(path: Path | None = None) -> Settings:
     filled = {name: fill_in(text) for name, text in addresses.items() if isinstance(text, str)}
     spark = settings.spark.model_copy(update=filled)
     return settings.model_copy(
-        update={"catalogue": fill_in(settings.catalogue), "store": fill_in(settings.store), "spark": spark}
+        update={
+            "catalogue": fill_in(settings.catalogue),
+            "events": fill_in(settings.events),
+            "store": fill_in(settings.store),
+            "spark": spark,
+        }
     )

@@ -14,6 +14,7 @@ from apbatch.camera.grid import METHODS
 from apbatch.config import Settings
 from apbatch.errors import UsageError, nearest_word
 from apbatch.index.backends import open_catalogue
+from apbatch.index.events.upgrade import events_of
 from apbatch.quality.monitor import KEEP, KINDS, USUAL, BadPixels
 from apbatch.spark import pipeline, submit
 from apbatch.spark.inputs.plan import check_sources
@@ -67,10 +68,11 @@ def sources(arguments: argparse.Namespace, settings: Settings) -> list[Source]:
     """Return the files to read."""
     if arguments.input:
         return sources_at(arguments.input, camera=arguments.camera, factors=arguments.factors)
-    with open_catalogue(settings.catalogue) as catalogue:
+    with open_catalogue(settings.catalogue) as catalogue, events_of(settings) as events:
         return selected_sources(
             catalogue,
-            parse_select(catalogue, arguments.select),
+            events,
+            parse_select(catalogue, events, arguments.select),
             prefer=_preferred(arguments.prefer, settings),
             only_preferred=arguments.prefer not in ("auto", "site"),
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from apbatch.config import Settings
 from apbatch.datasets import dataset
 from apbatch.errors import UsageError
-from apbatch.index.backends import open_catalogue
+from apbatch.index.events.upgrade import events_of
 from apbatch.progress import say
 from apbatch.spark import submit
 from apbatch.spark.compact import check_size, compact
@@ -28,7 +28,7 @@ def options() -> argparse.ArgumentParser:
         "--input", metavar="URL", help="dataset to read (default: the one at --output, which is replaced)"
     )
     found.add_argument("--size", default="128 Mbyte", help="of a part file (default: 128 Mbyte)")
-    found.add_argument("--register", action="store_true", help="renew the pointers to its images in the catalogue")
+    found.add_argument("--register", action="store_true", help="renew the pointers of events to its images")
     return found
 
 
@@ -37,11 +37,11 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
     url, size = arguments.input or arguments.output, int(parse_quantity(arguments.size, "byte"))
     check_size(size)  # says what is wrong before Spark starts
     if dataset.info(url).get("kind") != "images" and arguments.register:
-        raise UsageError("not a dataset of images: the catalogue does not point to it", where=url)
+        raise UsageError("not a dataset of images: no event points to it", where=url)
     summary = compact(spark(), url, arguments.output, size)
     if arguments.register:
-        with open_catalogue(settings.catalogue) as catalogue:
-            say(f"{point_again(catalogue, arguments.output)} pointers renewed")
+        with events_of(settings) as events:
+            say(f"{point_again(events, arguments.output)} pointers renewed")
     return summary
 
 

@@ -1,4 +1,4 @@
-"""Image parameters, optionally into the catalogue: ``spark-submit jobs/parameters.py --input URL --output URL``."""
+"""Image parameters, optionally into the store of events: ``jobs/parameters.py --input URL --output URL``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from apbatch.config import Settings
 from apbatch.errors import UsageError
-from apbatch.index.backends import open_catalogue
+from apbatch.index.events.upgrade import events_of
 from apbatch.progress import say
 from apbatch.spark import pipeline, submit
 from apbatch.spark.inputs.plan import check_dataset
@@ -26,14 +26,16 @@ def options() -> argparse.ArgumentParser:
     inputs.add_argument("--select", metavar="QUERY", help=submit.EVENTS)
     submit.add_cleaning(found)
     found.add_argument("--extras", action="store_true", help=submit.EXTRAS)
-    found.add_argument("--register", action="store_true", help="write the parameters into the catalogue")
+    found.add_argument("--register", action="store_true", help="write the parameters into the store of events")
     return found
 
 
 def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> pipeline.StepSummary:
     """Run the step."""
     if arguments.select and arguments.register:
-        raise UsageError("parameters of selected events are in the catalogue already", remedy="leave out --register")
+        raise UsageError(
+            "parameters of selected events are in the store of events already", remedy="leave out --register"
+        )
     cleaning = submit.cleaning_in(arguments)
     if arguments.select:
         submit.need_their_masks(cleaning)
@@ -44,8 +46,8 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
         spark(), arguments.input, arguments.output, cleaning=cleaning, extras=arguments.extras
     )
     if arguments.register:
-        with open_catalogue(settings.catalogue) as catalogue:
-            say(f"{register_events(catalogue, arguments.output)} rows written to the catalogue")
+        with events_of(settings) as events:
+            say(f"{register_events(events, arguments.output)} events written")
     return summary
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from apbatch.config import Settings
 from apbatch.datasets import dataset
 from apbatch.index.backends import open_catalogue
+from apbatch.index.events.upgrade import events_of
 from apbatch.spark import submit
 from apbatch.spark.inputs.selection import parse_select, selected_sources
 from apbatch.spark.inputs.sources import Source, sources_at
@@ -37,8 +38,8 @@ def sources(arguments: argparse.Namespace, settings: Settings) -> list[Source]:
         if len(arguments.input) == 1 and dataset.is_complete(arguments.input[0]):
             return image_sources(arguments.input[0])
         return sources_at(arguments.input, camera=arguments.camera, calibrated=False)
-    with open_catalogue(settings.catalogue) as catalogue:
-        return selected_sources(catalogue, parse_select(catalogue, arguments.select))
+    with open_catalogue(settings.catalogue) as catalogue, events_of(settings) as events:
+        return selected_sources(catalogue, events, parse_select(catalogue, events, arguments.select))
 
 
 def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> StepSummary:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from apbatch.config import Settings
 from apbatch.datasets import dataset
 from apbatch.dl import spark_scoring
-from apbatch.index.backends import open_catalogue
+from apbatch.index.events.upgrade import events_of
 from apbatch.progress import say
 from apbatch.spark import submit
 from apbatch.spark.pipeline import StepSummary
@@ -25,7 +25,7 @@ def options() -> argparse.ArgumentParser:
     found.add_argument("--input", required=True, metavar="URL", help="dataset of images that clean.py made")
     found.add_argument("--training", required=True, type=Path, help="output folder of a training on images")
     found.add_argument("--variant", help="treatment, if the training has several")
-    found.add_argument("--register", action="store_true", help="write the scores into the catalogue")
+    found.add_argument("--register", action="store_true", help="write the scores into the store of events")
     return found
 
 
@@ -36,8 +36,8 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
         spark(), arguments.input, arguments.training, arguments.output, arguments.variant
     )
     if arguments.register:
-        with open_catalogue(settings.catalogue) as catalogue:
-            say(f"{spark_scoring.register_scores(catalogue, arguments.output)} rows written to the catalogue")
+        with events_of(settings) as events:
+            say(f"{spark_scoring.register_scores(events, arguments.output)} events written")
     losses = {"images without a measured pixel": done["without_pixels"]} if done["without_pixels"] else {}
     return StepSummary(images=done["images"], seconds=done["seconds"], losses=losses)
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 _QUERY = Annotated[str, typer.Argument(help="Such as \"experiment = 'TAIGA' and events > 1000\"; empty: all files.")]
 _FORMAT = Annotated[Format, typer.Option("--format", help="Format of the output.")]
-_EVENT_COLUMNS = ("experiment", "run", "event", "telescope", "cleaning", "size", "length", "width", "alpha")
 _COLUMNS = ("path", "site", "size", "night", "run", "events", "state")
 
 
@@ -24,7 +23,6 @@ def register(app: typer.Typer) -> None:
     app.command("count")(count)
     app.command("changes")(changes)
     app.command("explain")(explain)
-    app.command("events")(events)
     app.command("attributes")(attributes)
 
 
@@ -107,29 +105,6 @@ def explain(query: _QUERY = "") -> None:
         print(catalogue.explain(parse(query, catalogue.attributes())))
 
 
-def events(
-    query: Annotated[
-        str, typer.Argument(help="Such as \"experiment = 'TAIGA' and cleaning = 'tailcuts-14-7' and size > 200 pe\".")
-    ] = "",
-    format: _FORMAT = Format.TABLE,
-    columns: Annotated[str, typer.Option(help="Attributes to show, separated by commas; JSON and CSV: all.")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
-) -> None:
-    """List events by their image parameters, one row a cleaning."""
-    from itertools import islice
-
-    from apbatch.config import load_settings
-    from apbatch.index.attributes import known_attribute
-    from apbatch.index.backends import open_catalogue
-    from apbatch.index.parser import parse
-
-    with open_catalogue(load_settings().catalogue) as catalogue:
-        known = catalogue.event_attributes()
-        wanted = [known_attribute(name.strip(), known).name for name in columns.split(",") if name.strip()]
-        rows = (row for batch in catalogue.select_events(parse(query, known)) for row in batch.to_pylist())
-        _show(islice(rows, limit), format, wanted, _EVENT_COLUMNS)
-
-
 def attributes(
     format: _FORMAT = Format.TABLE,
     events: Annotated[bool, typer.Option("--events", help="Those of events and images, not of files.")] = False,
@@ -137,7 +112,14 @@ def attributes(
     """List the attributes that a query may name."""
     from apbatch.config import load_settings
     from apbatch.index.backends import open_catalogue
+    from apbatch.index.events.upgrade import events_of
 
-    with open_catalogue(load_settings().catalogue) as catalogue:
-        known = (catalogue.event_attributes() if events else catalogue.attributes()).values()
-    show(({"name": a.name, "type": a.type, "unit": a.unit, "description": a.description} for a in known), format)
+    if events:
+        with events_of(load_settings()) as store:
+            known = store.attributes()
+    else:
+        with open_catalogue(load_settings().catalogue) as catalogue:
+            known = catalogue.attributes()
+    show(
+        ({"name": a.name, "type": a.type, "unit": a.unit, "description": a.description} for a in known.values()), format
+    )

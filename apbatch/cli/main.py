@@ -14,7 +14,7 @@ import apbatch
 from apbatch.errors import ApbatchError
 
 #: Modules of `apbatch.cli`, each with a function ``register(app)``.
-GROUPS = ("doctor", "cluster", "site", "find", "mirror", "sim", "run", "blind", "bench")
+GROUPS = ("doctor", "cluster", "site", "find", "events", "mirror", "sim", "run", "blind", "bench")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

@@ -1,4 +1,4 @@
-"""Scoring of whole datasets on Spark, and scores in the catalogue.
+"""Scoring of whole datasets on Spark, and scores among the events.
 
 A task is a part file: the worker reads its images, scores them with the network that came with the task, and writes
 one part of the result. Pixels never pass through the JVM. Keras' own `predict` does the work, on one core a task.
@@ -26,7 +26,7 @@ from apbatch.dl.blind.image_selection import KEY
 from apbatch.dl.files import read_json, sha256, table_bytes
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
 from apbatch.formats.images import from_binary
-from apbatch.index.catalogue import EVENT_KEYS
+from apbatch.index.events.columns import EVENT_KEYS
 from apbatch.provenance import digest, provenance
 from apbatch.storage.backends import open_store
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from apbatch.dl.networks.scoring import Network
-    from apbatch.index.catalogue import Catalogue
+    from apbatch.index.events.store import EventStore
 
 _ROWS = 4096
 
@@ -202,8 +202,8 @@ class _Each:
             yield self.job(part)
 
 
-def register_scores(catalogue: Catalogue, scores_url: str) -> int:
-    """Write scores into the catalogue: a row an image beside its image parameters, with the parameter `score`.
+def register_scores(events: EventStore, scores_url: str) -> int:
+    """Write scores into the store of events: a row an image beside its image parameters, with the parameter `score`.
 
     The row's `cleaning` names the network, such as ``score-resnet-soft``, since image parameters of one cleaning are
     replaced as a whole: ``apbatch find --events "cleaning = 'score-resnet-soft' and score > 0.8"``.
@@ -227,7 +227,7 @@ def register_scores(catalogue: Catalogue, scores_url: str) -> int:
     table = table.append_column("dataset", pa.array([known["images_url"]] * table.num_rows))
     table = table.select([*EVENT_KEYS, "dataset", "score"]).combine_chunks()
     try:
-        return sum(catalogue.upsert_events(batch) for batch in table.to_batches(max_chunksize=5000))
+        return events.upsert(table.to_batches())
     except ApbatchError as error:
         error.where = error.where or scores_url
         raise

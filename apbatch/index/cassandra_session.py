@@ -26,6 +26,8 @@ _UPGRADES = {
 }
 #: The one partition of small tables.
 ALL = "all"
+#: Of a store of events, which may share the keyspace.
+EVENT_TABLES = {"event_of_run", "event_run", "event_column"}
 _WINDOW = 64
 #: What a node says that knows of an index but can't use it yet, and how long it is given.
 _NO_INDEX_YET = "INDEX_NOT_AVAILABLE"
@@ -85,7 +87,8 @@ class CassandraSession:
             self.close()
             raise
 
-    def _create(self, keyspace: str) -> None:
+    def make_keyspace(self, keyspace: str) -> None:
+        """Make a keyspace that is not there, and use it from now on."""
         if keyspace not in self._cluster.metadata.keyspaces:
             copies = min(3, len(self._cluster.metadata.all_hosts()))
             self._session.execute(
@@ -93,8 +96,21 @@ class CassandraSession:
                 f"{{'class': 'NetworkTopologyStrategy', 'replication_factor': {copies}}}"
             )
         self._session.set_keyspace(keyspace)
+
+    def use_keyspace(self, keyspace: str) -> None:
+        """Use a keyspace from now on, if it is there."""
+        if keyspace in self._cluster.metadata.keyspaces:
+            self._session.set_keyspace(keyspace)
+
+    def has_table(self, name: str) -> bool:
+        """Tell whether the keyspace in use has a table."""
+        keyspace = self._cluster.metadata.keyspaces.get(self._session.keyspace or "")
+        return keyspace is not None and name in keyspace.tables
+
+    def _create(self, keyspace: str) -> None:
+        self.make_keyspace(keyspace)
         rows = self._session.execute("SELECT table_name FROM system_schema.tables WHERE keyspace_name = %s", [keyspace])
-        tables = {row["table_name"] for row in rows}
+        tables = {row["table_name"] for row in rows} - EVENT_TABLES
         if tables and "schema_version" not in tables:
             raise self._refusal("the keyspace holds tables of another program, or of an older schema")
         if tables:

@@ -1,4 +1,4 @@
-"""Image parameters into the catalogue, each with the place of the image that it describes."""
+"""Image parameters into the store of events, each with the place of the image that it describes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from apbatch.camera.hillas import PARAMETERS
 from apbatch.datasets import dataset
 from apbatch.datasets.image_rows import Bounds, Places
 from apbatch.errors import UsageError
-from apbatch.index.catalogue import EVENT_KEYS, POINTER
+from apbatch.index.events.columns import EVENT_KEYS, POINTER
 from apbatch.index.query import And, Compare
 from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:
-    from apbatch.index.catalogue import Catalogue
+    from apbatch.index.events.store import EventStore
 
-#: Rows written to the catalogue in one go.
-_EVENTS_A_WRITE = 5000
+_EVENTS_A_BATCH = 50_000
 
 
-def register_events(catalogue: Catalogue, parameters_url: str) -> int:
-    """Write image parameters into the catalogue, with pointers to the images they describe.
+def register_events(events: EventStore, parameters_url: str) -> int:
+    """Write image parameters into the store of events, with pointers to the images they describe.
 
     Returns
     -------
@@ -41,13 +40,11 @@ def register_events(catalogue: Catalogue, parameters_url: str) -> int:
     places = Places()
     if images_url is not None and dataset.is_complete(str(images_url)):
         places = places_in(str(images_url))
-    rows = 0
-    for batch in dataset.read_batches(parameters_url, [*EVENT_KEYS, *PARAMETERS], _EVENTS_A_WRITE):
-        rows += catalogue.upsert_events(_pointed(batch, images_url, places))
-    return rows
+    batches = dataset.read_batches(parameters_url, [*EVENT_KEYS, *PARAMETERS], _EVENTS_A_BATCH)
+    return events.upsert(_pointed(batch, images_url, places) for batch in batches)
 
 
-def point_again(catalogue: Catalogue, images_url: str) -> int:
+def point_again(events: EventStore, images_url: str) -> int:
     """Renew the pointers of events whose images were moved within a dataset; return how many.
 
     Raises
@@ -58,8 +55,8 @@ def point_again(catalogue: Catalogue, images_url: str) -> int:
     rows = 0
     for experiment in places.experiments():
         query = And((Compare("experiment", "=", experiment), Compare("dataset", "=", images_url)))
-        for batch in catalogue.select_events(query):
-            rows += catalogue.upsert_events(_pointed(batch.drop_columns(list(POINTER)), images_url, places))
+        batches = (batch.drop_columns(list(POINTER)) for batch in events.select(query))
+        rows += events.upsert(_pointed(batch, images_url, places) for batch in batches)
     return rows
 
 

@@ -21,6 +21,7 @@ from apbatch.camera.cleaning_words import WORDS, cleaning_of
 from apbatch.config import Settings, load_settings
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.index.backends import open_catalogue
+from apbatch.index.events.upgrade import events_of
 from apbatch.spark.connect.session import close, session
 from apbatch.spark.inputs.selection import parse_select, selected_sources
 from apbatch.spark.inputs.sources import Source
@@ -76,7 +77,7 @@ def cleaning_in(arguments: argparse.Namespace) -> Cleaning | None:
 
 
 def need_their_masks(cleaning: Cleaning | None) -> None:
-    """Refuse another cleaning of selected events, whose rows in the catalogue are of the masks that they have.
+    """Refuse another cleaning of selected events, whose rows among the events are of the masks that they have.
 
     Raises
     ------
@@ -96,11 +97,11 @@ def selected_events(query: str, settings: Settings) -> list[Source]:
     UsageError
         If the query picks files, or nothing.
     """
-    with open_catalogue(settings.catalogue) as catalogue:
-        selection = parse_select(catalogue, query)
+    with open_catalogue(settings.catalogue) as catalogue, events_of(settings) as events:
+        selection = parse_select(catalogue, events, query)
         if not selection.of_events:
             raise UsageError("the query picks files, not events", remedy="ask for cleaning = '…' and image parameters")
-        return selected_sources(catalogue, selection)
+        return selected_sources(catalogue, events, selection)
 
 
 def main(options: argparse.ArgumentParser, work: Work) -> None:

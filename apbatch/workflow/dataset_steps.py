@@ -80,7 +80,7 @@ class Compact(Step):
                 summary = compact(context.spark(), url, None, int(self.size))
                 tell(f"{self.kind} {name}", summary, "rows")
                 if name == "images" and summary.tasks:
-                    say(f"{self.kind}: {point_again(context.catalogue, url)} pointers renewed")
+                    say(f"{self.kind}: {point_again(context.events, url)} pointers renewed")
         return {"compacted": [url for urls in inputs.values() for url in urls]}
 
     def intact(self, products: Products) -> bool:

@@ -214,7 +214,7 @@ class Skim(ImageStep):
                 "'skim' wants events, and the job's query picks files",
                 remedy="ask for cleaning = '…' and image parameters",
             )
-        sources = event_sources(context.catalogue, selection.query)
+        sources = event_sources(context.catalogue, context.events, selection.query)
         return pipeline.skim(context.spark(), sources, outputs, **options)
 
 
@@ -239,7 +239,7 @@ class _OfImages(ImageStep, CleaningWords):
 
 
 class Parameters(_OfImages):
-    """Hillas parameters without and with cleaning, written to Parquet and into the catalogue."""
+    """Hillas parameters without and with cleaning, written to Parquet and into the store of events."""
 
     kind: ClassVar[str] = "parameters"
     role: ClassVar[str] = "parameters"
@@ -258,12 +258,12 @@ class Parameters(_OfImages):
         return super().options() | ({"extras": True} if self.extras else {})
 
     def finished(self, context: Context, output: str) -> Products:
-        """Write the parameters into the catalogue."""
+        """Write the parameters into the store of events."""
         from apbatch.spark.registration import register_events
 
         if self.register_events:
-            rows = register_events(context.catalogue, output)
-            say(f"parameters: {rows} rows in the catalogue")
+            rows = register_events(context.events, output)
+            say(f"parameters: {rows} events registered")
         return {"parameters": output}
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apbatch.config import Settings
+from apbatch.config import Settings, fill_in
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.index.backends import open_catalogue
+from apbatch.index.events.upgrade import events_of
 from apbatch.progress import say
 from apbatch.provenance import digest
 from apbatch.workflow.model import Job
@@ -149,6 +150,7 @@ def _surroundings(job: Job, settings: Settings) -> Iterator[tuple[Context, Recor
     """Open what steps need: the catalogue, Spark on the first demand, the records; one run of a job at a time."""
     with ExitStack() as stack:
         catalogue = stack.enter_context(open_catalogue(settings.catalogue))
+        events = stack.enter_context(events_of(settings))
         sessions: list[SparkSession] = []
 
         def spark() -> SparkSession:
@@ -160,10 +162,11 @@ def _surroundings(job: Job, settings: Settings) -> Iterator[tuple[Context, Recor
                 stack.callback(close, sessions[0])
             return sessions[0]
 
-        context = Context(job.name, job.path.parent, settings, catalogue, job.select, spark)
+        context = Context(job.name, job.path.parent, settings, catalogue, events, job.select, spark)
         stack.enter_context(_only_one(context.folder))
         _check_query(job, context)
-        services = digest([settings.catalogue, settings.store])
+        elsewhere = [] if settings.events == fill_in(Settings().events) else [settings.events]
+        services = digest([settings.catalogue, settings.store, *elsewhere])
         yield context, Records(context.folder / "steps" / services)
 
 
@@ -173,7 +176,7 @@ def _check_query(job: Job, context: Context) -> None:
     from apbatch.index.selection import parse_selection
 
     declared = {attribute.name: attribute for reader in readers().values() for attribute in reader.attributes}
-    files, events = context.catalogue.attributes(), context.catalogue.event_attributes()
+    files, events = context.catalogue.attributes(), context.events.attributes()
     try:
         selection = parse_selection(job.select, {**declared, **files}, events)
     except UsageError as error:

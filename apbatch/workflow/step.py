@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from apbatch.index.catalogue import Catalogue
     from apbatch.index.files import FileRecord
+    from apbatch.index.events.store import EventStore
     from apbatch.index.selection import Selection
     from apbatch.spark.inputs.sources import Source
 
@@ -50,6 +51,7 @@ class Context:
     base: Path
     settings: Settings
     catalogue: Catalogue
+    events: EventStore
     select: str
     spark: Callable[[], SparkSession]
     products: Products = field(default_factory=dict)
@@ -77,7 +79,7 @@ class Context:
         from apbatch.index.query import And, Like
         from apbatch.index.selection import Selection, parse_selection
 
-        found = parse_selection(self.select, self.catalogue.attributes(), self.catalogue.event_attributes())
+        found = parse_selection(self.select, self.catalogue.attributes(), self.events.attributes())
         if "production" in self.products and not found.of_events:
             own = Like("path", f"{self.products['production']}/%")
             return Selection(And((found.query, own)), of_events=False)
@@ -100,7 +102,7 @@ class Context:
         """Return the sources of the images that the job's query picks."""
         from apbatch.spark.inputs.selection import selected_sources
 
-        return selected_sources(self.catalogue, self.selection(), prefer)
+        return selected_sources(self.catalogue, self.events, self.selection(), prefer)
 
     def selection_digest(self, *, empty: bool = False) -> str:
         """Return the hash of what is selected: files by path and content, or events by key and dataset.
@@ -114,7 +116,7 @@ class Context:
         if found.of_events:
             from apbatch.spark.inputs.selection import events_digest, selected_events
 
-            events = selected_events(self.catalogue, found.query)
+            events = selected_events(self.events, found.query)
             if not events.num_rows and not empty:
                 raise UsageError("the job's query picks no event", remedy='apbatch events "QUERY" shows what it picks')
             return events_digest(events)

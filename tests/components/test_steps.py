@@ -14,7 +14,7 @@ from apbatch.camera.registry import camera_named
 from apbatch.chain import steps
 from apbatch.errors import FormatError
 from apbatch.formats.images import TRUTH_SCHEMA, from_binary, image_schema, to_binary
-from apbatch.index.catalogue import EVENT_KEYS
+from apbatch.index.events.columns import EVENT_KEYS
 
 
 @pytest.fixture(scope="module")

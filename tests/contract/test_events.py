@@ -227,13 +227,14 @@ def test_counts_by_a_column(store: EventStore, filled: list[dict[str, Any]]) -> 
 
 @pytest.mark.parametrize("name", ["energy", "primary", "time", "electrons", "run", "simulated"])
 @pytest.mark.parametrize("descending", [False, True])
-def test_results_come_in_an_order_with_null_last(
+def test_results_come_in_an_order_in_which_null_is_least(
     store: EventStore, filled: list[dict[str, Any]], name: str, descending: bool
 ) -> None:
     query = of(store, filled[0]["experiment"])
     ordered = sorted(filled, key=lambda row: [row[key] for key in EVENT_KEYS])
     valued = sorted((row for row in ordered if row[name] is not None), key=lambda row: row[name], reverse=descending)
-    ordered = [*valued, *(row for row in ordered if row[name] is None)]
+    missing = [row for row in ordered if row[name] is None]
+    ordered = [*valued, *missing] if descending else [*missing, *valued]
     order = [Order(name, descending)]
     expected = [(row[name], *key) for row, key in zip(ordered, keys_of(ordered), strict=True)]
     whole = rows(store, query, [name], order=order)

@@ -1,4 +1,4 @@
-"""Scores outside of the training: on Spark into the catalogue, by ONNX; and the card of a network."""
+"""Scores outside of the training: on Spark among the events, by ONNX; and the card of a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from apbatch.dl.training.data import load
 from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import from_binary
-from apbatch.index.backends import open_catalogue
+from apbatch.index.events.store import open_events
 from apbatch.index.parser import parse
 from apbatch.spark.connect.session import close, session
 from tests.synthetic import camera_showers
@@ -61,9 +61,9 @@ def test_spark_gives_the_scores_of_the_network_and_the_catalogue_finds_them(
     expected = dict(zip(images["event"].to_pylist(), Network.of_training(trained, "soft").scores(pixels), strict=True))
     for event, score in zip(table["event"].to_pylist(), table["score"].to_pylist(), strict=True):
         assert score == pytest.approx(expected[event], abs=1e-5)
-    with open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite") as catalogue:
-        assert spark_scoring.register_scores(catalogue, output) == 800
-        (batch,) = catalogue.select_events(parse("experiment = 'SYNTHETIC'", catalogue.event_attributes()))
+    with open_events(f"file://{tmp_path}/events") as events:
+        assert spark_scoring.register_scores(events, output) == 800
+        (batch,) = events.select(parse("experiment = 'SYNTHETIC'", events.attributes()))
         assert set(batch.column("cleaning").to_pylist()) == {"score-hex-cnn-soft"}
         assert sorted(batch.column("score").to_pylist()) == pytest.approx(sorted(table["score"].to_pylist()))
 

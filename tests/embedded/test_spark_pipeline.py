@@ -27,6 +27,7 @@ from apbatch.errors import FormatError, NotFoundError, UsageError
 from apbatch.formats.images import camera_of, from_binary
 from apbatch.formats.reader import readers
 from apbatch.index.backends import open_catalogue
+from apbatch.index.events.store import open_events
 from apbatch.quality.monitor import BadPixels
 from apbatch.spark import frames, pipeline
 from apbatch.spark.compact import compact, content_digest
@@ -133,22 +134,23 @@ def test_monte_carlo_images_get_parameters_and_grids(monte_carlo):
     np.testing.assert_allclose(np.sort(sums), np.sort(none["size"].to_numpy()), rtol=1e-5)
 
 
-def test_image_parameters_go_into_the_catalogue_once(monte_carlo, tmp_path):
-    with open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite") as catalogue:
+def test_image_parameters_become_events_once(monte_carlo, tmp_path):
+    with open_events(f"file://{tmp_path}/events") as events:
         for _ in range(2):
-            assert register_events(catalogue, f"{monte_carlo}/parameters") == 2 * 5698
-        rows = sum(batch.num_rows for batch in catalogue.select_events())
+            assert register_events(events, f"{monte_carlo}/parameters") == 2 * 5698
+        rows = sum(batch.num_rows for batch in events.select())
     keys = dataset.read_table(f"{monte_carlo}/parameters", ["experiment", "run", "event", "telescope", "cleaning"])
     assert rows == len(set(zip(*(column.to_pylist() for column in keys.columns), strict=True)))
 
 
 def test_events_picked_by_their_image_parameters_are_cleaned_again_and_no_others(spark, monte_carlo, tmp_path):
-    with open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite") as catalogue:
-        register_events(catalogue, f"{monte_carlo}/parameters")
+    catalogue = open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite")
+    with catalogue, open_events(f"file://{tmp_path}/events") as events:
+        register_events(events, f"{monte_carlo}/parameters")
         text = "experiment = 'TAIGA-MC' and cleaning = 'tailcuts-14-7' and size > 2000 pe and width < 0.25 deg"
-        selection = parse_select(catalogue, text)
-        rows = [row for batch in catalogue.select_events(selection.query) for row in batch.to_pylist()]
-        sources = selected_sources(catalogue, selection)
+        selection = parse_select(catalogue, events, text)
+        rows = [row for batch in events.select(selection.query) for row in batch.to_pylist()]
+        sources = selected_sources(catalogue, events, selection)
     assert 10 < len(rows) < 1000
     summary = pipeline.clean(spark, sources, f"file://{tmp_path}/picked", Cleaning("tailcuts", 10, 5))
     assert summary.images == len(rows) and summary.losses == {}
@@ -160,14 +162,17 @@ def test_events_picked_by_their_image_parameters_are_cleaned_again_and_no_others
 
 
 def test_selected_events_are_skimmed_with_their_masks_parameters_and_grids(spark, monte_carlo, tmp_path):
-    with open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite") as catalogue:
-        register_events(catalogue, f"{monte_carlo}/parameters")
+    catalogue = open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite")
+    with catalogue, open_events(f"file://{tmp_path}/events") as events:
+        register_events(events, f"{monte_carlo}/parameters")
         text = "experiment = 'TAIGA-MC' and cleaning = 'tailcuts-14-7' and size > 3000 pe"
         rows = [
-            row for batch in catalogue.select_events(parse_select(catalogue, text).query) for row in batch.to_pylist()
+            row for batch in events.select(parse_select(catalogue, events, text).query) for row in batch.to_pylist()
         ]
         outputs = {role: f"file://{tmp_path}/{role}" for role in ("images", "parameters", "grids")}
-        summary = pipeline.skim(spark, selected_sources(catalogue, parse_select(catalogue, text)), outputs)
+        summary = pipeline.skim(
+            spark, selected_sources(catalogue, events, parse_select(catalogue, events, text)), outputs
+        )
     assert summary.images == len(rows) > 10
     columns = ["run", "event", "image", "mask"]
     got = dataset.read_table(outputs["images"], columns).to_pylist()

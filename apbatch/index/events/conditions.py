@@ -189,10 +189,8 @@ def _write(query: q.Query, known: Mapping[str, Attribute], dialect: Dialect, val
     raise AssertionError(query)
 
 
-def after_key(
-    columns: Sequence[str], descending: Sequence[bool], last: Sequence[Any], dialect: Dialect, nullable: Sequence[bool]
-) -> Sql:
-    """Return the SQL of "comes after this row" in an order of columns; null comes last in either direction.
+def after_row(columns: Sequence[str], descending: Sequence[bool], last: Sequence[Any], dialect: Dialect) -> Sql:
+    """Return the SQL of "comes after this row" in an order of columns; null is less than any value.
 
     Parameters
     ----------
@@ -201,25 +199,21 @@ def after_key(
     descending : sequence of bool
     last : sequence
         Values of the row after which to go on.
-    nullable : sequence of bool
-        Whether a column may be null.
     """
     values: list[Any] = []
     choices = []
-    equal: list[tuple[str, Any]] = []
-    for column, down, value, may_miss in zip(columns, descending, last, nullable, strict=True):
+    equal = ""
+    equal_values: list[Any] = []
+    for column, down, value in zip(columns, descending, last, strict=True):
         name = dialect.name(column)
-        parts = []
-        for before, known_value in equal:
-            if known_value is None:
-                parts.append(f"{before} IS NULL")
-            else:
-                parts.append(f"{before} = {dialect.mark}")
-        equal_values = [known_value for _, known_value in equal if known_value is not None]
-        if value is not None:
-            comes = f"{name} {'<' if down else '>'} {dialect.mark}"
-            comes = f"({comes} OR {name} IS NULL)" if may_miss else comes
-            choices.append("(" + " AND ".join([*parts, comes]) + ")")
-            values += [*equal_values, value]
-        equal.append((name, value))
-    return Sql("(" + " OR ".join(choices) + ")" if choices else "FALSE", values)
+        if value is None:
+            comes = "FALSE" if down else f"{name} IS NOT NULL"
+            same = f"{name} IS NULL"
+        else:
+            comes = f"({name} < {dialect.mark} OR {name} IS NULL)" if down else f"{name} > {dialect.mark}"
+            same = f"{name} = {dialect.mark}"
+        choices.append(f"({equal}{comes})")
+        values += [*equal_values, *([] if value is None else [value])]
+        equal += f"{same} AND "
+        equal_values += [] if value is None else [value]
+    return Sql(f"({' OR '.join(choices)})", values)

@@ -12,12 +12,11 @@ import duckdb
 import fsspec
 import pyarrow as pa
 
-from apbatch.index.events.conditions import Dialect
+from apbatch.index.events.search import EngineError
 
 if TYPE_CHECKING:
     from apbatch.storage.store import Store
 
-DIALECT = Dialect(member="{column} = ANY({mark})")
 #: Beyond this DuckDB sorts and joins on the disk.
 MEMORY = "1GB"
 ROWS_A_BATCH = 65_536
@@ -75,6 +74,10 @@ class Duck:
             Bound in order.
         tables : dict, optional
             Arrow tables or readers that the query names.
+
+        Raises
+        ------
+        EngineError
         """
         with self._lock:
             cursor = self._connection.cursor()
@@ -83,6 +86,8 @@ class Duck:
                 cursor.register(name, table)
             relation = cursor.sql(sql, params=list(values))
             yield from relation.to_arrow_reader(ROWS_A_BATCH)
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise EngineError(error, memory=isinstance(error, duckdb.OutOfMemoryException)) from error
         finally:
             cursor.close()
 
@@ -140,8 +145,3 @@ class _Files(fsspec.AbstractFileSystem):  # type: ignore[misc]
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         """Return a file; folders are not listed."""
         return [self.info(path)] if detail else [path]
-
-
-def literal(text: str) -> str:
-    """Return text as SQL writes it."""
-    return "'" + text.replace("'", "''") + "'"

@@ -11,12 +11,11 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
-from apbatch.errors import ApbatchError, FormatError, NotFoundError, ServerError
+from apbatch.errors import ApbatchError, FormatError, MissingSoftwareError, NotFoundError, ServerError
 from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
 from apbatch.index.attributes import known_attribute, merge_declarations
@@ -24,12 +23,14 @@ from apbatch.index.events import part_files
 from apbatch.index.events.columns import EVENT_KEYS, canonical, chunks_of, schema_of, undeclared, wanted_columns
 from apbatch.index.events.compaction import small_parts
 from apbatch.index.events.conditions import condition, simplify
-from apbatch.index.events.duck import DIALECT, Duck
 from apbatch.index.events.manifest import Manifest, Manifests, Part
 from apbatch.index.events.ranges import parts_for
-from apbatch.index.events.search import as_stored, files, source, statement, stretches
+from apbatch.index.events.search import DIALECT, EngineError, as_stored, files, source, statement, stretches
 from apbatch.index.events.store import EventStore, Order, order_of
 from apbatch.storage.store import open_store
+
+if TYPE_CHECKING:
+    from apbatch.index.events.duck import Duck
 
 #: What is gathered before it is written: events, bytes.
 _CHUNK_ROWS, _CHUNK_BYTES = 1_000_000, 192 << 20
@@ -55,6 +56,12 @@ class ParquetEvents(EventStore):
     @property
     def _duck(self) -> Duck:
         if self._opened is None:
+            try:
+                from apbatch.index.events.duck import Duck
+            except ImportError as error:
+                raise MissingSoftwareError(
+                    f"DuckDB is needed to search events: {error}", remedy="pip install 'apbatch[duckdb]'"
+                ) from error
             self._opened = Duck(self._store, self._memory)
         return self._opened
 
@@ -169,7 +176,7 @@ class ParquetEvents(EventStore):
         """Run SQL over parts; a failure is explained."""
         try:
             return self._duck.table(sql, values)
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
+        except EngineError as error:
             raise self._explained(error, parts) from None
 
     def _discard(self, parts: Iterable[Part]) -> None:
@@ -264,7 +271,7 @@ class ParquetEvents(EventStore):
             return
         try:
             yield from self._duck.batches(sql, values)
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
+        except EngineError as error:
             explained = self._explained(error, parts)
             if isinstance(explained, NotFoundError):
                 listed = {part.file for part in self._manifests.newest().parts}
@@ -272,7 +279,7 @@ class ParquetEvents(EventStore):
                     raise _ReplacedError from None
             raise explained from None
 
-    def _explained(self, error: Exception, parts: Sequence[Part]) -> ApbatchError:
+    def _explained(self, error: EngineError, parts: Sequence[Part]) -> ApbatchError:
         """Return what a failure of DuckDB means: a part that is gone or damaged, or a query too large."""
         for part in parts:
             info = self._store.info(part.file)
@@ -287,10 +294,9 @@ class ParquetEvents(EventStore):
         for part in parts:
             if self._store.checksums(part.file).blake3 != part.blake3:
                 return part_files.damaged(self._store, part, "its content is not what was written")
-        reason = " ".join(str(error).split())[:300]
-        if isinstance(error, duckdb.OutOfMemoryException):
-            return ServerError(f"not enough memory or disk for this query: {reason}", remedy="ask for less at a time")
-        return ServerError(f"DuckDB failed: {reason}", where=self._store.url)
+        if error.memory:
+            return ServerError(f"not enough memory or disk for this query: {error}", remedy="ask for less at a time")
+        return ServerError(f"DuckDB failed: {error}", where=self._store.url)
 
     def count(self, where: q.Query = q.Everything(), by: str | None = None) -> dict[Any, int]:
         """Count the events that match, by the values of attribute `by`."""

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
-from apbatch.index.events.columns import EVENT_KEYS
-from apbatch.index.events.conditions import Sql, after_key, condition
-from apbatch.index.events.duck import DIALECT, Duck, literal
+from apbatch.index.events.conditions import Dialect, Sql, after_row, condition
 from apbatch.index.events.manifest import Part
 
+if TYPE_CHECKING:
+    from apbatch.index.events.duck import Duck
+
+#: How DuckDB writes conditions.
+DIALECT = Dialect(member="{column} = ANY({mark})")
 #: Events that one query sorts; what comes in the order of keys anyhow is asked for in stretches of about so many.
 _STRETCH = 4_000_000
 _TYPES = {"string": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN", "date": "DATE",
           "time": "TIMESTAMPTZ"}  # fmt: skip
+
+
+class EngineError(Exception):
+    """A query that DuckDB could not answer.
+
+    Parameters
+    ----------
+    cause : Exception
+    memory : bool
+        Whether memory, or disk for what it put aside, did not suffice.
+    """
+
+    def __init__(self, cause: Exception, *, memory: bool) -> None:
+        super().__init__(" ".join(str(cause).split())[:300])
+        self.memory = memory
 
 
 def stretches(parts: Sequence[Part]) -> list[list[Part]]:
@@ -84,9 +102,9 @@ def statement(
     tests = condition(where, known, DIALECT)
     text, values = tests.text, list(tests.values)
     if after is not None:
-        rest = after_key(names, descending, after, DIALECT, [name not in EVENT_KEYS for name in names])
+        rest = after_row(names, descending, after, DIALECT)
         text, values = f"{text} AND {rest.text}", [*values, *rest.values]
-    by = ", ".join(f"{DIALECT.name(name)} {'DESC' if down else 'ASC'} NULLS LAST" for name, down in zip(
+    by = ", ".join(f"{DIALECT.name(name)} {'DESC NULLS LAST' if down else 'ASC NULLS FIRST'}" for name, down in zip(
         names, descending, strict=True))  # fmt: skip
     listed = ", ".join(map(DIALECT.name, columns))
     sql = f"SELECT {listed} FROM ({source(duck, parts, needed, known)}) WHERE {text} ORDER BY {by}"
@@ -96,3 +114,8 @@ def statement(
 def as_stored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Return a batch of an engine with the types of stored events."""
     return pa.RecordBatch.from_arrays([batch.column(field.name).cast(field.type) for field in schema], schema=schema)
+
+
+def literal(text: str) -> str:
+    """Return text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,14 @@ from apbatch.index.events.columns import EVENT_KEYS
 from apbatch.index.events.cursor import Cursor
 from apbatch.index.query import Everything, Query
 
-_SCHEMES = ("file", "hdfs", "webhdfs", "afs", "cassandra", "postgresql")
+_SCHEMES = ("file", "hdfs", "webhdfs", "afs", "cassandra")
 #: Most events of one page.
 LARGEST_PAGE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One column by which a result is ordered; null comes last in either direction."""
+    """One column by which a result is ordered; null is less than any value."""
 
     name: str
     descending: bool = False
@@ -183,6 +183,19 @@ def order_of(order: Sequence[Order], known: dict[str, Attribute]) -> tuple[list[
     return [*first, *rest], [*(unique[name] for name in first), *(False for _ in rest)]
 
 
+def compare_rows(
+    one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence[str], descending: Sequence[bool]
+) -> int:
+    """Return -1, 0 or 1 as a row comes before another, beside it or after it; null is less than any value."""
+    for name, down in zip(names, descending, strict=True):
+        mine, theirs = one.get(name), other.get(name)
+        if mine == theirs:
+            continue
+        less = mine is None or (theirs is not None and mine < theirs)
+        return 1 if less == down else -1
+    return 0
+
+
 def open_events(url: str) -> EventStore:
     """Open (and on first use create) the store of events at a URL.
 
@@ -190,7 +203,7 @@ def open_events(url: str) -> EventStore:
     ----------
     url : str
         ``file:///FOLDER``, ``hdfs://HOST:PORT/FOLDER`` or another store for Parquet files;
-        ``cassandra://HOST:PORT/KEYSPACE``; ``postgresql://…``.
+        ``cassandra://HOST:PORT/KEYSPACE``.
 
     Raises
     ------
@@ -207,18 +220,14 @@ def open_events(url: str) -> EventStore:
             f"no store of events of kind '{scheme}'",
             where=url,
             nearest=nearest_word(scheme, _SCHEMES),
-            remedy="file:///FOLDER, hdfs://HOST:PORT/FOLDER, cassandra://HOST:PORT/KEYSPACE or postgresql://…",
+            remedy="file:///FOLDER, hdfs://HOST:PORT/FOLDER or cassandra://HOST:PORT/KEYSPACE",
         )
-    extra = {"cassandra": "cassandra", "postgresql": "postgres"}.get(scheme, "duckdb")
+    extra = "cassandra" if scheme == "cassandra" else "duckdb"
     try:
         if scheme == "cassandra":
             from apbatch.index.events.cassandra import CassandraEvents
 
             return CassandraEvents(url)
-        if scheme == "postgresql":
-            from apbatch.index.events.postgres import PostgresEvents
-
-            return PostgresEvents(url)
         from apbatch.index.events.parquet import ParquetEvents
 
         return ParquetEvents(url)

@@ -1,6 +1,6 @@
 """From a query of events to the images that it picks: files, row groups and rows, so that nothing else is read.
 
-The catalogue holds for each event where its image was written. A dataset that was made again since (compacted, run
+The store of events holds for each where its image was written. A dataset that was made again since (compacted, run
 anew) is looked through once more, its key columns alone. If a dataset is gone, the images are read from the registered
 files of the run: from a mirror, or on demand from the site.
 """
@@ -19,7 +19,7 @@ from apbatch.datasets import dataset
 from apbatch.datasets.image_rows import IMAGE_KEYS, Bounds, Places, rows_by_file
 from apbatch.errors import NotFoundError, UsageError
 from apbatch.formats.image_files import ImagesReader
-from apbatch.index.catalogue import POINTER
+from apbatch.index.events.columns import POINTER
 from apbatch.index.query import And, Compare, In, Query
 from apbatch.index.selection import Selection, parse_selection
 from apbatch.provenance import digest
@@ -29,30 +29,37 @@ from apbatch.storage.backends import open_store, open_url
 
 if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue
+    from apbatch.index.events.store import EventStore
 
 _KEY_TYPES = pa.schema(
     [("experiment", pa.string()), ("run", pa.int64()), ("event", pa.int64()), ("telescope", pa.int32())]
 )
 
 
-def parse_select(catalogue: Catalogue, text: str) -> Selection:
+def parse_select(catalogue: Catalogue, events: EventStore, text: str) -> Selection:
     """Parse what a user wants selected, files or events.
 
     Raises
     ------
     UsageError
     """
-    return parse_selection(text, catalogue.attributes(), catalogue.event_attributes())
+    return parse_selection(text, catalogue.attributes(), events.attributes())
 
 
 def selected_sources(
-    catalogue: Catalogue, selection: Selection, prefer: str | None = None, *, only_preferred: bool = False
+    catalogue: Catalogue,
+    events: EventStore,
+    selection: Selection,
+    prefer: str | None = None,
+    *,
+    only_preferred: bool = False,
 ) -> list[Source]:
     """Return the sources of the images that a query of files or of events picks.
 
     Parameters
     ----------
     catalogue : Catalogue
+    events : EventStore
     selection : Selection
     prefer, only_preferred
         Of registered files, as in `apbatch.spark.inputs.sources.sources_for`.
@@ -63,12 +70,12 @@ def selected_sources(
         If nothing is picked, or as `sources_for`.
     """
     if selection.of_events:
-        return event_sources(catalogue, selection.query, prefer, only_preferred=only_preferred)
+        return event_sources(catalogue, events, selection.query, prefer, only_preferred=only_preferred)
     return sources_for(catalogue, catalogue.select(selection.query), prefer, only_preferred=only_preferred)
 
 
 def event_sources(
-    catalogue: Catalogue, query: Query, prefer: str | None = None, *, only_preferred: bool = False
+    catalogue: Catalogue, events: EventStore, query: Query, prefer: str | None = None, *, only_preferred: bool = False
 ) -> list[Source]:
     """Return the sources of the images of events; each image once, whatever number of cleanings it matches with.
 
@@ -77,27 +84,27 @@ def event_sources(
     UsageError
         If no event matches, or there is no image of some of them any more.
     """
-    events = selected_events(catalogue, query)
-    if not events.num_rows:
+    picked = selected_events(events, query)
+    if not picked.num_rows:
         raise UsageError("the query picks no event", remedy='apbatch events "QUERY" shows what a query picks')
     found: list[Source] = []
     left: list[pa.Table] = []
-    urls = events.column("dataset")
+    urls = picked.column("dataset")
     for url in pc.unique(urls).to_pylist():
         if url is None:
-            left.append(events.filter(pc.is_null(urls)))
+            left.append(picked.filter(pc.is_null(urls)))
             continue
-        sources, lost = _from_dataset(url, events.filter(pc.equal(urls, url)))
+        sources, lost = _from_dataset(url, picked.filter(pc.equal(urls, url)))
         found += sources
         left.append(lost)
-    rest = pa.concat_tables(left) if left else events.slice(0, 0)
+    rest = pa.concat_tables(left) if left else picked.slice(0, 0)
     return [*found, *_from_files(catalogue, rest, prefer, only_preferred=only_preferred)]
 
 
-def selected_events(catalogue: Catalogue, query: Query) -> pa.Table:
+def selected_events(store: EventStore, query: Query) -> pa.Table:
     """Return keys and pointers of the events that match, by key; of several rows with one key, the first."""
     columns = [*_KEY_TYPES.names, *POINTER]
-    batches = [batch.select(columns) for batch in catalogue.select_events(query, ())]
+    batches = [batch.select(columns) for batch in store.select(query, ())]
     if not batches:
         return pa.table({name: [] for name in columns}, schema=pa.schema([*_KEY_TYPES, *_pointer_fields()]))
     events = pa.Table.from_batches(batches)
