@@ -27,7 +27,7 @@ from apbatch.index.events.manifest import Manifest, Manifests, Part
 from apbatch.index.events.ranges import parts_for
 from apbatch.index.events.search import DIALECT, EngineError, as_stored, files, source, statement, stretches
 from apbatch.index.events.store import EventStore, Order, order_of
-from apbatch.storage.store import open_store
+from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:
     from apbatch.index.events.duck import Duck
