@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from apbatch.index.catalogue import Catalogue
-    from apbatch.index.files import FileRecord
     from apbatch.index.events.store import EventStore
+    from apbatch.index.files import FileRecord
     from apbatch.index.selection import Selection
     from apbatch.spark.inputs.sources import Source
 

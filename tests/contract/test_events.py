@@ -17,7 +17,8 @@ from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
 from apbatch.index.events.columns import EVENT_KEYS, POINTER
 from apbatch.index.events.store import EventStore, Order, open_events
-from apbatch.index.query import Query, matches, normalise, parse
+from apbatch.index.parser import parse
+from apbatch.index.query import Query, matches, normalise
 
 DECLARED = (
     Attribute("energy", "number", "energy of the primary", "TeV"),

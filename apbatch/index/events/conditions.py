@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,18 +24,15 @@ class Dialect:
     mark : str
         Of a bound value.
     like : str
-        A `like` whose pattern has no escapes, with places for the column and the mark.
+        A `like` whose pattern is escaped by backslashes, with places for the column and the mark.
     member : str, optional
         Whether a value is one of a bound list; without it each value is bound alone.
-    pattern : callable
-        What is done with a pattern of `like` before it is bound.
     """
 
     mark: str = "?"
-    like: str = "{column} LIKE {mark}"
+    like: str = "{column} LIKE {mark} ESCAPE '\\'"
     member: str | None = None
     quote: str = '"'
-    pattern: Callable[[str], str] = str
 
     def name(self, column: str) -> str:
         """Return the quoted name of a column."""
@@ -177,7 +174,7 @@ def _write(query: q.Query, known: Mapping[str, Attribute], dialect: Dialect, val
                 return dialect.member.format(column=column, mark=bound(list(choices)))
             return f"{column} IN ({', '.join(bound(choice) for choice in choices)})"
         case q.Like(name, pattern):
-            return dialect.like.format(column=dialect.name(name), mark=bound(dialect.pattern(pattern)))
+            return dialect.like.format(column=dialect.name(name), mark=bound(q.like_escaped(pattern)))
         case q.IsNull(name):
             return f"{dialect.name(name)} IS NULL"
         case q.Not(q.IsNull(name)):
