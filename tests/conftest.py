@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have what takes long begin first: servers, then whole programs."""
     items.sort(key=lambda item: (not item.nodeid.startswith(SHARING), not item.nodeid.startswith("tests/embedded/")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test may touch the state of the user who runs it: where a test names no home, it is this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APBATCH_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from apbatch.cli.output import Format, show
 from apbatch.storage.backends import local_path
 
 _Folder = Annotated[Path, typer.Argument(help="Folder of the blind analysis.", parser=local_path, metavar="FOLDER")]
 _Format = Annotated[Format, typer.Option("--format", help="Format of the output.")]
+_Head = Annotated[
+    str | None, typer.Option("--head", help="Head that the last act printed; not needed where a custodian signs.")
+]
+_Key = Annotated[Path, typer.Option("--key", help="Private key of the custodian.", parser=local_path, metavar="FILE")]
 
 group = typer.Typer(no_args_is_help=True, help="Blind test sets: labels sealed until the scores are frozen.")
 
@@ -27,34 +32,45 @@ def make(
     grids: Annotated[str, typer.Option("--grids", help="URL of the gridded images.")],
     parameters: Annotated[str, typer.Option("--parameters", help="URL of the image parameters.")],
     truth: Annotated[str, typer.Option("--truth", help="URL of the Monte Carlo truth.")],
-    size_min: Annotated[str, typer.Option("--size-min", help="Smallest size after cleaning.")] = "60 pe",
-    pixels_min: Annotated[int, typer.Option("--pixels-min", min=3, help="Fewest pixels after cleaning.")] = 4,
+    size_min: Annotated[
+        str | None, typer.Option("--size-min", help="Smallest size after cleaning, such as '60 pe'.")
+    ] = None,
+    pixels_min: Annotated[int | None, typer.Option("--pixels-min", help="Fewest pixels after cleaning.")] = None,
     leakage_max: Annotated[
-        float, typer.Option("--leakage-max", min=0, max=1, help="Largest share of light in edge pixels.")
-    ] = 1.0,
-    test_fraction: Annotated[float, typer.Option("--test-fraction", help="Share of the showers.")] = 0.3,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Repeatable, but not blind to who knows it. Default: random.")
+        float | None, typer.Option("--leakage-max", help="Largest share of light in edge pixels.")
+    ] = None,
+    test_fraction: Annotated[float | None, typer.Option("--test-fraction", help="Share of the showers.")] = None,
+    open: Annotated[bool, typer.Option("--open", help="For practice: labels may be known to others.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="Makes an open set repeatable.")] = None,
+    custodian: Annotated[
+        str | None, typer.Option("--custodian", help="Public key of somebody who must sign every act.")
     ] = None,
     format: _Format = Format.TABLE,
 ) -> None:
-    """Split by shower into training, validation and a sealed test set; print the commitment to its labels."""
+    """Split by shower into training, validation and a sealed test set; publish the commitment and head it prints."""
     from apbatch.dl.blind import blind_set as blind
     from apbatch.errors import UsageError
-    from apbatch.units import parse_quantity
 
-    if not 0 < test_fraction < 1:
-        raise UsageError(f"a share between 0 and 1 is wanted, not {test_fraction:g}", where="--test-fraction")
-    settings = blind.BlindSettings(
-        size_min=parse_quantity(size_min, "pe"),
-        pixels_min=pixels_min,
-        leakage_max=leakage_max,
-        test_fraction=test_fraction,
-        seed=seed,
-    )
+    options = {
+        "size_min": size_min,
+        "pixels_min": pixels_min,
+        "leakage_max": leakage_max,
+        "test_fraction": test_fraction,
+        "open": open,
+        "seed": seed,
+        "custodian": custodian,
+    }
+    try:
+        settings = blind.BlindSettings.model_validate({key: it for key, it in options.items() if it is not None})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        option = "--" + str(fault["loc"][0]).replace("_", "-")
+        raise UsageError(str(fault["msg"]).removeprefix("Value error, "), where=option) from error
     made = blind.make(grids, parameters, truth, folder, settings)
     counts = {f"{name}_events": numbers["events"] for name, numbers in sorted(made.manifest["events"].items())}
-    show([{"set": str(made.files), **counts, "commitment": made.manifest["commitment"]}], format)
+    kind = "open: " + "; ".join(made.manifest["open"]) if made.open else "blind"
+    head = made.ledger.entries()[0]["digest"]
+    show([{"set": str(made.files), "kind": kind, **counts, "commitment": made.commitment, "head": head}], format)
 
 
 @group.command()
@@ -63,35 +79,73 @@ def submit(
     scores: Annotated[
         Path, typer.Argument(help="Parquet: method, variant, split, id, score.", parser=local_path, metavar="FILE")
     ],
-    again: Annotated[bool, typer.Option("--again", help="Practice: other scores though the labels are open.")] = False,
+    head: _Head = None,
+    again: Annotated[bool, typer.Option("--again", help="Other scores of an open set after its labels.")] = False,
     format: _Format = Format.TABLE,
 ) -> None:
     """Freeze scores: from now on they can't be exchanged, and the labels may be opened."""
-    from apbatch.dl.blind import blind_set as blind
+    from apbatch.dl.blind import protocol
 
-    entry = blind.submit(folder, scores, again=again)
-    show([{"frozen": entry["time"], "sha256": entry["scores"], "methods": "; ".join(entry["methods"])}], format)
+    _need_head(folder, head)
+    entry = protocol.submit(folder, scores, head=head, again=again)
+    record = {"frozen": entry["time"], "sha256": entry["scores"], "methods": "; ".join(entry["methods"])}
+    show([{**record, "head": entry["digest"]}], format)
 
 
 @group.command()
-def unseal(folder: _Folder, format: _Format = Format.TABLE) -> None:
+def unseal(folder: _Folder, head: _Head = None, format: _Format = Format.TABLE) -> None:
     """Open the labels, once scores were frozen, and reveal the proportion."""
     from apbatch.dl.blind import blind_set as blind
+    from apbatch.dl.blind import protocol
 
-    labels = blind.unseal(folder)
-    gammas = sum(labels["gamma"].to_pylist())
-    record = {"gammas": gammas, "hadrons": labels.num_rows - gammas, "gamma_fraction": gammas / labels.num_rows}
-    show([{**record, "labels": str(folder / "unsealed" / "labels.parquet")}], format)
+    _need_head(folder, head)
+    entry = protocol.unseal(folder, head=head)
+    made = blind.open_set(folder)
+    gamma = protocol.read_labels(made)["gamma"].to_pylist()
+    record = {"gammas": sum(gamma), "hadrons": len(gamma) - sum(gamma), "gamma_fraction": sum(gamma) / len(gamma)}
+    show([{**record, "labels": str(made.sealed), "head": entry["digest"]}], format)
 
 
 @group.command()
-def status(folder: _Folder, format: _Format = Format.TABLE) -> None:
-    """Verify a blind set and list what was done with it, and when."""
-    from apbatch.dl.blind import blind_set as blind
+def status(folder: _Folder, head: _Head = None, format: _Format = Format.TABLE) -> None:
+    """Verify a set, its scores and its ledger, against a head if one is given; list what was done, and when."""
+    from apbatch.dl.blind import protocol
 
-    entries = blind.status(folder)
+    entries = protocol.status(folder, head=head)
     show(
-        ({"time": entry["time"], "act": entry["act"], "sha256": entry.get("scores") or entry["commitment"]}
-         for entry in entries),
+        ({"act": entry["n"], "time": entry["time"], "what": entry["act"], "sha256": entry.get("scores") or
+          entry["commitment"], "head": entry["digest"]} for entry in entries),
         format,
     )  # fmt: skip
+
+
+@group.command()
+def key(
+    file: Annotated[Path, typer.Argument(help="File for the private key.", parser=local_path, metavar="FILE")],
+    format: _Format = Format.TABLE,
+) -> None:
+    """Make the key of a custodian; print its public half, which goes to whoever makes a set."""
+    from apbatch.dl.blind.anchors import make_key
+
+    show([{"key": str(file), "public": make_key(file)}], format)
+
+
+@group.command()
+def sign(folder: _Folder, key: _Key, format: _Format = Format.TABLE) -> None:
+    """Sign the present head, as custodian; refused if the ledger does not go on from what was signed before."""
+    from apbatch.dl.blind import protocol
+
+    signed = protocol.sign(folder, key)
+    show([{"act": signed.n, "head": signed.digest}], format)
+
+
+def _need_head(folder: Path, head: str | None) -> None:
+    """Raise a UsageError where nobody vouches for the head."""
+    from apbatch.dl.blind import blind_set as blind
+    from apbatch.errors import UsageError
+
+    made = blind.open_set(folder)
+    if head is None and not made.open and made.manifest["custodian"] is None:
+        raise UsageError(
+            "a blind set goes on from a known head", where=str(folder), remedy="--head with what the last act printed"
+        )

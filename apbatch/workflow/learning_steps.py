@@ -25,7 +25,9 @@ class Blind(Step):
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
     gamma_fraction_min: float = Field(default=0.25, gt=0, lt=1)
     gamma_fraction_max: float = Field(default=0.6, gt=0, lt=1)
-    seed: int | None = Field(default=None, ge=0, description="repeatable; without it, the system's randomness")
+    open: bool = Field(default=False, description="for practice: labels may be known to others")
+    seed: int | None = Field(default=None, ge=0, description="makes an open set repeatable")
+    custodian: str | None = Field(default=None, description="public key of somebody who must sign every act")
     #: The product whose pixels the set holds.
     pixels: ClassVar[str] = "grids"
 
@@ -113,15 +115,16 @@ class Evaluate(Step):
     def run(self, context: Context, key: str) -> Products:
         """Freeze, unseal, judge."""
         from apbatch.dl.blind import blind_set as blind
+        from apbatch.dl.blind import protocol
         from apbatch.dl.judging import evaluation
         from apbatch.dl.judging.score_table import score
 
         folder, trained = Path(context.products["blind"]), Path(context.products["trained"])
         output = context.folder / f"evaluate-{key}"
-        # A set that anybody can make again from its seed is for practice: it may be scored again, and says so.
-        repeatable = bool(blind.open_set(folder).manifest["repeatable"])
-        blind.submit(folder, score(folder / "set", trained, output), again=repeatable)
-        blind.unseal(folder)
+        # An open set is for practice: it may be scored again, and says so.
+        again = blind.open_set(folder).open
+        protocol.submit(folder, score(folder / "set", trained, output), again=again)
+        protocol.unseal(folder)
         settings = evaluation.EvaluationSettings(**self.model_dump())
         evaluation.evaluate(folder, trained, settings, output)
         return {"evaluation": str(output / "evaluation.json")}

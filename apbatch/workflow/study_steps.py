@@ -41,6 +41,7 @@ class Study(Step):
     efficiency_min: float = Field(default=0.1, ge=0, lt=1)
     resamples: int = Field(default=1000, ge=100, le=20000)
     bins: int = Field(default=4, ge=1, le=20)
+    goals: tuple[dict[str, str | float], ...] = Field(default=(), description="over, ratio, cleaning: verdicts")
 
     def inputs(self, context: Context) -> Any:
         """Return the set, and what computes."""
@@ -58,12 +59,12 @@ class Study(Step):
         folder, output = Path(context.products["blind"]), context.folder / f"study-{key}"
         given = {**self.model_dump(), **context.settings.training.network()}
         settings = study.StudySettings(**{name: given[name] for name in study.StudySettings.model_fields})
-        study.run(folder, output, settings, context.settings.training.collective, self._ranks(context))
         observation = Observation(**{name: given[name] for name in Observation.model_fields})
-        named = {name: given[name] for name in ("hadrons_min", "efficiency_min", "resamples", "bins")}
-        study_evaluation.evaluate(
-            folder, output, study_evaluation.StudyEvaluationSettings(observation=observation, **named)
-        )
+        named = {name: given[name] for name in ("hadrons_min", "efficiency_min", "resamples", "bins", "goals")}
+        judging = study_evaluation.StudyEvaluationSettings(observation=observation, **named)
+        rule = study_evaluation.rule_of(judging)
+        study.run(folder, output, settings, rule, context.settings.training.collective, self._ranks(context))
+        study_evaluation.evaluate(folder, output, judging)
         return {"study": str(output)}
 
     def intact(self, products: Products) -> bool:

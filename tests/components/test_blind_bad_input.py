@@ -30,7 +30,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def whole(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
-    return blind.make(**inputs, folder=tmp_path_factory.mktemp("blind"), settings=BlindSettings(seed=3))
+    return blind.make(**inputs, folder=tmp_path_factory.mktemp("blind"), settings=BlindSettings(open=True, seed=3))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ ensemble = pytest.importorskip("sklearn.ensemble")
 def made(tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
     """Gammas and hadrons that are the same: whatever tells them apart is a leak."""
     inputs = camera_showers(tmp_path_factory.mktemp("showers"), 160, 240, contrast=0.0)
-    return blind.make(**inputs, folder=tmp_path_factory.mktemp("blind"), settings=BlindSettings(seed=8))
+    return blind.make(**inputs, folder=tmp_path_factory.mktemp("blind"), settings=BlindSettings(open=True, seed=8))
 
 
 def guessed(features: np.ndarray, gamma: np.ndarray, shower: np.ndarray) -> float:

@@ -12,7 +12,9 @@ import pytest
 from apbatch.camera.grid import from_grid
 from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind import protocol
 from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.judging.resampling import Comparison, Interval
 from apbatch.dl.study import evaluation as study_evaluation
 from apbatch.dl.study import trainings as study
 from apbatch.dl.study.report import render_study_table, write_study_report
@@ -22,6 +24,8 @@ from apbatch.errors import UsageError
 from tests.synthetic import camera_showers
 
 CAMERA = camera_named("TAIGA-IACT01")
+GOALS = (study_evaluation.Goal(over="cuts", ratio=1.0), study_evaluation.Goal(over="cuts", ratio=50.0, cleaning="none"))
+SETTINGS = study_evaluation.StudyEvaluationSettings(hadrons_min=10, resamples=200, bins=2, goals=GOALS)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def made(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
-    return blind.make(**inputs, folder=tmp_path_factory.mktemp("blind"), settings=BlindSettings(seed=3))
+    return blind.make(**inputs, folder=tmp_path_factory.mktemp("blind"), settings=BlindSettings(open=True, seed=3))
 
 
 def test_a_set_of_images_holds_the_pixels_of_the_camera(made: BlindSet) -> None:
@@ -88,10 +92,9 @@ def scores_for(made: BlindSet, path: Path, trainings: int = 2) -> Path:
 @pytest.fixture(scope="module")
 def judged(made: BlindSet, tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = tmp_path_factory.mktemp("study")
-    blind.submit(made.folder, scores_for(made, folder / "scores.parquet"))
-    blind.unseal(made.folder)
-    settings = study_evaluation.StudyEvaluationSettings(hadrons_min=10, resamples=200, bins=2)
-    return study_evaluation.evaluate(made.folder, folder, settings)
+    protocol.submit(made.folder, scores_for(made, folder / "scores.parquet"))
+    protocol.unseal(made.folder)
+    return study_evaluation.evaluate(made.folder, folder, SETTINGS)
 
 
 def test_the_table_has_a_row_for_each_method_and_the_mean_of_its_trainings(judged: dict) -> None:
@@ -99,7 +102,7 @@ def test_the_table_has_a_row_for_each_method_and_the_mean_of_its_trainings(judge
 
 
 def test_q_is_that_of_a_plain_count(judged: dict, made: BlindSet) -> None:
-    labels = {row["id"]: row["gamma"] for row in pq.read_table(made.folder / "unsealed/labels.parquet").to_pylist()}
+    labels = {row["id"]: row["gamma"] for row in protocol.read_labels(made).to_pylist()}
     frozen = [row for row in pq.read_table(made.folder / "frozen").to_pylist() if row["split"] == "test"]
     (row,) = [row for row in judged["rows"] if row["method"] == "resnet"]
     for number, training in enumerate(row["trainings"], start=1):
@@ -123,6 +126,7 @@ def test_a_better_method_is_found_better_with_its_significance(judged: dict) -> 
     assert verdict["network"].startswith("residual network")
 
 
+@pytest.mark.usefixtures("without_bins")
 def test_a_cut_that_leaves_too_few_hadrons_is_not_quoted(made: BlindSet, judged: dict, tmp_path: Path) -> None:
     settings = study_evaluation.StudyEvaluationSettings(hadrons_min=10_000, resamples=100, bins=2)
     again = study_evaluation.evaluate(made.folder, tmp_path, settings)
@@ -131,14 +135,14 @@ def test_a_cut_that_leaves_too_few_hadrons_is_not_quoted(made: BlindSet, judged:
 
 
 def test_a_study_on_an_opened_set_is_refused_before_anything_is_trained(
-    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: dict[str, str], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = blind.make(**inputs, folder=tmp_path / "blind", settings=BlindSettings())
-    blind.submit(made.folder, scores_for(made, tmp_path / "scores.parquet"))
-    blind.unseal(made.folder)
+    protocol.submit(made.folder, scores_for(made, tmp_path / "scores.parquet"))
+    protocol.unseal(made.folder)
     monkeypatch.setattr(study.launch, "train_all", lambda *arguments: pytest.fail("something was trained"))
     with pytest.raises(UsageError, match="other scores were frozen"):
-        study.run(made.folder, tmp_path / "study", study.StudySettings(rivals=()))
+        study.run(made.folder, tmp_path / "study", study.StudySettings(rivals=()), {})
     assert not (tmp_path / "study").exists()
 
 
@@ -152,8 +156,7 @@ def test_bins_hold_every_event_once(judged: dict) -> None:
 
 
 def test_the_same_scores_give_the_same_numbers(judged: dict, made: BlindSet, tmp_path: Path) -> None:
-    settings = study_evaluation.StudyEvaluationSettings(hadrons_min=10, resamples=200, bins=2)
-    again = study_evaluation.evaluate(made.folder, tmp_path, settings)
+    again = study_evaluation.evaluate(made.folder, tmp_path, SETTINGS)
     assert again["rows"] == judged["rows"]
 
 
@@ -162,5 +165,87 @@ def test_the_report_is_one_page_with_nothing_from_outside(judged: dict, tmp_path
     assert page.count("<svg") == 6 and "data:image/png;base64," in page
     assert 'src="http' not in page and "<script" not in page
     assert "1.48" in page and "residual network" in page
-    beyond = sum(verdict["beyond"] for verdict in judged["verdicts"])
-    assert page.count("interval clear of it") == beyond < len(judged["verdicts"])
+    assert page.count("above 1: reached") == 2 and page.count("above 50: missed") == 1
+
+
+def test_goals_are_judged_by_their_interval_for_the_cleanings_they_name(judged: dict) -> None:
+    assert [(v["cleaning"], v["goal"], v["verdict"]) for v in judged["verdicts"]] == [
+        ("none", 1.0, "reached"), ("none", 50.0, "missed"), (None, 1.0, "reached")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("goal", "verdict"),
+    [(1.19, "reached"), (1.2, "undecided"), (1.5, "undecided"), (1.8, "undecided"), (1.81, "missed")],
+)
+def test_a_verdict_is_what_the_interval_says_and_not_the_value(goal: float, verdict: str) -> None:
+    ratio = Interval(value=1.5, error=0.15, low=1.2, high=1.8)
+    comparison = Comparison(ratio=ratio, difference=ratio, p_value=0.01, sigma=3.0)
+    assert study_evaluation.verdict_of(comparison, goal) == verdict
+    assert study_evaluation.verdict_of(None, goal) == "undecided"
+
+
+@pytest.fixture
+def without_bins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimating energies takes most of the time and has no part in cuts and verdicts."""
+    monkeypatch.setattr(study_evaluation, "_bins", lambda *_: [])
+
+
+def two_optima(made: BlindSet, path: Path) -> Path:
+    """Scores whose best cut is at 0.3 on the validation set and at 0.6 on the test set, by who knows the labels."""
+    sealed = protocol.read_labels(made)
+    validation = pq.read_table(made.files / "validation.parquet", columns=["id", "gamma"])
+    tables = []
+    for split, table, best in (("validation", validation, 0.3), ("test", sealed, 0.6)):
+        gamma = table["gamma"].to_numpy(zero_copy_only=False).astype(bool)
+        place = np.arange(len(gamma))
+        # Gammas above the best cut; hadrons below it, one in four far above, so that some are left whatever the cut.
+        score = np.where(gamma, best + 0.05, np.where(place % 4, best - 0.05, 0.95))
+        n = len(gamma)
+        columns = {"method": ["cuts"] * n, "variant": ["none"] * n, "split": [split] * n, "score": score}
+        tables.append(pa.table({**columns, "id": table["id"]}))
+    pq.write_table(pa.concat_tables(tables), path)
+    return path
+
+
+@pytest.mark.usefixtures("home", "without_bins")
+def test_cuts_are_those_of_the_validation_set_where_the_test_set_would_choose_others(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    made = blind.make(**inputs, folder=tmp_path / "blind")
+    protocol.submit(made.folder, two_optima(made, tmp_path / "scores.parquet"))
+    protocol.unseal(made.folder)
+    (row,) = study_evaluation.evaluate(made.folder, tmp_path, SETTINGS)["rows"]
+    (training,) = row["trainings"]
+    assert 0.25 <= training["cut"] < 0.35  # the test set's would be 0.55 or more
+    assert training["gamma_efficiency"] == 1.0
+    assert row["price"]["best"] >= 0.55
+
+
+@pytest.mark.usefixtures("home", "without_bins")
+def test_a_rule_that_differs_from_the_frozen_one_is_said(inputs: dict[str, str], tmp_path: Path) -> None:
+    made = blind.make(**inputs, folder=tmp_path / "blind")
+    scores = scores_for(made, tmp_path / "scores.parquet")
+    protocol.submit(made.folder, scores, rule=study_evaluation.rule_of(SETTINGS))
+    protocol.unseal(made.folder)
+    as_frozen = study_evaluation.evaluate(made.folder, tmp_path, SETTINGS)
+    assert as_frozen["blind"]["judged_as_frozen"] and as_frozen["blind"]["blind"]
+    easier = SETTINGS.model_copy(update={"hadrons_min": 5})
+    assert not study_evaluation.evaluate(made.folder, tmp_path, easier)["blind"]["judged_as_frozen"]
+
+
+@pytest.mark.usefixtures("home", "without_bins")
+def test_a_method_whose_cut_keeps_everything_is_said_to_cut_nothing(inputs: dict[str, str], tmp_path: Path) -> None:
+    made = blind.make(**inputs, folder=tmp_path / "blind")
+    table = pq.read_table(scores_for(made, tmp_path / "some.parquet"))
+    cuts = np.array(table["method"].to_pylist()) == "cuts"
+    random = np.random.default_rng(1).uniform(0.1, 0.9, table.num_rows)
+    score = pa.array(np.where(cuts, 0.5 + 0 * random, table["score"].to_numpy()))
+    pq.write_table(table.set_column(table.column_names.index("score"), "score", score), tmp_path / "scores.parquet")
+    protocol.submit(made.folder, tmp_path / "scores.parquet")
+    protocol.unseal(made.folder)
+    result = study_evaluation.evaluate(made.folder, tmp_path, SETTINGS)
+    said = {row["method"]: row["cuts_nothing"] for row in result["rows"]}
+    assert said["cuts"] and not said["resnet"]
+    assert "cuts nothing: Q is 1" in render_study_table(result)
+    assert all(verdict["rival_cuts_nothing"] for verdict in result["verdicts"])

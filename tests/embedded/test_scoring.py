@@ -39,7 +39,7 @@ def showers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def trained(showers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scoring")
-    made = blind.make(**showers, folder=folder / "blind", settings=BlindSettings(seed=3))
+    made = blind.make(**showers, folder=folder / "blind", settings=BlindSettings(open=True, seed=3))
     known = {"variants": ("none", "soft"), "model": "hex-cnn", "options": {"filters": 4}, "epochs": 1, "batch_size": 32}
     return launch.train(TrainSpec.model_validate({"data": made.files, "output": folder / "t", **known}), "single")
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind import protocol
 from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
 from apbatch.dl.judging import evaluation, report
 from apbatch.dl.judging import score_table as score
@@ -30,7 +31,9 @@ from tests.synthetic import showers
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
     folder = tmp_path_factory.mktemp("training")
-    return blind.make(**showers(folder / "data", 130, 200), folder=folder / "blind", settings=BlindSettings(seed=3))
+    return blind.make(
+        **showers(folder / "data", 130, 200), folder=folder / "blind", settings=BlindSettings(open=True, seed=3)
+    )
 
 
 def spec_for(made: BlindSet, output: Path) -> TrainSpec:
@@ -173,13 +176,13 @@ def evaluated(made: BlindSet, one_rank: Path, tmp_path_factory: pytest.TempPathF
     scores = score.score(made.files, one_rank, tmp_path_factory.mktemp("scores"))
     with pytest.raises(UsageError, match="still sealed"):
         evaluation.evaluate(made.folder, one_rank)
-    blind.submit(made.folder, scores)
-    blind.unseal(made.folder)
+    protocol.submit(made.folder, scores)
+    protocol.unseal(made.folder)
     return evaluation.evaluate(made.folder, one_rank)
 
 
 def test_q_of_the_evaluation_is_that_of_a_plain_count(made: BlindSet, evaluated: Evaluation) -> None:
-    labels = {row["id"]: row["gamma"] for row in pq.read_table(made.folder / "unsealed/labels.parquet").to_pylist()}
+    labels = {row["id"]: row["gamma"] for row in protocol.read_labels(made).to_pylist()}
     rows = pq.read_table(made.folder / "frozen").to_pylist()
     assert [(result.method, result.variant) for result in evaluated.results] == [
         ("cuts", "none"), ("cuts", "cleaned"), ("cnn", "none"), ("cnn", "cleaned")

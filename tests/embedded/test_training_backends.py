@@ -24,7 +24,7 @@ from tests.synthetic import camera_showers
 def made(tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
     folder = tmp_path_factory.mktemp("backends")
     showers = camera_showers(folder / "data", 150, 220, contrast=1.5)
-    return blind.make(**showers, folder=folder / "blind", settings=BlindSettings(seed=3))
+    return blind.make(**showers, folder=folder / "blind", settings=BlindSettings(open=True, seed=3))
 
 
 def spec_for(made: BlindSet, output: Path, **more: object) -> TrainSpec:

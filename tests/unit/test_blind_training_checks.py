@@ -23,7 +23,9 @@ from tests.synthetic import showers
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
     folder = tmp_path_factory.mktemp("training")
-    return blind.make(**showers(folder / "data", 30, 30, 2), folder=folder / "blind", settings=BlindSettings(seed=3))
+    return blind.make(
+        **showers(folder / "data", 30, 30, 2), folder=folder / "blind", settings=BlindSettings(open=True, seed=3)
+    )
 
 
 @pytest.fixture

@@ -31,7 +31,9 @@ FAILS = "raise SystemExit('no memory left')"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
     folder = tmp_path_factory.mktemp("launch")
-    return blind.make(**showers(folder / "data", 30, 30, 2), folder=folder / "blind", settings=BlindSettings(seed=3))
+    return blind.make(
+        **showers(folder / "data", 30, 30, 2), folder=folder / "blind", settings=BlindSettings(open=True, seed=3)
+    )
 
 
 def specs(made: BlindSet, folder: Path) -> list[TrainSpec]:

@@ -20,7 +20,7 @@ from tests.synthetic import camera_showers
 def made(tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
     """With row groups of 30 images, as a large set has them of thousands."""
     inputs = camera_showers(tmp_path_factory.mktemp("showers"), 60, 90)
-    made = blind.make(**inputs, folder=tmp_path_factory.mktemp("blind"), settings=BlindSettings(seed=3))
+    made = blind.make(**inputs, folder=tmp_path_factory.mktemp("blind"), settings=BlindSettings(open=True, seed=3))
     place = made.files / "train.parquet"
     pq.write_table(pq.read_table(place), place, row_group_size=30)
     return made

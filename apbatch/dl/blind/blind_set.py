@@ -1,16 +1,17 @@
-"""Blind analysis: a test set whose labels and proportions are sealed until the scores are frozen.
+"""Blind sets: training and validation images with labels, test images without, and the sealed labels.
 
 ::
 
-    FOLDER/set/       manifest.json, train.parquet, validation.parquet, test.parquet   for whoever scores
-    FOLDER/sealed/    labels.json           labels, proportion, salt; its SHA-256 was published when the set was made
-    FOLDER/frozen/    scores-HASH.parquet   what was submitted, before anybody saw a label
-    FOLDER/unsealed/  labels.parquet        after that
-    FOLDER/ledger.jsonl                     who did what when, chained by hashes
+    FOLDER/set/             manifest.json, train.parquet, validation.parquet, test.parquet   for whoever scores
+    FOLDER/sealed/          labels.json      labels, proportion, salt; the manifest publishes its SHA-256
+    FOLDER/origin.json      from which datasets it was made; not handed out
+    FOLDER/frozen/          scores-HASH.parquet   what was submitted, before anybody saw a label
+    FOLDER/ledger.jsonl     who did what when: `apbatch.dl.blind.ledger`
+    FOLDER/signatures.json  of a custodian, if there is one
 
 ``sha256sum sealed/labels.json`` prints the commitment of the manifest: anybody can check it. The labels lie under a
-salt of 32 bytes, so they can't be found by trying. A set made with a seed can be made again by everybody who has
-the inputs and the seed; it shows the procedure and is repeatable, but only a set without one is blind to its makers.
+salt of 32 bytes, so they can't be found by trying. What is done with a set is in `apbatch.dl.blind.protocol`; what the
+protocol holds against, and what not, in docs/blind_protocol.md.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from apbatch.dl.blind.image_selection import FEATURES, TRUTH, Selected, Selection, select
-from apbatch.dl.blind.ledger import Ledger
-from apbatch.dl.files import json_bytes, read_json, read_parquet, sha256, write_bytes, write_json, write_table
+from apbatch.dl.blind.anchors import KeptHeads, check_public
+from apbatch.dl.blind.image_selection import FEATURES, Selected, Selection, select
+from apbatch.dl.blind.ledger import Head, Ledger
+from apbatch.dl.blind.production_seed import why_seed_is_public
+from apbatch.dl.files import json_bytes, read_json, sha256, write_bytes, write_json, write_table
 from apbatch.errors import FormatError, NotFoundError, UsageError, VerificationError
 from apbatch.provenance import digest, provenance
 
-_SPLITS = ("train", "validation", "test")
-_SCORE_COLUMNS = ("method", "variant", "split", "id", "score")
+_SCHEMA = "blind/2"
+SPLITS = ("train", "validation", "test")
 
 
 class BlindSettings(Selection):
@@ -46,18 +48,36 @@ class BlindSettings(Selection):
         Shares of the showers of each class.
     gamma_fraction_min, gamma_fraction_max : float
         The share of gammas in the test set is drawn uniformly between these.
+    open : bool
+        The set is for practice: its labels may be found by others, and it takes other scores after they were opened.
     seed : int, optional
-        Makes the set repeatable; without it the randomness is the operating system's and is kept nowhere but
-        in the sealed file.
+        Makes an open set repeatable. Without it the randomness is the operating system's and is kept nowhere but in
+        the sealed file.
+    custodian : str, optional
+        Public half of the key of a custodian, who must sign every act (`apbatch.dl.blind.anchors`).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     test_fraction: float = Field(default=0.3, gt=0, lt=1)
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
     gamma_fraction_min: float = Field(default=0.25, gt=0, lt=1)
     gamma_fraction_max: float = Field(default=0.6, gt=0, lt=1)
+    open: bool = False
     seed: int | None = Field(default=None, ge=0)
+    custodian: str | None = None
+
+    def check(self) -> None:
+        """Raise a UsageError if the settings contradict each other."""
+        if self.gamma_fraction_min > self.gamma_fraction_max:
+            raise UsageError("gamma_fraction_min is above gamma_fraction_max")
+        if self.test_fraction + self.validation_fraction >= 1:
+            raise UsageError("test_fraction and validation_fraction leave nothing to train on")
+        if self.seed is not None and not self.open:
+            raise UsageError(
+                "whoever knows the seed of a set can find its labels, so it is not blind",
+                remedy="leave out the seed, or call the set open: --open, or 'open: true' in a job",
+            )
+        if self.custodian is not None:
+            check_public(self.custodian)
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class BlindSet:
     Attributes
     ----------
     folder : pathlib.Path
-        Holds `set`, `sealed`, `frozen`, `unsealed` and the ledger.
+        Holds `set`, `sealed`, `frozen` and the ledger.
     manifest : dict
         What is public about it.
     """
@@ -81,9 +101,24 @@ class BlindSet:
         return self.folder / "set"
 
     @property
+    def sealed(self) -> Path:
+        """The file of the sealed labels."""
+        return self.folder / "sealed" / "labels.json"
+
+    @property
     def ledger(self) -> Ledger:
         """The chained record of what was done."""
         return Ledger(self.folder / "ledger.jsonl")
+
+    @property
+    def commitment(self) -> str:
+        """The published SHA-256 of the sealed labels, which also names the set."""
+        return str(self.manifest["commitment"])
+
+    @property
+    def open(self) -> bool:
+        """Whether it is for practice, since its labels may be known to others."""
+        return bool(self.manifest["open"])
 
 
 def make(grids: str, parameters: str, truth: str, folder: Path, settings: BlindSettings | None = None) -> BlindSet:
@@ -102,18 +137,14 @@ def make(grids: str, parameters: str, truth: str, folder: Path, settings: BlindS
         If a class is missing, there are too few showers, or `folder` holds another analysis.
     """
     settings = settings or BlindSettings()
-    if settings.gamma_fraction_min > settings.gamma_fraction_max:
-        raise UsageError("gamma_fraction_min is above gamma_fraction_max")
-    if settings.test_fraction + settings.validation_fraction >= 1:
-        raise UsageError("test_fraction and validation_fraction leave nothing to train on")
+    settings.check()
     inputs = {"grids": grids, "parameters": parameters, "truth": truth}
-    public = settings.model_dump(exclude={"seed"})
-    made_from = digest({"inputs": inputs, "settings": public, "seed": settings.seed})
-    if (folder / "set" / "manifest.json").exists():
+    made_from = digest({"inputs": inputs, "settings": settings.model_dump()})
+    if Ledger(folder / "ledger.jsonl").last("made") is not None:
         return _made_already(folder, made_from)
-
     secret = secrets.token_bytes(32) if settings.seed is None else _from_seed(settings.seed)
     selected = select(grids, parameters, truth, settings)
+    reasons = _openness(settings, selected, truth)
     splits = _split(selected, settings, secret)
     ids = _opaque_ids(secret, sum(len(rows) for rows in splits.values()))
     start, files, sealed = 0, {}, {}
@@ -133,11 +164,14 @@ def make(grids: str, parameters: str, truth: str, folder: Path, settings: BlindS
         files[name] = sha256(folder / "set" / f"{name}.parquet")
     labels = json_bytes(sealed)
     write_bytes(folder / "sealed" / "labels.json", labels, mode=0o400)
+    public = settings.model_dump(exclude={"seed", "open", "custodian"})
+    origin = {"made_from": made_from, **provenance("blind", inputs, settings.model_dump())}
+    write_json(folder / "origin.json", origin)
     manifest = {
-        "schema": "blind/1",
-        "made_from": made_from,
+        "schema": _SCHEMA,
         "commitment": hashlib.sha256(labels).hexdigest(),
-        "repeatable": settings.seed is not None,
+        "open": reasons,
+        "custodian": settings.custodian,
         "files": files,
         **selected.layout,
         "cleaning": selected.cleaning,
@@ -145,12 +179,39 @@ def make(grids: str, parameters: str, truth: str, folder: Path, settings: BlindS
         "settings": public,
         "cut_flow": selected.cut_flow,
         "events": _counts(selected, splits),
-        "provenance": provenance("blind", inputs, public),
     }
-    ledger = Ledger(folder / "ledger.jsonl")
-    ledger.append("made", manifest=hashlib.sha256(json_bytes(manifest)).hexdigest(), commitment=manifest["commitment"])
-    write_json(folder / "set" / "manifest.json", manifest)  # last: with it the set is made
-    return BlindSet(folder, manifest)
+    write_json(folder / "set" / "manifest.json", manifest)
+    made = BlindSet(folder, manifest)
+    entry = made.ledger.append(  # last: with it the set is made
+        "made",
+        manifest=sha256(folder / "set" / "manifest.json"),
+        origin=sha256(folder / "origin.json"),
+        commitment=manifest["commitment"],
+    )
+    if not made.open:
+        KeptHeads().keep(made.commitment, Head(entry["n"], entry["digest"]), folder)
+    return made
+
+
+def _openness(settings: BlindSettings, selected: Selected, truth: str) -> list[str]:
+    """Return why a set can't be called blind, in words; nothing if it can.
+
+    Raises
+    ------
+    UsageError
+        If it can't, and was not called open.
+    """
+    reason = why_seed_is_public(truth, selected.experiments)
+    if reason is not None and not settings.open:
+        raise UsageError(
+            f"{reason}, so the set is not blind",
+            where=truth,
+            remedy="simulate with a secret seed, or call the set open: --open, or 'open: true' in a job",
+        )
+    reasons = [] if reason is None else [reason]
+    if settings.seed is not None:
+        reasons.append("whoever knows the seed of the set can draw it again")
+    return reasons or (["its maker calls it open"] if settings.open else [])
 
 
 def open_set(folder: Path) -> BlindSet:
@@ -166,9 +227,15 @@ def open_set(folder: Path) -> BlindSet:
     if not (folder / "set" / "manifest.json").exists():
         raise NotFoundError("there is no blind set", where=str(folder), remedy="apbatch blind make")
     manifest = read_manifest(folder / "set")
-    made = Ledger(folder / "ledger.jsonl").last("made")
-    if made is None or made["manifest"] != sha256(folder / "set" / "manifest.json"):
-        raise VerificationError("the manifest is not the one in the ledger", where=str(folder / "set/manifest.json"))
+    entries = Ledger(folder / "ledger.jsonl").entries()
+    if not entries or entries[0]["act"] != "made":
+        raise VerificationError("the ledger does not begin with the making of the set", where=str(folder))
+    made = entries[0]
+    for name, place in (("manifest", folder / "set" / "manifest.json"), ("origin", folder / "origin.json")):
+        if made[name] != sha256(place):
+            raise VerificationError(f"the {name} is not the one in the ledger", where=str(place))
+    if made["commitment"] != manifest["commitment"]:
+        raise VerificationError("the commitment is not the one in the ledger", where=str(folder / "set/manifest.json"))
     return BlindSet(folder, manifest)
 
 
@@ -180,134 +247,25 @@ def read_manifest(files: Path) -> dict[str, Any]:
     NotFoundError, FormatError, VerificationError
     """
     manifest = read_json(files / "manifest.json")
-    if not isinstance(manifest, dict) or manifest.get("schema") != "blind/1":
+    if not isinstance(manifest, dict) or manifest.get("schema") != _SCHEMA:
         raise FormatError("not the manifest of a blind set", where=str(files / "manifest.json"))
-    for name in _SPLITS:
+    for name in SPLITS:
         if sha256(files / f"{name}.parquet") != manifest["files"][name]:
             raise VerificationError("differs from what the manifest says", where=str(files / f"{name}.parquet"))
     return manifest
 
 
-def submit(folder: Path, scores: Path, *, again: bool = False) -> dict[str, Any]:
-    """Freeze scores: from now on they can't be exchanged, and the labels may be opened.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The blind analysis.
-    scores : pathlib.Path
-        Parquet with the columns method, variant, split (`validation` or `test`), id, score; the higher, the more
-        like a gamma. Scores of the validation set are needed since cuts are chosen there.
-    again : bool
-        Allow other scores after the labels were opened, for a set made with a seed, which is for practice. The
-        ledger and the report say that the labels were open; the earlier scores stay in ``frozen``.
-
-    Returns
-    -------
-    dict
-        Entry of the ledger: time, SHA-256, number of scores. The same scores again change nothing.
-
-    Raises
-    ------
-    FormatError
-        If an event has no score, two, or one that is no number.
-    UsageError
-        If other scores were frozen already, or the labels are open.
-    """
-    blind = open_set(folder)
-    content = scores.read_bytes() if scores.is_file() else b""
-    methods = _check_scores(blind, scores)
-    received = hashlib.sha256(content).hexdigest()
-    check_takes(blind, scores, again=again)
-    earlier = blind.ledger.last("frozen")
-    opened = blind.ledger.last("unsealed") is not None
-    if earlier is not None and earlier["scores"] == received:
-        if not frozen_file(folder, earlier).exists():
-            write_bytes(frozen_file(folder, earlier), content, mode=0o444)
-        return earlier
-    write_bytes(frozen_file(folder, {"scores": received}), content, mode=0o444)
-    return blind.ledger.append("frozen", scores=received, methods=methods, labels_were_open=opened)
-
-
-def check_takes(blind: BlindSet, scores: Path, *, again: bool = False) -> None:
-    """Raise a UsageError if other scores were frozen than those of a file, which need not be there yet.
-
-    For whoever is about to spend hours on scores; `again` as in `submit`.
-    """
-    earlier = blind.ledger.last("frozen")
-    if earlier is None or (scores.is_file() and sha256(scores) == earlier["scores"]):
-        return
-    practice = blind.ledger.last("unsealed") is not None and blind.manifest["repeatable"]
-    if not (again and practice):
-        raise UsageError(
-            f"other scores were frozen at {earlier['time']} and can't be replaced",
-            where=str(blind.folder),
-            remedy="a new analysis needs a new blind set" + ("; for practice on this one: --again" if practice else ""),
-        )
-
-
-def frozen_file(folder: Path, entry: dict[str, Any]) -> Path:
-    """Return where the scores of an entry of the ledger are kept."""
-    return folder / "frozen" / f"scores-{entry['scores'][:16]}.parquet"
-
-
-def unseal(folder: Path) -> pa.Table:
-    """Open the labels, once scores were frozen.
-
-    Returns
-    -------
-    pa.Table
-        Columns id, gamma, shower, energy (TeV), source_x, source_y, zenith (deg, where known) of every test event;
-        also in ``unsealed/labels.parquet``.
-
-    Raises
-    ------
-    UsageError
-        If no scores were frozen.
-    VerificationError
-        If the set, the scores or the labels are not what was published.
-    """
-    blind = open_set(folder)
-    frozen = blind.ledger.last("frozen")
-    if frozen is None:
-        raise UsageError("no scores were frozen yet", where=str(folder), remedy="apbatch blind submit")
-    if sha256(frozen_file(folder, frozen)) != frozen["scores"]:
-        raise VerificationError("differs from what was frozen", where=str(frozen_file(folder, frozen)))
-    place = folder / "sealed" / "labels.json"
-    if sha256(place) != blind.manifest["commitment"]:
-        raise VerificationError("the labels are not those of the published commitment", where=str(place))
-    sealed = read_json(place)
-    labels = pa.table(
-        {
-            "id": pa.array(sealed["id"], pa.string()),
-            "gamma": pa.array(sealed["gamma"], pa.bool_()),
-            "shower": pa.array(sealed["shower"], pa.int64()),
-            **{name: pa.array(sealed[name], pa.float64()) for name in TRUTH if name in sealed},
-        }
-    )
-    ids = read_parquet(blind.files / "test.parquet", ["id"])["id"]
-    if sorted(ids.to_pylist()) != sorted(sealed["id"]):
-        raise VerificationError("the labels are of other events than the set", where=str(place))
-    opened = folder / "unsealed" / "labels.parquet"
-    if blind.ledger.last("unsealed") is None:
-        blind.ledger.append("unsealed", scores=frozen["scores"], commitment=blind.manifest["commitment"])
-    write_table(opened, labels)
-    return labels
-
-
-def status(folder: Path) -> list[dict[str, Any]]:
-    """Return the entries of the ledger after verifying the set."""
-    return open_set(folder).ledger.entries()
-
-
 def _made_already(folder: Path, made_from: str) -> BlindSet:
     blind = open_set(folder)
-    if blind.manifest["made_from"] != made_from:
+    if read_json(folder / "origin.json").get("made_from") != made_from:
         raise UsageError(
             "the folder holds a blind set made from other inputs or with other settings",
             where=str(folder),
             remedy="choose another folder",
         )
+    head = blind.ledger.head()
+    if head is not None and head.n == 1 and not blind.open and KeptHeads().of(blind.commitment) is None:
+        KeptHeads().keep(blind.commitment, head, folder)  # a kill came between ledger and head
     return blind
 
 
@@ -328,7 +286,7 @@ def _opaque_ids(secret: bytes, n: int) -> list[str]:
 def _split(selected: Selected, settings: BlindSettings, secret: bytes) -> dict[str, npt.NDArray[np.int64]]:
     """Return shuffled row numbers of each split; images of one shower are never in two splits."""
     random = _random(secret, "split")
-    parts: dict[str, list[npt.NDArray[np.int64]]] = {name: [] for name in _SPLITS}
+    parts: dict[str, list[npt.NDArray[np.int64]]] = {name: [] for name in SPLITS}
     pools = {}
     for gamma, name in ((True, "gamma"), (False, "hadron")):
         showers = np.unique(selected.shower[selected.gamma == gamma])
@@ -349,7 +307,7 @@ def _split(selected: Selected, settings: BlindSettings, secret: bytes) -> dict[s
                 parts[split].append(rows)
     parts["test"] = _draw_test(pools[True], pools[False], settings, secret)
     order = _random(secret, "order")
-    return {name: order.permutation(np.concatenate(parts[name])) for name in _SPLITS}
+    return {name: order.permutation(np.concatenate(parts[name])) for name in SPLITS}
 
 
 def _draw_test(
@@ -394,29 +352,3 @@ def _counts(selected: Selected, splits: dict[str, npt.NDArray[np.int64]]) -> dic
         gamma = selected.gamma[splits[name]]
         counts[name] = {"events": len(gamma), "gammas": int(gamma.sum()), "hadrons": int((~gamma).sum())}
     return counts
-
-
-def _check_scores(blind: BlindSet, path: Path) -> list[str]:
-    """Return the methods of a submission after checking that it scores every event once."""
-    table = read_parquet(path, list(_SCORE_COLUMNS))
-    values = table["score"].cast(pa.float64())
-    if values.null_count or not pc.all(pc.is_finite(values)).as_py():
-        raise FormatError("a score is missing or no number", where=str(path))
-    labels = pc.binary_join_element_wise(table["method"], table["variant"], " / ")
-    methods = sorted(pc.unique(labels).to_pylist())
-    if not methods:
-        raise FormatError("there are no scores", where=str(path))
-    for split in ("validation", "test"):
-        wanted = sorted(read_parquet(blind.files / f"{split}.parquet", ["id"])["id"].to_pylist())
-        for method in methods:
-            chosen = pc.and_(pc.equal(labels, method), pc.equal(table["split"], split))
-            found = sorted(table.filter(chosen)["id"].to_pylist())
-            if found != wanted:
-                missing, foreign = len(set(wanted) - set(found)), len(set(found) - set(wanted))
-                twice = len(found) - len(set(found))
-                raise FormatError(
-                    f"scores of '{method}' for the {split} set: {missing} events have none, {twice} have two, "
-                    f"{foreign} are unknown",
-                    where=str(path),
-                )
-    return methods

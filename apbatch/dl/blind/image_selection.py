@@ -73,6 +73,8 @@ class Selected:
     gamma : ndarray of bool, shape (n_images,)
     shower : ndarray of int64, shape (n_images,)
         Number of the shower, from 0, the same for images of one shower.
+    experiments : tuple of str
+        That the images are of.
     truth : dict of str to ndarray of float64, shape (n_images,)
         True energy (TeV), direction in the camera and zenith (deg); NaN where not known.
     layout : dict
@@ -86,6 +88,7 @@ class Selected:
     table: pa.Table
     gamma: npt.NDArray[np.bool_]
     shower: npt.NDArray[np.int64]
+    experiments: tuple[str, ...]
     truth: dict[str, npt.NDArray[np.float64]]
     layout: dict[str, Any]
     cleaning: str
@@ -138,6 +141,7 @@ def select(grids: str, parameters: str, truth: str, selection: Selection) -> Sel
         table=whole.filter(pa.array(keep)).select([name for name in columns if name not in KEY]),
         gamma=gamma[keep],
         shower=_shower_numbers(true)[keep],
+        experiments=tuple(pc.unique(images["experiment"]).to_pylist()),
         truth={
             name: true[column].to_numpy().astype(np.float64)[keep]
             for name, column in TRUTH.items()

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from apbatch.dl.blind.blind_set import BlindSet, frozen_file, open_set
-from apbatch.dl.files import read_json, read_parquet, sha256, write_json
+from apbatch.dl.blind.blind_set import open_set
+from apbatch.dl.blind.protocol import open_labels
+from apbatch.dl.files import read_json, read_parquet, write_json
 from apbatch.dl.judging.q_factor import CUTS, FEW_HADRONS, best_cut, bootstrap, curve, roc
 from apbatch.dl.judging.score_table import CNN
 from apbatch.dl.judging.score_table import CUTS as SIMPLE
-from apbatch.errors import UsageError, VerificationError
+from apbatch.errors import UsageError
 from apbatch.provenance import provenance
 
 #: Q as shown in A. Kryukov's talk at VLVNT 2018, by method and treatment; other events, so no goal, a comparison.
@@ -142,7 +143,8 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     blind = open_set(folder)
-    labels, scores = opened(blind)
+    opened = open_labels(blind)
+    labels, scores = opened.labels, opened.scores
     known = read_parquet(blind.files / "validation.parquet", ["id", "gamma", "shower"])
     results = []
     for method, variant in _methods(scores):
@@ -165,39 +167,13 @@ def evaluate(
         results=results,
         curves={name: run["curves"] for name, run in record.get("variants", {}).items()},
         training={key: value for key, value in record.items() if key != "variants"},
-        blind={
-            "folder": str(folder),
-            "commitment": blind.manifest["commitment"],
-            "repeatable": blind.manifest["repeatable"],
-            "labels_were_open": (blind.ledger.last("frozen") or {})["labels_were_open"],
-            "files": blind.manifest["files"],
-            "ledger": blind.ledger.entries(),
-        },
+        blind={**opened.record, "files": blind.manifest["files"]},
         settings=settings,
-        provenance=provenance("evaluate", {"blind": blind.manifest["provenance"]}, settings.model_dump()),
+        provenance=provenance("evaluate", {"blind": read_json(folder / "origin.json")}, settings.model_dump()),
     )
     if output is not None:
         write_json(output / "evaluation.json", evaluation.model_dump(mode="json"))
     return evaluation
-
-
-def opened(blind: BlindSet) -> tuple[pa.Table, pa.Table]:
-    """Return the opened labels and the frozen scores of an analysis.
-
-    Raises
-    ------
-    UsageError
-        If the labels are still sealed.
-    VerificationError
-        If the scores are not those that were frozen.
-    """
-    frozen, opened = blind.ledger.last("frozen"), blind.ledger.last("unsealed")
-    if frozen is None or opened is None:
-        raise UsageError("the labels are still sealed", where=str(blind.folder), remedy="apbatch blind unseal")
-    place = frozen_file(blind.folder, frozen)
-    if sha256(place) != frozen["scores"]:
-        raise VerificationError("differs from what was frozen", where=str(place))
-    return read_parquet(blind.folder / "unsealed" / "labels.parquet"), read_parquet(place)
 
 
 def _methods(scores: pa.Table) -> list[tuple[str, str]]:

@@ -15,6 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from apbatch.dl.blind.blind_set import open_set
+from apbatch.dl.blind.protocol import open_labels
 from apbatch.dl.files import read_json, read_parquet, write_bytes, write_json
 from apbatch.dl.judging.evaluation import Evaluation, Result
 from apbatch.dl.judging.q_factor import FEW_HADRONS
@@ -130,7 +132,7 @@ def _examples(folder: Path, each: int = 3) -> tuple[list[dict[str, Any]], npt.ND
     manifest = read_json(folder / "set" / "manifest.json")
     shape = (manifest["rows"], manifest["cols"])
     table = read_parquet(folder / "set" / "test.parquet", ["id", "grid", "grid_cleaned", "size_cleaned"])
-    labels = read_parquet(folder / "unsealed" / "labels.parquet")
+    labels = open_labels(open_set(folder)).labels
     of = {row["id"]: row for row in labels.to_pylist()}
     grids = {name: np.nan_to_num(from_binary(table[name])).reshape(-1, *shape) for name in ("grid", "grid_cleaned")}
     size = table["size_cleaned"].to_numpy()

@@ -19,6 +19,7 @@ from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_json, read_parquet, write_json
 from apbatch.dl.networks.scoring import Network, Pixels
 from apbatch.dl.networks.treatment import parameters
@@ -65,7 +66,7 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
     scorers = {
         (name, variant): Network(place, variant, camera) for name, variant, seed, place in trained if seed == first
     }
-    own = {key: _Own.of(network, made, folder, judged[key]["trainings"][0]["cut"]) for key, network in scorers.items()}
+    own = {key: _Own.of(network, made, judged[key]["trainings"][0]["cut"]) for key, network in scorers.items()}
     found: list[dict[str, Any]] = []
     for name, url in datasets.items():
         say(f"application: {name}")
@@ -153,9 +154,8 @@ class _Own:
     hadrons_kept: float
 
     @classmethod
-    def of(cls, network: Network, made: blind.BlindSet, folder: Path, cut: float) -> _Own:
-        labels = read_parquet(folder / "unsealed" / "labels.parquet", ["id", "gamma"]).to_pylist()
-        named = {row["id"] for row in labels if row["gamma"]}
+    def of(cls, network: Network, made: blind.BlindSet, cut: float) -> _Own:
+        named = {row["id"] for row in protocol.open_labels(made).labels.to_pylist() if row["gamma"]}
         ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
         gamma = np.array([name in named for name in ids])
         images = load_pixels(made.files, made.manifest, "test")

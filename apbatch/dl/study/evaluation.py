@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
-from apbatch.dl.files import read_parquet, write_json
+from apbatch.dl.blind import protocol
+from apbatch.dl.files import read_json, read_parquet, write_json
 from apbatch.dl.judging import rivals
-from apbatch.dl.judging.evaluation import opened
 from apbatch.dl.judging.observation import Observation, choose, hours_needed, price
 from apbatch.dl.judging.q_factor import CUTS, Flags, Floats, bootstrap, curve, roc
 from apbatch.dl.judging.resampling import Comparison, Interval, Resamples, compare
@@ -50,6 +50,28 @@ CLASSICAL = (SIMPLE, "trees", "forest")
 _MEAN = "+"
 
 
+class Goal(BaseModel):
+    """A ratio of Q that the best network is to have over a rival.
+
+    One rule decides: *reached* if the interval of 95 % of the ratio lies above the goal, *missed* if it lies below,
+    else *undecided*.
+
+    Attributes
+    ----------
+    over : str
+        Method of the rival; of several rows the one with the highest validation Q.
+    ratio : float
+    cleaning : str, optional
+        Only for images with this cleaning; by default for each cleaning, and for the best of all.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    over: str = SIMPLE
+    ratio: float = Field(default=1.0, gt=0)
+    cleaning: str | None = None
+
+
 class StudyEvaluationSettings(BaseModel):
     """How scores are judged.
 
@@ -65,6 +87,8 @@ class StudyEvaluationSettings(BaseModel):
         Of the paired bootstrap.
     bins : int
         Bins of energy, size and zenith, of equal numbers of test gammas.
+    goals : tuple of Goal
+        Verdicts that the report gives.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,7 +98,13 @@ class StudyEvaluationSettings(BaseModel):
     efficiency_min: float = Field(default=0.1, ge=0, lt=1)
     resamples: int = Field(default=1000, ge=100, le=20000)
     bins: int = Field(default=4, ge=1, le=20)
+    goals: tuple[Goal, ...] = ()
     seed: int = Field(default=0, ge=0)
+
+
+def rule_of(settings: StudyEvaluationSettings) -> dict[str, Any]:
+    """Return what decides cuts and verdicts, plain JSON: frozen with the scores, before anybody sees a label."""
+    return settings.model_dump(mode="json", include={"observation", "hadrons_min", "efficiency_min", "goals"})
 
 
 @dataclass(frozen=True)
@@ -98,6 +128,11 @@ class _Row:
     passed: list[Flags]
     quality: Floats
     validation_quality: float
+
+    @property
+    def cuts_nothing(self) -> bool:
+        """Whether every training's cut keeps every event, so that Q is 1 and no measurement."""
+        return all(bool(passed.all()) for passed in self.passed)
 
 
 def evaluate(folder: Path, output: Path, settings: StudyEvaluationSettings | None = None) -> dict[str, Any]:
@@ -123,7 +158,8 @@ def evaluate(folder: Path, output: Path, settings: StudyEvaluationSettings | Non
     """
     settings = settings or StudyEvaluationSettings()
     made = blind.open_set(folder)
-    labels, scores = opened(made)
+    opened = protocol.open_labels(made)
+    labels, scores = opened.labels, opened.scores
     known = {"validation": read_parquet(made.files / "validation.parquet", ["id", "gamma", "shower"]), "test": labels}
     events = {split: _events(table) for split, table in known.items()}
     test = events["test"]
@@ -136,7 +172,7 @@ def evaluate(folder: Path, output: Path, settings: StudyEvaluationSettings | Non
     by_name = {(row.method, row.variant): row for row in rows}
     result = {
         "rows": [_told(row, by_name, events, draws, bins, settings) for row in rows],
-        "verdicts": _verdicts(rows, settings),
+        "verdicts": _verdicts(rows, settings.goals),
         "orders": _orders(rows),
         "bins": [{"name": name, "unit": unit, "edges": edges} for name, unit, edges, _ in bins],
         "events": {
@@ -154,13 +190,12 @@ def evaluate(folder: Path, output: Path, settings: StudyEvaluationSettings | Non
         "cut_flow": made.manifest["cut_flow"],
         "settings": settings.model_dump(mode="json"),
         "blind": {
-            "folder": str(folder),
-            "commitment": made.manifest["commitment"],
-            "repeatable": made.manifest["repeatable"],
-            "labels_were_open": (made.ledger.last("frozen") or {}).get("labels_were_open"),
-            "ledger": made.ledger.entries(),
+            **opened.record,
+            "judged_as_frozen": opened.record["rule"] == rule_of(settings),
         },
-        "provenance": provenance("study", {"blind": made.manifest["provenance"]}, settings.model_dump(mode="json")),
+        "provenance": provenance(
+            "study", {"blind": read_json(folder / "origin.json")}, settings.model_dump(mode="json")
+        ),
     }
     write_json(output / "study.json", result)
     return result
@@ -279,6 +314,7 @@ def _told(
             for cut, passed, number, scores in zip(row.cuts, row.passed, left, row.test, strict=True)
         ],
         "quoted": quoted,
+        "cuts_nothing": row.cuts_nothing,
         "hadrons_left": float(np.mean(left)),
         "quality": _plain(Interval.of(row.quality[0], row.quality[1:])) if quoted else None,
         "quality_validation": _number(row.validation_quality),
@@ -376,37 +412,46 @@ def _bins(
     return found
 
 
-def _verdicts(rows: Sequence[_Row], settings: StudyEvaluationSettings) -> list[dict[str, Any]]:
-    """Say whether the goals are met, for each cleaning and over all; the best are picked by their validation Q."""
+def _verdicts(rows: Sequence[_Row], goals: Sequence[Goal]) -> list[dict[str, Any]]:
+    """Judge the goals, for each cleaning and over all; the best are picked by their validation Q."""
+    cleanings: list[str | None] = list(dict.fromkeys(row.variant for row in rows if ":" not in row.variant))
+    return [
+        verdict
+        for cleaning in [*cleanings, None]
+        for goal in goals
+        if goal.cleaning in (None, cleaning)
+        if (verdict := _verdict(rows, goal, cleaning)) is not None
+    ]
+
+
+def _verdict(rows: Sequence[_Row], goal: Goal, cleaning: str | None) -> dict[str, Any] | None:
+    """Judge one goal for one cleaning, or None for the best of all; None where a side is missing."""
 
     def best(of: Sequence[_Row]) -> _Row | None:
         return max(of, key=lambda row: row.validation_quality, default=None)
 
-    told: list[dict[str, Any]] = []
-    cleanings = list(dict.fromkeys(row.variant for row in rows if row.method == SIMPLE))
-    for cleaning in [*cleanings, None]:
-        of = [row for row in rows if cleaning is None or row.variant == cleaning]
-        network = best([row for row in of if _base(row) not in CLASSICAL and ":" not in row.variant])
-        for rival, goal in ((SIMPLE, 1.75), ("trees", 1.0)):
-            other = best([row for row in of if _base(row) == rival])
-            if network is None or other is None:
-                continue
-            found = compare(network.quality, other.quality)
-            low = found.ratio.low if found else None
-            value = found.ratio.value if found else None
-            told.append(
-                {
-                    "cleaning": cleaning,
-                    "network": f"{title_of(network.method)}, {network.variant}",
-                    "rival": f"{title_of(other.method)}, {other.variant}",
-                    "goal": goal,
-                    "comparison": _plain(found),
-                    # At least 1.75 times the simple technique; above the trees with the interval clear of 1.
-                    "reached": bool(value is not None and (value >= goal if goal > 1 else (low or 0) > 1)),
-                    "beyond": bool(low is not None and low > goal),
-                }
-            )
-    return told
+    here = [row for row in rows if cleaning is None or row.variant == cleaning]
+    network = best([row for row in here if _base(row) not in CLASSICAL and ":" not in row.variant])
+    rival = best([row for row in here if _base(row) == goal.over])
+    if network is None or rival is None:
+        return None
+    comparison = compare(network.quality, rival.quality)
+    return {
+        "cleaning": cleaning,
+        "network": f"{title_of(network.method)}, {network.variant}",
+        "rival": f"{title_of(rival.method)}, {rival.variant}",
+        "rival_cuts_nothing": rival.cuts_nothing,
+        "goal": goal.ratio,
+        "comparison": _plain(comparison),
+        "verdict": verdict_of(comparison, goal.ratio),
+    }
+
+
+def verdict_of(comparison: Comparison | None, goal: float) -> str:
+    """Return whether a ratio of Q reaches a goal: what its interval of 95 % says, and nothing else."""
+    if comparison is None:
+        return "undecided"
+    return "reached" if comparison.ratio.low > goal else "missed" if comparison.ratio.high < goal else "undecided"
 
 
 def _orders(rows: Sequence[_Row]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_json, read_parquet, write_json
 from apbatch.dl.judging import box_cuts as classical
 from apbatch.dl.judging import rivals
@@ -51,7 +52,7 @@ def robustness(
     made = blind.open_set(folder)
     camera = camera_named(made.manifest["camera"])
     judged = read_json(study / "study.json")
-    labels = {row["id"]: row for row in read_parquet(folder / "unsealed" / "labels.parquet").to_pylist()}
+    labels = {row["id"]: row for row in protocol.open_labels(made).labels.to_pylist()}
     ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()[:most]
     images = load_pixels(made.files, made.manifest, "test")[:most]
     gamma = np.array([labels[name]["gamma"] for name in ids])
@@ -147,7 +148,7 @@ def saliency(folder: Path, study: Path, output: Path, each: int = 2) -> Path:
     """
     made = blind.open_set(folder)
     camera = camera_named(made.manifest["camera"])
-    labels = {row["id"]: row for row in read_parquet(folder / "unsealed" / "labels.parquet").to_pylist()}
+    labels = {row["id"]: row for row in protocol.open_labels(made).labels.to_pylist()}
     ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
     images = load_pixels(made.files, made.manifest, "test")
     gamma = np.array([labels[name]["gamma"] for name in ids])

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from apbatch.camera.registry import camera_named
+from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_json, read_parquet, write_bytes, write_json
 from apbatch.dl.judging.grid_pictures import grid_pictures
 from apbatch.dl.networks.treatment import cleaned
@@ -116,7 +118,7 @@ def render_study_table(study: dict[str, Any]) -> str:
     console = Console(file=sink, width=150)
     console.print(table)
     test = study["events"]["test"]
-    how = "not blind, labels were open" if study["blind"]["labels_were_open"] else "blind"
+    how = blindness(study["blind"])
     sink.write(
         f"  Test set, {how}: {test['gammas']} gammas and {test['hadrons']} hadrons. "
         "Cuts chosen on the validation set.\n"
@@ -127,12 +129,19 @@ def render_study_table(study: dict[str, Any]) -> str:
         if verdict["cleaning"] is None:
             found = verdict["comparison"]
             ratio = "not known" if found is None else _interval(found["ratio"])
+            nothing = ", which cuts nothing" if verdict["rival_cuts_nothing"] else ""
             sink.write(
-                f"  Best network ({verdict['network']}) over {verdict['rival']}: {ratio}, "
-                f"goal {'at least ' if verdict['goal'] > 1 else 'above '}{verdict['goal']:g}: "
-                f"{'reached' if verdict['reached'] else 'not reached'}\n"
+                f"  Best network ({verdict['network']}) over {verdict['rival']}{nothing}: {ratio}, "
+                f"goal above {verdict['goal']:g}: {verdict['verdict']}\n"
             )
     return sink.getvalue().rstrip("\n")
+
+
+def blindness(record: dict[str, Any]) -> str:
+    """Return in words whether a result is blind."""
+    if record["labels_were_open"]:
+        return "not blind, labels were open"
+    return "open, for practice" if record["open"] else "blind"
 
 
 def _interval(value: dict[str, Any]) -> str:
@@ -145,6 +154,8 @@ def _cell(row: dict[str, Any] | None, least: int) -> str:
     talk = f", talk {row['talk']:.2f}" if row["talk"] is not None else ""
     if row["quality"] is None:
         return f"not quoted: under {least} hadrons left{talk}"
+    if row["cuts_nothing"]:
+        return f"cuts nothing: Q is 1{talk}"
     found = row["against"].get("cuts")
     versus = "" if found is None else f" (x {found['ratio']['value']:.2f}, {sigma_text(found)})"
     return f"{plus_minus(row['quality'])}{versus}{talk}"
@@ -167,7 +178,7 @@ def _one_image(folder: Path) -> dict[str, str]:
     manifest = read_json(folder / "set" / "manifest.json")
     camera = camera_named(manifest["camera"])
     ids = read_parquet(folder / "set" / "test.parquet", ["id"])["id"].to_pylist()
-    labels = read_parquet(folder / "unsealed" / "labels.parquet", ["id", "gamma"])
+    labels = protocol.open_labels(blind.open_set(folder)).labels
     gammas = {row["id"] for row in labels.to_pylist() if row["gamma"]}
     images = load_pixels(folder / "set", manifest, "test")
     rows = np.array([row for row, name in enumerate(ids) if name in gammas])

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_parquet, write_json
 from apbatch.dl.judging import rivals
 from apbatch.dl.networks.treatment import parameters
@@ -57,13 +58,12 @@ def estimate(
         If the truth has no energy and direction.
     """
     made = blind.open_set(folder)
-    opened = folder / "unsealed" / "labels.parquet"
-    if spec.task != "showers" or not opened.exists():
-        raise UsageError("energy and direction are judged on opened labels, by a training of the task 'showers'")
+    if spec.task != "showers":
+        raise UsageError("energy and direction are judged by a training of the task 'showers'")
+    labels = protocol.open_labels(made).labels
     trained = launch.train(spec, collective, ranks)
-    labels = read_parquet(opened)
     if not set(_LABELS) <= set(labels.column_names):
-        raise FormatError("the truth has no energy and direction", where=str(opened))
+        raise FormatError("the truth has no energy and direction", where=str(folder))
     truth = {row["id"]: row for row in labels.to_pylist() if row["gamma"] and row["energy"]}
     true = np.array([[row[name] for name in _LABELS] for row in truth.values()], np.float64)
     edges = np.quantile(true[:, 0], np.linspace(0, 1, bins + 1))

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
+from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_json, read_parquet, write_table
 from apbatch.dl.judging import box_cuts as classical
 from apbatch.dl.judging import rivals
@@ -119,6 +120,7 @@ def run(
     folder: Path,
     output: Path,
     settings: StudySettings,
+    rule: dict[str, Any],
     collective: Literal["auto", "single", "horovod"] = "auto",
     ranks: int = 2,
 ) -> Path:
@@ -130,6 +132,8 @@ def run(
         A blind analysis whose set holds images of a camera.
     output : pathlib.Path
         Folder of trainings and scores.
+    rule : dict
+        How the scores will be judged: frozen with them.
 
     Returns
     -------
@@ -145,9 +149,8 @@ def run(
     """
     settings.check()
     made = blind.open_set(folder)
-    # A set that anybody can make again from its seed is for practice: it may be scored again, and says so.
-    again, frozen = bool(made.manifest["repeatable"]), output / "scores.parquet"
-    blind.check_takes(made, frozen, again=again)
+    frozen = output / "scores.parquet"
+    protocol.check_takes(made, frozen, again=made.open)
     planned = list(settings.trainings(made.files, output / "trainings"))
     images = {split: load_pixels(made.files, made.manifest, split) for split in ("train", "validation", "test")}
     tables = list(_classical(made, images, output / "classical", settings))
@@ -157,8 +160,8 @@ def run(
         tables.append(predictions.add_column(0, "method", pa.array([name] * predictions.num_rows)))
     scores = pa.concat_tables(tables).combine_chunks()
     write_table(frozen, scores)
-    blind.submit(folder, frozen, again=again)
-    blind.unseal(folder)
+    protocol.submit(folder, frozen, again=made.open, rule=rule)
+    protocol.unseal(folder)
     return frozen
 
 
