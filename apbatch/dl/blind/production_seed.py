@@ -8,7 +8,7 @@ from typing import Any
 
 from apbatch.errors import ApbatchError
 from apbatch.sim.production import EXPERIMENT
-from apbatch.storage.store import open_url
+from apbatch.storage.backends import open_url
 
 #: Beside the folder of the truth; its key holds the published hash of a secret seed.
 _MANIFEST, COMMITMENT = "production.json", "seed_commitment"
