@@ -58,7 +58,7 @@ def options() -> argparse.ArgumentParser:
     )
     found.add_argument("--bad-kinds", nargs="+", metavar="KIND", default=USUAL, help=f"of {', '.join(KINDS)}")
     found.add_argument("--parameters", metavar="URL", help="dataset of image parameters to write in the same pass")
-    found.add_argument("--extras", action="store_true", help=submit.EXTRAS)
+    submit.add_families(found)
     found.add_argument("--grids", metavar="URL", help="dataset of images on a grid to write in the same pass")
     found.add_argument("--method", default=METHODS[0], choices=METHODS, help="of the grid (default: axial)")
     return found
@@ -97,8 +97,9 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
     """Run the step."""
     cleaning = submit.cleaning_in(arguments) or cleaning_of()  # refuses what makes no sense before any work
     bad_pixels = BadPixels(arguments.bad_pixels, tuple(arguments.bad_kinds))
-    if arguments.extras and not arguments.parameters:
-        raise UsageError("--extras are image parameters", remedy="give --parameters URL")
+    more = submit.families_in(arguments)
+    if more and not arguments.parameters:
+        raise UsageError(f"--{more[0]} are image parameters", remedy="give --parameters URL")
     files = sources(arguments, settings)
     check_sources(cleaning, files)
     outputs = {"images": arguments.output, "parameters": arguments.parameters, "grids": arguments.grids}
@@ -109,7 +110,7 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
         cleaning,
         bad_pixels=bad_pixels,
         method=arguments.method,
-        extras=arguments.extras,
+        more=more,
     )
 
 

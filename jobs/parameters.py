@@ -25,7 +25,7 @@ def options() -> argparse.ArgumentParser:
     inputs.add_argument("--input", metavar="URL", help="dataset of images that clean.py made")
     inputs.add_argument("--select", metavar="QUERY", help=submit.EVENTS)
     submit.add_cleaning(found)
-    found.add_argument("--extras", action="store_true", help=submit.EXTRAS)
+    submit.add_families(found)
     found.add_argument("--register", action="store_true", help="write the parameters into the store of events")
     return found
 
@@ -36,15 +36,13 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
         raise UsageError(
             "parameters of selected events are in the store of events already", remedy="leave out --register"
         )
-    cleaning = submit.cleaning_in(arguments)
+    cleaning, more = submit.cleaning_in(arguments), submit.families_in(arguments)
     if arguments.select:
         submit.need_their_masks(cleaning)
         sources = submit.selected_events(arguments.select, settings)
-        return pipeline.skim(spark(), sources, {"parameters": arguments.output}, extras=arguments.extras)
+        return pipeline.skim(spark(), sources, {"parameters": arguments.output}, more=more)
     check_dataset(cleaning, arguments.input)  # says what is wrong before Spark starts
-    summary = pipeline.parameters(
-        spark(), arguments.input, arguments.output, cleaning=cleaning, extras=arguments.extras
-    )
+    summary = pipeline.parameters(spark(), arguments.input, arguments.output, cleaning=cleaning, more=more)
     if arguments.register:
         with events_of(settings) as events:
             say(f"{register_events(events, arguments.output)} events written")

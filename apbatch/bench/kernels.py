@@ -16,11 +16,14 @@ from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry, Floats, camera_from_positions
-from apbatch.camera.hillas import clean_and_parametrise
+from apbatch.camera.halo import CLEANINGS, halo
+from apbatch.camera.hillas import clean_and_parametrise, hillas
 from apbatch.camera.registry import camera_named
 from apbatch.errors import VerificationError
 
 APBATCH, CTAPIPE, SUM = "apbatch", "ctapipe", "numpy.sum"
+#: What the chain does to each image, whether halo parameters are wanted or not.
+CHAIN = "without and with cleaning"
 Images = npt.NDArray[np.float32]
 
 #: Images with the same seed are the same images: runs can be compared.
@@ -120,6 +123,13 @@ def kernel_groups(setting: Setting) -> Iterator[Group]:
         if ctapipe is not None:
             cases.append(_Ctapipe(operation, scene, images, ctapipe))
         yield Group(operation, cases)
+        around = Operation(
+            "kernels", f"halo parameters, {scene.camera.n_pixels} pixels",
+            f"The same images. apbatch: parameters after {len(CLEANINGS)} cleanings, and of rings around the ellipse, "
+            "in one call. The peer: the parameters of all pixels, then cleaning and the parameters of what is kept, "
+            "which the chain computes of every image.", "images/s", float(len(images)), SUM, CHAIN, "cpu",
+        )  # fmt: skip
+        yield Group(around, [_Halo(around, scene, images), _Sum(around, images), _Chain(around, scene, images)])
 
 
 def _pin(setting: Setting) -> None:
@@ -172,6 +182,46 @@ class _Fused(Case):
             ]  # fmt: skip
             if not np.allclose(ours, wanted, rtol=1e-5, atol=1e-9):
                 raise VerificationError("parameters are not ctapipe's", where=f"image {row}")
+
+
+class _Halo(Case):
+    """One call for all; proof: sizes are those of cleaning by itself, and rings are in most images."""
+
+    def __init__(self, operation: Operation, scene: Scene, images: Images) -> None:
+        super().__init__(operation, APBATCH, images.nbytes)
+        self._scene, self._images = scene, images
+        self._columns: dict[str, Floats] = {}
+
+    def run(self) -> None:
+        self._columns = halo(self._images, self._scene.camera)
+
+    def check(self) -> None:
+        for rule in CLEANINGS:
+            _, alone = clean_and_parametrise(self._images, self._scene.camera, rule)
+            if not np.array_equal(self._columns[f"size_{rule.picture:g}"], alone["size"]):
+                raise VerificationError(f"sizes are not those of the cleaning {rule.name}")
+        if not np.isfinite(self._columns["ring_1_along_light"]).mean() > 0.9:
+            raise VerificationError("images have no rings")
+
+
+class _Chain(Case):
+    """Two calls; proof: sizes are sums of pixels."""
+
+    def __init__(self, operation: Operation, scene: Scene, images: Images) -> None:
+        super().__init__(operation, CHAIN, images.nbytes)
+        self._scene, self._images = scene, images
+        self._mask = np.empty(images.shape, np.bool_)
+        self._sizes: list[Floats] = []
+
+    def run(self) -> None:
+        whole = hillas(self._images, self._scene.camera)
+        _, kept = clean_and_parametrise(self._images, self._scene.camera, self._scene.cleaning, out=self._mask)
+        self._sizes = [whole["size"], kept["size"]]
+
+    def check(self) -> None:
+        for keep, size in zip((self._images > 0, self._mask), self._sizes, strict=True):
+            if not np.allclose(size, np.where(keep, self._images, 0).sum(axis=1, dtype=np.float64), rtol=1e-6):
+                raise VerificationError("sizes are not the sums of the pixels kept")
 
 
 class _Sum(Case):

@@ -96,7 +96,7 @@ SUITES: dict[str, Suite] = {
     "kernels": Suite(
         "Kernels",
         _kernels,
-        operations=3,
+        operations=5,
         limits=(
             "Kernels: one thread, images in memory, judged by CPU time. The time depends on how many pixels "
             "have light; these images have about 15 and 35 of them.",

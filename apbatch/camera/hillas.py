@@ -138,7 +138,7 @@ def _parametrise_batch(
         last = min(first + BLOCK, len(images))
         lit_block(images, first, last, mask, tables, space)
         parametrise_block(space.lists, last - first, flat, source_x, source_y, table)
-        _put_columns(table, out, first, last)
+        put_columns(table, out, first, last)
 
 
 @kernel
@@ -161,11 +161,11 @@ def _clean_and_parametrise_batch(
         last = min(first + BLOCK, len(images))
         clean_block(images, first, last, picture, boundary, min_neighbours, keep_isolated, tables, mask, space)
         parametrise_block(space.lists, last - first, flat, source_x, source_y, table)
-        _put_columns(table, out, first, last)
+        put_columns(table, out, first, last)
 
 
 @inner
-def _put_columns(table: Floats, out: Floats, first: int, last: int) -> None:
+def put_columns(table: Floats, out: Floats, first: int, last: int) -> None:
     """Write the parameters of a block where they belong, eight images at a time."""
     block, columns = table.reshape(-1), out.reshape(-1)
     whole = (last - first) // LANES * LANES

@@ -30,8 +30,8 @@ class Recipe:
         Of the grid.
     telescopes : mapping
         Where telescopes stand, by number: x (to the north), y (to the west), z, m; as far as the input tells.
-    extras : bool
-        Whether parameters have the columns of `apbatch.camera.extras` too.
+    more : tuple of str
+        Which families of further parameters (`apbatch.chain.steps.FAMILIES`) are computed too.
     preparation : Preparation
         What is done with images before they are cleaned.
     """
@@ -42,13 +42,12 @@ class Recipe:
     rule: Cleaning | None = None
     method: str = "axial"
     telescopes: Telescopes = field(default_factory=dict)
-    extras: bool = False
+    more: tuple[str, ...] = ()
     preparation: Preparation = field(default_factory=Preparation)
 
     def schemas(self) -> dict[str, pa.Schema]:
         """Return the schema of each dataset, with its camera."""
-        rows = steps.EXTRA_ROWS if self.extras else steps.PARAMETER_ROWS
-        known = {"images": steps.CLEANED, "parameters": rows, "grids": steps.GRIDS}
+        known = {"images": steps.CLEANED, "parameters": steps.parameter_rows(self.more), "grids": steps.GRIDS}
         about = {"apbatch.camera": self.camera.name, "apbatch.geometry": geometry_json(self.camera, self.telescopes)}
         return {role: known[role].with_metadata(about) for role in self.roles}
 
@@ -57,12 +56,12 @@ class Recipe:
         made = {}
         if self.rule is None:
             if "parameters" in self.roles:
-                made["parameters"] = steps.parametrised(batch, self.camera, self.cleaning, more=self.extras)
+                made["parameters"] = steps.parametrised(batch, self.camera, self.cleaning, more=self.more)
         else:
             noise = self.preparation.noise(batch) if self.rule.method == "sigma" else None
             if "parameters" in self.roles:
                 batch, made["parameters"] = steps.cleaned_and_parametrised(
-                    batch, self.camera, self.rule, noise=noise, more=self.extras
+                    batch, self.camera, self.rule, noise=noise, more=self.more
                 )
             else:
                 batch = steps.cleaned(batch, self.camera, self.rule, noise)

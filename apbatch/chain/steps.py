@@ -6,7 +6,7 @@ takes or makes a column of Monte Carlo truth.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from apbatch.camera.cleaning import NONE, Cleaning, clean
 from apbatch.camera.extras import EXTRAS, extras
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import to_grid
+from apbatch.camera.halo import HALO, halo
 from apbatch.camera.hillas import PARAMETERS, clean_and_parametrise, hillas
 from apbatch.errors import FormatError
 from apbatch.formats.images import from_binary, to_binary
@@ -57,12 +58,22 @@ PARAMETER_ROWS = pa.schema(
         *(pa.field(name, pa.float64()) for name in _POINTING),
     ]
 )
-#: The same with the parameters that are computed only when they are asked for.
-EXTRA_ROWS = pa.schema([*PARAMETER_ROWS, *(pa.field(name, pa.float64()) for name in EXTRAS)])
+#: Families of parameters that are computed only when they are asked for: their columns and units.
+FAMILIES: dict[str, dict[str, str]] = {"extras": EXTRAS, "halo": HALO}
 #: Noise of pixels, p.e.: of all images, or of each.
 Noise = npt.NDArray[np.floating[Any]]
 #: Images on the grid: all light, and what cleaning keeps.
 GRIDS = pa.schema([*_KEY_FIELDS, pa.field("grid", pa.binary()), pa.field("grid_cleaned", pa.binary())])
+
+
+def parameter_rows(more: Collection[str] = ()) -> pa.Schema:
+    """Return the schema `PARAMETER_ROWS`, with the columns of some of `FAMILIES`."""
+    columns = [pa.field(name, pa.float64()) for name in _columns(more)]
+    return pa.schema([*PARAMETER_ROWS, *columns])
+
+
+def _columns(more: Collection[str]) -> list[str]:
+    return [name for family, units in FAMILIES.items() if family in more for name in units]
 
 
 def images_of(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -137,27 +148,27 @@ def cleaned_and_parametrised(
     cleaning: Cleaning,
     *,
     noise: Noise | None = None,
-    more: bool = False,
+    more: Collection[str] = (),
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Do what `cleaned` and `parametrised` do, in one pass over the pixels for the cleaned images."""
     if not batch.num_rows:
-        return _empty(CLEANED), _empty(EXTRA_ROWS if more else PARAMETER_ROWS)
+        return _empty(CLEANED), _empty(parameter_rows(more))
     pixels = _pixels(batch, camera)
-    times = times_of(batch, camera) if more or cleaning.time_limit is not None else None
+    times = times_of(batch, camera) if cleaning.time_limit is not None else None
     mask, kept = clean_and_parametrise(pixels, camera, cleaning, peak_time=times, noise=noise)
-    found = {NONE: hillas(pixels, camera), cleaning.name: kept}
-    if more:
-        found[NONE] |= extras(pixels, camera, peak_time=times)
-        found[cleaning.name] |= extras(pixels, camera, mask, peak_time=times)
-    return _with_mask(batch, mask), _parameter_rows(batch, found, more)
+    values = {NONE: hillas(pixels, camera), cleaning.name: kept}
+    _add_families(values, batch, camera, pixels, mask, more)
+    return _with_mask(batch, mask), _parameter_rows(batch, values, more)
 
 
 def _with_mask(batch: pa.RecordBatch, mask: npt.NDArray[np.bool_]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([*(batch.column(name) for name in IMAGES.names), to_binary(mask)], schema=CLEANED)
 
 
-def parametrised(batch: pa.RecordBatch, camera: CameraGeometry, cleaning: str, *, more: bool = False) -> pa.RecordBatch:
-    """Compute image parameters: `CLEANED` to `PARAMETER_ROWS`.
+def parametrised(
+    batch: pa.RecordBatch, camera: CameraGeometry, cleaning: str, *, more: Collection[str] = ()
+) -> pa.RecordBatch:
+    """Compute image parameters: `CLEANED` to `parameter_rows`.
 
     Parameters
     ----------
@@ -165,35 +176,53 @@ def parametrised(batch: pa.RecordBatch, camera: CameraGeometry, cleaning: str, *
     camera : CameraGeometry
     cleaning : str
         Name of the cleaning that made the mask.
-    more : bool
-        Whether those of `apbatch.camera.extras` are wanted too: the result is then of the schema `EXTRA_ROWS`.
+    more : collection of str
+        Which of `FAMILIES` are wanted too.
 
     Returns
     -------
     RecordBatch
-        Two rows an image: with the cleaning ``none`` (all pixels with light) and with this one.
+        Two rows an image: with the cleaning ``none`` (all pixels with light) and with this one. Halo parameters belong
+        to the image and are the same in both.
     """
     if not batch.num_rows:
-        return _empty(EXTRA_ROWS if more else PARAMETER_ROWS)
+        return _empty(parameter_rows(more))
     pixels, mask = _pixels(batch, camera), _mask(batch)
-    found = {NONE: hillas(pixels, camera), cleaning: hillas(pixels, camera, mask)}
-    if more:
+    values = {NONE: hillas(pixels, camera), cleaning: hillas(pixels, camera, mask)}
+    _add_families(values, batch, camera, pixels, mask, more)
+    return _parameter_rows(batch, values, more)
+
+
+def _add_families(
+    values: Mapping[str, dict[str, npt.NDArray[np.float64]]],
+    batch: pa.RecordBatch,
+    camera: CameraGeometry,
+    pixels: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    more: Collection[str],
+) -> None:
+    """Add the columns of families to those of the cleaning ``none`` and of the cleaning that made the mask."""
+    if "extras" in more:
         times = times_of(batch, camera)
-        found[NONE] |= extras(pixels, camera, peak_time=times)
-        found[cleaning] |= extras(pixels, camera, mask, peak_time=times)
-    return _parameter_rows(batch, found, more)
+        for name, columns in values.items():
+            columns |= extras(pixels, camera, None if name == NONE else mask, peak_time=times)
+    if "halo" in more:
+        around = halo(pixels, camera)
+        for columns in values.values():
+            columns |= around
 
 
 def _parameter_rows(
-    batch: pa.RecordBatch, found: Mapping[str, Mapping[str, npt.NDArray[np.float64]]], more: bool
+    batch: pa.RecordBatch, values: Mapping[str, Mapping[str, npt.NDArray[np.float64]]], more: Collection[str]
 ) -> pa.RecordBatch:
+    schema = parameter_rows(more)
     made = []
-    for name, values in found.items():
+    for name, columns in values.items():
         arrays = [*(batch.column(key) for key in KEYS), pa.array([name] * batch.num_rows, pa.string())]
-        arrays += [pa.array(values[parameter]) for parameter in PARAMETERS]
+        arrays += [pa.array(columns[parameter]) for parameter in PARAMETERS]
         arrays += [batch.column(column) for column in _POINTING]
-        arrays += [pa.array(values[parameter]) for parameter in EXTRAS] if more else []
-        made.append(pa.RecordBatch.from_arrays(arrays, schema=EXTRA_ROWS if more else PARAMETER_ROWS))
+        arrays += [pa.array(columns[parameter]) for parameter in _columns(more)]
+        made.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
     return pa.concat_batches(made)
 
 

@@ -146,13 +146,16 @@ def clean(
 
 
 def parametrise(
-    images: DataFrame, camera: CameraGeometry, cleaning: str, losses: LossCounter | None = None, *, extras: bool = False
+    images: DataFrame,
+    camera: CameraGeometry,
+    cleaning: str,
+    losses: LossCounter | None = None,
+    *,
+    more: tuple[str, ...] = (),
 ) -> DataFrame:
-    """Compute image parameters, two rows an image: `CLEANED` to `PARAMETER_ROWS`, or `EXTRA_ROWS` with extras."""
-    schema = steps.EXTRA_ROWS if extras else steps.PARAMETER_ROWS
-    return _mapped(
-        images, lambda batch: steps.parametrised(batch, camera, cleaning, more=extras), schema, camera, losses
-    )
+    """Compute image parameters, two rows an image, with some of `FAMILIES`: `CLEANED` to `steps.parameter_rows`."""
+    schema = steps.parameter_rows(more)
+    return _mapped(images, lambda batch: steps.parametrised(batch, camera, cleaning, more=more), schema, camera, losses)
 
 
 def grid(

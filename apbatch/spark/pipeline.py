@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.cleaning_words import words_of
-from apbatch.camera.extras import EXTRAS
 from apbatch.camera.grid import grid_of
 from apbatch.camera.parameters import UNITS
 from apbatch.chain.pixel_states import PixelState, Preparation, RunKey
 from apbatch.chain.recipe import Recipe
+from apbatch.chain.steps import FAMILIES
 from apbatch.datasets import dataset
 from apbatch.datasets.commit import Job, Loss, SplitRecord
 from apbatch.errors import FormatError, UsageError, nearest_word
@@ -156,7 +156,7 @@ def images(
     *,
     bad_pixels: BadPixels = BadPixels(),
     method: str = "axial",
-    extras: bool = False,
+    more: tuple[str, ...] = (),
     step: str = "images",
 ) -> StepSummary:
     """Read, calibrate, clean, parametrise and map images in one pass.
@@ -169,8 +169,8 @@ def images(
         As of `clean`.
     method : str
         Of the grid.
-    extras : bool
-        Whether the parameters of `apbatch.camera.extras` are computed too.
+    more : tuple of str
+        Which families of further parameters (`apbatch.chain.steps.FAMILIES`) are computed too.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def images(
     camera, telescopes = camera_of_sources(sources)
     need_times(cleaning, sources, camera)
     recipe = Recipe(
-        camera, tuple(outputs), cleaning.name, cleaning, method, telescopes, "parameters" in outputs and extras
+        camera, tuple(outputs), cleaning.name, cleaning, method, telescopes, more if "parameters" in outputs else ()
     )
     settings = _settings(recipe, bad_pixels)
     plan = _Plan(recipe, sidecars(recipe, outputs.get("images")), step, [source.url for source in sources], settings)
@@ -224,15 +224,19 @@ def _settings(recipe: Recipe, bad_pixels: BadPixels) -> dict[str, Any]:
     found: dict[str, Any] = {} if recipe.rule is None else words_of(recipe.rule)
     if "grids" in recipe.roles:
         found["method"] = recipe.method
-    if recipe.extras:
-        found["extras"] = True
+    found |= dict.fromkeys(recipe.more, True)
     if bad_pixels.treatment != KEEP:
         found |= {"bad_pixels": bad_pixels.treatment, "bad_kinds": list(bad_pixels.kinds)}
     return found
 
 
 def parameters(
-    spark: SparkSession, images_url: str, output_url: str, *, cleaning: Cleaning | None = None, extras: bool = False
+    spark: SparkSession,
+    images_url: str,
+    output_url: str,
+    *,
+    cleaning: Cleaning | None = None,
+    more: tuple[str, ...] = (),
 ) -> StepSummary:
     """Compute image parameters: two rows an image, without cleaning and with it.
 
@@ -240,8 +244,8 @@ def parameters(
     ----------
     cleaning : Cleaning, optional
         Another one than that which made the masks of the images.
-    extras : bool
-        Whether the parameters of `apbatch.camera.extras` are computed too.
+    more : tuple of str
+        Which families of further parameters (`apbatch.chain.steps.FAMILIES`) are computed too.
 
     Raises
     ------
@@ -250,7 +254,7 @@ def parameters(
     UsageError, FormatError, ServerError
         As `clean`.
     """
-    return derived(spark, images_url, {"parameters": output_url}, cleaning=cleaning, extras=extras, step="parameters")
+    return derived(spark, images_url, {"parameters": output_url}, cleaning=cleaning, more=more, step="parameters")
 
 
 def grid(
@@ -279,7 +283,7 @@ def skim(
     outputs: Mapping[str, str],
     method: str = "axial",
     *,
-    extras: bool = False,
+    more: tuple[str, ...] = (),
 ) -> StepSummary:
     """Make datasets of selected events, with the masks that their images have; nothing else is read.
 
@@ -289,7 +293,7 @@ def skim(
         Of events, as `apbatch.spark.inputs.selection.event_sources` returns them; of one camera and one cleaning.
     outputs : mapping
         URLs of the datasets to write: ``images``, ``parameters``, ``grids`` or some of them.
-    method, extras
+    method, more
         As of `images`.
 
     Raises
@@ -316,8 +320,8 @@ def skim(
         raise UsageError("input and output are the same dataset", where=folders[0])
     known, camera, telescopes = dataset_of_images(folders[0])
     masked = [replace(source, format=DATASET) for source in sources]
-    more = "parameters" in outputs and extras
-    recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method, telescopes, more)
+    families = more if "parameters" in outputs else ()
+    recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method, telescopes, families)
     settings = _settings(recipe, BadPixels())
     plan = _Plan(recipe, sidecars(recipe, outputs.get("images")), "skim", folders, settings)
     sizes = files_of(masked)
@@ -335,7 +339,7 @@ def derived(
     *,
     method: str = "axial",
     cleaning: Cleaning | None = None,
-    extras: bool = False,
+    more: tuple[str, ...] = (),
     step: str = "images",
 ) -> StepSummary:
     """Make image parameters, grids or both of a dataset of cleaned images, in one pass.
@@ -344,7 +348,7 @@ def derived(
     ----------
     outputs : mapping
         URLs of the datasets to write: ``parameters``, ``grids`` or both.
-    method, extras
+    method, more
         As of `images`.
     cleaning : Cleaning, optional
         Another one than that which made the masks of the images.
@@ -365,7 +369,7 @@ def derived(
     if cleaning is not None:
         need_times(cleaning, sources, camera)
     name = cleaning.name if cleaning is not None else str(known["cleaning"])
-    recipe = Recipe(camera, tuple(outputs), name, cleaning, method, telescopes, "parameters" in outputs and extras)
+    recipe = Recipe(camera, tuple(outputs), name, cleaning, method, telescopes, more if "parameters" in outputs else ())
     settings = _settings(recipe, BadPixels())
     plan = _Plan(recipe, sidecars(recipe, images_url), step, [images_url], settings)
     key = digest([versions(), step, settings, sources, camera.name, sizes, sorted(outputs)])
@@ -449,7 +453,9 @@ def sidecars(recipe: Recipe, images_url: str | None) -> dict[str, dict[str, Any]
     if "images" in recipe.roles:
         found["images"] = {"kind": "images", **common}
     if "parameters" in recipe.roles:
-        units = {**UNITS, **(EXTRAS if recipe.extras else {})}
+        units = dict(UNITS)
+        for family in recipe.more:
+            units |= FAMILIES[family]
         found["parameters"] = {"kind": "parameters", **common, "images_url": images_url, "units": units}
     if "grids" in recipe.roles:
         shape = grid_of(recipe.camera, recipe.method)

@@ -55,7 +55,7 @@ def save(
     Parameters
     ----------
     frame : DataFrame
-        With the columns of `CLEANED`, `PARAMETER_ROWS` (or `EXTRA_ROWS`) or `GRIDS`, as `apbatch.chain.steps` has them;
+        With the columns of `CLEANED`, `PARAMETER_ROWS` (and `FAMILIES`) or `GRIDS`, as `apbatch.chain.steps` has them;
         others are left out.
     url : str
         Where the dataset goes.
@@ -82,8 +82,9 @@ def save(
     """
     started = time.monotonic()
     role = _role_of(frame.columns)
-    extras = role == "parameters" and set(steps.EXTRA_ROWS.names) <= set(frame.columns)
-    recipe = Recipe(camera, (role,), cleaning, None, method, telescopes or {}, extras)
+    families = steps.FAMILIES if role == "parameters" else {}
+    more = tuple(name for name, units in families.items() if units.keys() <= set(frame.columns))
+    recipe = Recipe(camera, (role,), cleaning, None, method, telescopes or {}, more)
     with Job({role: url}, secrets.token_hex(16)) as job:
         write = _Write(job.staging, recipe)
         meter = Meter()

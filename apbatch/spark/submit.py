@@ -36,8 +36,11 @@ _SHOWN = 10
 #: What `--select` takes where masks are needed.
 EVENTS = "events, such as \"experiment = 'TAIGA' and cleaning = 'tailcuts-14-7' and width < 0.2 deg\""
 
-#: What `--extras` gives.
-EXTRAS = "more parameters: uncertainties, leakage, concentrations, sizes of islands, the gradient of times"
+#: Families of further parameters, and what each holds.
+FAMILIES = {
+    "extras": "more parameters: uncertainties, leakage, concentrations, sizes of islands, the gradient of times",
+    "halo": "parameters after four cleanings, and of the light in rings around the image",
+}
 
 #: Takes a function that starts Spark, to be called when what the user wants has been checked.
 Work = Callable[[Callable[[], "SparkSession"], argparse.Namespace, Settings], StepSummary]
@@ -62,6 +65,17 @@ def add_cleaning(options: argparse.ArgumentParser) -> None:
             options.add_argument(option, type=int, metavar="N", help=meaning)
         else:
             options.add_argument(option, metavar="NAME" if word == "cleaning" else "LEVEL", help=meaning)
+
+
+def add_families(options: argparse.ArgumentParser) -> None:
+    """Add the options of further image parameters."""
+    for family, meaning in FAMILIES.items():
+        options.add_argument(f"--{family}", action="store_true", help=meaning)
+
+
+def families_in(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the families of further parameters that are asked for."""
+    return tuple(family for family in FAMILIES if getattr(arguments, family))
 
 
 def cleaning_in(arguments: argparse.Namespace) -> Cleaning | None:

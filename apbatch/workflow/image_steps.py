@@ -247,15 +247,17 @@ class Parameters(_OfImages):
 
     register_events: bool = True
     extras: bool = Field(default=False, description="uncertainties, leakage, concentrations, islands, times as well")
+    halo: bool = Field(default=False, description="after four cleanings, and of the light around the image, as well")
 
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters; extras only if they are asked for."""
-        found = super().parameters()
-        return found if self.extras else {name: value for name, value in found.items() if name != "extras"}
+        """Return the parameters; families of further ones only if they are asked for."""
+        absent = {family for family in ("extras", "halo") if not getattr(self, family)}
+        return {name: value for name, value in super().parameters().items() if name not in absent}
 
     def options(self) -> dict[str, Any]:
-        """Return whether there are extras."""
-        return super().options() | ({"extras": True} if self.extras else {})
+        """Return which families of further parameters are computed."""
+        more = tuple(family for family in ("extras", "halo") if getattr(self, family))
+        return super().options() | ({"more": more} if more else {})
 
     def finished(self, context: Context, output: str) -> Products:
         """Write the parameters into the store of events."""

@@ -9,6 +9,7 @@ import pytest
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import METHODS, from_grid, grid_of, to_grid
+from apbatch.camera.halo import halo
 from apbatch.camera.hillas import PARAMETERS, hillas
 from apbatch.camera.registry import camera_named
 from apbatch.chain import steps
@@ -181,10 +182,15 @@ def test_odd_images_pass_every_cleaning_and_have_extras_where_they_are_defined(c
     times = [None, *[np.where(np.isfinite(row), row, np.nan).astype("<f4").tobytes() for row in images[1:]]]
     place = plain.schema.get_field_index("peak_time")
     plain = plain.set_column(place, plain.schema.field(place), pa.array(times, pa.binary()))
-    cleaned, rows = steps.cleaned_and_parametrised(plain, camera, rule, noise=np.ones(camera.n_pixels), more=True)
+    noise = np.ones(camera.n_pixels)
+    cleaned, rows = steps.cleaned_and_parametrised(plain, camera, rule, noise=noise, more=("extras", "halo"))
     kept = from_binary(cleaned.column("mask"), "u1").sum(axis=1).tolist()
     assert kept[:2] + kept[3:] == [0, 0, 0, 0, 7]
-    assert rows.schema.equals(steps.EXTRA_ROWS) and rows.num_rows == 12
+    assert rows.schema.equals(steps.parameter_rows(("halo", "extras"))) and rows.num_rows == 12
     shower = rows.to_pylist()[-1]
     assert shower["concentration_pixel"] == pytest.approx(1 / 7) and shower["n_medium_islands"] == 1
     assert all(row["n_small_islands"] == 0 for row in rows.to_pylist()[6:8])
+    around = halo(np.asarray(images), camera)
+    for row, made in enumerate(rows.to_pylist()):
+        for name, values in around.items():
+            assert made[name] == pytest.approx(values[row % 6], nan_ok=True), (name, row)

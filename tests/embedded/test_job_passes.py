@@ -65,7 +65,7 @@ def test_neighbouring_steps_are_one_pass_with_the_addresses_and_rows_that_each_h
     assert outcome.ran == ["ingest", "clean", "parameters", "grid", "grid"]
     whole = dict(outcome.products)
     alone = f"file://{tmp_path}/alone"
-    pipeline.parameters(spark, whole["images"], alone, extras=True)
+    pipeline.parameters(spark, whole["images"], alone, more=("extras",))
     assert dataset.read_table(alone).equals(dataset.read_table(whole["parameters"]))
     assert "time_slope" in dataset.schema(whole["parameters"]).names
 

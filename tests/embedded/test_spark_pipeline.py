@@ -295,7 +295,8 @@ def test_senseless_calls_are_refused_before_spark_works(spark, data, tmp_path):
 def test_other_cleanings_extras_and_mended_pixels_are_options_of_the_pass(spark, data, tmp_path):
     outputs = {role: f"file://{tmp_path}/{role}" for role in ("images", "parameters")}
     rule = cleaning_of(picture="5 sigma", boundary="3 sigma", largest_island=True)
-    summary = pipeline.images(spark, raw(small(data), data), outputs, rule, bad_pixels=BadPixels("mend"), extras=True)
+    sources, mend = raw(small(data), data), BadPixels("mend")
+    summary = pipeline.images(spark, sources, outputs, rule, bad_pixels=mend, more=("extras",))
     images = dataset.read_table(outputs["images"], ["image", "mask"])
     known = dataset.info(outputs["images"])
     (run,) = known["pixels_of_runs"]
