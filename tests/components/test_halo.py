@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apbatch.camera.cleaning import clean
-from apbatch.camera.geometry import CameraGeometry, camera_from_positions, camera_named
+from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 from apbatch.camera.halo import CLEANINGS, HALO, LEVELS, REFERENCE, RINGS, halo
 from apbatch.camera.hillas import PARAMETERS, hillas
+from apbatch.camera.registry import camera_named
 from apbatch.errors import UsageError
 from apbatch.formats import fact, taiga_mc
 from apbatch.formats.images import camera_in, from_binary
