@@ -1,7 +1,8 @@
 """Where state lives and which services are used: one small file of settings, `conf/apbatch.yaml` by default.
 
-A URL in the settings may name a development server by ``{hdfs}``, ``{cassandra}``, ``{spark}``, ``{yarn}`` or
-``{afs}``; the address is the one that ``apbatch cluster up`` wrote down. Production settings carry plain URLs.
+A URL in the settings may name a development server by ``{hdfs}``, ``{cassandra}``, ``{postgres}``, ``{spark}``,
+``{yarn}`` or ``{afs}``; the address is the one that ``apbatch cluster up`` wrote down. Production settings carry plain
+URLs.
 """
 
 from __future__ import annotations

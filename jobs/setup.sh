@@ -20,11 +20,18 @@ if [ "${1:-}" = system ]; then
     else
         command -v g++ >/dev/null || needed="$needed g++"
         command -v mvn >/dev/null || needed="$needed maven"
+        # the server alone: its package's own cluster is neither made nor started
+        ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || needed="$needed postgresql"
     fi
     [ -n "$needed$wanted" ] || exit 0
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "installing$needed$wanted"
         export DEBIAN_FRONTEND=noninteractive
+        case "$needed" in *postgresql*)
+            mkdir -p /etc/postgresql-common
+            [ -e /etc/postgresql-common/createcluster.conf ] ||
+                echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+        esac
         apt-get update -q >/dev/null && apt-get install -q -y --no-install-recommends $needed $wanted >/dev/null
         exit $?
     fi

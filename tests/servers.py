@@ -31,6 +31,7 @@ def free_base() -> tuple[int, IO[str]]:
                 30,
                 31,
                 32,
+                35,
                 40,
                 41,
                 *range(44, 48),
@@ -95,11 +96,15 @@ def port_base() -> Iterator[Callable[[], int]]:
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    servers = Servers(tmp_path_factory.mktemp("servers"))
-    yield servers
-    done = servers.command("down")
-    assert done.returncode == 0, done.stderr
+def servers() -> Iterator[Servers]:
+    with tempfile.TemporaryDirectory(prefix="apbatch-servers-") as folder:
+        Path(folder).chmod(
+            0o711
+        )  # PostgreSQL, which refuses root, must be able to pass; pytest's own folders are closed
+        servers = Servers(Path(folder))
+        yield servers
+        done = servers.command("down")
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +120,11 @@ def webhdfs(servers: Servers) -> str:
 @pytest.fixture(scope="session")
 def cassandra(servers: Servers) -> str:
     return servers.url("cassandra")
+
+
+@pytest.fixture(scope="session")
+def postgres(servers: Servers) -> str:
+    return servers.url("postgres")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import psutil
 
 from apbatch.provenance import versions
 
-_CLIENTS = ("fsspec", "hdfs-native", "hdfs", "SQLAlchemy", "cassandra-driver", "blake3", "numba", "ctapipe")
+_CLIENTS = ("fsspec", "hdfs-native", "hdfs", "psycopg", "cassandra-driver", "blake3", "numba", "ctapipe")
 
 
 def machine(folder: Path) -> dict[str, Any]:

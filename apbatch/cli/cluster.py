@@ -12,13 +12,16 @@ import typer
 from apbatch.cli.output import Format, show
 
 _NAMES = Annotated[
-    list[str] | None, typer.Argument(help="hdfs, cassandra, spark, yarn, history, afs; none: the first three.")
+    list[str] | None,
+    typer.Argument(help="hdfs, cassandra, spark, postgres, yarn, history, afs; none: the first three."),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command group to the application."""
-    group = typer.Typer(no_args_is_help=True, help="Real HDFS, Cassandra, Spark, YARN and OpenAFS servers on loopback.")
+    group = typer.Typer(
+        no_args_is_help=True, help="Real servers on loopback: HDFS, Cassandra, Spark, PostgreSQL, YARN, OpenAFS."
+    )
     group.command("up")(up)
     group.command("status")(status)
     group.command("down")(down)

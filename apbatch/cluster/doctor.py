@@ -24,6 +24,7 @@ from apbatch.cluster.hadoop import VERSION as HADOOP_VERSION
 from apbatch.cluster.hdfs import Hdfs
 from apbatch.cluster.history import History
 from apbatch.cluster.ports import require_free
+from apbatch.cluster.postgres import programs
 from apbatch.cluster.spark import Spark
 from apbatch.cluster.yarn import Yarn
 from apbatch.config import cache, home
@@ -61,6 +62,7 @@ def examine(purpose: Purpose) -> list[Finding]:
         _python(),
         _java(),
         _program("Maven", "mvn", ("maven",), needed=test, why="fetches HDFS, YARN and Cassandra"),
+        _postgres(needed=test),
         _program("C++ compiler", "g++", ("g++",), needed=test, why="builds Horovod; without it one process trains"),
         _module("Spark", "pyspark"),
         _module("TensorFlow", "tensorflow"),
@@ -152,6 +154,14 @@ def _program(what: str, name: str, packages: tuple[str, ...], *, needed: bool, w
     if found:
         return Finding(what, "ok", found)
     return Finding(what, "missing" if needed else "optional", why, f"apt-get install {' '.join(packages)}", packages)
+
+
+def _postgres(*, needed: bool) -> Finding:
+    try:
+        return Finding("PostgreSQL", "ok", str(programs()))
+    except MissingSoftwareError as error:
+        state = "missing" if needed else "optional"
+        return Finding("PostgreSQL", state, error.what, "apt-get install postgresql", ("postgresql",))
 
 
 def _module(what: str, name: str) -> Finding:

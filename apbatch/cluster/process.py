@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,8 @@ class Daemon:
         Added to this process's environment.
     ports : sequence of int
         Ports it listens on; they must be free before it starts.
+    end : signal.Signals
+        What asks it to end.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Daemon:
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     ports: Sequence[int] = ()
+    end: signal.Signals = signal.SIGTERM
 
     @property
     def log(self) -> Path:
@@ -103,7 +107,7 @@ class Daemon:
         """Ask it to end."""
         process = self.process()
         if process is not None:
-            process.terminate()
+            process.send_signal(self.end)
 
     def await_end(self) -> None:
         """Wait until it has ended; one that does not is killed."""

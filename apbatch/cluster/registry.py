@@ -10,6 +10,7 @@ from apbatch.cluster.afs import Afs
 from apbatch.cluster.cassandra import Cassandra
 from apbatch.cluster.hdfs import Hdfs
 from apbatch.cluster.history import History
+from apbatch.cluster.postgres import Postgres
 from apbatch.cluster.server import Server
 from apbatch.cluster.spark import Spark
 from apbatch.cluster.yarn import Yarn
@@ -17,7 +18,9 @@ from apbatch.config import home
 from apbatch.errors import UsageError, nearest_word
 from apbatch.progress import say
 
-SERVERS: dict[str, type[Server]] = {server.name: server for server in (Hdfs, Cassandra, Spark, Yarn, History, Afs)}
+SERVERS: dict[str, type[Server]] = {
+    server.name: server for server in (Hdfs, Cassandra, Postgres, Spark, Yarn, History, Afs)
+}
 #: What `apbatch cluster up` starts when no server is named.
 DEFAULT = ("hdfs", "cassandra", "spark")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from apbatch.errors import MissingSoftwareError, UsageError, nearest_word
 from apbatch.index.catalogue import Catalogue
 
-_SCHEMES = ("sqlite", "cassandra")
-_URLS = "sqlite:///FILE or cassandra://HOST:PORT/KEYSPACE"
+_SCHEMES = ("sqlite", "postgresql", "cassandra")
+_URLS = "sqlite:///FILE, postgresql://USER@HOST:PORT/DATABASE or cassandra://HOST:PORT/KEYSPACE"
 
 
 def open_catalogue(url: str) -> Catalogue:
-    """Open (and on first use create) the catalogue at ``sqlite:///FILE`` or ``cassandra://HOST:PORT/KEYSPACE``.
+    """Open (and on first use create) the catalogue at a URL.
+
+    It is ``sqlite:///FILE``, ``postgresql://USER@HOST:PORT/DATABASE`` or ``cassandra://HOST:PORT/KEYSPACE``.
 
     Raises
     ------
@@ -24,6 +26,14 @@ def open_catalogue(url: str) -> Catalogue:
         from apbatch.index.sqlite import SqliteCatalogue
 
         return SqliteCatalogue(url)
+    if scheme == "postgresql":
+        try:
+            from apbatch.index.postgres import PostgresCatalogue
+        except ImportError as error:
+            raise MissingSoftwareError(
+                f"the PostgreSQL driver is missing: {error}", remedy="pip install 'apbatch[postgres]'"
+            ) from error
+        return PostgresCatalogue(url)
     if scheme == "cassandra":
         try:
             from apbatch.index.cassandra import CassandraCatalogue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,48 +18,10 @@ from apbatch.formats.reader import Attribute
 from apbatch.index.attributes import event_attributes
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import EVENT_KEYS, POINTER, Catalogue
-from apbatch.index.files import FileRecord, Replica, State
+from apbatch.index.files import Replica, State
 from apbatch.index.parser import parse
 from apbatch.index.query import Query, matches, normalise, of_registered
-
-DECLARED = (
-    Attribute("zenith", "number", "zenith angle", "deg"),
-    Attribute("label", "string", "a text"),
-    Attribute("simulated", "boolean", "a flag"),
-    Attribute("calibrated", "date", "a date"),
-    Attribute("seed", "integer", "a large number"),
-    Attribute("shifted", "time", "a time"),
-)
-
-
-@pytest.fixture(scope="module")
-def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('catalogue') / 'c.sqlite'}"
-
-
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("cassandra", marks=pytest.mark.cassandra)])
-def catalogue(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Catalogue]:
-    if request.param == "sqlite":
-        url = sqlite_url
-    else:
-        url = f"{request.getfixturevalue('cassandra')}/contract_{secrets.token_hex(4)}"
-    with open_catalogue(url) as catalogue:
-        catalogue.declare(DECLARED)
-        yield catalogue
-
-
-@pytest.fixture
-def experiment() -> str:
-    """A name of its own for each test, so that tests share a catalogue without meeting."""
-    return f"E{secrets.token_hex(4)}"
-
-
-def record(experiment: str, name: str = "a.001", **changes: object) -> FileRecord:
-    base = FileRecord(
-        path=f"/{experiment}/site/{name}", site=f"{experiment}-site", source=name, size=156, mtime_ns=1, checksum="c",
-        adler32="0", format="taiga-raw", experiment=experiment,
-    )  # fmt: skip
-    return replace(base, **changes)  # type: ignore[arg-type]
+from tests.contract.conftest import DECLARED, record
 
 
 def found(catalogue: Catalogue, text: str) -> list[str]:
@@ -380,46 +342,46 @@ def events(experiment: str, **columns: list[object]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({**keys, **columns})
 
 
-def test_event_parameters_are_replaced_by_key_and_searched(catalogue: Catalogue, experiment: str) -> None:
-    catalogue.upsert_events(events(experiment, event=[2, 1, 30_001], width=[0.3, 0.1, float("nan")]))
-    catalogue.upsert_events(events(experiment, event=[2], width=[0.2]))
-    table = pa.Table.from_batches(catalogue.select_events(of(experiment)))
+def test_event_parameters_are_replaced_by_key_and_searched(with_events: Catalogue, experiment: str) -> None:
+    with_events.upsert_events(events(experiment, event=[2, 1, 30_001], width=[0.3, 0.1, float("nan")]))
+    with_events.upsert_events(events(experiment, event=[2], width=[0.2]))
+    table = pa.Table.from_batches(with_events.select_events(of(experiment)))
     assert table["event"].to_pylist()[:2] == [1, 2] and table.num_rows == 3
-    (batch,) = catalogue.select_events(of(experiment, "run = 1 and width between 0.15 deg and 0.25 deg"))
+    (batch,) = with_events.select_events(of(experiment, "run = 1 and width between 0.15 deg and 0.25 deg"))
     assert batch.column("event").to_pylist() == [2] and batch.column("width").to_pylist() == [0.2]
 
 
-def test_event_parameters_keep_exact_numbers_and_gaps(catalogue: Catalogue, experiment: str) -> None:
-    catalogue.upsert_events(events(experiment, event=[1, 2], width=[0.1 + 0.2, None], size=[1e-300, float("inf")]))
-    (batch,) = catalogue.select_events(of(experiment))
+def test_event_parameters_keep_exact_numbers_and_gaps(with_events: Catalogue, experiment: str) -> None:
+    with_events.upsert_events(events(experiment, event=[1, 2], width=[0.1 + 0.2, None], size=[1e-300, float("inf")]))
+    (batch,) = with_events.select_events(of(experiment))
     assert batch.column("width").to_pylist() == [0.1 + 0.2, None]
     assert batch.column("size").to_pylist() == [1e-300, None]
     assert batch.schema.field("width").type == pa.float64()
 
 
-def test_events_come_by_run_event_telescope_and_cleaning(catalogue: Catalogue, experiment: str) -> None:
+def test_events_come_by_run_event_telescope_and_cleaning(with_events: Catalogue, experiment: str) -> None:
     keys = [(2, 1, 1, "a"), (1, 70_000, 1, "a"), (1, 3, 2, "a"), (1, 3, 1, "b"), (1, 3, 1, "a"), (1, -1, 1, "a")]
     run, event, telescope, cleaning = zip(*keys, strict=True)
     columns = {"experiment": [experiment] * 6, "run": run, "event": event, "telescope": telescope, "cleaning": cleaning}
-    catalogue.upsert_events(pa.RecordBatch.from_pydict({**columns, "dataset": list("uvwxyz"), "p": [1.0] * 6}))
-    table = pa.Table.from_batches(catalogue.select_events(of(experiment)))
+    with_events.upsert_events(pa.RecordBatch.from_pydict({**columns, "dataset": list("uvwxyz"), "p": [1.0] * 6}))
+    table = pa.Table.from_batches(with_events.select_events(of(experiment)))
     names = ("run", "event", "telescope", "cleaning")
     assert list(zip(*(table[name].to_pylist() for name in names), strict=True)) == sorted(keys)
     where = parse(f"experiment = '{experiment}' and run = 1 and (cleaning = 'a' and event > 3 or dataset = 'w')", KNOWN)
-    table = pa.Table.from_batches(catalogue.select_events(where))
+    table = pa.Table.from_batches(with_events.select_events(where))
     assert table["event"].to_pylist() == [3, 70_000]
 
 
-def test_an_event_points_to_its_image(catalogue: Catalogue, experiment: str) -> None:
+def test_an_event_points_to_its_image(with_events: Catalogue, experiment: str) -> None:
     pointer = {"dataset": ["u"], "image_file": ["part-0.parquet"], "image_row_group": [2], "image_row": [7]}
-    catalogue.upsert_events(events(experiment, event=[1], width=[0.3], **pointer))
-    catalogue.upsert_events(events(experiment, event=[2], width=[0.3]))
-    table = pa.Table.from_batches(catalogue.select_events(of(experiment), parameters=()))
+    with_events.upsert_events(events(experiment, event=[1], width=[0.3], **pointer))
+    with_events.upsert_events(events(experiment, event=[2], width=[0.3]))
+    table = pa.Table.from_batches(with_events.select_events(of(experiment), parameters=()))
     assert table.schema.names == [*EVENT_KEYS, *POINTER]
     assert table.select(POINTER).to_pylist() == [
         {name: values[0] for name, values in pointer.items()}, dict.fromkeys(POINTER)
     ]  # fmt: skip
-    table = pa.Table.from_batches(catalogue.select_events(of(experiment, "image_row = 7"), parameters=["width"]))
+    table = pa.Table.from_batches(with_events.select_events(of(experiment, "image_row = 7"), parameters=["width"]))
     assert table["event"].to_pylist() == [1] and table["width"].to_pylist() == [0.3]
 
 
@@ -431,7 +393,7 @@ EVENT_QUERIES = [
 
 
 @pytest.mark.parametrize("text", EVENT_QUERIES)
-def test_queries_of_events_mean_what_python_says(catalogue: Catalogue, experiment: str, text: str) -> None:
+def test_queries_of_events_mean_what_python_says(with_events: Catalogue, experiment: str, text: str) -> None:
     rows = [
         {"experiment": experiment, "run": run, "event": event, "telescope": 1, "cleaning": cleaning, "width": width,
          "size": 100.0 * event}
@@ -439,18 +401,20 @@ def test_queries_of_events_mean_what_python_says(catalogue: Catalogue, experimen
         for event, width in ((-1, 0.1), (4095, 0.2), (4096, None), (8192, 0.3))
         for cleaning in ("none", "tailcuts-14-7")
     ]  # fmt: skip
-    catalogue.upsert_events(pa.RecordBatch.from_pylist(rows))
+    with_events.upsert_events(pa.RecordBatch.from_pylist(rows))
     query = of(experiment, text)
     keys = [tuple(row[name] for name in EVENT_KEYS) for row in rows if matches(normalise(query), row)]
     found_keys = [
-        tuple(row[name] for name in EVENT_KEYS) for batch in catalogue.select_events(query) for row in batch.to_pylist()
+        tuple(row[name] for name in EVENT_KEYS)
+        for batch in with_events.select_events(query)
+        for row in batch.to_pylist()
     ]
     assert found_keys == sorted(keys)
 
 
-def test_parameters_of_events_are_known_with_units(catalogue: Catalogue, experiment: str) -> None:
-    catalogue.upsert_events(events(experiment, event=[1], depth=[1.0]))
-    known = catalogue.event_attributes()
+def test_parameters_of_events_are_known_with_units(with_events: Catalogue, experiment: str) -> None:
+    with_events.upsert_events(events(experiment, event=[1], depth=[1.0]))
+    known = with_events.event_attributes()
     assert known["width"].unit == "deg" and known["size"].unit == "pe" and known["depth"].type == "number"
     assert set(EVENT_KEYS) <= set(known) and set(POINTER) <= set(known)
 
@@ -463,14 +427,15 @@ def test_cassandra_refuses_the_events_of_every_experiment(cassandra: str) -> Non
                 list(catalogue.select_events(parse(text, KNOWN)))
 
 
-def test_events_without_a_key_are_refused(catalogue: Catalogue, experiment: str) -> None:
+def test_events_without_a_key_are_refused(with_events: Catalogue, experiment: str) -> None:
     with pytest.raises(UsageError, match="'telescope' without gaps"):
-        catalogue.upsert_events(events(experiment, event=[1]).drop_columns(["telescope"]))
+        with_events.upsert_events(events(experiment, event=[1]).drop_columns(["telescope"]))
 
 
-def test_sqlite_rows_are_what_sqlite3_reads(sqlite_url: str, experiment: str) -> None:
+def test_sqlite_rows_are_what_sqlite3_reads(new_url: Callable[[str], str], experiment: str) -> None:
     import sqlite3
 
+    sqlite_url = new_url("sqlite")
     with open_catalogue(sqlite_url) as catalogue:
         catalogue.declare(DECLARED)
         catalogue.upsert([record(experiment, events=11, attributes={"zenith": 2.5})])

@@ -7,7 +7,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+from apbatch.errors import ServerError
+
 Row = tuple[Any, ...]
+
+
+class ConnectionLostError(ServerError):
+    """The server went away; whether the last transaction was committed is not known."""
 
 
 class Session(ABC):
@@ -78,6 +84,10 @@ class Database(ABC):
     @abstractmethod
     def unique(self, column: str) -> str:
         """Return what makes a long text unique in an index."""
+
+    def null(self, kind: str) -> str:
+        """Return a missing value of an attribute's type."""
+        return f"CAST(NULL AS {self.types[kind]})"
 
     def sorted_after(self, expression: str) -> str:
         """Return a key by which rows are to be sorted once they are picked, not read in its order."""

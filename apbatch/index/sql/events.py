@@ -1,4 +1,4 @@
-"""Image parameters of events in SQLite, until they have a store of their own."""
+"""Image parameters of events as JSON, until they have a store of their own."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from apbatch.index.files import COMMON_FIELDS, VISIBLE, FileRecord, Refusal, Sta
 from apbatch.index.places import Holding, ancestors, parent_of, settle
 from apbatch.index.records import admit, is_text
 from apbatch.index.sql.base import BATCH, blocks
-from apbatch.index.sql.database import Session
+from apbatch.index.sql.database import ConnectionLostError, Session
 from apbatch.index.sql.feed import SqlFeed
 from apbatch.index.sql.schema import STAGED, side_table
 
@@ -36,6 +36,8 @@ class SqlFiles(SqlFeed):
             refusals += refused
             try:
                 self._write(admitted)
+            except ConnectionLostError:
+                self._write(admitted)  # written twice is written once
             except UsageError as error:  # a side table that can't be made: nothing of the block was written
                 refusals += [Refusal(record, error.what) for record, attributes in admitted if attributes]
                 admitted = [pair for pair in admitted if not pair[1]]

@@ -36,6 +36,12 @@ class Branch:
     condition: Condition
 
 
+def _direction(one: q.Order) -> str:
+    if one.name in _ALWAYS:
+        return " DESC" if one.descending else ""
+    return " DESC NULLS LAST" if one.descending else " NULLS FIRST"
+
+
 class SqlSearch(SqlBase):
     """Select, count, listing, explain."""
 
@@ -103,7 +109,7 @@ class SqlSearch(SqlBase):
             keys = [branch.column(one.name) for one in order]
             shown = [column.sql if column else self._missing(name, known) for name, column in zip(names, columns)]  # noqa: B905
             sorting = ", ".join(
-                f"{expression}{' DESC NULLS LAST' if one.descending else ' ASC NULLS FIRST'}"
+                f"{expression}{_direction(one)}"
                 for one, column in zip(order, keys, strict=True)
                 if column is not None
                 for expression in (self._db.sorted_after(key) if by_index else key for key in self._keys(column))
@@ -121,10 +127,7 @@ class SqlSearch(SqlBase):
             return None, []
         if len(selects) == 1:
             return selects[0], values
-        sorting = ", ".join(
-            f"k{number}{' DESC NULLS LAST' if one.descending else ' ASC NULLS FIRST'}"
-            for number, one in enumerate(order)
-        )
+        sorting = ", ".join(f"k{number}{_direction(one)}" for number, one in enumerate(order))
         union = " UNION ALL ".join(f"SELECT * FROM ({select}) AS part" for select in selects)
         return f"SELECT * FROM ({union}) AS every ORDER BY {sorting} LIMIT {many}", values
 
@@ -134,7 +137,7 @@ class SqlSearch(SqlBase):
 
     def _missing(self, name: str, known: Declarations) -> str:
         attribute = COMMON.get(name) or known.attributes[name]
-        return f"CAST(NULL AS {self._db.types[attribute.type].partition(' ')[0]})"
+        return self._db.null(attribute.type)
 
     def _later(self, branch: Branch, order: Sequence[q.Order], after: Sequence[Any]) -> Condition:
         """Return the condition that a row comes after a key."""
