@@ -1,7 +1,9 @@
 #!/bin/sh
 # Makes .venv: Python packages at the tested versions, Horovod built once and kept as a wheel in the cache.
 # Without a compiler Horovod is left out, and training runs in one process.
-#   setup.sh               the environment
+#   setup.sh               the environment, with Horovod
+#   setup.sh packages      the environment without Horovod, which `setup.sh horovod` adds
+#   setup.sh horovod       Horovod for an environment that is there
 #   setup.sh system        Debian packages that the environment and the tests' servers need: installed as root, else named
 #   setup.sh system demo   those of the demo alone
 #   setup.sh torch         .venv-torch: the same environment and PyTorch, which is kept in the cache; for tests
@@ -17,7 +19,9 @@ if [ "${1:-}" = system ]; then
     command -v java >/dev/null || needed="$needed openjdk-17-jre-headless"
     if [ "${2:-test}" = demo ]; then
         command -v g++ >/dev/null || wanted=" g++"
+        command -v mpicxx >/dev/null || wanted="$wanted libopenmpi-dev openmpi-bin"
     else
+        command -v mpicxx >/dev/null || needed="$needed libopenmpi-dev openmpi-bin"
         command -v g++ >/dev/null || needed="$needed g++"
         command -v mvn >/dev/null || needed="$needed maven"
         # the server alone: its package's own cluster is neither made nor started
@@ -44,10 +48,12 @@ fi
 command -v "$PYTHON" >/dev/null || { say "no $PYTHON; install it: apt-get install python3 python3-venv"; exit 1; }
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
     { say "$PYTHON is not Python 3.11; name one by PYTHON=/path/to/python3.11 make …"; exit 1; }
-if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # none yet, or one that was not finished
+if ! .venv/bin/uv --version >/dev/null 2>&1; then  # no environment yet, or one that was not finished
     "$PYTHON" -m venv --clear .venv || { say "venv is missing; install it: apt-get install python3-venv"; exit 1; }
+    .venv/bin/python -m pip --disable-pip-version-check install -q -c constraints/all.txt uv
 fi
-PIP=".venv/bin/python -m pip --disable-pip-version-check"
+INSTALL=".venv/bin/uv pip install --python .venv/bin/python -c constraints/all.txt"
+[ -t 2 ] || INSTALL="$INSTALL -q"  # uv shows its progress on a terminal
 
 if [ "${1:-}" = torch ]; then
     rm -rf .venv-torch
@@ -60,7 +66,7 @@ if [ "${1:-}" = torch ]; then
             exit 0
         fi
         say "PyTorch and its libraries (5 GB, a minute or more), kept in $TORCH"
-        if ! $PIP install -q -c constraints/all.txt -c constraints/torch.txt --no-warn-conflicts --target "$TORCH.part$$" torch; then
+        if ! $INSTALL -c constraints/torch.txt --target "$TORCH.part$$" torch; then
             rm -rf "$TORCH.part$$"
             say "PyTorch was not installed, so its test is left out"
             exit 0
@@ -74,15 +80,21 @@ if [ "${1:-}" = torch ]; then
     exit
 fi
 
-say "Python packages (about two minutes the first time)"
-$PIP install -q -c constraints/all.txt wheel packaging "setuptools<80" "cmake<4"
-$PIP install -q -c constraints/all.txt --no-build-isolation -e ".[all,test]"
-# A test's oracle and the benchmark's peer for grids: it asks for an older ctapipe than ours, and works with ours.
-$PIP install -q --no-deps -c constraints/all.txt dl1-data-handler || say "no dl1-data-handler: its comparisons are left out"
+if [ "${1:-}" != horovod ]; then
+    say "Python packages (under a minute where the network is fast)"
+    $INSTALL wheel packaging "setuptools<80" "cmake<4" pip
+    $INSTALL --no-build-isolation -e ".[all,test]"
+    # A test's oracle and the benchmark's peer for grids: it asks for an older ctapipe than ours, and works with ours.
+    $INSTALL --no-deps dl1-data-handler || say "no dl1-data-handler: its comparisons are left out"
+    touch .venv/.packages
+    [ "${1:-}" != packages ] || exit 0
+fi
 
-TENSORFLOW=$(.venv/bin/python -c 'from importlib.metadata import version; print(version("tensorflow-cpu"))')
-WHEELS=$CACHE/wheels/tensorflow-$TENSORFLOW-$(uname -m)
 if ! .venv/bin/python -c 'import horovod' 2>/dev/null; then
+    TENSORFLOW=$(.venv/bin/python -c 'from importlib.metadata import version; print(version("tensorflow-cpu"))')
+    # With Open MPI two ranks share two cores far better than over Gloo, which is always built.
+    MPI=$(command -v mpicxx >/dev/null && echo -mpi || true)
+    WHEELS=$CACHE/wheels/tensorflow-$TENSORFLOW-$(uname -m)$MPI
     if ! ls "$WHEELS"/horovod-*.whl >/dev/null 2>&1; then
         if ! command -v g++ >/dev/null; then
             say "no C++ compiler, so no Horovod: training runs in one process; apt-get install g++ and make again mends it"
@@ -91,15 +103,16 @@ if ! .venv/bin/python -c 'import horovod' 2>/dev/null; then
         say "building Horovod once (two to five minutes), kept in $WHEELS"
         mkdir -p "$WHEELS"
         if ! PATH="$PWD/.venv/bin:$PATH" HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
-            HOROVOD_WITHOUT_MPI=1 HOROVOD_WITH_GLOO=1 HOROVOD_CPU_OPERATIONS=GLOO \
-            $PIP wheel -q --no-deps --no-build-isolation -c constraints/all.txt horovod==0.28.1 -w "$WHEELS" >"$WHEELS/build.log" 2>&1
+            HOROVOD_WITH_GLOO=1 "HOROVOD_WITH$([ -n "$MPI" ] || echo OUT)_MPI=1" \
+            .venv/bin/python -m pip --disable-pip-version-check wheel -q --no-deps --no-build-isolation \
+            -c constraints/all.txt horovod==0.28.1 -w "$WHEELS" >"$WHEELS/build.log" 2>&1
         then
             say "Horovod did not build (see $WHEELS/build.log): training runs in one process"
             exit 0
         fi
     fi
-    $PIP install -q --no-deps "$WHEELS"/horovod-*.whl
-    $PIP install -q -c constraints/all.txt cloudpickle
+    $INSTALL --no-deps "$WHEELS"/horovod-*.whl
+    $INSTALL cloudpickle
 fi
 touch .venv/.ready
 say "ready"

@@ -156,13 +156,14 @@ class _Ranks(Case):
     def set_up(self) -> None:
         """Start the ranks and wait until they have built and compiled."""
         from apbatch.bench import train_rank
-        from apbatch.dl.training.launch import CYCLE_MS, KEEP_MEMORY, horovodrun
+        from apbatch.dl.training.launch import KEEP_MEMORY
+        from apbatch.dl.training.ranks import launcher
 
         self._names = train_rank
         self._folder.mkdir()
-        where = ["-np", str(self._ranks), "-H", f"localhost:{self._ranks}", "--gloo", "--network-interfaces", "lo"]
-        launchers: dict[str, list[tuple[list[str], str]]] = {
-            RANKS: [([sys.executable, str(horovodrun()), *where], "horovod")],
+        starter = launcher() if self.peer == RANKS else None
+        starts: dict[str, list[tuple[list[str], str]]] = {
+            RANKS: [(starter.command(self._ranks), "horovod")] if starter else [],
             APART: [([], f"{train_rank.APART}-{rank}") for rank in range(self._ranks)],
             ALONE: [([], "single")],
         }
@@ -172,15 +173,15 @@ class _Ranks(Case):
             "PYTHONPATH": root,
             "KERAS_BACKEND": "tensorflow",
             "TF_CPP_MIN_LOG_LEVEL": "2",
-            "HOROVOD_CYCLE_TIME": CYCLE_MS,
+            **(starter.environment() if starter else {}),
             **KEEP_MEMORY,
         }
         paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        for launcher, kind in launchers[self.peer]:
+        for start, kind in starts[self.peer]:
             command = [sys.executable, "-m", "apbatch.bench.train_rank", str(self._folder), kind, self._model]
             with (self._folder / "log").open("a") as log:
                 process = subprocess.Popen(
-                    [*launcher, *command, str(self._count), str(self._batch)],
+                    [*start, *command, str(self._count), str(self._batch)],
                     env={**os.environ, **more, **one, "PATH": paths, "CUDA_VISIBLE_DEVICES": "-1"},
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -20,6 +20,7 @@ def run(
     file: Annotated[Path, typer.Argument(help="Job description (YAML).")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     config: Annotated[Path | None, typer.Option("--config", help="Settings, such as conf/cluster.yaml.")] = None,
+    until: Annotated[str, typer.Option("--until", metavar="STEP", help="Stop after this step.")] = "",
     format: Annotated[Format, typer.Option("--format", help="Format of the plan.")] = Format.TABLE,
 ) -> None:
     """Run a job; what is done already is not done again, and a killed run goes on where it stopped."""
@@ -28,6 +29,8 @@ def run(
     from apbatch.workflow.model import load_job
 
     job = load_job(file)
+    if until:
+        job = job.until(until)
     settings = load_settings(config)
     if dry_run:
         plan = runner.plan(job, settings)

@@ -54,6 +54,26 @@ class Job:
         self.path, self.name, self.description, self.select = path, head.name, head.description, head.select
         self.steps, self.lines = steps, lines
 
+    def until(self, kind: str) -> Job:
+        """Return the job up to its last step of a kind, that one included.
+
+        Parameters
+        ----------
+        kind : str
+            Name of the step, as in the description.
+
+        Raises
+        ------
+        UsageError
+            If the job has no such step.
+        """
+        kinds = [step.kind for step in self.steps]
+        if kind not in kinds:
+            raise UsageError(f"the job has no step '{kind}'", where=str(self.path), nearest=nearest_word(kind, kinds))
+        stop = len(kinds) - kinds[::-1].index(kind)
+        head = _Head(name=self.name, description=self.description, select=self.select, steps=self.steps)
+        return Job(self.path, head, self.steps[:stop], self.lines[:stop])
+
 
 def load_job(path: Path) -> Job:
     """Read and check a job description.

@@ -104,7 +104,7 @@ def test_a_symmetric_network_wants_turned_images(files: Path, tmp_path: Path) ->
 def test_without_horovod_it_says_so_and_takes_one_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launch, "horovodrun", lambda: None)
+    monkeypatch.setattr(launch, "launcher", lambda: None)
     assert launch._choose("auto", 2) == ("single", 1)
     assert "Horovod is not installed: training in one process" in capsys.readouterr().err
     with pytest.raises(ApbatchError, match="Horovod is not installed"):

@@ -58,7 +58,7 @@ class Single(Collective):
 
 
 class Horovod(Collective):
-    """Ranks started by `horovodrun`, talking over Gloo."""
+    """Ranks of Horovod, talking over MPI or Gloo (`apbatch.dl.training.ranks`)."""
 
     def __init__(self) -> None:
         try:

@@ -1,12 +1,10 @@
-"""Start training runs in processes of their own: `horovodrun` with several ranks, or one process without Horovod."""
+"""Start training runs in processes of their own: several ranks of Horovod, or one process without it."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 from collections import deque
@@ -23,20 +21,15 @@ from apbatch.dl.networks.export import model_card
 from apbatch.dl.training.data import parts_of
 from apbatch.dl.training.device import environment_of
 from apbatch.dl.training.preflight import check
+from apbatch.dl.training.ranks import Gloo, launcher
 from apbatch.dl.training.spec import TrainSpec, identity_of
 from apbatch.errors import ApbatchError, MissingSoftwareError, UsageError
 from apbatch.progress import Task, progress, say
 
 _MARK = "@apbatch "
-#: How often Horovod's ranks agree on what to add up. Each time costs up to 0.3 ms of the core that computes: with 1 ms
-#: steps of large batches took a quarter longer on two cores, those of small ones no less.
-CYCLE_MS = "5"
 #: For glibc: memory that a step gives back is the next step's, not the system's, which would hand it out page by page
 #: and zeroed. A rank of two took up to an eighth of its time for that.
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
-#: How horovodrun marks the lines of a rank, and how it tells of a dead one.
-_SAID = re.compile(r"^\[(\d+)\]<std(?:out|err)>:(.*)")
-_ENDED = re.compile(r"Process (\d+) exit with status code (-?\d+)")
 
 
 @dataclass
@@ -184,7 +177,7 @@ def _choose(collective: str, ranks: int, backend: str = "tensorflow") -> tuple[s
         return "single", 1
     if importlib.util.find_spec("tensorflow") is None:
         raise MissingSoftwareError("TensorFlow is not installed", remedy="pip install 'apbatch[dl]'")
-    there = importlib.util.find_spec("horovod") is not None and horovodrun() is not None
+    there = launcher() is not None
     if collective == "horovod" and not there:
         raise MissingSoftwareError("Horovod is not installed", remedy="sh jobs/setup.sh, with g++ on the machine")
     if collective == "single" or ranks == 1:
@@ -195,18 +188,13 @@ def _choose(collective: str, ranks: int, backend: str = "tensorflow") -> tuple[s
     return "horovod", ranks
 
 
-def horovodrun() -> str | None:
-    """Return the launcher of Horovod's ranks, the one of this environment if it has one."""
-    beside = Path(sys.executable).with_name("horovodrun")
-    return str(beside) if beside.exists() else shutil.which("horovodrun")
-
-
 def _command(spec: TrainSpec, kind: str, ranks: int) -> list[str]:
     rank = [python_of(spec.backend), "-m", "apbatch.dl.training.loop", str(spec.output / "spec.json"), kind]
     if kind == "single":
         return rank
-    launcher = [sys.executable, str(horovodrun()), "-np", str(ranks), "-H", f"localhost:{ranks}", "--gloo"]
-    return [*launcher, "--network-interfaces", "lo", *rank]
+    starter = launcher()
+    assert starter is not None, "chosen before"
+    return [*starter.command(ranks), *rank]
 
 
 def _environment(spec: TrainSpec, ranks: int, share: int = 1) -> dict[str, str]:
@@ -225,8 +213,7 @@ def _environment(spec: TrainSpec, ranks: int, share: int = 1) -> dict[str, str]:
         "OMP_NUM_THREADS": threads,
         **environment_of(spec.device),
         **KEEP_MEMORY,
-        "HOROVOD_CYCLE_TIME": CYCLE_MS,
-        "HOROVOD_STALL_CHECK_TIME_SECONDS": "60",
+        **(starter.environment() if ranks > 1 and (starter := launcher()) else {}),
         "PYTHONUNBUFFERED": "1",
         "APBATCH_LAUNCHER": str(os.getpid()),
     }
@@ -296,20 +283,10 @@ def _failure(spec: TrainSpec, status: int, tail: list[str], log: Path, ranks: in
         told = read_json(left)
         kind = getattr(errors, str(told.pop("kind")), ApbatchError)
         return kind(told.pop("what"), **told)  # type: ignore[no-any-return]
-    rank, last = _last_words(tail)
+    rank, last = (launcher() or Gloo()).last_words(tail)
     whose = f"rank {rank} of {ranks}" if rank is not None else "the training process"
     return ApbatchError(
         f"{whose} died (status {status}): {last[:300]}",
         where=str(log),
         remedy="run again: training goes on from the last finished epoch",
     )
-
-
-def _last_words(tail: list[str]) -> tuple[int | None, str]:
-    """Return which rank died first and the last line that it said."""
-    ended = next((match for line in tail if (match := _ENDED.search(line))), None)
-    rank = int(ended[1]) if ended else None
-    own = [match[2] for line in tail if (match := _SAID.match(line)) and int(match[1]) == rank]
-    spoken = [line.strip() for line in (own or tail) if line.strip()]
-    how = f"exit code {ended[2]}" if ended else "no words"
-    return rank, spoken[-1] if spoken else how
