@@ -17,6 +17,7 @@ _EVENTS = "Such as \"experiment = 'TAIGA' and cleaning = 'tailcuts-14-7' and siz
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("events")(events)
+    app.command("check-events")(check_events)
 
 
 def events(
@@ -51,3 +52,22 @@ def events(
 
         shown = wanted or (list(_USUAL) if format is Format.TABLE else None)
         show(rows(), format, shown)
+
+
+def check_events(
+    forget: Annotated[
+        bool,
+        typer.Option("--forget", help="Leave out parts that are gone or damaged, so that they can be loaded again."),
+    ] = False,
+    format: _FORMAT = Format.TABLE,
+) -> int:
+    """Compare all stored events with their checksums, and join small parts; status 1 if some parts are bad."""
+    from apbatch.config import load_settings
+    from apbatch.index.events.upgrade import events_of
+
+    with events_of(load_settings()) as store:
+        faults = store.check(forget=forget)
+        if not faults:
+            store.compact()
+    show(({"part": fault.where, "fault": fault.what, "forgotten": forget} for fault in faults), format)
+    return 1 if faults and not forget else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from apbatch.camera.parameters import UNITS
 from apbatch.errors import UsageError, nearest_word
 from apbatch.formats.reader import Attribute
 
@@ -35,28 +34,6 @@ _COMMON = (
 KEYWORDS = ("and", "or", "not", "between", "in", "like", "is", "null", "true", "false")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 COMMON: dict[str, Attribute] = {attribute.name: attribute for attribute in _COMMON}
-
-#: Columns of an event that are no image parameters; the last ones point to its image.
-EVENT_COLUMNS: dict[str, Attribute] = {
-    "event": Attribute("event", "integer", "number of the event in its run"),
-    "run": COMMON["run"],
-    "telescope": COMMON["telescope"],
-    "experiment": COMMON["experiment"],
-    "cleaning": Attribute("cleaning", "string", "how the image was cleaned"),
-    "dataset": Attribute("dataset", "string", "URL of the image's dataset"),
-    "image_file": Attribute("image_file", "string", "part file of the dataset that holds the image"),
-    "image_row_group": Attribute("image_row_group", "integer", "row group of the file"),
-    "image_row": Attribute("image_row", "integer", "row in the row group"),
-}
-
-
-def event_attributes(parameters: Iterable[str] = ()) -> dict[str, Attribute]:
-    """Return what a query of events may name: keys, the pointer to the image, image parameters and these others."""
-    names = dict.fromkeys((*UNITS, *parameters))
-    return {
-        **EVENT_COLUMNS,
-        **{name: Attribute(name, "number", "image parameter", UNITS.get(name) or None) for name in names},
-    }
 
 
 def known_attribute(name: str, known: Mapping[str, Attribute]) -> Attribute:

@@ -16,13 +16,12 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import pyarrow as pa
 from cassandra.query import UNSET_VALUE, BatchStatement, BatchType
 
 from apbatch.formats.reader import Attribute
 from apbatch.index import plan as p
 from apbatch.index import query as q
-from apbatch.index.attributes import COMMON, event_attributes, known_attribute, merge_declarations
+from apbatch.index.attributes import COMMON, known_attribute, merge_declarations
 from apbatch.index.cassandra_rows import (
     attribute_names,
     column_type,
@@ -36,11 +35,11 @@ from apbatch.index.cassandra_rows import (
     to_record,
 )
 from apbatch.index.cassandra_session import ALL, CassandraSession
-from apbatch.index.catalogue import EVENT_KEYS, PAGE, POINTER, Catalogue
+from apbatch.index.catalogue import PAGE, Catalogue
 from apbatch.index.changes import Change, ChangeKind
 from apbatch.index.files import VISIBLE, Entry, EntryPage, FileRecord, Refusal, Replica, State, UpsertReport
 from apbatch.index.pages import identity, read_cursor, write_cursor
-from apbatch.index.records import admit, event_batch, event_rows, from_plain, is_text, parameter_names, to_plain
+from apbatch.index.records import admit, from_plain, is_text, to_plain
 from apbatch.index.revisions import BUCKET, Revisions
 
 _RECORDS_A_BLOCK = 500
@@ -49,8 +48,6 @@ _RECORDS_A_BATCH = 5
 #: Cassandra refuses batches of 50 kB by default; this counts text alone.
 _BATCH_BYTES = 20_000
 _NAMES_A_READ = 50
-_EVENTS_A_BUCKET = 4096
-_EVENTS_A_BATCH = 50
 _FILE = "SELECT {columns} FROM file_by_directory WHERE parent = ? AND name = ?"
 #: A prepared statement and its values.
 _Write = tuple[Any, Sequence[Any]]
@@ -453,62 +450,6 @@ class CassandraCatalogue(Catalogue):
     listing = entry = sources = conflicts = select_records = select_batch = revision = _to_come
     put_contents = contents = has_contents = acquire = renew = release = _to_come
     put_description = descriptions = remove_description = _to_come
-
-    # events
-
-    def upsert_events(self, events: pa.RecordBatch) -> int:
-        """Insert or replace image parameters, in batches of one partition each."""
-        insert = self._session.prepare(
-            "INSERT INTO event_by_run (experiment, run, bucket, event, telescope, cleaning, dataset, image_file, "
-            "image_row_group, image_row, parameters) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        )
-        rows: defaultdict[tuple[str, int, int], list[tuple[Any, ...]]] = defaultdict(list)
-        for (experiment, run, event, telescope, cleaning), pointer, values in event_rows(events):
-            key = (experiment, run, event // _EVENTS_A_BUCKET)
-            rows[key].append((*key, event, telescope, cleaning, *pointer, values))
-        enter = self._session.prepare("INSERT INTO event_bucket (experiment, run, bucket) VALUES (?, ?, ?)")
-        self._session.write([(enter, key) for key in sorted(rows)])
-        name = self._session.prepare("INSERT INTO event_parameter (experiment, name) VALUES (?, ?)")
-        experiments = sorted({key[0] for key in rows})
-        self._session.write([(name, (e, parameter)) for e in experiments for parameter in parameter_names(events)])
-        work: list[_Write] = []
-        for many in rows.values():
-            for start in range(0, len(many), _EVENTS_A_BATCH):
-                batch = BatchStatement(BatchType.UNLOGGED)
-                for row in many[start : start + _EVENTS_A_BATCH]:
-                    batch.add(insert, row)
-                work.append((batch, ()))
-        self._session.write(work)
-        return sum(map(len, rows.values()))
-
-    def select_events(
-        self, where: q.Query = q.Everything(), parameters: Sequence[str] | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield events that match, ordered by key; only partitions of runs and event numbers in question are read."""
-        where = q.normalise(where)
-        access = p.plan_events(where)
-        known = "SELECT name FROM event_parameter WHERE experiment = ?"
-        if parameters is None:
-            rows = (row for experiment in access.experiments for row in self._session.run(known, experiment))
-            parameters = sorted({row["name"] for row in rows})
-        cql = "SELECT * FROM event_by_run WHERE experiment = ? AND run = ? AND bucket = ?"
-        for experiment in access.experiments:
-            keys = self._session.run("SELECT run, bucket FROM event_bucket WHERE experiment = ?", experiment)
-            for run, bucket in [(row["run"], row["bucket"]) for row in keys]:
-                if not access.holds(run, bucket * _EVENTS_A_BUCKET, (bucket + 1) * _EVENTS_A_BUCKET - 1):
-                    continue
-                kept = []
-                for row in self._session.run(cql, experiment, run, bucket):
-                    values = dict(row["parameters"] or {})
-                    if q.matches(where, {**row, **values}):
-                        key, pointer = (tuple(row[name] for name in names) for names in (EVENT_KEYS, POINTER))
-                        kept.append((key, pointer, values))
-                if kept:
-                    yield event_batch(kept, parameters)
-
-    def event_attributes(self) -> dict[str, Attribute]:
-        """Return every attribute a query of events may name."""
-        return event_attributes(sorted({row["name"] for row in self._session.run("SELECT name FROM event_parameter")}))
 
     def close(self) -> None:
         """Close the connections."""

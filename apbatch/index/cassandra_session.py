@@ -22,7 +22,7 @@ from apbatch.errors import ServerError, UsageError
 SCHEMA_VERSION = 3
 #: What makes the schema of the version before into that of the version named.
 _UPGRADES = {
-    3: "ALTER TABLE event_by_run ADD IF NOT EXISTS (image_file text, image_row_group bigint, image_row bigint)",
+    3: "ALTER TABLE IF EXISTS event_by_run ADD IF NOT EXISTS (image_file text)",
 }
 #: The one partition of small tables.
 ALL = "all"

@@ -15,7 +15,7 @@ from apbatch.index.descriptions import Description, DescriptionKind
 from apbatch.index.files import Conflict, Entry, EntryPage, FileRecord, Replica, UpsertReport
 from apbatch.index.leases import Lease
 from apbatch.index.pages import Page, RecordPage
-from apbatch.index.query import Everything, Query, Search
+from apbatch.index.query import Query, Search
 
 #: Columns of `Catalogue.listing`: what a rescan compares.
 LISTING = ("path", "source", "size", "mtime_ns", "state", "format", "checksum")
@@ -24,7 +24,7 @@ PAGE = 1000
 
 
 class Catalogue(ABC):
-    """Files of all sites, the merged tree, copies, hashes, the feed of changes, leases, descriptions, events.
+    """Files of all sites, the merged tree, copies, hashes, the feed of changes, leases, descriptions.
 
     Writes are idempotent (upsert by key) and whole: a killed writer leaves a record old or new, never half. Nothing
     that is asked by pages is held whole, neither here nor at the server. All texts sort by their bytes in UTF-8.
@@ -287,38 +287,6 @@ class Catalogue(ABC):
     def remove_description(self, kind: DescriptionKind, name: str) -> None:
         """Forget a description; the files of a site stay."""
 
-    # events: to move to a store of their own
-
-    @abstractmethod
-    def upsert_events(self, events: pa.RecordBatch) -> int:
-        """Insert or replace image parameters by (experiment, run, event, telescope, cleaning); return their number.
-
-        The batch has the columns of `EVENT_KEYS`, numbers (parameters), and may have those of `POINTER`.
-        """
-
-    @abstractmethod
-    def select_events(
-        self, where: Query = Everything(), parameters: Sequence[str] | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield events that match, ordered by key: the columns of `EVENT_KEYS` and `POINTER`, and image parameters.
-
-        Parameters
-        ----------
-        where : Query
-            Of the attributes that `event_attributes` returns.
-        parameters : sequence of str, optional
-            Which image parameters to give, one float64 column each; by default all that these experiments have.
-
-        Raises
-        ------
-        UsageError
-            If the back-end can't serve the query without a full scan; the message says why.
-        """
-
-    @abstractmethod
-    def event_attributes(self) -> dict[str, Attribute]:
-        """Return every attribute a query of events may name."""
-
     @abstractmethod
     def close(self) -> None:
         """Release connections."""
@@ -328,9 +296,3 @@ class Catalogue(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-#: Key of an image's parameters; `cleaning` names how the image was cleaned (``none``, ``tailcuts-14-7``, …).
-EVENT_KEYS = ("experiment", "run", "event", "telescope", "cleaning")
-#: Where an event's image is: URL of a dataset, name of its part file, row group, row in the row group.
-POINTER = ("dataset", "image_file", "image_row_group", "image_row")

@@ -230,11 +230,6 @@ class PostgresCatalogue(SqlKeeping, SqlSearch, SqlTree):
             self._db.close()
             raise
 
-    def _no_events(self, *_: Any, **__: Any) -> Any:
-        raise NotImplementedError("events in PostgreSQL are the event store's")
-
-    upsert_events = select_events = event_attributes = _no_events
-
     def _prepare(self) -> None:
         where = self._db.shown
         self._db.create()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from operator import attrgetter
 from typing import Any, NoReturn
 
 import numpy as np
-import pyarrow as pa
 
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute, Scalar
 from apbatch.index.attributes import COMMON
-from apbatch.index.catalogue import EVENT_KEYS, POINTER
 from apbatch.index.files import COMMON_FIELDS, FileRecord, Refusal, State
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -164,58 +162,3 @@ def from_plain(attribute: Attribute | None, value: Any) -> Any:
         case "number":
             return float(value)
     return value
-
-
-def parameter_names(events: pa.RecordBatch) -> list[str]:
-    """Return the columns of a batch of events that are parameters."""
-    return [name for name in events.schema.names if name not in (*EVENT_KEYS, *POINTER)]
-
-
-#: Key, pointer and image parameters of an event.
-EventRow = tuple[tuple[Any, ...], tuple[Any, ...], Mapping[str, float]]
-
-
-def event_rows(events: pa.RecordBatch) -> Iterator[EventRow]:
-    """Yield key, pointer and parameters of each event; values that are missing or no finite number are left out.
-
-    Raises
-    ------
-    UsageError
-        If a key column is missing or has gaps, or a parameter is no number.
-    """
-    for name in EVENT_KEYS:
-        if name not in events.schema.names or events.column(name).null_count:
-            raise UsageError(f"events need a column '{name}' without gaps")
-    for name in parameter_names(events):
-        kind = events.schema.field(name).type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            raise UsageError(f"the events' column '{name}' is {kind}: a parameter is a number")
-    names = parameter_names(events)
-    keys = [events.column(name).to_pylist() for name in EVENT_KEYS]
-    missing = [None] * len(events)
-    pointers = [events.column(name).to_pylist() if name in events.schema.names else missing for name in POINTER]
-    columns = [events.column(name).to_pylist() for name in names]
-    for row in range(len(events)):
-        values = {
-            name: float(column[row])
-            for name, column in zip(names, columns, strict=True)
-            if column[row] is not None and math.isfinite(column[row])
-        }
-        yield tuple(key[row] for key in keys), tuple(place[row] for place in pointers), values
-
-
-def event_batch(rows: Sequence[EventRow], names: Sequence[str]) -> pa.RecordBatch:
-    """Return events as one batch: keys, pointer, then one float64 column for each parameter in `names`."""
-    types = {
-        "experiment": pa.string(), "cleaning": pa.string(), "telescope": pa.int32(), "dataset": pa.string(),
-        "image_file": pa.string(),
-    }  # fmt: skip
-    columns = {
-        name: pa.array([key[index] for key, _, _ in rows], types.get(name, pa.int64()))
-        for index, name in enumerate(EVENT_KEYS)
-    }
-    for index, name in enumerate(POINTER):
-        columns[name] = pa.array([pointer[index] for _, pointer, _ in rows], types.get(name, pa.int64()))
-    for name in names:
-        columns[name] = pa.array([values.get(name) for _, _, values in rows], pa.float64())
-    return pa.RecordBatch.from_pydict(columns)

@@ -18,8 +18,6 @@ from typing import Any, ClassVar
 
 from apbatch.errors import ApbatchError, ServerError, UsageError
 from apbatch.index.sql.database import Database, Row, Session
-from apbatch.index.sql.events import TABLES as EVENT_TABLES
-from apbatch.index.sql.events import SqlEvents
 from apbatch.index.sql.keeping import SqlKeeping
 from apbatch.index.sql.schema import SCHEMA_VERSION, staging_columns, tables
 from apbatch.index.sql.search import SqlSearch
@@ -180,7 +178,7 @@ class SqliteDatabase(Database):
         self._local = threading.local()
 
 
-class SqliteCatalogue(SqlKeeping, SqlSearch, SqlTree, SqlEvents):
+class SqliteCatalogue(SqlKeeping, SqlSearch, SqlTree):
     """A catalogue at ``sqlite:///FILE``."""
 
     def __init__(self, url: str) -> None:
@@ -218,10 +216,10 @@ class SqliteCatalogue(SqlKeeping, SqlSearch, SqlTree, SqlEvents):
             if version == SCHEMA_VERSION:
                 return
             if version == 0:
-                for statement in (*tables(self._db), *EVENT_TABLES):
+                for statement in tables(self._db):
                     session.run(statement)
             else:
-                upgrade(self._db, session, version)
+                upgrade(self._db, session)
             session.run(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

@@ -9,18 +9,14 @@ from apbatch.index.attributes import COMMON
 from apbatch.index.files import COMMON_FIELDS
 from apbatch.index.places import ancestors, parent_of
 from apbatch.index.sql.database import Database, Session
-from apbatch.index.sql.events import TABLES as EVENT_TABLES
 from apbatch.index.sql.schema import column_statements, side_table, side_table_statement, tables
 
 _OLD = [name for name in COMMON_FIELDS if name != "place"]
 _BLOCK = 1000
 
 
-def upgrade(db: Database, session: Session, version: int) -> None:
+def upgrade(db: Database, session: Session) -> None:
     """Make schema 1 or 2 into that of today."""
-    if version == 1:
-        for column in ("image_file TEXT", "image_row_group BIGINT", "image_row BIGINT"):
-            session.run(f"ALTER TABLE image_event ADD COLUMN {column}")
     revision = session.value("SELECT value FROM counter WHERE name = 'revision'")
     declared = session.rows("SELECT name, type, description, unit FROM attribute")
     for (index,) in session.rows(
@@ -31,7 +27,7 @@ def upgrade(db: Database, session: Session, version: int) -> None:
         session.run(f"DROP TABLE {table}")
     for table in ("file", "replica"):
         session.run(f"ALTER TABLE {table} RENAME TO old_{table}")
-    for statement in (*tables(db), *EVENT_TABLES):
+    for statement in tables(db):
         session.run(statement)
     session.run("UPDATE counter SET value = ? WHERE name = 'revision'", (revision,))
     session.load("attribute", ("name", "type", "description", "unit"), declared)

@@ -57,12 +57,6 @@ def whole(request: pytest.FixtureRequest, new_url: Callable[[str], str]) -> Iter
     yield from _opened(new_url(request.param))
 
 
-@pytest.fixture(scope="module", params=["sqlite", CASSANDRA])
-def with_events(request: pytest.FixtureRequest, new_url: Callable[[str], str]) -> Iterator[Catalogue]:
-    """The back-ends that hold events themselves."""
-    yield from _opened(new_url(request.param))
-
-
 @pytest.fixture
 def experiment() -> str:
     """A name of its own for each test, so that tests share a catalogue without meeting."""

@@ -8,19 +8,17 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
-from apbatch.index.attributes import event_attributes
 from apbatch.index.backends import open_catalogue
-from apbatch.index.catalogue import EVENT_KEYS, POINTER, Catalogue
+from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import Replica, State
 from apbatch.index.parser import parse
-from apbatch.index.query import Query, matches, normalise, of_registered
+from apbatch.index.query import matches, of_registered
 from tests.contract.conftest import DECLARED, record
 
 
@@ -326,110 +324,6 @@ def test_many_values_and_many_conditions_are_answered(catalogue: Catalogue, expe
 def test_files_of_a_site_come_in_every_state(catalogue: Catalogue, experiment: str) -> None:
     catalogue.upsert([record(experiment, "a"), record(experiment, "b", state=State.MISSING)])
     assert sorted(r.source for r in catalogue.of_site(f"{experiment}-site")) == ["a", "b"]
-
-
-KNOWN = event_attributes()
-
-
-def of(experiment: str, text: str = "") -> Query:
-    """A query of the events of one experiment."""
-    return parse(f"experiment = '{experiment}'" + (f" and ({text})" if text else ""), KNOWN)
-
-
-def events(experiment: str, **columns: list[object]) -> pa.RecordBatch:
-    n = len(columns["event"])
-    keys = {"experiment": [experiment] * n, "run": [1] * n, "telescope": [1] * n, "cleaning": ["none"] * n}
-    return pa.RecordBatch.from_pydict({**keys, **columns})
-
-
-def test_event_parameters_are_replaced_by_key_and_searched(with_events: Catalogue, experiment: str) -> None:
-    with_events.upsert_events(events(experiment, event=[2, 1, 30_001], width=[0.3, 0.1, float("nan")]))
-    with_events.upsert_events(events(experiment, event=[2], width=[0.2]))
-    table = pa.Table.from_batches(with_events.select_events(of(experiment)))
-    assert table["event"].to_pylist()[:2] == [1, 2] and table.num_rows == 3
-    (batch,) = with_events.select_events(of(experiment, "run = 1 and width between 0.15 deg and 0.25 deg"))
-    assert batch.column("event").to_pylist() == [2] and batch.column("width").to_pylist() == [0.2]
-
-
-def test_event_parameters_keep_exact_numbers_and_gaps(with_events: Catalogue, experiment: str) -> None:
-    with_events.upsert_events(events(experiment, event=[1, 2], width=[0.1 + 0.2, None], size=[1e-300, float("inf")]))
-    (batch,) = with_events.select_events(of(experiment))
-    assert batch.column("width").to_pylist() == [0.1 + 0.2, None]
-    assert batch.column("size").to_pylist() == [1e-300, None]
-    assert batch.schema.field("width").type == pa.float64()
-
-
-def test_events_come_by_run_event_telescope_and_cleaning(with_events: Catalogue, experiment: str) -> None:
-    keys = [(2, 1, 1, "a"), (1, 70_000, 1, "a"), (1, 3, 2, "a"), (1, 3, 1, "b"), (1, 3, 1, "a"), (1, -1, 1, "a")]
-    run, event, telescope, cleaning = zip(*keys, strict=True)
-    columns = {"experiment": [experiment] * 6, "run": run, "event": event, "telescope": telescope, "cleaning": cleaning}
-    with_events.upsert_events(pa.RecordBatch.from_pydict({**columns, "dataset": list("uvwxyz"), "p": [1.0] * 6}))
-    table = pa.Table.from_batches(with_events.select_events(of(experiment)))
-    names = ("run", "event", "telescope", "cleaning")
-    assert list(zip(*(table[name].to_pylist() for name in names), strict=True)) == sorted(keys)
-    where = parse(f"experiment = '{experiment}' and run = 1 and (cleaning = 'a' and event > 3 or dataset = 'w')", KNOWN)
-    table = pa.Table.from_batches(with_events.select_events(where))
-    assert table["event"].to_pylist() == [3, 70_000]
-
-
-def test_an_event_points_to_its_image(with_events: Catalogue, experiment: str) -> None:
-    pointer = {"dataset": ["u"], "image_file": ["part-0.parquet"], "image_row_group": [2], "image_row": [7]}
-    with_events.upsert_events(events(experiment, event=[1], width=[0.3], **pointer))
-    with_events.upsert_events(events(experiment, event=[2], width=[0.3]))
-    table = pa.Table.from_batches(with_events.select_events(of(experiment), parameters=()))
-    assert table.schema.names == [*EVENT_KEYS, *POINTER]
-    assert table.select(POINTER).to_pylist() == [
-        {name: values[0] for name, values in pointer.items()}, dict.fromkeys(POINTER)
-    ]  # fmt: skip
-    table = pa.Table.from_batches(with_events.select_events(of(experiment, "image_row = 7"), parameters=["width"]))
-    assert table["event"].to_pylist() == [1] and table["width"].to_pylist() == [0.3]
-
-
-EVENT_QUERIES = [
-    "", "run = 2", "run in (1, 3) and event < 5000", "event between 4095 and 4096", "event >= 8192 or run = 1",
-    "width < 0.2 deg and cleaning = 'tailcuts-14-7'", "not width < 0.2", "width is null", "run > 1.5", "run != 2",
-    "event = 4096 or event = -1", "size > 200 pe and (run = 1 or width > 12 arcmin)", "run = 1 and run = 2",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("text", EVENT_QUERIES)
-def test_queries_of_events_mean_what_python_says(with_events: Catalogue, experiment: str, text: str) -> None:
-    rows = [
-        {"experiment": experiment, "run": run, "event": event, "telescope": 1, "cleaning": cleaning, "width": width,
-         "size": 100.0 * event}
-        for run in (1, 2, 3)
-        for event, width in ((-1, 0.1), (4095, 0.2), (4096, None), (8192, 0.3))
-        for cleaning in ("none", "tailcuts-14-7")
-    ]  # fmt: skip
-    with_events.upsert_events(pa.RecordBatch.from_pylist(rows))
-    query = of(experiment, text)
-    keys = [tuple(row[name] for name in EVENT_KEYS) for row in rows if matches(normalise(query), row)]
-    found_keys = [
-        tuple(row[name] for name in EVENT_KEYS)
-        for batch in with_events.select_events(query)
-        for row in batch.to_pylist()
-    ]
-    assert found_keys == sorted(keys)
-
-
-def test_parameters_of_events_are_known_with_units(with_events: Catalogue, experiment: str) -> None:
-    with_events.upsert_events(events(experiment, event=[1], depth=[1.0]))
-    known = with_events.event_attributes()
-    assert known["width"].unit == "deg" and known["size"].unit == "pe" and known["depth"].type == "number"
-    assert set(EVENT_KEYS) <= set(known) and set(POINTER) <= set(known)
-
-
-@pytest.mark.cassandra
-def test_cassandra_refuses_the_events_of_every_experiment(cassandra: str) -> None:
-    with open_catalogue(f"{cassandra}/events_{secrets.token_hex(4)}") as catalogue:
-        for text in ("", "run = 1", "experiment = 'a' or run = 1", "experiment != 'a'"):
-            with pytest.raises(UsageError, match=r"events of every experiment.*experiment = "):
-                list(catalogue.select_events(parse(text, KNOWN)))
-
-
-def test_events_without_a_key_are_refused(with_events: Catalogue, experiment: str) -> None:
-    with pytest.raises(UsageError, match="'telescope' without gaps"):
-        with_events.upsert_events(events(experiment, event=[1]).drop_columns(["telescope"]))
 
 
 def test_sqlite_rows_are_what_sqlite3_reads(new_url: Callable[[str], str], experiment: str) -> None:

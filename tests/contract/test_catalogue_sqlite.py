@@ -15,6 +15,8 @@ import pytest
 from apbatch.errors import ApbatchError, ServerError, UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.backends import open_catalogue
+from apbatch.index.events.store import open_events
+from apbatch.index.events.upgrade import take_over
 from apbatch.index.files import FileRecord
 from apbatch.index.parser import parse
 
@@ -147,7 +149,9 @@ def test_a_catalogue_of_yesterday_is_brought_up_to_date(tmp_path: Path, version:
         assert revisions == [1, 3, 4, 5, 6, 7]
         catalogue.upsert([record("new")])
         assert catalogue.revision() == 8
-        (batch,) = catalogue.select_events(parse("event = 3", catalogue.event_attributes()))
+    with open_events(f"file://{tmp_path}/events") as events:
+        take_over(f"sqlite:///{path}", events)
+        (batch,) = events.select(parse("event = 3", events.attributes()))
         assert batch.column("image_file").to_pylist() == (["p"] if version == 2 else [None])
         assert batch.column("width").to_pylist() == [0.25]
 

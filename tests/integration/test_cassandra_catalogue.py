@@ -8,13 +8,15 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.backends import open_catalogue
+from apbatch.index.events.store import open_events
+from apbatch.index.events.upgrade import take_over
 from apbatch.index.files import FileRecord
 from apbatch.index.parser import parse
 
@@ -141,21 +143,32 @@ def test_another_schema_and_another_programs_keyspace_are_refused(
         open_catalogue(f"{cassandra}/{keyspace}_x")
 
 
-def test_a_keyspace_of_yesterday_is_brought_up_to_date(url: str, cqlsh: Callable[[str], str]) -> None:
+#: The tables of events of schema 2, and some rows.
+OLD_EVENTS = """
+CREATE TABLE {0}.event_by_run (experiment text, run bigint, bucket bigint, event bigint, telescope int, cleaning text,
+  dataset text, parameters frozen<map<text, double>>,
+  PRIMARY KEY ((experiment, run, bucket), event, telescope, cleaning));
+CREATE TABLE {0}.event_bucket (experiment text, run bigint, bucket bigint, PRIMARY KEY ((experiment), run, bucket));
+CREATE TABLE {0}.event_parameter (experiment text, name text, PRIMARY KEY ((experiment), name));
+INSERT INTO {0}.event_by_run (experiment, run, bucket, event, telescope, cleaning, dataset, parameters)
+  VALUES ('e', 1, 0, 2, 1, 'none', 'd', {{'width': 1.5, 'size': 30}});
+INSERT INTO {0}.event_by_run (experiment, run, bucket, event, telescope, cleaning) VALUES ('e', 1, 2, 8193, 1, 'x');
+UPDATE {0}.schema_version SET version = 2 WHERE catalogue = 'all';
+"""
+
+
+def test_a_keyspace_of_yesterday_is_brought_up_to_date(url: str, cqlsh: Callable[[str], str], tmp_path: Path) -> None:
     with open_catalogue(url) as catalogue:
         catalogue.upsert([record("a")])
-    keyspace = url.rpartition("/")[2]
-    cqlsh(
-        f"ALTER TABLE {keyspace}.event_by_run DROP (image_file, image_row_group, image_row); "
-        f"UPDATE {keyspace}.schema_version SET version = 2 WHERE catalogue = 'all'"
-    )
-    key = {"experiment": "e", "run": 1, "event": 2, "telescope": 1, "cleaning": "none"}
+    cqlsh(OLD_EVENTS.format(url.rpartition("/")[2]))
     with open_catalogue(url) as catalogue:
-        catalogue.upsert_events(pa.RecordBatch.from_pylist([{**key, "width": 1.0, "image_file": "f", "image_row": 3}]))
-        (batch,) = catalogue.select_events(parse("experiment = 'e'", catalogue.event_attributes()))
-        pointer = {"dataset": None, "image_file": "f", "image_row_group": None, "image_row": 3}
-        assert batch.to_pylist() == [{**key, **pointer, "width": 1.0}]
         assert catalogue.get("/e/s/a") is not None
+    with open_events(f"file://{tmp_path}/events") as events:
+        assert take_over(url, events) == 2
+        first, second = [row for batch in events.select() for row in batch.to_pylist()]
+        assert take_over(url, events) == 0
+    assert (first["event"], first["dataset"], first["width"], first["size"]) == (2, "d", 1.5, 30.0)
+    assert (second["event"], second["cleaning"], second["width"]) == (8193, "x", None)
 
 
 def test_a_server_that_is_not_there_is_one_message() -> None:

@@ -242,7 +242,7 @@ class ParquetEvents(EventStore):
                 there = {name for part in parts for name in part.ranges}
                 schema = schema_of(wanted_columns(columns, there, known), known)
             wanted = list(dict.fromkeys([*schema.names, *names]))
-            groups = [parts] if order else stretches(parts)
+            groups = [parts] if order else stretches(parts, len(wanted))
             if last is not None and not order:  # groups that end before it are not opened
                 key = (last[0], tuple(last[1:]))
                 groups = [group for group in groups if max((part.experiment, part.last) for part in group) > key]
@@ -284,11 +284,7 @@ class ParquetEvents(EventStore):
         for part in parts:
             info = self._store.info(part.file)
             if info is None:
-                return NotFoundError(
-                    f"a part with {part.rows} events of {part.experiment} is gone",
-                    where=self._store.url_of(part.file),
-                    remedy="apbatch index check-events --forget, then register these events again",
-                )
+                return part_files.gone(self._store, part)
             if info.size != part.size:
                 return part_files.damaged(self._store, part, f"{info.size} bytes, {part.size} were written")
         for part in parts:
@@ -387,11 +383,14 @@ class ParquetEvents(EventStore):
         bad: list[Part] = []
         for part in self._manifests.newest().parts:
             try:
-                if self._store.checksums(part.file).blake3 != part.blake3:
-                    raise part_files.damaged(self._store, part, "its content is not what was written")
-            except (NotFoundError, FormatError) as error:
-                faults.append(error)
-                bad.append(part)
+                intact = self._store.checksums(part.file).blake3 == part.blake3
+            except NotFoundError:
+                faults.append(part_files.gone(self._store, part))
+            else:
+                if intact:
+                    continue
+                faults.append(part_files.damaged(self._store, part, "its content is not what was written"))
+            bad.append(part)
         while forget and bad:
             base = self._manifests.newest()
             if self._make(base, [], [part for part in bad if part in base.parts]):

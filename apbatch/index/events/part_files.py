@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from blake3 import blake3
 
-from apbatch.errors import FormatError
+from apbatch.errors import FormatError, NotFoundError
 from apbatch.index.events.columns import key_order
 from apbatch.index.events.manifest import Part
 from apbatch.index.events.ranges import ranges_of
@@ -26,6 +26,7 @@ FOLDER = "parts"
 MOST_ROWS, MOST_CELLS = 1_000_000, 24_000_000
 _ROW_GROUP = 122_880
 _LONGEST_FOLDER = 100
+_REMEDY = "apbatch check-events --forget, then register these events again"
 
 
 class _Sink(io.RawIOBase):
@@ -131,10 +132,17 @@ def read_parts(store: Store, parts: Sequence[Part]) -> pa.Table:
     return pa.concat_tables(tables, promote_options="default")
 
 
+def gone(store: Store, part: Part) -> NotFoundError:
+    """Return the error about a part that is not there."""
+    return NotFoundError(
+        f"a part with {part.rows} events of {part.experiment} is gone", where=store.url_of(part.file), remedy=_REMEDY
+    )
+
+
 def damaged(store: Store, part: Part, reason: str) -> FormatError:
     """Return the error about a part that can't be read."""
     return FormatError(
         f"a part with {part.rows} events of {part.experiment} is damaged: {reason}",
         where=store.url_of(part.file),
-        remedy="apbatch index check-events --forget, then register these events again",
+        remedy=_REMEDY,
     )

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 #: How DuckDB writes conditions.
 DIALECT = Dialect(member="{column} = ANY({mark})")
-#: Events that one query sorts; what comes in the order of keys anyhow is asked for in stretches of about so many.
-_STRETCH = 4_000_000
+#: Values that one query sorts; what comes in the order of keys anyhow is asked for in stretches of about so many.
+_STRETCH = 24_000_000
 _TYPES = {"string": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN", "date": "DATE",
           "time": "TIMESTAMPTZ"}  # fmt: skip
 
@@ -38,13 +38,20 @@ class EngineError(Exception):
         self.memory = memory
 
 
-def stretches(parts: Sequence[Part]) -> list[list[Part]]:
-    """Group parts so that every key of a group comes before those of the next; parts in a group may overlap."""
+def stretches(parts: Sequence[Part], columns: int) -> list[list[Part]]:
+    """Group parts so that every key of a group comes before those of the next; parts in a group may overlap.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+    columns : int
+        How many are read.
+    """
     groups: list[list[Part]] = []
     end: tuple[Any, ...] = ()
     for part in sorted(parts, key=lambda part: (part.experiment, part.first)):
         begin, last = (part.experiment, part.first), (part.experiment, part.last)
-        if groups and (begin <= end or sum(one.rows for one in groups[-1]) + part.rows <= _STRETCH):
+        if groups and (begin <= end or columns * (part.rows + sum(one.rows for one in groups[-1])) <= _STRETCH):
             groups[-1].append(part)
             end = max(end, last)
         else:

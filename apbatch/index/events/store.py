@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from apbatch.errors import MissingSoftwareError, UsageError, nearest_word
+from apbatch.errors import ApbatchError, MissingSoftwareError, UsageError, nearest_word
 from apbatch.formats.reader import Attribute
 from apbatch.index.events.columns import EVENT_KEYS
 from apbatch.index.events.cursor import Cursor
@@ -120,6 +120,20 @@ class EventStore(ABC):
     @abstractmethod
     def explain(self, where: Query) -> str:
         """Return how the back-end would answer, for people."""
+
+    def check(self, *, forget: bool = False) -> list[ApbatchError]:
+        """Read everything through; return what is wrong with each part that is gone or damaged.
+
+        Parameters
+        ----------
+        forget : bool
+            Whether such parts are left out from now on.
+        """
+        return []  # a server looks after its own files
+
+    def compact(self) -> int:
+        """Make searches quick again after many small writes; return how many parts were joined."""
+        return 0
 
     @abstractmethod
     def close(self) -> None:
