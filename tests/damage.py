@@ -6,6 +6,7 @@ import io
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,10 +130,8 @@ def read_all(name: str, content: bytes, images: bool = True) -> Reading:
     except FormatError:
         pass
     if reader is not None:
-        try:
+        with suppress(FormatError):
             reader.spans(io.BytesIO(content), name, 100_000)
-        except FormatError:
-            pass
     if isinstance(reader, ImageReader) and images:
         count, problems = 0, Problems()
         try:

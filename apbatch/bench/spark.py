@@ -136,7 +136,8 @@ def _make_images(folder: Path, camera: CameraGeometry, count: int, a_file: int =
             "image": to_binary(pixels),
         }
         table = pa.Table.from_pydict(columns, schema=schema)
-        pq.write_table(table, folder / f"{first:09}.parquet", compression="zstd", row_group_size=5000)
+        place = folder / f"{first:09}.parquet"
+        pq.write_table(table, place, compression="zstd", row_group_size=5000, write_page_checksum=True)
     return camera.n_pixels
 
 

@@ -23,8 +23,9 @@ from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.registry import camera_named
 from apbatch.chain import steps
 from apbatch.chain.recipe import Recipe
-from apbatch.datasets.part_files import ROW_GROUP_BYTES, PartWriter, parquet_options
+from apbatch.datasets.part_files import ROW_GROUP_BYTES, PartWriter
 from apbatch.formats.images import camera_of
+from apbatch.formats.parquet import parquet_options
 from apbatch.spark.connect.session import BATCH_IMAGES
 from apbatch.storage.backends import open_store
 

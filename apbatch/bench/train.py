@@ -87,7 +87,7 @@ def _a_set(folder: Path, count: int) -> Path:
         }
     )
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, folder / "train.parquet", compression="zstd", row_group_size=_GROUP)
+    pq.write_table(table, folder / "train.parquet", compression="zstd", row_group_size=_GROUP, write_page_checksum=True)
     (folder / "manifest.json").write_text(json.dumps({"camera": camera.name}))
     return folder
 

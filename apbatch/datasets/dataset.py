@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.errors import FormatError, NotFoundError, UsageError, nearest_word
+from apbatch.formats.parquet import open_parquet, reading
 from apbatch.storage.backends import open_store
 from apbatch.storage.store import Store
 
@@ -128,22 +129,18 @@ def _read_part(store: Store, name: str, columns: Sequence[str] | None) -> pa.Tab
 @contextmanager
 def _opened(store: Store, name: str, columns: Sequence[str] | None) -> Iterator[pq.ParquetFile]:
     where = store.url_of(name)
-    with store.open(name) as stream:
-        try:
-            file = pq.ParquetFile(stream)
-            known = file.schema_arrow.names
-            for column in columns or ():
-                if column not in known:
-                    raise UsageError(
-                        f"there is no column '{column}'",
-                        where=where,
-                        nearest=nearest_word(column, known),
-                        remedy=f"columns are {', '.join(known)}",
-                    )
-            yield file
-        except (pa.ArrowException, OSError, ValueError) as error:
-            reason = str(error).split("\n", 1)[0][:200]
-            raise FormatError(f"not a readable Parquet file: {reason}", where=where) from error
+    with store.open(name) as stream, reading(where):
+        file = open_parquet(stream, where)
+        known = file.schema_arrow.names
+        for column in columns or ():
+            if column not in known:
+                raise UsageError(
+                    f"there is no column '{column}'",
+                    where=where,
+                    nearest=nearest_word(column, known),
+                    remedy=f"columns are {', '.join(known)}",
+                )
+        yield file
 
 
 def schema(url: str) -> pa.Schema:
@@ -172,10 +169,7 @@ def count_rows(url: str) -> int:
     store, rows = open_store(url), 0
     for name in part_files(url):
         with store.open(name) as stream:
-            try:
-                rows += int(pq.read_metadata(stream).num_rows)
-            except (pa.ArrowException, OSError, ValueError) as error:
-                raise FormatError(f"not a readable Parquet file: {error}", where=store.url_of(name)) from error
+            rows += int(open_parquet(stream, store.url_of(name)).metadata.num_rows)
     return rows
 
 

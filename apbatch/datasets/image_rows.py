@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from apbatch.errors import FormatError
 from apbatch.formats.images import OPTIONAL
+from apbatch.formats.parquet import open_parquet, reading
 
 #: Columns that together identify an image.
 IMAGE_KEYS = ("experiment", "run", "event", "telescope")
@@ -214,13 +215,10 @@ def schema_in(stream: BinaryIO, name: str) -> pa.Schema:
 
 @contextmanager
 def _opened(stream: BinaryIO, name: str, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
-    try:
-        file = pq.ParquetFile(stream)
+    with reading(name):
+        file = open_parquet(stream, name)
         _need(file, name, columns)
         yield file
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).split("\n", 1)[0][:200]
-        raise FormatError(f"not a readable Parquet file: {reason}", where=name) from error
 
 
 def _need(file: pq.ParquetFile, name: str, columns: Sequence[str]) -> None:

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.datasets.commit import Part
+from apbatch.formats.parquet import parquet_options
 from apbatch.storage.store import Publication, Store
 
 #: Uncompressed bytes of a row group: small enough to hold several in memory, large enough that its header costs
 #: nothing and that a split can be cut out of a large file.
 ROW_GROUP_BYTES = 12 << 20
-#: Level of zstd. Amplitudes are noise in their last bits: higher levels cost time and save one part in a hundred.
-_LEVEL = 1
-
-
-def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """Return how the columns of a dataset are written.
-
-    Pixels have no repeated values and no order: a dictionary or statistics of them would be waste.
-    """
-    return {
-        "compression": "zstd",
-        "compression_level": _LEVEL,
-        "use_dictionary": [field.name for field in schema if pa.types.is_string(field.type)],
-        "write_statistics": [field.name for field in schema if not pa.types.is_binary(field.type)],
-    }
 
 
 class PartWriter:

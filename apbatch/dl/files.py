@@ -64,7 +64,7 @@ def read_json(path: Path) -> Any:
 def table_bytes(table: pa.Table) -> bytes:
     """Return a table as Parquet; the same table gives the same bytes."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=4096)
+    pq.write_table(table, sink, compression="zstd", row_group_size=4096, write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -90,7 +90,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         missing = [name for name in columns or [] if name not in schema.names]
         if missing:
             raise FormatError(f"there is no column {', '.join(missing)}", where=str(path))
-        return pq.read_table(path, columns=columns, partitioning=None)
+        return pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise FormatError(f"not a readable Parquet file: {error}", where=str(path)) from error
 

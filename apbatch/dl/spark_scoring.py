@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from apbatch.camera.registry import camera_named
 from apbatch.datasets import dataset
@@ -26,6 +25,7 @@ from apbatch.dl.blind.image_selection import KEY
 from apbatch.dl.files import read_json, sha256, table_bytes
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
 from apbatch.formats.images import from_binary
+from apbatch.formats.parquet import open_parquet
 from apbatch.index.events.columns import EVENT_KEYS
 from apbatch.provenance import digest, provenance
 from apbatch.storage.backends import open_store
@@ -58,7 +58,7 @@ class Job:
         made = []
         with source.open(part) as stream:
             try:
-                for batch in pq.ParquetFile(stream).iter_batches(_ROWS, columns=[*KEY, "image"]):
+                for batch in open_parquet(stream, source.url_of(part)).iter_batches(_ROWS, columns=[*KEY, "image"]):
                     if not batch.num_rows:
                         continue
                     images = np.asarray(from_binary(batch.column("image")), np.float32)

@@ -129,6 +129,6 @@ def _need_own_folder(store: Store) -> None:
 
 def _write_table(store: Store, name: str, table: pa.Table) -> None:
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     with store.publish(name) as file:
         file.write(sink.getvalue())

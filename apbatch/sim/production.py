@@ -353,10 +353,10 @@ def _write_part(
     # No compression: the size of a file must not tell what is in it, and noise hardly shrinks.
     pq.write_table(
         pa.table([columns[name] for name in schema.names], schema=schema), folder / "images" / name,
-        compression="none", use_dictionary=False, row_group_size=1000,
+        compression="none", use_dictionary=False, row_group_size=1000, write_page_checksum=True,
     )  # fmt: skip
     truth = {**keys, **{field: table[field] for field in table.column_names if field not in keys}}
     pq.write_table(
         pa.table([truth[name] for name in TRUTH_SCHEMA.names], schema=TRUTH_SCHEMA), folder / "truth" / name,
-        compression="zstd",
+        compression="zstd", write_page_checksum=True,
     )  # fmt: skip

@@ -128,7 +128,7 @@ def write_raw(
     time, records, events = _START_NS, 0, 0
     part_files = set()
     for part, file in enumerate(files, start=1):
-        table = pq.read_table(file, columns=["event", "image"]).sort_by("event")
+        table = pq.read_table(file, columns=["event", "image"], page_checksum_verification=True).sort_by("event")
         images = np.asarray(from_binary(table["image"]), np.float64)
         gaps = rng.exponential(_GAP_NS, len(images)).astype(np.int64) // 10 * 10 + 10
         times = time + np.cumsum(gaps)

@@ -16,12 +16,12 @@ import blake3
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from apbatch.datasets import dataset
 from apbatch.datasets.commit import Job, SplitRecord, Staging
 from apbatch.datasets.part_files import PartWriter
 from apbatch.errors import FormatError, UsageError, VerificationError
+from apbatch.formats.parquet import open_parquet, reading
 from apbatch.provenance import digest, provenance
 from apbatch.spark.bulk import run_splits
 from apbatch.spark.inputs.places import with_hosts
@@ -218,26 +218,20 @@ def _hash(array: pa.Array, values: Any, nulls: Any, lengths: Any) -> None:
 
 def _schema_of(url: str) -> pa.Schema:
     with open_url(url) as stream:
-        try:
-            return pq.read_schema(stream)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise FormatError(f"not a readable Parquet file: {str(error).splitlines()[0]}", where=url) from error
+        return open_parquet(stream, url).schema_arrow
 
 
 def _batches(urls: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Read part files one after the other."""
     for url in urls:
-        with open_url(url) as stream:
-            try:
-                file = pq.ParquetFile(stream)
-                if not file.schema_arrow.equals(schema):
-                    raise FormatError(
-                        f"other columns than in {urls[0]}", where=url, remedy="make the dataset again: its parts differ"
-                    )
-                for batch in _whole(file.iter_batches(_ROWS, use_threads=False)):
-                    yield batch.replace_schema_metadata(schema.metadata)
-            except (pa.ArrowException, OSError, ValueError) as error:
-                raise FormatError(f"not a readable Parquet file: {str(error).splitlines()[0]}", where=url) from error
+        with open_url(url) as stream, reading(url):
+            file = open_parquet(stream, url)
+            if not file.schema_arrow.equals(schema):
+                raise FormatError(
+                    f"other columns than in {urls[0]}", where=url, remedy="make the dataset again: its parts differ"
+                )
+            for batch in _whole(file.iter_batches(_ROWS, use_threads=False)):
+                yield batch.replace_schema_metadata(schema.metadata)
 
 
 def _whole(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

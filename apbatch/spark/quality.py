@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from apbatch.camera.calibration import QUARTERS
 from apbatch.camera.geometry import CameraGeometry, Ints
@@ -25,6 +24,7 @@ from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
 from apbatch.formats.images import camera_in, camera_of, from_binary
 from apbatch.formats.lines import Problems
+from apbatch.formats.parquet import open_parquet, reading
 from apbatch.formats.reader import ImageReader, readers
 from apbatch.formats.taiga_raw import parse_name, read_records
 from apbatch.quality.file_quality import NO_TIME, FileQuality, RunKey, clusters_there, since_1970, time_bins
@@ -214,11 +214,8 @@ def _image_batches(source: Source, stream: Any) -> Iterator[pa.RecordBatch]:
         yield from reader.images(stream, source.url, _IMAGES)
         return
     columns = ["experiment", "run", "event", "telescope", "time_ns", "image"]
-    try:
-        yield from pq.ParquetFile(stream).iter_batches(_IMAGES, columns=columns, use_threads=False)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).split("\n", 1)[0][:200]
-        raise FormatError(f"not a readable Parquet file: {reason}", where=source.url) from error
+    with reading(source.url):
+        yield from open_parquet(stream, source.url).iter_batches(_IMAGES, columns=columns, use_threads=False)
 
 
 def _pixels(batch: pa.RecordBatch, camera: CameraGeometry, where: str) -> npt.NDArray[np.float32]:

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from apbatch.camera.pointing import AXES, Axes
 from apbatch.camera.stereo import REASONS, Images, reconstruct
@@ -27,6 +26,7 @@ from apbatch.datasets.part_files import PartWriter
 from apbatch.errors import FormatError, UsageError, nearest_word
 from apbatch.formats.embedded import Telescopes
 from apbatch.formats.images import telescopes_in
+from apbatch.formats.parquet import open_parquet, reading
 from apbatch.provenance import digest, provenance, versions
 from apbatch.spark.bulk import run_splits
 from apbatch.spark.inputs.splits import dataset_files
@@ -187,10 +187,7 @@ def range_splits(files: dict[str, Telescopes], rows_a_task: int = _ROWS_A_TASK) 
     groups: list[tuple[int, int, int, int, str, int]] = []  # first, last, rows, bytes, file, row group
     for url in files:
         with open_url(url) as stream:
-            try:
-                footer = pq.read_metadata(stream)
-            except (pa.ArrowException, OSError, ValueError) as error:
-                raise FormatError(f"not a readable Parquet file: {str(error).splitlines()[0]}", where=url) from error
+            footer = open_parquet(stream, url).metadata
         place = footer.schema.names.index("event")
         for number in range(footer.num_row_groups):
             group = footer.row_group(number)
@@ -261,12 +258,8 @@ def rows_of(split: RangeSplit, cleaning: str, size_min: float) -> pa.Table:
     """Read the rows of a split, with `x`, `y`, `z` of their telescopes (NaN where one stands nowhere)."""
     found = []
     for part in split.parts:
-        with open_url(part.url) as stream:
-            try:
-                table = pq.ParquetFile(stream).read_row_groups(list(part.groups), _COLUMNS, use_threads=False)
-            except (pa.ArrowException, OSError, ValueError) as error:
-                text = f"not a readable Parquet file: {str(error).splitlines()[0]}"
-                raise FormatError(text, where=part.url) from error
+        with open_url(part.url) as stream, reading(part.url):
+            table = open_parquet(stream, part.url).read_row_groups(list(part.groups), _COLUMNS, use_threads=False)
         inside = pc.and_(pc.greater_equal(table["event"], split.first), pc.less(table["event"], split.stop))
         enough = pc.greater_equal(table["size"], size_min)
         table = table.filter(pc.and_(pc.and_(inside, enough), pc.equal(table["cleaning"], cleaning)))

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from apbatch.camera.registry import camera_named
 from apbatch.datasets.dataset import info, is_complete, part_files, read_table
 from apbatch.errors import FormatError, NotFoundError, UsageError, nearest_word
+from apbatch.formats.parquet import open_parquet, reading
 from apbatch.storage.backends import open_store
 from apbatch.units import PhotoElectrons
 
@@ -178,11 +178,8 @@ def _read_truth(url: str) -> pa.Table:
     store = open_store(url)
     tables = []
     for name in part_files(url):
-        try:
-            with store.open(name) as stream:
-                tables.append(pq.read_table(stream).replace_schema_metadata(None))
-        except (pa.ArrowException, OSError) as error:
-            raise FormatError(f"not a readable Parquet file: {error}", where=store.url_of(name)) from error
+        with store.open(name) as stream, reading(store.url_of(name)):
+            tables.append(open_parquet(stream, store.url_of(name)).read().replace_schema_metadata(None))
     if not tables:
         raise NotFoundError("there are no Parquet files of the truth", where=url)
     return pa.concat_tables(tables, promote_options="permissive")

@@ -67,7 +67,7 @@ class Shards:
             If it is damaged or an image is broken.
         """
         try:
-            with pq.ParquetFile(self._place) as file:
+            with pq.ParquetFile(self._place, page_checksum_verification=True) as file:
                 table = file.read_row_group(group, columns=[self._column])
         except (pa.ArrowException, OSError) as error:
             raise FormatError(f"row group {group} is not readable: {error}", where=str(self._place)) from error

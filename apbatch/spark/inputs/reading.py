@@ -8,7 +8,6 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.chain.steps import CLEANED, IMAGES, conform, images_of
@@ -17,6 +16,7 @@ from apbatch.datasets.image_rows import only_wanted, read_rows
 from apbatch.errors import ApbatchError, FormatError, ServerError
 from apbatch.formats.images import camera_in, camera_of
 from apbatch.formats.lines import Problems
+from apbatch.formats.parquet import open_parquet, reading
 from apbatch.formats.reader import ImageReader, Span, readers
 from apbatch.spark.inputs.splits import DATASET, Piece
 from apbatch.storage.backends import open_url
@@ -92,8 +92,8 @@ def _images(stream: BinaryIO, piece: Piece, batch_size: int, problems: Problems)
 
 def _dataset(stream: BinaryIO, piece: Piece, batch_size: int, problems: Problems) -> Iterator[pa.RecordBatch]:
     url = piece.source.url
-    try:
-        file = pq.ParquetFile(stream)
+    with reading(url):
+        file = open_parquet(stream, url)
         known = file.schema_arrow
         if "mask" not in known.names:
             raise FormatError("there is no column 'mask'", where=url, remedy="make the images again with jobs/clean.py")
@@ -103,9 +103,6 @@ def _dataset(stream: BinaryIO, piece: Piece, batch_size: int, problems: Problems
         # One thread: Spark runs as many tasks as there are cores.
         for batch in file.iter_batches(batch_size, row_groups=groups, columns=columns, use_threads=False):
             yield pa.RecordBatch.from_arrays([batch.column(name) for name in columns], schema=schema)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).split("\n", 1)[0][:200]
-        raise FormatError(f"not a readable Parquet file: {reason}", where=url) from error
 
 
 def _seekable(stream: BinaryIO) -> BinaryIO:

@@ -11,11 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from apbatch.datasets import dataset
-from apbatch.errors import ApbatchError
+from apbatch.errors import ApbatchError, FormatError
+from apbatch.formats.parquet import open_parquet
 from apbatch.spark.inputs.sources import Source
 from apbatch.storage.backends import open_store, open_url, split_url
 
@@ -169,9 +167,9 @@ def _row_groups(url: str, target: int) -> list[tuple[Stretch, int]]:
     """Cut a Parquet file between row groups."""
     with open_url(url) as stream:
         try:
-            footer = pq.read_metadata(stream)
-        except (pa.ArrowException, OSError, ValueError):
-            return []
+            footer = open_parquet(stream, url).metadata
+        except FormatError:
+            return []  # the task that reads it will say what is wrong
     sizes = []
     for group in range(footer.num_row_groups):
         columns = footer.row_group(group)
