@@ -32,6 +32,7 @@ from apbatch.quality.monitor import ChannelMonitor
 from apbatch.quality.report import write_quality, written
 from apbatch.quality.runs import quality_of_runs
 from apbatch.spark.bulk import run_tasks
+from apbatch.spark.inputs.reading import labelled
 from apbatch.spark.inputs.sources import RAW, Source
 from apbatch.spark.inputs.splits import files_of
 from apbatch.spark.jobs import Meter
@@ -211,7 +212,7 @@ def _image_batches(source: Source, stream: Any) -> Iterator[pa.RecordBatch]:
     if source.format != PART:
         reader = readers()[source.format]
         assert isinstance(reader, ImageReader)
-        yield from reader.images(stream, source.url, _IMAGES)
+        yield from (labelled(batch, source) for batch in reader.images(stream, source.url, _IMAGES))
         return
     columns = ["experiment", "run", "event", "telescope", "time_ns", "image"]
     with reading(source.url):

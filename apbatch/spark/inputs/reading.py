@@ -18,6 +18,7 @@ from apbatch.formats.images import camera_in, camera_of
 from apbatch.formats.lines import Problems
 from apbatch.formats.parquet import open_parquet, reading
 from apbatch.formats.reader import ImageReader, Span, readers
+from apbatch.spark.inputs.sources import UNKNOWN_EXPERIMENT, Source
 from apbatch.spark.inputs.splits import DATASET, Piece
 from apbatch.storage.backends import open_url
 from apbatch.storage.store import RefusedError
@@ -54,7 +55,7 @@ def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_s
                     columns = {name: batch.column(name) for name in batch.schema.names}
                     yield conform(columns, batch.num_rows, CLEANED)
                 else:
-                    yield only_wanted(images_of(batch), piece.source.only)
+                    yield only_wanted(images_of(labelled(batch, piece.source)), piece.source.only)
     except ApbatchError as error:
         losses.append(lost_file(url, error))
     for name, count in strange.items():
@@ -66,6 +67,14 @@ def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_s
         first = problems.kept[0]
         more = f" ({problems.count - 1} more places)" if problems.count > 1 else ""
         losses.append(Loss(url, DAMAGED_RECORD, problems.count, f"{url}: {first.reason}{more}"))
+
+
+def labelled(batch: pa.RecordBatch, source: Source) -> pa.RecordBatch:
+    """Return images under the experiment of their source: what a site says counts more than what its reader assumes."""
+    if source.experiment == UNKNOWN_EXPERIMENT:
+        return batch
+    label = pa.array([source.experiment] * batch.num_rows, pa.string())
+    return batch.set_column(batch.schema.get_field_index("experiment"), batch.schema.field("experiment"), label)
 
 
 def _of_camera(schema: pa.Schema, camera: CameraGeometry) -> bool:

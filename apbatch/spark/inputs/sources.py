@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from apbatch.datasets.image_rows import Rows
 from apbatch.errors import FormatError, NotFoundError, UsageError
-from apbatch.formats.reader import ImageReader, Metadata, readers, recognise
+from apbatch.formats.reader import ImageReader, Metadata, Reader, readers, recognise
 from apbatch.formats.taiga_raw import TaigaRawReader
 from apbatch.storage.backends import open_store, open_url
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: Format of files of single clusters, which are put together into images; all others hold whole images.
 RAW = TaigaRawReader.name
 _HEAD_BYTES = 4096
+#: Of a file that does not tell, or holds images of several.
+UNKNOWN_EXPERIMENT = "unknown"
 
 
 @dataclass(frozen=True)
@@ -160,21 +162,32 @@ def sources_at(
     ------
     NotFoundError
         If nothing is at a URL.
+    FormatError
+        If all files of images are damaged.
     UsageError
         If no file holds images, or camera or factors are missing for raw files.
     """
     usable = set(image_formats())
-    found = []
+    found: list[Source] = []
+    broken: list[Source] = []
+    damage: list[FormatError] = []
     for url in urls:
         for file_url in _files_at(url):
+            reader: Reader | None = None
+            metadata: Metadata | None = None
             with open_url(file_url) as stream:
-                reader = recognise(file_url, stream.read(_HEAD_BYTES), stream)
-                if reader is None or reader.name not in usable:
-                    continue
                 try:
+                    reader = recognise(file_url, stream.read(_HEAD_BYTES), stream)
+                    if reader is None or reader.name not in usable:
+                        continue
                     metadata = reader.metadata(stream, file_url)  # `recognise` left the stream at its start
-                except FormatError:
-                    metadata = Metadata()  # the step will tell what is wrong with it
+                except FormatError as error:
+                    damage.append(error)
+            if reader is None:
+                continue
+            if metadata is None:
+                broken.append(Source(file_url, reader.name, UNKNOWN_EXPERIMENT, camera=camera))
+                continue
             if reader.name == RAW and (camera is None or (calibrated and factors is None)):
                 what, how = (" and conversion factors", " --factors FILE") if calibrated else ("", "")
                 raise UsageError(
@@ -187,7 +200,7 @@ def sources_at(
                 Source(
                     url=file_url,
                     format=reader.name,
-                    experiment=metadata.experiment or "unknown",
+                    experiment=metadata.experiment or UNKNOWN_EXPERIMENT,
                     run=metadata.run,
                     cluster=metadata.cluster,
                     camera=str(named) if named else None,
@@ -195,9 +208,11 @@ def sources_at(
                     telescope=metadata.telescope if metadata.telescope is not None else 1,
                 )
             )
+    if not found and damage:
+        raise damage[0]
     if not found:
         raise UsageError("no file there holds camera images", remedy=f"formats are {', '.join(sorted(usable))}")
-    return found
+    return [*found, *broken]  # the step says what is wrong with the broken ones
 
 
 def _files_at(url: str) -> Iterator[str]:
