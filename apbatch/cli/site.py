@@ -77,7 +77,8 @@ def ingest(
 ) -> int:
     """Register what is new, changed or gone at SITES. Nothing at a site is changed; a broken file stops no other.
 
-    Ends with status 0 also if files are in quarantine; which and why is told on standard error.
+    Ends with status 0 also if files are in quarantine; which and why is told on standard error, and of all of them
+    in the output as JSON.
     """
     from apbatch.config import load_settings
     from apbatch.errors import ApbatchError, UsageError
@@ -116,5 +117,6 @@ def ingest(
                 if len(names) > _SHOWN:
                     say(f"{site.name}: {title}: {len(names) - _SHOWN} more")
             summaries.append(summary)
-    show([summary.record() for summary in summaries], format)
+    whole = format is Format.JSON
+    show([summary.record() | (summary.lists() if whole else {}) for summary in summaries], format)
     return status

@@ -114,10 +114,28 @@ def read_batches(url: str, columns: Sequence[str] | None = None, rows: int = 655
         As `read_table`.
     """
     store = open_store(url)
-    _need_complete(store)
-    for name in _parts(store):
-        with _opened(store, name, columns) as file:
-            yield from file.iter_batches(batch_size=rows, columns=list(columns) if columns is not None else None)
+    attempts, begun = 0, False
+    while True:
+        _need_complete(store)
+        names = _parts(store)
+        try:
+            for name in names:
+                with _opened(store, name, columns) as file:
+                    chosen = list(columns) if columns is not None else None
+                    for batch in file.iter_batches(batch_size=rows, columns=chosen):
+                        begun = True
+                        yield batch
+            return
+        except NotFoundError as error:
+            attempts += 1
+            if names == _parts(store):
+                raise
+            if begun:  # rows of the older dataset are given already
+                raise FormatError(
+                    "the dataset was replaced while it was read", where=url, remedy="read it again"
+                ) from error
+            if attempts > _REPLACED_LIMIT:
+                raise
 
 
 def _read_part(store: Store, name: str, columns: Sequence[str] | None) -> pa.Table:
@@ -151,11 +169,17 @@ def schema(url: str) -> pa.Schema:
     NotFoundError, FormatError
     """
     store = open_store(url)
-    _need_complete(store)
-    for name in _parts(store):
-        with _opened(store, name, None) as file:
-            return file.schema_arrow
-    raise FormatError("the dataset has no part files", where=url)
+
+    def first(names: list[str]) -> pa.Schema | None:
+        for name in names:
+            with _opened(store, name, None) as file:
+                return file.schema_arrow
+        return None
+
+    found = _whole(store, first)
+    if found is None:
+        raise FormatError("the dataset has no part files", where=url)
+    return found
 
 
 def count_rows(url: str) -> int:

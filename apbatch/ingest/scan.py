@@ -80,6 +80,15 @@ class IngestSummary:
             "seconds": round(self.seconds, 2),
         }
 
+    def lists(self) -> dict[str, object]:
+        """Return the files behind the counts that are not simply registered, all of them."""
+        return {
+            "quarantined_files": [{"source": source, "reason": reason} for source, reason in self.quarantined.items()],
+            "unrecognised_files": self.unrecognised,
+            "busy_files": self.busy,
+            "unreadable_folders": [{"source": source, "reason": reason} for source, reason in self.unreadable.items()],
+        }
+
 
 @dataclass(slots=True)
 class _Known:
