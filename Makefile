@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo test check bench clean system system-demo torch
+.PHONY: help demo test check bench docs clean system system-demo torch
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,6 +41,10 @@ check: .venv/.ready ## lint, types, layers, unit tests
 bench: .venv/.ready ## storage and index benchmark, small, with its report
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch bench run storage index --size smoke
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/apbatch bench report
+
+docs: .venv/.ready ## the documentation site, in docs/_build; a warning is an error
+	@$(BIN)/python -m sphinx -W --keep-going -q -j auto docs docs/_build
+	@echo "docs/_build/index.html"
 
 clean: ## remove the environment and what tools left behind; data and caches stay
 	rm -rf .venv .venv-torch build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
