@@ -52,7 +52,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Run:
+class SampleRun:
     """A run of the benchmark with everything that was kept of it.
 
     Attributes
@@ -104,7 +104,7 @@ def write_about(folder: Path, about: dict[str, Any], operations: list[Operation]
     part.replace(folder / RUN)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> SampleRun:
     """Read a run; a last line that was cut off by a kill is passed over.
 
     Raises
@@ -124,7 +124,7 @@ def read_run(folder: Path) -> Run:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"damaged: {error}", where=str(folder / RUN)) from error
-    return Run(about, operations, list(_samples(folder / SAMPLES)))
+    return SampleRun(about, operations, list(_samples(folder / SAMPLES)))
 
 
 def _samples(file: Path) -> Iterator[Sample]:

@@ -12,7 +12,7 @@ from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
 from apbatch.errors import ApbatchError, MissingSoftwareError, VerificationError
-from apbatch.sim.chunks import Plan, Worker, make_block
+from apbatch.sim.chunks import ProductionPlan, Worker, make_block
 from apbatch.sim.primaries import primaries, random_of, throw
 from apbatch.sim.settings import Production, Spectrum
 from apbatch.sim.shower import FirstInteraction, Simulator
@@ -64,8 +64,8 @@ def _mean(settings: Production) -> float:
     )
 
 
-def _plan(settings: Production, folder: Path) -> Plan:
-    plan = Plan(settings, folder)
+def _plan(settings: Production, folder: Path) -> ProductionPlan:
+    plan = ProductionPlan(settings, folder)
     for block, showers in plan.blocks().items():
         make_block(plan, block, showers)
     return plan
@@ -74,7 +74,7 @@ def _plan(settings: Production, folder: Path) -> Plan:
 class _Showers(Case):
     """Showers one after another in this process; without telescopes if it is the bare cascade."""
 
-    def __init__(self, operation: Operation, peer: str, plan: Plan) -> None:
+    def __init__(self, operation: Operation, peer: str, plan: ProductionPlan) -> None:
         super().__init__(operation, peer)
         self.plan = plan
         self.images = 0
@@ -114,7 +114,7 @@ class _Showers(Case):
 class _Files(Case):
     """Chunks of a production, written and thrown away."""
 
-    def __init__(self, operation: Operation, plan: Plan) -> None:
+    def __init__(self, operation: Operation, plan: ProductionPlan) -> None:
         super().__init__(operation, OURS)
         self.plan = plan
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from apbatch.bench.case import Operation
-from apbatch.bench.samples import Run, Sample
+from apbatch.bench.samples import Sample, SampleRun
 
 #: With fewer samples than this no order of peers is stated.
 FEWEST_FOR_A_STATEMENT = 5
@@ -87,12 +87,12 @@ class Result:
         return None if self.operation.reference is None and self.operation.baseline else self.reference
 
 
-def results(run: Run) -> list[Result]:
+def results(run: SampleRun) -> list[Result]:
     """Return the result of each operation of a run."""
     return [_result(run, operation) for operation in run.operations]
 
 
-def _result(run: Run, operation: Operation) -> Result:
+def _result(run: SampleRun, operation: Operation) -> Result:
     by_peer: dict[str, list[Sample]] = {}
     for sample in run.of(operation):
         by_peer.setdefault(sample.peer, []).append(sample)

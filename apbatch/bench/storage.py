@@ -12,7 +12,7 @@ from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
 from apbatch.bench.sizes import Size
 from apbatch.errors import ApbatchError, VerificationError
-from apbatch.storage.hashing import BLOCK, hash_blocks
+from apbatch.storage.hashing import READ_BYTES, hash_blocks
 from apbatch.storage.store import Store
 
 #: The peer without any store: what the file system of the machine gives.
@@ -97,7 +97,7 @@ class _StorePlace(_Place):
 
     def read(self, name: str) -> list[bytes]:
         with self._store.open(f"{self._folder}/{name}") as stream:
-            return list(iter(lambda: stream.read(BLOCK), b""))
+            return list(iter(lambda: stream.read(READ_BYTES), b""))
 
     def sizes(self, folder: str) -> dict[str, int]:
         entries = self._store.entries(f"{self._folder}/{folder}")
@@ -119,14 +119,14 @@ class _BareDisk(_Place):
         part = file.with_name(f".{file.name}.part")
         with part.open("wb", buffering=0) as stream:
             view = memoryview(content)
-            for start in range(0, len(view), BLOCK):
-                stream.write(view[start : start + BLOCK])
+            for start in range(0, len(view), READ_BYTES):
+                stream.write(view[start : start + READ_BYTES])
             os.fsync(stream.fileno())
         part.replace(file)
 
     def read(self, name: str) -> list[bytes]:
         with (self._root / name).open("rb", buffering=0) as stream:
-            return list(iter(lambda: stream.read(BLOCK), b""))
+            return list(iter(lambda: stream.read(READ_BYTES), b""))
 
     def sizes(self, folder: str) -> dict[str, int]:
         with os.scandir(self._root / folder) as entries:

@@ -150,7 +150,7 @@ class Staging:
 
 
 @dataclass
-class Job:
+class DatasetCommit:
     """The driver's side of the protocol; use it as a context.
 
     Leaving it after an error keeps what is finished, for the same work to go on, unless `discard` was called.
@@ -183,7 +183,7 @@ class Job:
         self._stack = ExitStack()
         self._keep = True
 
-    def __enter__(self) -> Job:
+    def __enter__(self) -> DatasetCommit:
         """Lock the outputs and find what an earlier run left.
 
         Raises

@@ -40,7 +40,7 @@ _ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Job:
+class ScoringJob:
     """What a worker needs: where the images are, where scores go, and the network itself."""
 
     images_url: str
@@ -147,7 +147,7 @@ def score_dataset(
         if earlier.get("identity") != identity:
             raise UsageError("another dataset is there already", where=output_url, remedy="choose another output")
         return dict(earlier["summary"])
-    job = Job(
+    job = ScoringJob(
         images_url,
         output_url,
         base64.b64encode(network.place.read_bytes()).decode(),
@@ -195,7 +195,7 @@ def score_dataset(
 
 @dataclass(frozen=True)
 class _Each:
-    job: Job
+    job: ScoringJob
 
     def __call__(self, parts: Iterator[str]) -> Iterator[tuple[int, int, float]]:
         for part in parts:

@@ -13,7 +13,7 @@ from apbatch.formats.compressed import kind_of, plain
 from apbatch.formats.reader import Metadata, Reader, candidates, readers, recognise
 from apbatch.ingest.sites import open_plain
 from apbatch.ingest.walk import Entry, time_of_change
-from apbatch.storage.hashing import BLOCK, Hasher
+from apbatch.storage.hashing import READ_BYTES, Hasher
 from apbatch.storage.store import Checksums
 
 #: Format of a damaged file of which nobody can tell what it was.
@@ -81,7 +81,7 @@ class _HashedStream(io.RawIOBase):
     def checksums(self) -> Checksums:
         """Read what was left out, and return the checksums of the whole file."""
         self.seek(self._hashed)
-        block = bytearray(BLOCK)
+        block = bytearray(READ_BYTES)
         while self.readinto(block):
             pass
         return self._hasher.result()

@@ -55,7 +55,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProductionPlan:
     """How a production is cut: which showers a chunk has, where files lie.
 
     Attributes
@@ -101,7 +101,7 @@ class Plan:
         }
 
 
-def make_block(plan: Plan, block: int, showers: list[int]) -> None:
+def make_block(plan: ProductionPlan, block: int, showers: list[int]) -> None:
     """Make the first interactions of some hadrons at their exact energies, seeded by the block's number."""
     settings = plan.settings
     kinds = primaries(settings)
@@ -116,7 +116,7 @@ def make_block(plan: Plan, block: int, showers: list[int]) -> None:
 class Worker:
     """Makes chunks: one in each process, with the tables, the bank and the kernels loaded once."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ProductionPlan) -> None:
         self.plan = plan
         self.kinds = primaries(plan.settings)
         bank: Bank | None = load_bank(plan.settings.banks, 1) if plan.settings.hadrons else None

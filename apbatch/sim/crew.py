@@ -19,14 +19,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from apbatch.errors import ApbatchError
-from apbatch.sim.chunks import Plan, Worker
+from apbatch.sim.chunks import ProductionPlan, Worker
 from apbatch.sim.interactions import package_path
 
 
-class _Hand:
+class _WorkerProcess:
     """One process, from the side of the parent."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ProductionPlan) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "apbatch.sim.crew"],
             stdin=subprocess.PIPE,
@@ -62,7 +62,7 @@ class _Hand:
         self.answers.close()
 
 
-def make_chunks(plan: Plan, chunks: list[int], processes: int) -> Iterator[int]:
+def make_chunks(plan: ProductionPlan, chunks: list[int], processes: int) -> Iterator[int]:
     """Make chunks, in any order, in some processes; yield the number of showers of each as it is done.
 
     Raises
@@ -76,7 +76,7 @@ def make_chunks(plan: Plan, chunks: list[int], processes: int) -> Iterator[int]:
     done: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
     stopped = threading.Event()
 
-    def lead(hand: _Hand) -> None:
+    def lead(hand: _WorkerProcess) -> None:
         try:
             while not stopped.is_set():
                 try:
@@ -91,7 +91,8 @@ def make_chunks(plan: Plan, chunks: list[int], processes: int) -> Iterator[int]:
             done.put(None)
 
     threads = [
-        threading.Thread(target=lead, args=(_Hand(plan),), daemon=True) for _ in range(min(processes, len(chunks)))
+        threading.Thread(target=lead, args=(_WorkerProcess(plan),), daemon=True)
+        for _ in range(min(processes, len(chunks)))
     ]
     for thread in threads:
         thread.start()

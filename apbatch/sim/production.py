@@ -32,7 +32,7 @@ from apbatch.progress import Task
 from apbatch.progress import progress as show_progress
 from apbatch.provenance import digest, provenance
 from apbatch.sim.cameras import camera_of
-from apbatch.sim.chunks import Plan, Worker, make_block, written_whole
+from apbatch.sim.chunks import ProductionPlan, Worker, make_block, written_whole
 from apbatch.sim.crew import make_chunks
 from apbatch.sim.interactions import chromo_version, load_bank
 from apbatch.sim.settings import Production
@@ -79,7 +79,7 @@ def key_of(settings: Production) -> str:
 
 
 #: Makes chunks of a plan, in any order, and yields the number of showers of each.
-Maker = Callable[[Plan, list[int]], Iterator[int]]
+Maker = Callable[[ProductionPlan, list[int]], Iterator[int]]
 
 
 def simulate(
@@ -179,7 +179,7 @@ def _locked(output: Path) -> Iterator[None]:
         yield
 
 
-def _prepare(settings: Production, output: Path) -> Plan:
+def _prepare(settings: Production, output: Path) -> ProductionPlan:
     work = output / ".work"
     note = work / "settings.json"
     key = key_of(settings)
@@ -192,10 +192,10 @@ def _prepare(settings: Production, output: Path) -> Plan:
     else:
         with written_whole(note) as partial:
             partial.write_text(json.dumps({"key": key, "settings": settings.model_dump()}, indent=1))
-    return Plan(settings, work)
+    return ProductionPlan(settings, work)
 
 
-def _make(plan: Plan, task: Task, processes: int, make: Maker | None) -> int:
+def _make(plan: ProductionPlan, task: Task, processes: int, make: Maker | None) -> int:
     missing = [chunk for chunk in range(plan.chunks) if not plan.file_of(chunk).is_file()]
     done = plan.showers - sum(len(plan.range_of(chunk)) for chunk in missing)
     if done:
@@ -215,7 +215,7 @@ def _make(plan: Plan, task: Task, processes: int, make: Maker | None) -> int:
     return made
 
 
-def _make_blocks(plan: Plan, task: Task, processes: int) -> None:
+def _make_blocks(plan: ProductionPlan, task: Task, processes: int) -> None:
     """Make the first interactions of all hadrons; each block is a generator's process of its own."""
     missing = {block: row for block, row in plan.blocks().items() if not plan.block_file(block).is_file()}
     task.note(f"first interactions, {len(missing)} blocks")
@@ -228,7 +228,7 @@ def _make_blocks(plan: Plan, task: Task, processes: int) -> None:
             raise
 
 
-def _chunks(plan: Plan, missing: list[int], processes: int) -> Iterator[int]:
+def _chunks(plan: ProductionPlan, missing: list[int], processes: int) -> Iterator[int]:
     if processes <= 1 or len(missing) == 1:
         worker = Worker(plan)
         yield from (worker.make(chunk) for chunk in missing)
@@ -239,7 +239,7 @@ def _chunks(plan: Plan, missing: list[int], processes: int) -> Iterator[int]:
 class _Chunks:
     """Random access to the rows of all chunks; one chunk is open at a time."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ProductionPlan) -> None:
         self.plan = plan
         rows, first = [], []
         before = None
@@ -282,7 +282,7 @@ class _Chunks:
         return pa.concat_tables(pieces).combine_chunks().take(pa.array(back))
 
 
-def _publish(plan: Plan, output: Path, made: int, began: float) -> ProductionSummary:
+def _publish(plan: ProductionPlan, output: Path, made: int, began: float) -> ProductionSummary:
     """Shuffle all rows into parts, move both folders into place, then write the summary that says it is done."""
     settings = plan.settings
     chunks = _Chunks(plan)

@@ -20,7 +20,7 @@ from apbatch.camera.geometry import CameraGeometry
 from apbatch.chain import steps
 from apbatch.chain.pixel_states import Tally
 from apbatch.chain.recipe import Recipe
-from apbatch.datasets.commit import Job, Loss, Part, SplitRecord, Staging
+from apbatch.datasets.commit import DatasetCommit, Loss, Part, SplitRecord, Staging
 from apbatch.datasets.image_rows import only_wanted
 from apbatch.datasets.part_files import PartWriter
 from apbatch.spark.connect.process import one_thread, settle
@@ -125,7 +125,7 @@ def run_splits(
     spark: SparkSession,
     splits: Sequence[Numbered],
     work: Callable[[Any], SplitRecord],
-    job: Job,
+    job: DatasetCommit,
     title: str,
     meter: Meter,
 ) -> list[SplitRecord]:
@@ -145,7 +145,7 @@ def run_splits(
     return [done[number] for number in sorted(done)]
 
 
-def run_surveys(spark: SparkSession, urls: Sequence[str], job: Job, meter: Meter) -> dict[str, Survey]:
+def run_surveys(spark: SparkSession, urls: Sequence[str], job: DatasetCommit, meter: Meter) -> dict[str, Survey]:
     """Look through raw files, once for a job: what was found is kept with it.
 
     Raises

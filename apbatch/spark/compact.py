@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from apbatch.datasets import dataset
-from apbatch.datasets.commit import Job, SplitRecord, Staging
+from apbatch.datasets.commit import DatasetCommit, SplitRecord, Staging
 from apbatch.datasets.part_files import PartWriter
 from apbatch.errors import FormatError, UsageError, VerificationError
 from apbatch.formats.parquet import open_parquet, reading
@@ -81,7 +81,7 @@ def compact(
         return StepSummary(dataset.count_rows(url), time.monotonic() - started)
     key = digest(["compact", url, sizes, target_bytes])
     meter = Meter()
-    with Job({_ROLE: output_url}, key) as job:
+    with DatasetCommit({_ROLE: output_url}, key) as job:
         begun = time.monotonic()
         records = run_splits(spark, with_hosts(splits), Compaction(job.staging), job, "compact", meter)
         seconds = time.monotonic() - begun

@@ -20,7 +20,7 @@ from apbatch.chain.pixel_states import PixelState, Preparation, RunKey
 from apbatch.chain.recipe import Recipe
 from apbatch.chain.steps import FAMILIES
 from apbatch.datasets import dataset
-from apbatch.datasets.commit import Job, Loss, SplitRecord
+from apbatch.datasets.commit import DatasetCommit, Loss, SplitRecord
 from apbatch.errors import FormatError, UsageError, nearest_word
 from apbatch.provenance import digest, provenance, versions
 from apbatch.quality.monitor import KEEP, BadPixels
@@ -192,7 +192,7 @@ def images(
     cores = spark.sparkContext.defaultParallelism
     target = split_bytes(sum(size for size, _ in sizes.values()), cores, BLOCK_BYTES)
     meter = Meter()
-    with Job(dict(outputs), key, {"target": target}) as job:
+    with DatasetCommit(dict(outputs), key, {"target": target}) as job:
         surveys: dict[str, Survey] = {}
 
         def surveyed(urls: Sequence[str]) -> dict[str, Survey]:
@@ -327,7 +327,7 @@ def skim(
     sizes = files_of(masked)
     key = digest([versions(), "skim", settings, masked, sizes, sorted(outputs)])
     target = split_bytes(sum(map(bytes_of, masked)), spark.sparkContext.defaultParallelism, BLOCK_BYTES)
-    with Job(dict(outputs), key, {"target": target}) as job:
+    with DatasetCommit(dict(outputs), key, {"target": target}) as job:
         splits: list[AnySplit] = list(file_splits(masked, sizes, int(job.plan["target"])))
         return _run(spark, job, splits, [], plan, {}, Meter(), started)
 
@@ -376,7 +376,7 @@ def derived(
     cores = spark.sparkContext.defaultParallelism
     target = split_bytes(sum(size for size, _ in sizes.values()), cores, BLOCK_BYTES)
     meter = Meter()
-    with Job(dict(outputs), key, {"target": target}) as job:
+    with DatasetCommit(dict(outputs), key, {"target": target}) as job:
         splits: list[AnySplit] = list(file_splits(sources, sizes, int(job.plan["target"])))
 
         def watched() -> dict[RunKey, PixelState]:
@@ -389,7 +389,7 @@ def derived(
 
 def _run(
     spark: SparkSession,
-    job: Job,
+    job: DatasetCommit,
     splits: Sequence[AnySplit],
     lost: Sequence[Loss],
     plan: _Plan,

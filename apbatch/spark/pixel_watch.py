@@ -16,7 +16,7 @@ import numpy as np
 
 from apbatch.camera.geometry import CameraGeometry, Floats
 from apbatch.chain.pixel_states import PixelState, RunKey, by_run
-from apbatch.datasets.commit import Job
+from apbatch.datasets.commit import DatasetCommit
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import from_binary
 from apbatch.quality.monitor import BOARD, ChannelMonitor, Channels, Status, in_pixel_order, status_of
@@ -41,7 +41,7 @@ _Seen = tuple[RunKey, Floats]
 
 def watch_pixels(
     spark: SparkSession,
-    job: Job,
+    job: DatasetCommit,
     splits: Sequence[AnySplit],
     sources: Sequence[Source],
     surveys: Mapping[str, Survey],

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.chain import steps
 from apbatch.chain.recipe import Recipe
-from apbatch.datasets.commit import Job, Part, SplitRecord, Staging
+from apbatch.datasets.commit import DatasetCommit, Part, SplitRecord, Staging
 from apbatch.datasets.part_files import PartWriter
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.embedded import Telescopes
@@ -85,7 +85,7 @@ def save(
     families = steps.FAMILIES if role == "parameters" else {}
     more = tuple(name for name, units in families.items() if units.keys() <= set(frame.columns))
     recipe = Recipe(camera, (role,), cleaning, None, method, telescopes or {}, more)
-    with Job({role: url}, secrets.token_hex(16)) as job:
+    with DatasetCommit({role: url}, secrets.token_hex(16)) as job:
         write = _Write(job.staging, recipe)
         meter = Meter()
         with run_job(frame.sparkSession, f"save {role}", None, meter):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apbatch.errors import ApbatchError
-from apbatch.sim.chunks import Plan, Worker
+from apbatch.sim.chunks import ProductionPlan, Worker
 from apbatch.sim.production import ProductionSummary, simulate
 from apbatch.sim.settings import Production
 from apbatch.spark.jobs import Meter, run_job
@@ -53,7 +53,7 @@ def simulate_on(spark: SparkSession, settings: Production, output: Path) -> tupl
     """
     began, meter = time.monotonic(), Meter()
 
-    def make(plan: Plan, chunks: list[int]) -> Iterator[int]:
+    def make(plan: ProductionPlan, chunks: list[int]) -> Iterator[int]:
         context = spark.sparkContext
         slices = min(len(chunks), _TASKS_A_CORE * context.defaultParallelism)
         # Chunks one after another go to different tasks: with any number of tasks all end at about the same time.
@@ -82,7 +82,7 @@ def simulate_on(spark: SparkSession, settings: Production, output: Path) -> tupl
 class _Task:
     """Makes the chunks of one partition; goes to workers."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ProductionPlan) -> None:
         self.plan = plan
 
     def __call__(self, chunks: Iterable[int]) -> Iterator[int]:
@@ -94,7 +94,7 @@ class _Task:
 _workers: dict[str, Worker] = {}
 
 
-def _worker_of(plan: Plan) -> Worker:
+def _worker_of(plan: ProductionPlan) -> Worker:
     """Return this process' worker for a plan: Spark keeps its processes, so tables and kernels are loaded once."""
     key = f"{plan.folder} {plan.settings!r}"
     if key not in _workers:

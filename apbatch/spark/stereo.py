@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from apbatch.camera.pointing import AXES, Axes
 from apbatch.camera.stereo import REASONS, Images, reconstruct
 from apbatch.datasets import dataset
-from apbatch.datasets.commit import Job, Loss, SplitRecord, Staging
+from apbatch.datasets.commit import DatasetCommit, Loss, SplitRecord, Staging
 from apbatch.datasets.part_files import PartWriter
 from apbatch.errors import FormatError, UsageError, nearest_word
 from apbatch.formats.embedded import Telescopes
@@ -131,7 +131,7 @@ def stereo(
     settings = {"cleaning": cleaning, "size_min": size_min, "axes": axes}
     key = digest([versions(), "stereo", settings, sorted(sizes.items()), _ROWS_A_TASK])
     meter = Meter()
-    with Job({_ROLE: output_url}, key) as job:
+    with DatasetCommit({_ROLE: output_url}, key) as job:
         work = Reconstruction(job.staging, cleaning, size_min, axes)
         begun = time.monotonic()
         records = run_splits(spark, splits, work, job, "stereo", meter)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, TypeVar, cast
 
 from apbatch.storage.deadline import LIMIT_S, Heart, TimedReader, watched, within
-from apbatch.storage.hashing import BLOCK, hash_blocks
+from apbatch.storage.hashing import READ_BYTES, hash_blocks
 from apbatch.storage.local import LocalStore, translated
 from apbatch.storage.publishing import Draft
 from apbatch.storage.store import Checksums
@@ -42,7 +42,7 @@ class AfsStore(LocalStore):
     def _open(self, path: str) -> BinaryIO:
         where = self.url_of(path)
         file = self._call(where, lambda: self._file(path).open("rb", buffering=0))
-        return cast(BinaryIO, io.BufferedReader(TimedReader(cast(BinaryIO, file), self._limit_s, where), BLOCK))
+        return cast(BinaryIO, io.BufferedReader(TimedReader(cast(BinaryIO, file), self._limit_s, where), READ_BYTES))
 
     def _hash(self, path: str) -> Checksums:
         where = self.url_of(path)
@@ -55,7 +55,7 @@ class AfsStore(LocalStore):
 
             def block() -> bytes:
                 heart.beat()
-                return stream.read(BLOCK)
+                return stream.read(READ_BYTES)
 
             return hash_blocks(iter(block, b""))
 

@@ -11,7 +11,7 @@ from zlib_ng.zlib_ng import adler32  # the standard library's is twenty times sl
 from apbatch.storage.store import Checksums
 
 #: Size of the blocks in which files are streamed.
-BLOCK = 4 << 20
+READ_BYTES = 4 << 20
 
 
 class Hasher:
@@ -43,4 +43,4 @@ def hash_blocks(blocks: Iterable[bytes | memoryview]) -> Checksums:
 
 def hash_stream(stream: BinaryIO) -> Checksums:
     """Read a stream to its end in bounded memory and return its checksums."""
-    return hash_blocks(iter(lambda: stream.read(BLOCK), b""))
+    return hash_blocks(iter(lambda: stream.read(READ_BYTES), b""))

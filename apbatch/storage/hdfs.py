@@ -24,7 +24,7 @@ from apbatch.errors import ApbatchError, MissingSoftwareError, NotFoundError, Se
 from apbatch.storage import names
 from apbatch.storage.deadline import LIMIT_S, Heart, watched, within
 from apbatch.storage.hadoop_errors import hadoop_error, start_remedy
-from apbatch.storage.hashing import BLOCK, hash_blocks
+from apbatch.storage.hashing import READ_BYTES, hash_blocks
 from apbatch.storage.publishing import Draft, PublishingStore
 from apbatch.storage.store import Checksums, FileInfo
 
@@ -282,7 +282,7 @@ class HdfsReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:  # noqa: D102
         # Reading past the end would be a panic.
-        count = max(0, min(len(buffer), BLOCK, self._size - self._position))
+        count = max(0, min(len(buffer), READ_BYTES, self._size - self._position))
         if count:
             buffer[:count] = self._store._call(self._path, self._reader.read_range, self._position, count)
             self._position += count

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 from apbatch.errors import ApbatchError, UsageError, VerificationError
 from apbatch.storage import names
-from apbatch.storage.hashing import BLOCK, Hasher
+from apbatch.storage.hashing import READ_BYTES, Hasher
 from apbatch.storage.store import Checksums, FileInfo, Publication, Store
 
 
@@ -18,7 +18,7 @@ class Draft(ABC):
 
     @abstractmethod
     def write(self, block: bytes | memoryview) -> None:
-        """Append a block of at most `BLOCK` bytes."""
+        """Append a block of at most `READ_BYTES` bytes."""
 
     @abstractmethod
     def close(self) -> None:
@@ -36,8 +36,8 @@ class _DraftPublication(Publication):
 
     def write(self, block: bytes | memoryview) -> None:
         view = memoryview(block).cast("B")
-        for start in range(0, len(view), BLOCK):
-            piece = view[start : start + BLOCK]
+        for start in range(0, len(view), READ_BYTES):
+            piece = view[start : start + READ_BYTES]
             self._draft.write(piece)
             self._hasher.update(piece)
 

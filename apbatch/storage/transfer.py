@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from apbatch.errors import ApbatchError, ServerError, VerificationError
-from apbatch.storage.hashing import BLOCK
+from apbatch.storage.hashing import READ_BYTES
 from apbatch.storage.store import Checksums, RefusedError, Store
 
 #: Pauses before the attempts after the first. A DataNode that died is still offered by the NameNode for a while (30 s
@@ -83,7 +83,7 @@ def _once(
 ) -> Checksums:
     with source() as stream, store.publish(path) as publication:
         size = 0
-        while block := stream.read(BLOCK):
+        while block := stream.read(READ_BYTES):
             if stop():
                 raise InterruptedTransferError("told to stop", where=path)
             size += len(block)

@@ -22,7 +22,7 @@ from apbatch.storage import names
 from apbatch.storage.crc import FileChecksum
 from apbatch.storage.deadline import LIMIT_S
 from apbatch.storage.hadoop_errors import hadoop_error, start_remedy
-from apbatch.storage.hashing import BLOCK, hash_stream
+from apbatch.storage.hashing import READ_BYTES, hash_stream
 from apbatch.storage.hdfs import web_block_hosts
 from apbatch.storage.publishing import Draft, PublishingStore
 from apbatch.storage.store import Checksums, FileInfo
@@ -244,7 +244,7 @@ class WebHdfsReader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:  # noqa: D102
-        count = max(0, min(len(buffer), BLOCK, self._size - self._position))
+        count = max(0, min(len(buffer), READ_BYTES, self._size - self._position))
         if not count:
             return 0
         block = self._store._call(self._path, self._read, count)

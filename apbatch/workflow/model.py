@@ -37,7 +37,7 @@ class _Head(BaseModel):
     steps: list[Any] = Field(min_length=1)
 
 
-class Job:
+class JobDescription:
     """A checked job description.
 
     Attributes
@@ -54,7 +54,7 @@ class Job:
         self.path, self.name, self.description, self.select = path, head.name, head.description, head.select
         self.steps, self.lines = steps, lines
 
-    def until(self, kind: str) -> Job:
+    def until(self, kind: str) -> JobDescription:
         """Return the job up to its last step of a kind, that one included.
 
         Parameters
@@ -72,10 +72,10 @@ class Job:
             raise UsageError(f"the job has no step '{kind}'", where=str(self.path), nearest=nearest_word(kind, kinds))
         stop = len(kinds) - kinds[::-1].index(kind)
         head = _Head(name=self.name, description=self.description, select=self.select, steps=self.steps)
-        return Job(self.path, head, self.steps[:stop], self.lines[:stop])
+        return JobDescription(self.path, head, self.steps[:stop], self.lines[:stop])
 
 
-def load_job(path: Path) -> Job:
+def load_job(path: Path) -> JobDescription:
     """Read and check a job description.
 
     Raises
@@ -101,7 +101,7 @@ def load_job(path: Path) -> Job:
         faults = _order_faults(path, head, steps, places)
     if faults:
         raise UsageError("\n".join(faults))
-    return Job(path, head, steps, places)
+    return JobDescription(path, head, steps, places)
 
 
 def _step(path: Path, index: int, item: Any, lines: Lines, line: int) -> Step:

@@ -17,7 +17,7 @@ from apbatch.index.backends import open_catalogue
 from apbatch.index.events.upgrade import events_of
 from apbatch.progress import say
 from apbatch.provenance import digest
-from apbatch.workflow.model import Job
+from apbatch.workflow.model import JobDescription
 from apbatch.workflow.records import Records
 from apbatch.workflow.step import Context, Keyed, Products, Step
 
@@ -61,7 +61,7 @@ class Planned:
     parameters: dict[str, Any]
 
 
-def run(job: Job, settings: Settings) -> Outcome:
+def run(job: JobDescription, settings: Settings) -> Outcome:
     """Run a job to its end, going on where an earlier run stopped.
 
     Raises
@@ -117,7 +117,7 @@ def _followers(this: Keyed, following: Sequence[Step], context: Context, records
     return found
 
 
-def plan(job: Job, settings: Settings) -> list[Planned]:
+def plan(job: JobDescription, settings: Settings) -> list[Planned]:
     """Say what a run would do, without doing any of it.
 
     The address of a step depends on what earlier steps made; from the first step that would work onwards, all
@@ -146,7 +146,7 @@ def _keyed(step: Step, context: Context) -> Keyed:
 
 
 @contextmanager
-def _surroundings(job: Job, settings: Settings) -> Iterator[tuple[Context, Records]]:
+def _surroundings(job: JobDescription, settings: Settings) -> Iterator[tuple[Context, Records]]:
     """Open what steps need: the catalogue, Spark on the first demand, the records; one run of a job at a time."""
     with ExitStack() as stack:
         catalogue = stack.enter_context(open_catalogue(settings.catalogue))
@@ -170,7 +170,7 @@ def _surroundings(job: Job, settings: Settings) -> Iterator[tuple[Context, Recor
         yield context, Records(context.folder / "steps" / services)
 
 
-def _check_query(job: Job, context: Context) -> None:
+def _check_query(job: JobDescription, context: Context) -> None:
     """Find faults of the query before anything starts; without an ingest, what it picks is known now."""
     from apbatch.formats.reader import readers
     from apbatch.index.selection import parse_selection

@@ -18,7 +18,7 @@ from apbatch.bench.case import Case, Operation
 from apbatch.bench.index import synthetic_records
 from apbatch.bench.report import rows, write_report
 from apbatch.bench.runner import Group, measure, run_group
-from apbatch.bench.samples import Run, Sample, SampleFile, read_run, write_about
+from apbatch.bench.samples import Sample, SampleFile, SampleRun, read_run, write_about
 from apbatch.bench.sizes import BUILT_IN, Size, size_named
 from apbatch.bench.statistics import COVERED, Ratio, advice, ratio_of, results, three_digits
 from apbatch.bench.storage import storage_groups
@@ -81,7 +81,7 @@ def test_no_peer_is_always_the_first() -> None:
 def test_the_warm_up_round_is_kept_apart() -> None:
     _, samples = run_noted()
     assert [sample.round for sample in samples if sample.peer == "A"] == [0, 1, 2]
-    run = Run({}, [RATE], samples)
+    run = SampleRun({}, [RATE], samples)
     assert {sample.round for sample in run.of(RATE)} == {1, 2}
 
 
@@ -125,21 +125,21 @@ def samples_of(operation: Operation, **peers: list[float]) -> list[Sample]:
 
 
 def test_median_and_spread_are_those_of_the_samples() -> None:
-    (result,) = results(Run({}, [RATE], samples_of(RATE, A=[5, 1, 9, 2, 7])))
+    (result,) = results(SampleRun({}, [RATE], samples_of(RATE, A=[5, 1, 9, 2, 7])))
     figure = result.figures[0]
     assert (figure.low, figure.median, figure.high) == (1, 5, 9)
     assert figure.cpu_share == 0.75
 
 
 def test_the_ratio_is_against_the_physical_limit() -> None:
-    (result,) = results(Run({}, [RATE], samples_of(RATE, A=[50.0] * 5, disk=[200.0] * 5)))
+    (result,) = results(SampleRun({}, [RATE], samples_of(RATE, A=[50.0] * 5, disk=[200.0] * 5)))
     assert {figure.peer: figure.ratio.median for figure in result.figures if figure.ratio} == {"disk": 1.0, "A": 0.25}
 
 
 def test_a_ratio_is_taken_within_rounds() -> None:
     """A machine that becomes half as fast for some rounds, for all of them: ratios of medians would see it."""
     disk, A = [200.0, 190.0, 100.0, 90.0, 210.0], [100.0, 95.0, 50.0, 45.0, 63.0]
-    (result,) = results(Run({}, [RATE], samples_of(RATE, A=A, disk=disk)))
+    (result,) = results(SampleRun({}, [RATE], samples_of(RATE, A=A, disk=disk)))
     (ratio,) = [figure.ratio for figure in result.figures if figure.peer == "A"]
     assert ratio == Ratio(0.5, 0.3, 0.5, 5)
     assert ratio.median != statistics.median(A) / statistics.median(disk)
@@ -166,14 +166,14 @@ def test_the_interval_of_a_ratio_covers_the_median_as_stated(rounds: int) -> Non
 
 def test_the_gain_is_against_the_peer_to_be_beaten() -> None:
     operation = replace(RATE, baseline="old")
-    (result,) = results(Run({}, [operation], samples_of(RATE, A=[50.0] * 5, old=[2.0] * 5, disk=[200.0] * 5)))
+    (result,) = results(SampleRun({}, [operation], samples_of(RATE, A=[50.0] * 5, old=[2.0] * 5, disk=[200.0] * 5)))
     gains = {figure.peer: figure.gain.median for figure in result.figures if figure.gain}
     assert gains == {"disk": 100.0, "A": 25.0, "old": 1.0}
 
 
 def test_the_gain_of_a_shorter_time_is_above_1() -> None:
     operation = replace(TIME, baseline="old")
-    (result,) = results(Run({}, [operation], samples_of(TIME, A=[2.0] * 5, old=[9.0] * 5)))
+    (result,) = results(SampleRun({}, [operation], samples_of(TIME, A=[2.0] * 5, old=[9.0] * 5)))
     assert {figure.peer: figure.gain.median for figure in result.figures if figure.gain} == {"A": 4.5, "old": 1.0}
 
 
@@ -191,13 +191,13 @@ def test_work_judged_by_cpu_time_is_not_charged_for_waiting() -> None:
 
 
 def test_an_order_is_stated_when_all_samples_agree() -> None:
-    (result,) = results(Run({}, [RATE], samples_of(RATE, A=[10, 11, 12, 13, 14], B=[20, 22, 24, 26, 28])))
+    (result,) = results(SampleRun({}, [RATE], samples_of(RATE, A=[10, 11, 12, 13, 14], B=[20, 22, 24, 26, 28])))
     assert result.statement == "B is 2.00 times ahead of A."
 
 
 def test_the_statement_has_the_ratio_that_the_table_has() -> None:
     A, B = [10.0, 11, 12, 13, 14], [60.0, 55, 36, 39, 42]
-    (result,) = results(Run({}, [replace(RATE, baseline="A")], samples_of(RATE, A=A, B=B)))
+    (result,) = results(SampleRun({}, [replace(RATE, baseline="A")], samples_of(RATE, A=A, B=B)))
     assert result.figures[0].gain is not None and result.figures[0].gain.median == 3.0
     assert result.statement == "B is 3.00 times ahead of A."
 
@@ -216,28 +216,28 @@ def test_without_a_limit_the_ratio_to_the_baseline_is_enough(tmp_path: Path) -> 
 
 
 def test_no_order_is_stated_when_samples_overlap() -> None:
-    (result,) = results(Run({}, [RATE], samples_of(RATE, A=[10, 11, 12, 13, 20.5], B=[20, 22, 24, 26, 28])))
+    (result,) = results(SampleRun({}, [RATE], samples_of(RATE, A=[10, 11, 12, 13, 20.5], B=[20, 22, 24, 26, 28])))
     assert result.statement == "B and A are not told apart."
 
 
 def test_levels_are_stated_from_the_best_to_the_worst() -> None:
     samples = samples_of(RATE, A=[90.0] * 5, B=[30.0, 31, 32, 33, 34], C=[29.0, 31, 32, 30, 29], D=[4.0] * 5)
-    (result,) = results(Run({}, [RATE], samples))
+    (result,) = results(SampleRun({}, [RATE], samples))
     assert result.statement == ("A is 2.81 times ahead of B; B and C are not told apart and 8.00 times ahead of D.")
 
 
 def test_less_time_is_better() -> None:
-    (result,) = results(Run({}, [TIME], samples_of(TIME, slow=[9.0] * 5, quick=[3.0] * 5)))
+    (result,) = results(SampleRun({}, [TIME], samples_of(TIME, slow=[9.0] * 5, quick=[3.0] * 5)))
     assert result.statement == "quick is 3.00 times ahead of slow."
 
 
 def test_no_order_is_stated_from_few_samples() -> None:
-    (result,) = results(Run({}, [RATE], samples_of(RATE, A=[1, 1], B=[9, 9])))
+    (result,) = results(SampleRun({}, [RATE], samples_of(RATE, A=[1, 1], B=[9, 9])))
     assert "no order is stated" in result.statement
 
 
 def test_the_physical_limit_is_no_peer() -> None:
-    (result,) = results(Run({}, [RATE], samples_of(RATE, A=[1.0] * 5, disk=[9.0] * 5)))
+    (result,) = results(SampleRun({}, [RATE], samples_of(RATE, A=[1.0] * 5, disk=[9.0] * 5)))
     assert result.statement == "No order is stated: one peer was measured, beside the limit (disk)."
 
 
@@ -245,8 +245,8 @@ def test_advice_is_given_only_if_no_operation_disagrees() -> None:
     other = replace(RATE, name="read")
     agreeing = samples_of(RATE, A=[9.0] * 5, B=[1.0] * 5) + samples_of(other, A=[9.0] * 5, B=[1.0] * 5)
     split = samples_of(RATE, A=[9.0] * 5, B=[1.0] * 5) + samples_of(other, A=[1.0] * 5, B=[9.0] * 5)
-    assert "take A" in advice(results(Run({}, [RATE, other], agreeing)), [("A", "B")])[0]
-    assert "take" not in advice(results(Run({}, [RATE, other], split)), [("A", "B")])[0]
+    assert "take A" in advice(results(SampleRun({}, [RATE, other], agreeing)), [("A", "B")])[0]
+    assert "take" not in advice(results(SampleRun({}, [RATE, other], split)), [("A", "B")])[0]
 
 
 def test_no_advice_is_drawn_from_the_smallest_size(finished: Path, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_no_advice_is_drawn_from_the_smallest_size(finished: Path, tmp_path: Pat
 
 def test_a_failed_round_does_not_count() -> None:
     broken = replace(sample(RATE, "A", 0.0, 6), figure=None, error="server died")
-    (result,) = results(Run({}, [RATE], [*samples_of(RATE, A=[5.0] * 5), broken]))
+    (result,) = results(SampleRun({}, [RATE], [*samples_of(RATE, A=[5.0] * 5), broken]))
     assert len(result.figures[0].values) == 5
     assert result.failures == {"A": "server died"}
 

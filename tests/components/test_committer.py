@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.datasets import dataset
-from apbatch.datasets.commit import Job, Loss, SplitRecord
+from apbatch.datasets.commit import DatasetCommit, Loss, SplitRecord
 from apbatch.datasets.part_files import PartWriter
 from apbatch.errors import ServerError, UsageError
 from apbatch.storage import names
@@ -29,7 +29,7 @@ def outputs(tmp_path: Path) -> dict[str, str]:
     return {role: f"file://{tmp_path}/{role}" for role in ("one", "two")}
 
 
-def attempt(job: Job, split: int, rows: int = 3, value: int = 0) -> SplitRecord:
+def attempt(job: DatasetCommit, split: int, rows: int = 3, value: int = 0) -> SplitRecord:
     """Do what a task does."""
     name, parts = job.staging.attempt(split), {}
     for role, url in job.staging.outputs.items():
@@ -53,14 +53,14 @@ def there(url: str) -> set[str]:
 
 
 def test_records_come_back_from_json_as_they_were(outputs):
-    with Job(outputs, "key") as job:
+    with DatasetCommit(outputs, "key") as job:
         record = attempt(job, 4)
         assert SplitRecord.from_json(record.to_json()) == record
         job.discard()
 
 
 def test_of_two_attempts_at_a_split_one_is_taken(outputs):
-    with Job(outputs, "key") as job:
+    with DatasetCommit(outputs, "key") as job:
         taken = [attempt(job, 0), attempt(job, 1)]
         attempt(job, 0, value=500)
         job.commit(taken, CONTENT)
@@ -71,7 +71,7 @@ def test_of_two_attempts_at_a_split_one_is_taken(outputs):
 
 
 def test_a_killed_job_goes_on_with_what_is_missing(outputs):
-    with pytest.raises(KeyboardInterrupt), Job(outputs, "key", {"target": 7}) as job:
+    with pytest.raises(KeyboardInterrupt), DatasetCommit(outputs, "key", {"target": 7}) as job:
         attempt(job, 0)
         attempt(job, 2)
         cut = attempt(job, 1)
@@ -79,7 +79,7 @@ def test_a_killed_job_goes_on_with_what_is_missing(outputs):
         open_store(outputs["one"]).remove(attempt(job, 3).parts["one"].name)
         raise KeyboardInterrupt
     assert not any(dataset.is_complete(url) for url in outputs.values())
-    with Job(outputs, "key", {"target": 99}) as job:
+    with DatasetCommit(outputs, "key", {"target": 99}) as job:
         assert job.plan == {"target": 7}
         done = job.finished(range(5))
         assert sorted(done) == [0, 2]
@@ -90,10 +90,10 @@ def test_a_killed_job_goes_on_with_what_is_missing(outputs):
 
 
 def test_other_work_starts_afresh(outputs):
-    with pytest.raises(KeyboardInterrupt), Job(outputs, "key") as job:
+    with pytest.raises(KeyboardInterrupt), DatasetCommit(outputs, "key") as job:
         attempt(job, 0, value=7)
         raise KeyboardInterrupt
-    with Job(outputs, "another key") as job:
+    with DatasetCommit(outputs, "another key") as job:
         assert job.finished([0]) == {}
         job.commit([attempt(job, 0)], CONTENT)
     assert numbers(outputs["one"]) == [0, 1, 2]
@@ -101,7 +101,7 @@ def test_other_work_starts_afresh(outputs):
 
 @pytest.mark.parametrize("moment", range(12))
 def test_killed_at_any_moment_of_the_commit_a_dataset_is_old_or_new_and_the_end_is_new(outputs, monkeypatch, moment):
-    with Job(outputs, "old") as job:
+    with DatasetCommit(outputs, "old") as job:
         job.commit([attempt(job, split, value=100) for split in range(2)], CONTENT)
     old = {url: numbers(url) for url in outputs.values()}
     store = type(open_store(outputs["one"]))
@@ -117,7 +117,7 @@ def test_killed_at_any_moment_of_the_commit_a_dataset_is_old_or_new_and_the_end_
 
         return counted
 
-    with pytest.raises(KeyboardInterrupt), Job(outputs, "new") as job:
+    with pytest.raises(KeyboardInterrupt), DatasetCommit(outputs, "new") as job:
         records = [attempt(job, split) for split in range(3)]
         for name in ("_rename", "remove", "_delete"):
             monkeypatch.setattr(store, name, dying(getattr(store, name)))
@@ -126,7 +126,7 @@ def test_killed_at_any_moment_of_the_commit_a_dataset_is_old_or_new_and_the_end_
     monkeypatch.undo()
     for url in outputs.values():
         assert numbers(url) in (old[url], [0, 1, 2, 1000, 1001, 1002, 2000, 2001, 2002])
-    with Job(outputs, "new") as job:
+    with DatasetCommit(outputs, "new") as job:
         done = job.finished(range(3))
         missing = [split for split in range(3) if split not in done]
         job.commit([*done.values(), *(attempt(job, split) for split in missing)], CONTENT)
@@ -137,7 +137,7 @@ def test_killed_at_any_moment_of_the_commit_a_dataset_is_old_or_new_and_the_end_
 
 def test_readers_see_a_whole_dataset_while_it_is_replaced_again_and_again(outputs):
     wanted = [[value + row for row in range(3)] for value in range(0, 60, 10)]
-    with Job(outputs, "0") as job:
+    with DatasetCommit(outputs, "0") as job:
         job.commit([attempt(job, 0)], CONTENT)
     stop, seen = threading.Event(), []
 
@@ -148,7 +148,7 @@ def test_readers_see_a_whole_dataset_while_it_is_replaced_again_and_again(output
     reader = threading.Thread(target=read)
     reader.start()
     for value in range(10, 60, 10):
-        with Job(outputs, str(value)) as job:
+        with DatasetCommit(outputs, str(value)) as job:
             job.commit([attempt(job, 0, value=value)], CONTENT)
     stop.set()
     reader.join()
@@ -161,7 +161,7 @@ def test_a_dataset_without_a_list_of_files_is_replaced_as_well(outputs, tmp_path
     pq.write_table(pa.table({"n": [9]}), folder / "part-00000-of-spark.parquet")
     (folder / "_SUCCESS").touch()
     (folder / "_apbatch.json").write_text(json.dumps({"kind": "images"}))
-    with Job(outputs, "key") as job:
+    with DatasetCommit(outputs, "key") as job:
         record = attempt(job, 0)
         assert numbers(outputs["one"]) == [9]
         job.commit([record], CONTENT)
@@ -170,7 +170,7 @@ def test_a_dataset_without_a_list_of_files_is_replaced_as_well(outputs, tmp_path
 
 
 def test_what_is_thrown_away_leaves_no_folder(outputs, tmp_path):
-    with Job(outputs, "key") as job:
+    with DatasetCommit(outputs, "key") as job:
         attempt(job, 0)
         job.discard()
     assert list(tmp_path.iterdir()) == []
@@ -180,17 +180,17 @@ def test_a_folder_with_other_things_is_left_alone(outputs, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "thesis.tex").write_text("…")
     with pytest.raises(UsageError, match="not a dataset"):
-        Job(outputs, "key").__enter__()
+        DatasetCommit(outputs, "key").__enter__()
     assert there(outputs["one"]) == {"thesis.tex"}
     with pytest.raises(UsageError, match="same URL"):
-        Job({"a": outputs["two"], "b": outputs["two"] + "/"}, "key")
+        DatasetCommit({"a": outputs["two"], "b": outputs["two"] + "/"}, "key")
 
 
 def test_a_second_program_is_told_who_writes_and_harms_nothing(outputs):
-    with Job(outputs, "key") as job:
+    with DatasetCommit(outputs, "key") as job:
         record = attempt(job, 0)
         with pytest.raises(UsageError, match=f"being written by another program .process {os.getpid()}"):
-            Job({"one": outputs["one"]}, "other").__enter__()
+            DatasetCommit({"one": outputs["one"]}, "other").__enter__()
         job.commit([record], CONTENT)
     assert numbers(outputs["one"]) == [0, 1, 2]
 

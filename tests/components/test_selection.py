@@ -39,7 +39,7 @@ from apbatch.spark.inputs.selection import (
 from apbatch.spark.inputs.sources import Source
 from apbatch.spark.registration import point_again, register_events
 from apbatch.storage.backends import open_url
-from apbatch.workflow.model import Job, load_job
+from apbatch.workflow.model import JobDescription, load_job
 from apbatch.workflow.runner import plan
 from tests.synthetic import write_dataset
 
@@ -236,7 +236,7 @@ def test_a_job_selects_events_and_knows_when_they_change(
     (tmp_path / "c.yaml").write_text(f"catalogue: sqlite:///{tmp_path}/c.sqlite\n")
     settings = load_settings(tmp_path / "c.yaml")
 
-    def job(text: str, steps: str) -> Job:
+    def job(text: str, steps: str) -> JobDescription:
         (tmp_path / "job.yaml").write_text(f'name: bright\nselect: "{text}"\nsteps:\n{steps}')
         return load_job(tmp_path / "job.yaml")
 

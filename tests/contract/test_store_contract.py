@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from apbatch.errors import ApbatchError, NotFoundError, UsageError, VerificationError
 from apbatch.storage.backends import open_store, open_url
-from apbatch.storage.hashing import BLOCK
+from apbatch.storage.hashing import READ_BYTES
 from apbatch.storage.local import LocalStore
 from apbatch.storage.lock import Lock
 from apbatch.storage.publishing import Draft, PublishingStore
@@ -101,7 +101,7 @@ def test_an_empty_file_is_published(store: Store) -> None:
 
 
 def test_a_file_larger_than_a_block_is_published_from_odd_pieces(store: Store) -> None:
-    content = os.urandom(BLOCK + 12345)
+    content = os.urandom(READ_BYTES + 12345)
     with store.publish("large") as publication:
         for start in range(0, len(content), 700_001):
             publication.write(memoryview(content)[start : start + 700_001])

@@ -13,7 +13,7 @@ from apbatch.bench.sizes import BUILT_IN
 from apbatch.bench.suite import Setting
 from apbatch.bench.suites import SUITES
 from apbatch.errors import MissingSoftwareError
-from apbatch.sim.chunks import Plan
+from apbatch.sim.chunks import ProductionPlan
 from apbatch.sim.settings import Production, Spectrum
 
 
@@ -27,7 +27,7 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
     """Four gammas of little energy, and no generator of hadronic interactions."""
     plan = simulation._plan
 
-    def without_protons(settings: Production, folder: Path) -> Plan:
+    def without_protons(settings: Production, folder: Path) -> ProductionPlan:
         if settings.protons:
             raise MissingSoftwareError("chromo is not installed", remedy="pip install chromo")
         return plan(settings, folder)

@@ -209,10 +209,10 @@ def test_a_script_without_a_main_guard_can_simulate_in_processes(tmp_path: Path)
 
 
 def test_a_failure_in_a_process_is_told_and_the_rest_can_go_on(tmp_path: Path) -> None:
-    from apbatch.sim.chunks import Plan
+    from apbatch.sim.chunks import ProductionPlan
     from apbatch.sim.crew import make_chunks
 
-    plan = Plan(small(8), tmp_path)
+    plan = ProductionPlan(small(8), tmp_path)
     (tmp_path / "chunks").write_text("a file where the folder should be")
     with pytest.raises(ApbatchError, match="chunks"):
         list(make_chunks(plan, [0, 1], 2))

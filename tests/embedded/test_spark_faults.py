@@ -25,7 +25,7 @@ from apbatch.camera.hillas import PARAMETERS
 from apbatch.camera.registry import camera_named
 from apbatch.config import SparkSettings
 from apbatch.datasets import dataset
-from apbatch.datasets.commit import Job
+from apbatch.datasets.commit import DatasetCommit
 from apbatch.errors import ServerError, UsageError
 from apbatch.formats.images import image_schema, to_binary
 from apbatch.spark import pipeline
@@ -146,7 +146,7 @@ def test_a_killed_driver_is_started_again_and_does_the_rest_though_a_python_work
     first = Driver("local[2]", images, output, tmp_path / "home")
     first.wait_for_records(6)
     with pytest.raises(UsageError, match=f"being written by another program .process {first.process.pid}"):
-        Job({"images": f"file://{output}"}, "another").__enter__()
+        DatasetCommit({"images": f"file://{output}"}, "another").__enter__()
     family = first.children("")
     first.process.send_signal(signal.SIGKILL)
     first.process.communicate()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apbatch.datasets import dataset
-from apbatch.datasets.commit import Job
+from apbatch.datasets.commit import DatasetCommit
 from apbatch.errors import FormatError
 from apbatch.provenance import digest
 from apbatch.spark.compact import Compaction, ContentDigest, content_digest, stretches
@@ -83,7 +83,7 @@ def run(url: str, output: str, target: int = 1 << 30, kill_after: int | None = N
     """What `compact` does, in this process; return how many stretches an earlier run had finished."""
     sources, sizes = dataset_files(url)
     splits = stretches([Piece(source, sizes[source.url][0]) for source in sources], target)
-    with Job({"dataset": output}, digest([url, sizes, target])) as job:
+    with DatasetCommit({"dataset": output}, digest([url, sizes, target])) as job:
         done = job.finished([split.number for split in splits])
         resumed = len(done)
         for split in splits:

@@ -15,7 +15,7 @@ from apbatch.camera.registry import camera_named  # noqa: E402
 from apbatch.chain.recipe import Recipe  # noqa: E402
 from apbatch.chain.steps import GRIDS  # noqa: E402
 from apbatch.datasets import dataset  # noqa: E402
-from apbatch.datasets.commit import Job, SplitRecord  # noqa: E402
+from apbatch.datasets.commit import DatasetCommit, SplitRecord  # noqa: E402
 from apbatch.formats.images import to_binary  # noqa: E402
 from apbatch.spark.saving import _Write  # noqa: E402
 
@@ -34,7 +34,7 @@ def test_a_partition_written_twice_is_in_the_dataset_once(tmp_path: Path, monkey
     task = SimpleNamespace(partitionId=lambda: 3)
     monkeypatch.setattr(pyspark.TaskContext, "get", lambda: task)
     url = f"file://{tmp_path}/grids"
-    with Job({"grids": url}, "k") as job:
+    with DatasetCommit({"grids": url}, "k") as job:
         write = _Write(job.staging, Recipe(camera_named("TAIGA-IACT01"), ("grids",), "none"))
 
         def attempt(batches: list[pa.RecordBatch]) -> SplitRecord:

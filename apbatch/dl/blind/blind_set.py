@@ -28,7 +28,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from apbatch.dl.blind.anchors import KeptHeads, check_public
-from apbatch.dl.blind.image_selection import FEATURES, Selected, Selection, select
+from apbatch.dl.blind.image_selection import FEATURES, ImageSelection, Selected, select
 from apbatch.dl.blind.ledger import Head, Ledger
 from apbatch.dl.blind.production_seed import why_seed_is_public
 from apbatch.dl.files import json_bytes, read_json, sha256, write_bytes, write_json, write_table
@@ -39,7 +39,7 @@ _SCHEMA = "blind/2"
 SPLITS = ("train", "validation", "test")
 
 
-class BlindSettings(Selection):
+class BlindSettings(ImageSelection):
     """How a blind set is made.
 
     Attributes

@@ -39,7 +39,7 @@ FEATURES = (
 )  # fmt: skip
 
 
-class Selection(BaseModel):
+class ImageSelection(BaseModel):
     """Cuts on the cleaned image; no cut knows the primary.
 
     Attributes
@@ -95,7 +95,7 @@ class Selected:
     cut_flow: list[dict[str, Any]]
 
 
-def select(grids: str, parameters: str, truth: str, selection: Selection) -> Selected:
+def select(grids: str, parameters: str, truth: str, selection: ImageSelection) -> Selected:
     """Join images, parameters and truth, apply the cuts, and order by key.
 
     Parameters
@@ -227,7 +227,7 @@ def _shape(grids: str, images: pa.Table) -> tuple[int, int]:
     return shape
 
 
-def _cleaning(parameters: pa.Table, where: str, selection: Selection) -> str:
+def _cleaning(parameters: pa.Table, where: str, selection: ImageSelection) -> str:
     names = sorted(name for name in pc.unique(parameters["cleaning"]).to_pylist() if name and name != "none")
     if selection.cleaning is None:
         if len(names) == 1:
@@ -262,7 +262,7 @@ def _shower_numbers(truth: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def _cuts(
-    table: pa.Table, gamma: npt.NDArray[np.bool_], selection: Selection
+    table: pa.Table, gamma: npt.NDArray[np.bool_], selection: ImageSelection
 ) -> tuple[npt.NDArray[np.bool_], list[dict[str, Any]]]:
     def column(name: str) -> npt.NDArray[np.float32]:
         return np.asarray(table[name].to_numpy(), np.float32)

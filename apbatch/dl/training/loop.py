@@ -29,7 +29,7 @@ from apbatch.dl.training.data import Floats, order_of, parts_of, scale_of
 from apbatch.dl.training.device import take
 from apbatch.dl.training.engines import engine, repeatable
 from apbatch.dl.training.prefetch import ahead
-from apbatch.dl.training.preflight import Run, check
+from apbatch.dl.training.preflight import PendingTraining, check
 from apbatch.dl.training.spec import TrainSpec, identity_of, read_spec
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.provenance import versions
@@ -109,7 +109,7 @@ def _scores(variant: str, split: str, ids: list[str], numbers: Floats, names: tu
 class Trainer:
     """A model, its optimizer and its data on one rank."""
 
-    def __init__(self, spec: TrainSpec, collective: Collective, run: Run) -> None:
+    def __init__(self, spec: TrainSpec, collective: Collective, run: PendingTraining) -> None:
         import keras
 
         self._spec, self._collective, self._run = spec, collective, run

@@ -22,7 +22,7 @@ from apbatch.errors import FormatError, UsageError
 
 
 @dataclass(frozen=True)
-class Run:
+class PendingTraining:
     """One network to be trained: its data, and where it stands.
 
     Attributes
@@ -54,7 +54,7 @@ class Run:
     earlier: Checkpoint | None
 
 
-def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Run]:
+def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[PendingTraining]:
     """Load and check everything.
 
     Raises
@@ -95,7 +95,9 @@ def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Run]:
         steps_of(len(images["train"].ids), spec.batch_size, parts_of(ranks))
         place = spec.output / variant / "checkpoint.npz"
         runs.append(
-            Run(variant, identity, place, images, wanted, values, turning, shards, read_checkpoint(place, identity))
+            PendingTraining(
+                variant, identity, place, images, wanted, values, turning, shards, read_checkpoint(place, identity)
+            )
         )
     return runs
 

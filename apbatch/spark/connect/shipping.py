@@ -28,7 +28,7 @@ import apbatch
 from apbatch.config import cache
 from apbatch.errors import MissingSoftwareError
 from apbatch.progress import say
-from apbatch.storage.hashing import BLOCK
+from apbatch.storage.hashing import READ_BYTES
 
 _GROUP = "apbatch.readers"
 #: Extras of this program that no worker needs: learning and simulation run beside Spark. (`bench` has the plots of the
@@ -270,7 +270,7 @@ def _pack(file: io.BufferedWriter, entries: list[_Entry]) -> None:
     """Write the same bytes for the same files, whatever their times and owners are here."""
     with (
         gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as squeezed,
-        tarfile.TarFile(fileobj=squeezed, mode="w", format=tarfile.PAX_FORMAT, copybufsize=BLOCK) as tar,
+        tarfile.TarFile(fileobj=squeezed, mode="w", format=tarfile.PAX_FORMAT, copybufsize=READ_BYTES) as tar,
     ):
         for name, what in entries:
             info = tarfile.TarInfo(name)
