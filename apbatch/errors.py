@@ -1,6 +1,6 @@
 """Every error a user can meet: what went wrong, where, the nearest right word, and the remedy.
 
-Errors carry fields; `apbatch.cli` renders them in one place for the terminal, JSON and HTTP.
+Errors carry fields; `apbatch.messages` renders them for the terminal, JSON and HTTP.
 """
 
 from __future__ import annotations

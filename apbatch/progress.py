@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from rich.console import Console
@@ -18,6 +18,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Column
+
+from apbatch.messages import errors_are_json, message_line, visible
 
 _LINE_EVERY_S = 5.0
 
@@ -37,13 +39,13 @@ class Task(Protocol):
 class _Bar:
     def __init__(self, progress: Progress, title: str, total: float | None) -> None:
         self._progress = progress
-        self._id = progress.add_task(title, total=total, note="")
+        self._id = progress.add_task(visible(title), total=total, note="")
 
     def advance(self, amount: float = 1) -> None:
         self._progress.advance(self._id, amount)
 
     def note(self, text: str) -> None:
-        self._progress.update(self._id, note=text)
+        self._progress.update(self._id, note=visible(text))
 
 
 class _Lines:
@@ -62,7 +64,7 @@ class _Lines:
 
     def show(self) -> None:
         of = f" of {self._total:g}" if self._total is not None else ""
-        print(f"{self._title}: {self._done:g}{of} {self._text}".rstrip(), file=sys.stderr, flush=True)
+        say(f"{self._title}: {self._done:g}{of} {visible(self._text)}".rstrip())
 
 
 @contextmanager
@@ -76,15 +78,16 @@ def progress(title: str, total: float | None = None) -> Iterator[Task]:
     total : float, optional
         How much there is to do, if known.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not errors_are_json():
+        # The only one that gives way in a narrow terminal.
+        narrow = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=12),
             TimeElapsedColumn(),
             MofNCompleteColumn(),
-            # The only one that gives way in a narrow terminal.
-            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            TextColumn("{task.fields[note]}", markup=False, table_column=narrow),
         )
         with Progress(*columns, console=Console(stderr=True), expand=True) as display:
             yield _Bar(display, title, total)
@@ -96,4 +99,5 @@ def progress(title: str, total: float | None = None) -> Iterator[Task]:
 
 def say(text: str) -> None:
     """Print one line about what goes on, to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # whoever read it has gone; the work goes on
+        print(message_line(text), file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from apbatch.cli.output import Format, show
+from apbatch.cli.output import ColumnsOption, Format, FormatOption, note, show
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,8 @@ def run(
         Path | None,
         typer.Option("--data", envvar="APBATCH_BENCH_DATA", help="Folder of real data, for suites that use some."),
     ] = None,
-    format: Annotated[Format, typer.Option("--format")] = Format.TABLE,
+    columns: ColumnsOption = "",
+    format: FormatOption = Format.TABLE,
 ) -> int:
     """Measure; every sample is kept as it comes. Ends with status 1 if a peer failed in the middle."""
     from apbatch.bench import campaign
@@ -41,7 +42,6 @@ def run(
     from apbatch.bench.servers import development_servers
     from apbatch.bench.sizes import size_named
     from apbatch.bench.suites import require_suites
-    from apbatch.progress import say
 
     amounts = size_named(size, sizes)
     require_suites(suites)
@@ -49,18 +49,19 @@ def run(
     with development_servers(suites, start) as servers:
         left_out = campaign.run(suites, size, amounts, servers, folder, data)
     for peer, reason in left_out.items():
-        say(f"left out: {peer}: {reason}")
+        note(f"left out: {peer}: {reason}")
     failed = {(sample.peer, sample.error) for sample in read_run(folder).samples if sample.error}
     for failed_peer, error in sorted(failed):
-        say(f"failed: {failed_peer}: {error}")
-    show(rows(folder), format)
-    say(f"samples are in {folder}; the page: apbatch bench report {folder}")
+        note(f"failed: {failed_peer}: {error}")
+    few = ("operation", "peer", "median", "unit", "times")
+    show(rows(folder), format, ("suite", *few, "lowest", "highest", "ratio to", "samples"), few=few, wanted=columns)
+    note(f"samples are in {folder}; the page: apbatch bench report {folder}")
     return 1 if failed else 0
 
 
 def report(
     folder: Annotated[Path | None, typer.Argument(help="Folder of a run; default the latest.")] = None,
-    format: Annotated[Format, typer.Option("--format")] = Format.TABLE,
+    format: FormatOption = Format.TABLE,
 ) -> None:
     """Write report.html and report.json of a run (also of one that was broken off)."""
     from apbatch.bench.campaign import latest_folder

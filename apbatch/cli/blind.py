@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from apbatch.cli.output import Format, show
+from apbatch.cli.output import Format, FormatOption, show
 from apbatch.storage.backends import local_path
 
 _Folder = Annotated[Path, typer.Argument(help="Folder of the blind analysis.", parser=local_path, metavar="FOLDER")]
-_Format = Annotated[Format, typer.Option("--format", help="Format of the output.")]
 _Head = Annotated[
     str | None, typer.Option("--head", help="Head that the last act printed; not needed where a custodian signs.")
 ]
@@ -45,7 +44,7 @@ def make(
     custodian: Annotated[
         str | None, typer.Option("--custodian", help="Public key of somebody who must sign every act.")
     ] = None,
-    format: _Format = Format.TABLE,
+    format: FormatOption = Format.TABLE,
 ) -> None:
     """Split by shower into training, validation and a sealed test set; publish the commitment and head it prints."""
     from apbatch.dl.blind import blind_set as blind
@@ -81,7 +80,7 @@ def submit(
     ],
     head: _Head = None,
     again: Annotated[bool, typer.Option("--again", help="Other scores of an open set after its labels.")] = False,
-    format: _Format = Format.TABLE,
+    format: FormatOption = Format.TABLE,
 ) -> None:
     """Freeze scores: from now on they can't be exchanged, and the labels may be opened."""
     from apbatch.dl.blind import protocol
@@ -93,7 +92,7 @@ def submit(
 
 
 @group.command()
-def unseal(folder: _Folder, head: _Head = None, format: _Format = Format.TABLE) -> None:
+def unseal(folder: _Folder, head: _Head = None, format: FormatOption = Format.TABLE) -> None:
     """Open the labels, once scores were frozen, and reveal the proportion."""
     from apbatch.dl.blind import blind_set as blind
     from apbatch.dl.blind import protocol
@@ -107,7 +106,7 @@ def unseal(folder: _Folder, head: _Head = None, format: _Format = Format.TABLE) 
 
 
 @group.command()
-def status(folder: _Folder, head: _Head = None, format: _Format = Format.TABLE) -> None:
+def status(folder: _Folder, head: _Head = None, format: FormatOption = Format.TABLE) -> None:
     """Verify a set, its scores and its ledger, against a head if one is given; list what was done, and when."""
     from apbatch.dl.blind import protocol
 
@@ -122,7 +121,7 @@ def status(folder: _Folder, head: _Head = None, format: _Format = Format.TABLE) 
 @group.command()
 def key(
     file: Annotated[Path, typer.Argument(help="File for the private key.", parser=local_path, metavar="FILE")],
-    format: _Format = Format.TABLE,
+    format: FormatOption = Format.TABLE,
 ) -> None:
     """Make the key of a custodian; print its public half, which goes to whoever makes a set."""
     from apbatch.dl.blind.anchors import make_key
@@ -131,7 +130,7 @@ def key(
 
 
 @group.command()
-def sign(folder: _Folder, key: _Key, format: _Format = Format.TABLE) -> None:
+def sign(folder: _Folder, key: _Key, format: FormatOption = Format.TABLE) -> None:
     """Sign the present head, as custodian; refused if the ledger does not go on from what was signed before."""
     from apbatch.dl.blind import protocol
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from apbatch.cli.output import Format, show
+from apbatch.cli.output import ColumnsOption, Format, FormatOption, note, show, show_text
 
 _NAMES = Annotated[
     list[str] | None,
@@ -38,20 +38,20 @@ def up(names: _NAMES = None) -> None:
         server.up(servers)
 
 
-def status(
-    names: _NAMES = None, format: Annotated[Format, typer.Option("--format", help="Format.")] = Format.TABLE
-) -> None:
+def status(names: _NAMES = None, columns: ColumnsOption = "", format: FormatOption = Format.TABLE) -> None:
     """Show every process with its pid, memory, address and log."""
     from apbatch.cluster import registry
+    from apbatch.cluster.server import ProcessStatus
 
     servers = registry.named(names or registry.SERVERS)
-    show((asdict(row) for server in servers for row in server.status()), format)
+    names_of_columns = [field.name for field in fields(ProcessStatus)]
+    rows = (asdict(row) for server in servers for row in server.status())
+    show(rows, format, names_of_columns, few=("process", "state", "pid", "memory_mb", "address"), wanted=columns)
 
 
 def down(names: _NAMES = None) -> None:
     """Stop what `up` started; data stay."""
     from apbatch.cluster import registry
-    from apbatch.progress import say
 
     servers = registry.named(names or registry.SERVERS)
     with registry.exclusively():
@@ -59,7 +59,7 @@ def down(names: _NAMES = None) -> None:
             was_up = any(row.state == "up" for row in server.status())
             server.down()
             if was_up:
-                say(f"{server.name}: down")
+                note(f"{server.name}: down")
 
 
 def env(
@@ -69,5 +69,5 @@ def env(
     from apbatch.config import load_settings
     from apbatch.spark.connect.environment import write_environment
 
-    for name, value in write_environment(load_settings(config)).items():
-        print(f"export {name}={shlex.quote(value)}")
+    variables = write_environment(load_settings(config))
+    show_text("\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items()))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from apbatch.cli.output import Format, show
+from apbatch.cli.output import Format, FormatOption, show
 
 
 def register(app: typer.Typer) -> None:
@@ -20,8 +20,8 @@ def doctor(
         typer.Option("--install", help="Install missing Debian packages (as root); for test, fetch the servers too."),
     ] = False,
     purpose: Annotated[str, typer.Option("--for", help="demo or test.")] = "demo",
-    format: Annotated[Format, typer.Option("--format", help="Format.")] = Format.TABLE,
-) -> None:
+    format: FormatOption = Format.TABLE,
+) -> int:
     """Say what is missing on this machine and the command that mends it; status 1 if something needed is."""
     from apbatch.cluster import doctor as examiner
 
@@ -32,6 +32,6 @@ def doctor(
         if wanted == "test":
             examiner.fetch_jars()
         findings = examiner.examine(wanted)
-    show(({"what": f.what, "state": f.state, "found": f.found, "remedy": f.remedy} for f in findings), format)
-    if any(finding.state == "missing" for finding in findings):
-        raise typer.Exit(1)
+    columns = ("what", "state", "found", "remedy")
+    show(({name: getattr(finding, name) for name in columns} for finding in findings), format, columns)
+    return 1 if any(finding.state == "missing" for finding in findings) else 0

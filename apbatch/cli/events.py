@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from apbatch.cli.output import Format, show
+from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named, columns_named, show, show_text
 
-_USUAL = ("experiment", "run", "event", "telescope", "cleaning", "size", "length", "width", "alpha")
-_FORMAT = Annotated[Format, typer.Option("--format", help="Format of the output.")]
+#: What fits a terminal.
+_USUAL = ("run", "event", "cleaning", "size", "length", "width", "alpha")
 _EVENTS = "Such as \"experiment = 'TAIGA' and cleaning = 'tailcuts-14-7' and size > 200 pe\"."
 
 
@@ -22,15 +21,14 @@ def register(app: typer.Typer) -> None:
 
 def events(
     query: Annotated[str, typer.Argument(help=_EVENTS)] = "",
-    format: _FORMAT = Format.TABLE,
-    columns: Annotated[str, typer.Option(help="Attributes to show, separated by commas; JSON and CSV: all.")] = "",
+    format: FormatOption = Format.TABLE,
+    columns: ColumnsOption = "",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
     by: Annotated[str, typer.Option(help="Count by the values of this attribute, such as night.")] = "",
     explain: Annotated[bool, typer.Option("--explain", help="Say how the query would be answered.")] = False,
 ) -> None:
     """List events by their parameters, one row a cleaning."""
     from apbatch.config import load_settings
-    from apbatch.index.attributes import known_attribute
     from apbatch.index.events.upgrade import events_of
     from apbatch.index.parser import parse
 
@@ -38,20 +36,17 @@ def events(
         known = store.attributes()
         where = parse(query, known)
         if explain:
-            show([{"plan": line} for line in store.explain(where).splitlines()], format)
+            show_text(store.explain(where))
             return
-        if by:
-            show(({by: value, "events": number} for value, number in store.count(where, by).items()), format)
+        if by.strip():
+            by = column_named(by, known)
+            counts = store.count(where, by)
+            show(({by: value, "events": number} for value, number in counts.items()), format, (by, "events"))
             return
-        wanted = [known_attribute(name.strip(), known).name for name in columns.split(",") if name.strip()]
-
-        def rows() -> Iterator[dict[str, Any]]:
-            for batch in store.select(where, wanted or None, limit=limit):
-                for row in batch.to_pylist():
-                    yield {name: row.get(name) for name in wanted} if wanted else row
-
-        shown = wanted or (list(_USUAL) if format is Format.TABLE else None)
-        show(rows(), format, shown)
+        wanted = columns_named(columns, known)
+        batches = store.select(where, wanted or None, limit=limit)
+        rows = (row for batch in batches for row in batch.to_pylist())
+        show(rows, format, list(known), few=_USUAL, wanted=columns)
 
 
 def check_events(
@@ -59,7 +54,7 @@ def check_events(
         bool,
         typer.Option("--forget", help="Leave out parts that are gone or damaged, so that they can be loaded again."),
     ] = False,
-    format: _FORMAT = Format.TABLE,
+    format: FormatOption = Format.TABLE,
 ) -> int:
     """Compare all stored events with their checksums, and join small parts; status 1 if some parts are bad."""
     from apbatch.config import load_settings
@@ -69,5 +64,9 @@ def check_events(
         faults = store.check(forget=forget)
         if not faults:
             store.compact()
-    show(({"part": fault.where, "fault": fault.what, "forgotten": forget} for fault in faults), format)
+    show(
+        ({"part": fault.where, "fault": fault.what, "forgotten": forget} for fault in faults),
+        format,
+        ("part", "fault", "forgotten"),
+    )
     return 1 if faults and not forget else 0

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apbatch.cli.output import Format, show
+from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named, show, show_text
 
 if TYPE_CHECKING:
     from apbatch.index.changes import Change
 
 _QUERY = Annotated[str, typer.Argument(help="Such as \"experiment = 'TAIGA' and events > 1000\"; empty: all files.")]
-_FORMAT = Annotated[Format, typer.Option("--format", help="Format of the output.")]
-_COLUMNS = ("path", "site", "size", "night", "run", "events", "state")
+#: What fits a terminal.
+_ATTRIBUTE = ("name", "type", "unit", "description")
+_COLUMNS = ("path", "size", "night", "run", "events")
 
 
 def register(app: typer.Typer) -> None:
@@ -28,27 +29,25 @@ def register(app: typer.Typer) -> None:
 
 def find(
     query: _QUERY = "",
-    format: _FORMAT = Format.TABLE,
-    columns: Annotated[str, typer.Option(help="Attributes to show, separated by commas; JSON and CSV: all.")] = "",
+    format: FormatOption = Format.TABLE,
+    columns: ColumnsOption = "",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many files.")] = None,
 ) -> None:
     """List the files that match a query."""
     from apbatch.config import load_settings
-    from apbatch.index.attributes import known_attribute
     from apbatch.index.backends import open_catalogue
     from apbatch.index.parser import parse
 
     with open_catalogue(load_settings().catalogue) as catalogue:
         known = catalogue.attributes()
-        wanted = [known_attribute(name.strip(), known).name for name in columns.split(",") if name.strip()]
         records = (record.flat() for record in catalogue.select(parse(query, known), limit))
-        _show(records, format, wanted)
+        show(records, format, _file_columns(known), few=_COLUMNS, wanted=columns)
 
 
 def count(
     query: _QUERY = "",
     by: Annotated[str, typer.Option(help="Count by the values of this attribute, such as night.")] = "",
-    format: _FORMAT = Format.TABLE,
+    format: FormatOption = Format.TABLE,
 ) -> None:
     """Count the files that match a query."""
     from apbatch.config import load_settings
@@ -57,16 +56,18 @@ def count(
 
     with open_catalogue(load_settings().catalogue) as catalogue:
         known = catalogue.attributes()
+        by = column_named(by, known) if by.strip() else ""
         counts = catalogue.count(parse(query, known), by or None)
     if by:
-        show(({by: key, "files": number} for key, number in counts.items()), format)
+        show(({by: key, "files": number} for key, number in counts.items()), format, (by, "files"))
     else:
-        show(({"files": number} for number in counts.values()), format)
+        show(({"files": number} for number in counts.values()), format, ("files",))
 
 
 def changes(
     since: Annotated[int, typer.Option(min=0, help="Revision that is known already.")] = 0,
-    format: _FORMAT = Format.TABLE,
+    columns: ColumnsOption = "",
+    format: FormatOption = Format.TABLE,
 ) -> None:
     """List what changed after a revision, oldest change first."""
     from apbatch.config import load_settings
@@ -77,7 +78,8 @@ def changes(
             {**_shown(change), **(change.record.flat() if change.record else {})}
             for change in catalogue.all_changes(since)
         )
-        _show(rows, format, [], ("revision", "change", *_COLUMNS))
+        names = list(dict.fromkeys(["revision", "change", "detail", *_file_columns(catalogue.attributes())]))
+        show(rows, format, names, few=("revision", "change", "path", "size", "state"), wanted=columns)
 
 
 def _shown(change: Change) -> dict[str, Any]:
@@ -85,14 +87,10 @@ def _shown(change: Change) -> dict[str, Any]:
     return {"revision": change.revision, "change": change.kind.value, "detail": change.detail, **of_file}
 
 
-def _show(
-    records: Iterable[Mapping[str, Any]], format: Format, wanted: list[str], usual: tuple[str, ...] = _COLUMNS
-) -> None:
-    if wanted:
-        records = ({name: record.get(name) for name in wanted} for record in records)
-    elif format is Format.TABLE:
-        wanted = list(usual)
-    show(records, format, wanted or None)
+def _file_columns(attributes: Iterable[str]) -> list[str]:
+    from apbatch.index.files import COMMON_FIELDS
+
+    return list(dict.fromkeys([*COMMON_FIELDS, *attributes]))
 
 
 def explain(query: _QUERY = "") -> None:
@@ -102,11 +100,11 @@ def explain(query: _QUERY = "") -> None:
     from apbatch.index.parser import parse
 
     with open_catalogue(load_settings().catalogue) as catalogue:
-        print(catalogue.explain(parse(query, catalogue.attributes())))
+        show_text(catalogue.explain(parse(query, catalogue.attributes())))
 
 
 def attributes(
-    format: _FORMAT = Format.TABLE,
+    format: FormatOption = Format.TABLE,
     events: Annotated[bool, typer.Option("--events", help="Those of events and images, not of files.")] = False,
 ) -> None:
     """List the attributes that a query may name."""
@@ -120,6 +118,5 @@ def attributes(
     else:
         with open_catalogue(load_settings().catalogue) as catalogue:
             known = catalogue.attributes()
-    show(
-        ({"name": a.name, "type": a.type, "unit": a.unit, "description": a.description} for a in known.values()), format
-    )
+    rows = ({name: getattr(attribute, name) for name in _ATTRIBUTE} for attribute in known.values())
+    show(rows, format, _ATTRIBUTE)

@@ -2,67 +2,139 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
+import locale
 import os
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import Abort, TyperException
 
 import apbatch
-from apbatch.errors import ApbatchError
+from apbatch.cli.output import finish, report, show_text
+from apbatch.errors import UsageError
+from apbatch.messages import ERRORS_VARIABLE
 
 #: Modules of `apbatch.cli`, each with a function ``register(app)``.
 GROUPS = ("doctor", "cluster", "site", "find", "events", "mirror", "sim", "run", "blind", "bench")
+_DEBUG = "APBATCH_DEBUG"
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+class ErrorFormat(StrEnum):
+    """How messages on standard error look."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"apbatch {apbatch.__version__}")
+        show_text(f"apbatch {apbatch.__version__}")
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    config: Annotated[str, typer.Option("--config", help="Settings file; default $APBATCH_CONFIG or embedded.")] = "",
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Settings file; default $APBATCH_CONFIG or embedded.")
+    ] = None,
+    errors: Annotated[
+        ErrorFormat | None,
+        typer.Option("--errors", help="Messages on standard error; default text, and json with --format json."),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Data of several experiments in place, one searchable tree, telescope images to gamma-ray candidates."""
     if debug:
-        os.environ["APBATCH_DEBUG"] = "1"
-    if config:
-        os.environ["APBATCH_CONFIG"] = config
+        os.environ[_DEBUG] = "1"
+    if config is not None:
+        os.environ["APBATCH_CONFIG"] = str(config.absolute())
+    if errors is not None:
+        os.environ[ERRORS_VARIABLE] = errors.value
 
 
-def main() -> None:
-    """Run the command line; exit status 0, 2 for a user's error, 1 for any other failure."""
+def application() -> Any:
+    """Return the command with all its groups."""
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.callback(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})(_options)
     for name in GROUPS:
         importlib.import_module(f"apbatch.cli.{name}").register(app)
+    command = typer.main.get_command(app)
+    _name_no_type_of_flags(command)
+    return command
+
+
+def _name_no_type_of_flags(command: Any, above: Any = None) -> None:
+    """Leave ``<bool>`` out of the help: a flag takes no value."""
+    context = typer.Context(command, parent=above, **command.context_settings)
+    help_option = command.get_help_option(context)
+    for parameter in (*command.params, *([help_option] if help_option is not None else [])):
+        if getattr(parameter, "is_bool_flag", False):
+            parameter.metavar = ""
+    for below in getattr(command, "commands", {}).values():
+        _name_no_type_of_flags(below, context)
+
+
+def run_command(command: Any, program: str = "apbatch", arguments: list[str] | None = None) -> int:
+    """Run a command of typer; return the exit status: 0, 2 for a user's error, 1 for any other failure."""
+    with _environment_kept(ERRORS_VARIABLE):
+        return _run(command, program, arguments)
+
+
+@contextmanager
+def _environment_kept(name: str) -> Iterator[None]:
+    before = os.environ.get(name)
     try:
-        status = app(standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else 0)
-    except ApbatchError as error:
-        if os.environ.get("APBATCH_DEBUG"):
-            raise
-        print(f"apbatch: {error}", file=sys.stderr)
-        sys.exit(error.status)
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _run(command: Any, program: str, arguments: list[str] | None) -> int:
+    try:
+        status = command(args=arguments, prog_name=program, standalone_mode=False)
+        finish()
+        return status if isinstance(status, int) else 0
     except TyperException as error:  # typer brings a click of its own
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         if message:
-            print(f"apbatch: {message} (--help shows what is possible)", file=sys.stderr)
-        sys.exit(2)
+            message = message.replace("Value error, ", "")
+            report(UsageError(message, remedy=f"{program} --help shows what is possible"), program)
+        return 2
+    except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):  # rich, whose reader went away
+            return 0
+        raise
     except (KeyboardInterrupt, Abort):
-        print("apbatch: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return max(report(UsageError("interrupted"), program), 130)
     except Exception as error:  # the last line of defence: a message, never a traceback, unless asked for
-        if os.environ.get("APBATCH_DEBUG"):
+        if os.environ.get(_DEBUG):
             raise
-        print(f"apbatch: unexpected {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
-        sys.exit(1)
+        return report(error, program)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    _use_utf8()
+    sys.exit(run_command(application()))
+
+
+def _use_utf8() -> None:
+    """Start anew in Python's UTF-8 mode where the locale has another encoding.
+
+    Names of files, state files and output would else depend on the locale of whoever writes and reads them.
+    """
+    if sys.flags.utf8_mode or codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from apbatch.cli.output import Format, show
+from apbatch.cli.output import ColumnsOption, Format, FormatOption, show
 
 
 def register(app: typer.Typer) -> None:
@@ -21,24 +21,29 @@ def mirror(
     verify: Annotated[bool, typer.Option("--verify", help="Read and compare what is there; mend it.")] = False,
     threads: Annotated[int, typer.Option("--threads", min=1, max=64, help="Files at the same time.")] = 4,
     files: Annotated[bool, typer.Option("--files", help="Show every file, not only the sums.")] = False,
-    format: Annotated[Format, typer.Option("--format")] = Format.TABLE,
+    columns: ColumnsOption = "",
+    format: FormatOption = Format.TABLE,
 ) -> int:
     """Copy the files of QUERY into a store, verify and record them. Go on with it after a break: nothing is done twice.
 
     Ends with status 1 if any file has no good copy.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, fields
 
     from apbatch.config import load_settings
     from apbatch.index.backends import open_catalogue
     from apbatch.index.parser import parse
+    from apbatch.ingest.mirror import MirroredFile, target_store
     from apbatch.ingest.mirror import mirror as run
-    from apbatch.ingest.mirror import target_store
 
     settings = load_settings()
     store = target_store(to, settings)
     with open_catalogue(settings.catalogue) as catalogue:
         selection = parse(query, catalogue.attributes())
         summary = run(catalogue, selection, store, under=under, verify=verify, threads=threads)
-    show([asdict(file) for file in summary.files] if files else [summary.record()], format)
+    if files:
+        names = [field.name for field in fields(MirroredFile)]
+        show(map(asdict, summary.files), format, names, few=("path", "outcome", "reason"), wanted=columns)
+    else:
+        show([summary.record()], format, list(summary.record()), wanted=columns)
     return 1 if summary.failures else 0

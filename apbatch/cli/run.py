@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from apbatch.cli.output import Format, show
+from apbatch.cli.output import Format, FormatOption, show, show_text
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +21,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     config: Annotated[Path | None, typer.Option("--config", help="Settings, such as conf/cluster.yaml.")] = None,
     until: Annotated[str, typer.Option("--until", metavar="STEP", help="Stop after this step.")] = "",
-    format: Annotated[Format, typer.Option("--format", help="Format of the plan.")] = Format.TABLE,
+    format: FormatOption = Format.TABLE,
 ) -> None:
     """Run a job; what is done already is not done again, and a killed run goes on where it stopped."""
     from apbatch.config import load_settings
@@ -50,4 +50,4 @@ def run(
     outcome = runner.run(job, settings)
     for text in (outcome.products.get("table"), outcome.products.get("report")):
         if text:
-            print(text)
+            show_text(text)

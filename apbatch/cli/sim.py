@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from apbatch.cli.output import Format, show
+from apbatch.cli.output import Format, FormatOption, note, show
 from apbatch.errors import UsageError
-from apbatch.progress import say
 from apbatch.storage.backends import local_path
 
 
@@ -38,7 +37,7 @@ def _sim(
     telescopes: Annotated[int | None, typer.Option("--telescopes", min=1, help="Around each shower; else 16.")] = None,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Processes that simulate.")] = 2,
     settings: Annotated[Path | None, _local("--settings", "YAML with any parameter.")] = None,
-    format: Annotated[Format, typer.Option("--format", help="Of the summary.")] = Format.TABLE,
+    format: FormatOption = Format.TABLE,
 ) -> None:
     """Simulate air showers and the telescope's images: images/ and, apart from them, truth/ in the output folder.
 
@@ -78,7 +77,7 @@ def _validate(
     size: Annotated[str, typer.Option("--size", help="How much is simulated: smoke, small, full.")] = "smoke",
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same figures.")] = 1,
     only: Annotated[list[str] | None, typer.Option("--only", help="taiga, fact, showers, muons; repeatable.")] = None,
-    format: Annotated[Format, typer.Option("--format", help="Of the list of disagreements.")] = Format.TABLE,
+    format: FormatOption = Format.TABLE,
 ) -> None:
     """Compare the simulation with other simulations, parametrisations and geometry, and write a report.
 
@@ -90,7 +89,7 @@ def _validate(
     found = validate(data, output, size=size, seed=seed, parts=tuple(only) if only else PARTS)
     for part in found.parts:
         if part.missing:
-            say(f"{part.title}: not compared: {part.missing}")
+            note(f"{part.title}: not compared: {part.missing}")
     show(
         [
             {
@@ -108,7 +107,7 @@ def _validate(
         format,
     )
     counts = ", ".join(f"{number} {verdict}" for verdict, number in found.counts.items())
-    say(f"{counts}: {found.page}")
+    note(f"{counts}: {found.page}")
 
 
 def _raw(
@@ -117,7 +116,7 @@ def _raw(
     ],
     output: Annotated[Path, _local("--output", "Folder of the raw files; it is made.")],
     triggered: Annotated[bool, typer.Option("--triggered", help="Records of clusters that fired only.")] = False,
-    format: Annotated[Format, typer.Option("--format", help="Of the summary.")] = Format.TABLE,
+    format: FormatOption = Format.TABLE,
 ) -> None:
     """Write a production as raw files of TAIGA-IACT, with pedestal files and a table of conversion factors.
 

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from apbatch.cli.output import Format, show
+from apbatch.cli.output import ColumnsOption, Format, FormatOption, note, report, show
 
 #: So many files of a kind are named one by one; the rest is counted.
 _SHOWN = 20
 
 site_app = typer.Typer(no_args_is_help=True, help="Sites: folders of an experiment's files, only ever read.")
 
-FormatOption = Annotated[Format, typer.Option("--format")]
+_SITE = ("site", "experiment", "root")
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +40,7 @@ def list_sites(format: FormatOption = Format.TABLE) -> None:
     """List the known sites."""
     from apbatch.ingest.sites import sites
 
-    columns = ("site", "experiment", "root")
-    show([{"site": site.name, "experiment": site.experiment, "root": site.root} for site in sites()], format, columns)
+    show([{"site": site.name, "experiment": site.experiment, "root": site.root} for site in sites()], format, _SITE)
 
 
 @site_app.command("show")
@@ -53,16 +52,43 @@ def show_site(name: str, format: FormatOption = Format.TABLE) -> None:
     if format is Format.JSON:
         show([content], format)
     else:
-        show([{"key": key, "value": value} for key, value in content.items()], format)
+        show([{"key": key, "value": value} for key, value in content.items()], format, ("key", "value"))
 
 
 @site_app.command("remove")
-def remove(name: str, format: FormatOption = Format.TABLE) -> None:
-    """Forget a site. Its files and what is registered of them stay."""
-    from apbatch.ingest.sites import remove_site
+def remove(
+    name: str,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget what is registered of its files, too.")] = False,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Remove a site. Its files stay as they are; what is registered of them stays unless --forget is given."""
+    from apbatch.config import load_settings
+    from apbatch.index.backends import open_catalogue
+    from apbatch.ingest.site_records import forget_site
+    from apbatch.ingest.sites import load_site, remove_site
 
-    site = remove_site(name)
-    show([{"site": site.name, "experiment": site.experiment, "root": site.root, "outcome": "removed"}], format)
+    site, files = load_site(name), 0
+    with open_catalogue(load_settings().catalogue) as catalogue:
+        if forget:
+            files = forget_site(catalogue, site)
+        else:
+            left = sum(1 for _ in catalogue.of_site(name))
+            if left:
+                note(f"{left} files of site '{name}' stay registered: apbatch site remove --forget forgets them")
+    remove_site(name)
+    show([{"site": site.name, "experiment": site.experiment, "outcome": "removed", "files forgotten": files}], format)
+
+
+@site_app.command("rename")
+def rename(name: str, to: str, format: FormatOption = Format.TABLE) -> None:
+    """Give a site another name. What is registered of its files follows, with its replicas; no file is touched."""
+    from apbatch.config import load_settings
+    from apbatch.index.backends import open_catalogue
+    from apbatch.ingest.site_records import rename_site
+
+    with open_catalogue(load_settings().catalogue) as catalogue:
+        site, files = rename_site(catalogue, name, to)
+    show([{"site": site.name, "experiment": site.experiment, "outcome": "renamed", "files": files}], format)
 
 
 def ingest(
@@ -73,6 +99,7 @@ def ingest(
         bool, typer.Option("--accept-empty", help="Believe an empty site, whose files are all gone.")
     ] = False,
     threads: Annotated[int, typer.Option("--threads", min=1, max=64, help="Files at the same time.")] = 2,
+    columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
 ) -> int:
     """Register what is new, changed or gone at SITES. Nothing at a site is changed; a broken file stops no other.
@@ -87,7 +114,6 @@ def ingest(
     from apbatch.ingest.scan import ingest as run
     from apbatch.ingest.sites import resolve_site
     from apbatch.ingest.sites import sites as known_sites
-    from apbatch.progress import say
 
     if bool(sites) == every:
         raise UsageError("name sites, or give --all", remedy="apbatch ingest SITE, or apbatch ingest --all")
@@ -103,20 +129,29 @@ def ingest(
             except ApbatchError as error:
                 if len(wanted) == 1:
                     raise
-                say(f"apbatch: {error}")  # one site that is away does not keep the others from being registered
+                report(error)  # one site that is away does not keep the others from being registered
                 status = max(status, error.status)
                 continue
             for title, names in (
-                ("in quarantine", [f"{source}: {reason}" for source, reason in summary.quarantined.items()]),
+                ("in quarantine", [_with_reason(*item) for item in summary.quarantined.items()]),
                 ("folder can't be listed", [f"{source}: {reason}" for source, reason in summary.unreadable.items()]),
                 ("changes while it is read", summary.busy),
                 ("of no known format", summary.unrecognised),
             ):
                 for name in names[:_SHOWN]:
-                    say(f"{site.name}: {title}: {name}")
+                    note(f"{site.name}: {title}: {name}")
                 if len(names) > _SHOWN:
-                    say(f"{site.name}: {title}: {len(names) - _SHOWN} more")
+                    note(f"{site.name}: {title}: {len(names) - _SHOWN} more")
             summaries.append(summary)
-    whole = format is Format.JSON
-    show([summary.record() | (summary.lists() if whole else {}) for summary in summaries], format)
+    every_column = list(IngestSummary("").record())
+    few = ("site", "registered", "changed", "missing", "quarantined", "unrecognised")
+    whole = format is Format.JSON and not columns
+    rows = (summary.record() | (summary.lists() if whole else {}) for summary in summaries)
+    show(rows, format, every_column, few=few, wanted=columns)
     return status
+
+
+def _with_reason(source: str, reason: str) -> str:
+    """Return a file with its reason, which often begins with the name of the file."""
+    rest = reason.removeprefix(source)
+    return f"{source}{rest}" if rest.startswith((":", " at byte")) else f"{source}: {rest.strip()}"

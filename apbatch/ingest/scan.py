@@ -5,12 +5,8 @@ An ingest can be killed at any time: what it had told the catalogue is not read 
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from apbatch.errors import UsageError
@@ -18,7 +14,8 @@ from apbatch.formats.reader import readers
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord, State
 from apbatch.ingest.examine import ATTRIBUTES, Examined, examine
-from apbatch.ingest.sites import FIELDS, Site, check_root, sites_folder
+from apbatch.ingest.site_lock import site_lock
+from apbatch.ingest.sites import FIELDS, Site, check_root
 from apbatch.ingest.walk import Entry, WalkReport, walk
 from apbatch.progress import Task, progress
 
@@ -140,32 +137,12 @@ def ingest(
     """
     started = time.monotonic()
     check_root(site)
-    with _alone(site):
+    with site_lock(site.name):
         declared = {attribute.name: attribute for reader in readers().values() for attribute in reader.attributes}
         catalogue.declare([*declared.values(), *ATTRIBUTES, *site.declared])
         summary = _Ingest(site, catalogue, threads, again, accept_empty).run()
     summary.seconds = time.monotonic() - started
     return summary
-
-
-@contextmanager
-def _alone(site: Site) -> Iterator[None]:
-    """Hold the site's lock, which the system frees when the process ends, however it ends."""
-    path = sites_folder() / f".{site.name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UsageError(
-                f"another ingest of site '{site.name}' is running (process {file.read().strip() or 'unknown'})",
-                remedy="wait for its end",
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 class _Ingest:

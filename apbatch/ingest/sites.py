@@ -342,12 +342,18 @@ def add_site(path: Path, *, must_exist: bool = True) -> tuple[Site, str]:
         except UsageError:
             outcome = "changed"
     if outcome != "unchanged":
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        content = site.model_dump(exclude_defaults=True)  # dates stay dates
-        beside.write_text(dump_yaml(content), encoding="utf-8")
-        beside.replace(target)
+        keep_site(site)
     return site, outcome
+
+
+def keep_site(site: Site) -> None:
+    """Write the description of a site to its place, in one step."""
+    target = sites_folder() / f"{site.name}.yaml"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    content = site.model_dump(exclude_defaults=True)  # dates stay dates
+    beside.write_text(dump_yaml(content), encoding="utf-8")
+    beside.replace(target)
 
 
 def check_root(site: Site, where: str | None = None) -> None:

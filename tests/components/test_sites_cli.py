@@ -39,7 +39,9 @@ def test_a_site_is_added_ingested_listed_and_removed(
     shown = capsys.readouterr()
     (summary,) = json.loads(shown.out)
     assert (summary["registered"], summary["quarantined"]) == (1, 1)
-    assert "one: in quarantine: BSM01/28107001.002: " in shown.err
+    notes = [json.loads(line)["note"] for line in shown.err.splitlines()]
+    (quarantined,) = [note for note in notes if note.startswith("one: in quarantine: BSM01/28107001.002")]
+    assert quarantined.count("28107001.002") == 1, "a file is named once"
     assert apbatch("site", "list", "--format", "csv", monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().out == f"site,experiment,root\none,TAIGA,{file.parent / 'data'}\n"
     assert apbatch("site", "show", "one", monkeypatch=monkeypatch) == 0

@@ -23,6 +23,7 @@ from apbatch.index.files import FileRecord, State
 from apbatch.ingest import description
 from apbatch.ingest import examine as examine_module
 from apbatch.ingest.scan import IngestSummary, ingest
+from apbatch.ingest.site_lock import site_lock
 from apbatch.ingest.sites import Site, add_site, open_source, source_url
 from apbatch.storage.hashing import hash_stream
 from tests.unit.test_formats_taiga_raw import record
@@ -297,9 +298,7 @@ def test_a_reader_that_fails_stops_no_other_file(
 
 
 def test_one_ingest_of_a_site_at_a_time(root: Path, catalogue: Catalogue) -> None:
-    from apbatch.ingest import scan
-
-    with scan._alone(site(root)), pytest.raises(UsageError, match=f"process {os.getpid()}"):
+    with site_lock("s"), pytest.raises(UsageError, match=f"process {os.getpid()}"):
         ingest(site(root), catalogue)
 
 
