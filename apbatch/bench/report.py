@@ -12,6 +12,7 @@ from apbatch.bench.plots import svg
 from apbatch.bench.samples import read_run
 from apbatch.bench.statistics import Ratio, Result, advice, results, three_digits
 from apbatch.bench.suites import SUITES
+from apbatch.localfiles import write_whole
 
 
 def write_report(folder: Path) -> tuple[Path, Path]:
@@ -42,13 +43,13 @@ def write_report(folder: Path) -> tuple[Path, Path]:
         samples=len(run.samples),
         load=(min(loads), max(loads)),
     )
-    _write(page, text)
+    write_whole(page, text)
     content = {
         "about": run.about,
         "results": [_plain(result) for result in found],
         "samples": [asdict(sample) for sample in run.samples],
     }
-    _write(data, json.dumps(content, indent=1, default=str))
+    write_whole(data, json.dumps(content, indent=1, default=str))
     return page, data
 
 
@@ -87,9 +88,3 @@ def _plain(result: Result) -> dict[str, object]:
     content = asdict(result)
     content["operation"]["higher_is_better"] = result.operation.higher_is_better
     return content
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

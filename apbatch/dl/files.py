@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.errors import FormatError, NotFoundError
-
-
-def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a file beside its name, flush it to the disk and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part = Path(name)
-        part.chmod(mode)
-        part.replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+from apbatch.localfiles import write_whole
 
 
 def json_bytes(content: Any) -> bytes:
@@ -40,7 +22,7 @@ def json_bytes(content: Any) -> bytes:
 
 def write_json(path: Path, content: Any) -> None:
     """Write canonical JSON in one move."""
-    write_bytes(path, json_bytes(content))
+    write_whole(path, json_bytes(content))
 
 
 def read_json(path: Path) -> Any:
@@ -70,7 +52,7 @@ def table_bytes(table: pa.Table) -> bytes:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file in one move."""
-    write_bytes(path, table_bytes(table))
+    write_whole(path, table_bytes(table))
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:

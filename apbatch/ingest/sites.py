@@ -23,6 +23,7 @@ from apbatch.ingest.patterns import (
     decode_path,
     encode_path,
 )
+from apbatch.localfiles import write_whole
 from apbatch.units import unit as parse_unit
 from apbatch.yamlfile import dump_yaml, load_model, read_yaml, validate
 
@@ -348,12 +349,8 @@ def add_site(path: Path, *, must_exist: bool = True) -> tuple[Site, str]:
 
 def keep_site(site: Site) -> None:
     """Write the description of a site to its place, in one step."""
-    target = sites_folder() / f"{site.name}.yaml"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     content = site.model_dump(exclude_defaults=True)  # dates stay dates
-    beside.write_text(dump_yaml(content), encoding="utf-8")
-    beside.replace(target)
+    write_whole(sites_folder() / f"{site.name}.yaml", dump_yaml(content))
 
 
 def check_root(site: Site, where: str | None = None) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from apbatch.formats.images import to_binary
+from apbatch.localfiles import written_whole
 from apbatch.sim.interactions import Bank, Events, load_bank, load_first, run_generator
 from apbatch.sim.primaries import nuclear, primaries
 from apbatch.sim.settings import PRIMARIES, Production
@@ -38,20 +36,6 @@ CHUNK_SCHEMA = pa.schema(
         ("true_h_first", pa.float64()),
     ]
 )
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a hidden name beside `path` to write to; rename it to `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

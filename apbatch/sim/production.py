@@ -7,7 +7,6 @@ the number of processes, and whether or not it was interrupted.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import shutil
@@ -28,11 +27,12 @@ from apbatch.camera.geometry import CameraGeometry
 from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema
+from apbatch.localfiles import locked, written_whole
 from apbatch.progress import Task
 from apbatch.progress import progress as show_progress
 from apbatch.provenance import digest, provenance
 from apbatch.sim.cameras import camera_of
-from apbatch.sim.chunks import ProductionPlan, Worker, make_block, written_whole
+from apbatch.sim.chunks import ProductionPlan, Worker, make_block
 from apbatch.sim.crew import make_chunks
 from apbatch.sim.interactions import chromo_version, load_bank
 from apbatch.sim.settings import Production
@@ -170,12 +170,10 @@ def _locked(output: Path) -> Iterator[None]:
     if not work.is_dir() and output.is_dir() and any(output.iterdir()):
         raise UsageError("the folder is not empty and holds no production", where=str(output),
                          remedy="choose another folder")  # fmt: skip
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError("another process is simulating into this folder", where=str(output)) from error
+    with locked(
+        work / "lock",
+        lambda process: UsageError(f"process {process} is simulating into this folder", where=str(output)),
+    ):
         yield
 
 

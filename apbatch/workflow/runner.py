@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +13,7 @@ from apbatch.config import Settings, fill_in
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.index.backends import open_catalogue
 from apbatch.index.events.upgrade import events_of
+from apbatch.localfiles import locked
 from apbatch.progress import say
 from apbatch.provenance import digest
 from apbatch.workflow.model import JobDescription
@@ -163,7 +162,7 @@ def _surroundings(job: JobDescription, settings: Settings) -> Iterator[tuple[Con
             return sessions[0]
 
         context = Context(job.name, job.path.parent, settings, catalogue, events, job.select, spark)
-        stack.enter_context(_only_one(context.folder))
+        stack.enter_context(locked(context.folder / "lock", lambda process: _runs_already(process, context.folder)))
         _check_query(job, context)
         elsewhere = [] if settings.events == fill_in(Settings().events) else [settings.events]
         services = digest([settings.catalogue, settings.store, *elsewhere])
@@ -193,20 +192,9 @@ def _check_query(job: JobDescription, context: Context) -> None:
         context.products["selection"] = context.selection_digest()
 
 
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the kernel however the process ends
-        except BlockingIOError:
-            lock.seek(0)
-            raise ApbatchError(
-                f"this job is running already (process {lock.read().strip() or 'unknown'})",
-                where=str(folder),
-                remedy="wait for it, or give the job another name",
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+def _runs_already(process: str, folder: Path) -> ApbatchError:
+    return ApbatchError(
+        f"this job is running already (process {process})",
+        where=str(folder),
+        remedy="wait for it, or give the job another name",
+    )

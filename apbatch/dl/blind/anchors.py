@@ -6,7 +6,6 @@ Only a head that is kept where the cheater can't write shows it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from apbatch.config import home
 from apbatch.dl.blind.ledger import Entry, Head
 from apbatch.dl.files import read_json, write_json
 from apbatch.errors import FormatError, MissingSoftwareError, NotFoundError, UsageError, VerificationError
+from apbatch.localfiles import locked
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -77,9 +77,7 @@ class KeptHeads:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Let nobody else look and keep meanwhile."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder / ".lock"):
             yield
 
     def _place(self, name: str) -> Path:

@@ -31,8 +31,9 @@ from apbatch.dl.blind.anchors import KeptHeads, check_public
 from apbatch.dl.blind.image_selection import FEATURES, ImageSelection, Selected, select
 from apbatch.dl.blind.ledger import Head, Ledger
 from apbatch.dl.blind.production_seed import why_seed_is_public
-from apbatch.dl.files import json_bytes, read_json, sha256, write_bytes, write_json, write_table
+from apbatch.dl.files import json_bytes, read_json, sha256, write_json, write_table
 from apbatch.errors import FormatError, NotFoundError, UsageError, VerificationError
+from apbatch.localfiles import write_whole
 from apbatch.provenance import digest, provenance
 
 _SCHEMA = "blind/2"
@@ -163,7 +164,7 @@ def make(grids: str, parameters: str, truth: str, folder: Path, settings: BlindS
         write_table(folder / "set" / f"{name}.parquet", table)
         files[name] = sha256(folder / "set" / f"{name}.parquet")
     labels = json_bytes(sealed)
-    write_bytes(folder / "sealed" / "labels.json", labels, mode=0o400)
+    write_whole(folder / "sealed" / "labels.json", labels, mode=0o400)
     public = settings.model_dump(exclude={"seed", "open", "custodian"})
     origin = {"made_from": made_from, **provenance("blind", inputs, settings.model_dump())}
     write_json(folder / "origin.json", origin)

@@ -6,7 +6,6 @@ keeps it elsewhere can tell whether the ledger was cut or rewritten, which the f
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from apbatch.errors import FormatError, VerificationError
+from apbatch.localfiles import locked
 
 _START = "0" * 64
 Entry = dict[str, Any]
@@ -79,9 +79,7 @@ class Ledger:
     @contextmanager
     def locked(self) -> Iterator[Writer]:
         """Hold the ledger's lock: what is read within stays true until the entry is added."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with (self.path.parent / ".ledger.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.path.parent / ".ledger.lock"):
             yield Writer(self)
 
     def _content(self) -> bytes:

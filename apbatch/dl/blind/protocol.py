@@ -20,8 +20,9 @@ from apbatch.dl.blind.anchors import Custodian, KeptHeads, check_signature
 from apbatch.dl.blind.blind_set import BlindSet, open_set
 from apbatch.dl.blind.image_selection import TRUTH
 from apbatch.dl.blind.ledger import Entry, Head, head_of, last_of
-from apbatch.dl.files import read_parquet, sha256, write_bytes
+from apbatch.dl.files import read_parquet, sha256
 from apbatch.errors import FormatError, UsageError, VerificationError
+from apbatch.localfiles import write_whole
 
 _SCORE_COLUMNS = ("method", "variant", "split", "id", "score")
 
@@ -89,7 +90,7 @@ def submit(
         earlier = last_of(entries, "frozen")
         repeated = earlier is not None and earlier["scores"] == received
         _check_anchors(blind, entries, head, exact=not repeated)
-        write_bytes(frozen_file(folder, {"scores": received}), content, mode=0o444)
+        write_whole(frozen_file(folder, {"scores": received}), content, mode=0o444)
         if earlier is not None and repeated:
             _keep(blind, entries[-1])
             return earlier

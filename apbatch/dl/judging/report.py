@@ -17,10 +17,11 @@ from rich.table import Table
 
 from apbatch.dl.blind.blind_set import open_set
 from apbatch.dl.blind.protocol import open_labels
-from apbatch.dl.files import read_json, read_parquet, write_bytes, write_json
+from apbatch.dl.files import read_json, read_parquet, write_json
 from apbatch.dl.judging.evaluation import Evaluation, Result
 from apbatch.dl.judging.q_factor import FEW_HADRONS
 from apbatch.formats.images import from_binary
+from apbatch.localfiles import write_whole
 
 
 def write_report(evaluation: Evaluation, output: Path) -> Path:
@@ -60,7 +61,7 @@ def write_report(evaluation: Evaluation, output: Path) -> Path:
         acts=_acts(evaluation),
     )
     write_json(output / "report.json", evaluation.model_dump(mode="json"))
-    write_bytes(output / "report.html", page.encode())
+    write_whole(output / "report.html", page.encode())
     return output / "report.html"
 
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from apbatch.dl.blind.blind_set import read_manifest
 from apbatch.dl.blind.image_selection import VARIANTS
-from apbatch.dl.files import read_json, read_parquet, table_bytes, write_bytes, write_json
+from apbatch.dl.files import read_json, read_parquet, table_bytes, write_json
 from apbatch.dl.judging import box_cuts as classical
 from apbatch.errors import FormatError
+from apbatch.localfiles import write_whole
 
 #: Names of the methods in tables of scores.
 CUTS, CNN = "cuts", "cnn"
@@ -61,7 +62,7 @@ def score(files: Path, training: Path | None, output: Path) -> Path:
         tables.append(predictions)
     # Float64 for all, so that tables from elsewhere can be put beside them.
     write_json(output / "cuts.json", {"boxes": boxes, "files": manifest["files"]})
-    write_bytes(output / "scores.parquet", table_bytes(pa.concat_tables(tables).combine_chunks()))
+    write_whole(output / "scores.parquet", table_bytes(pa.concat_tables(tables).combine_chunks()))
     return output / "scores.parquet"
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from apbatch.dl.files import read_json, sha256, write_bytes
+from apbatch.dl.files import read_json, sha256
 from apbatch.dl.networks.scoring import load_model
 from apbatch.errors import MissingSoftwareError, UsageError, VerificationError
+from apbatch.localfiles import write_whole
 
 #: Largest difference of the logits of Keras and ONNX on the same images.
 _TOLERANCE = 1e-3
@@ -57,7 +58,7 @@ def to_onnx(model: Path, output: Path) -> Path:
         away = float(np.abs(found - network.predict(grids, verbose=0)).max())
         if away > _TOLERANCE:
             raise VerificationError(f"ONNX and Keras differ by {away:.3g} in the logit", where=str(model))
-        write_bytes(output, part.read_bytes())
+        write_whole(output, part.read_bytes())
     finally:
         part.unlink(missing_ok=True)
     return output
@@ -118,7 +119,7 @@ def model_card(training: Path) -> Path:
         *[f"* {name} {value}" for name, value in record["versions"].items()],
         "",
     ]
-    write_bytes(training / "card.md", "\n".join(lines).encode())
+    write_whole(training / "card.md", "\n".join(lines).encode())
     return training / "card.md"
 
 

@@ -16,11 +16,12 @@ from rich.table import Table
 from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
-from apbatch.dl.files import read_json, read_parquet, write_bytes, write_json
+from apbatch.dl.files import read_json, read_parquet, write_json
 from apbatch.dl.judging.grid_pictures import grid_pictures
 from apbatch.dl.networks.treatment import cleaned
 from apbatch.dl.study import plots
 from apbatch.dl.training.data import load_pixels
+from apbatch.localfiles import write_whole
 
 #: Parts of the report that other steps add, each a file beside ``study.json`` under its own name.
 PARTS = ("robustness", "showers", "saliency", "application")
@@ -69,7 +70,7 @@ def write_study_report(study: dict[str, Any], parts: dict[str, Any], output: Pat
         few=least,
     )
     write_json(output / "report.json", {"study": study, **parts})
-    write_bytes(output / "report.html", page.encode())
+    write_whole(output / "report.html", page.encode())
     return output / "report.html"
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.dl.files import write_bytes
 from apbatch.errors import FormatError, UsageError
+from apbatch.localfiles import write_whole
 
 Arrays = list[npt.NDArray[Any]]
 
@@ -52,7 +52,7 @@ class Checkpoint:
             named |= {f"{kind}_{number}": array for number, array in enumerate(getattr(self, kind))}
         sink = io.BytesIO()
         np.savez(sink, **named)
-        write_bytes(path, sink.getvalue())
+        write_whole(path, sink.getvalue())
 
 
 def read_checkpoint(path: Path, identity: str) -> Checkpoint | None:

@@ -6,13 +6,13 @@ same steps up to rounding. Random numbers depend on seed and epoch alone, so a r
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from apbatch.dl.blind.blind_set import read_manifest
-from apbatch.dl.files import write_bytes, write_json, write_table
+from apbatch.dl.files import write_json, write_table
 from apbatch.dl.networks.models import build, symmetrised
 from apbatch.dl.training.checkpoint import Checkpoint
 from apbatch.dl.training.collective import Collective, collective_named
@@ -30,8 +30,10 @@ from apbatch.dl.training.device import take
 from apbatch.dl.training.engines import engine, repeatable
 from apbatch.dl.training.prefetch import ahead
 from apbatch.dl.training.preflight import PendingTraining, check
+from apbatch.dl.training.ranks import rank_of_this_process
 from apbatch.dl.training.spec import TrainSpec, identity_of, read_spec
 from apbatch.errors import ApbatchError, UsageError
+from apbatch.localfiles import locked, write_whole
 from apbatch.provenance import versions
 
 #: Lines of rank 0 that begin so are for the launcher.
@@ -242,7 +244,7 @@ class Trainer:
         """Save the Keras model in one move."""
         part = path.with_name(".model.part.keras")
         self._engine.model.save(part)
-        write_bytes(path, part.read_bytes())
+        write_whole(path, part.read_bytes())
         part.unlink()
 
 
@@ -275,14 +277,10 @@ def main(arguments: list[str]) -> int:
     spec = read_spec(Path(arguments[0]))
     if os.environ.get("APBATCH_LAUNCHER"):
         _end_with(int(os.environ["APBATCH_LAUNCHER"]))
-    rank = int(os.environ.get("HOROVOD_RANK", "0"))
+    rank = rank_of_this_process()
+    refusal = UsageError("another process trains into this folder", where=str(spec.output))
     try:
-        with (spec.output / ".lock").open("w") as lock:
-            if rank == 0:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise UsageError("another process trains into this folder", where=str(spec.output)) from error
+        with locked(spec.output / ".lock", lambda _: refusal) if rank == 0 else nullcontext():
             run(spec, collective_named(arguments[1]))
     except ApbatchError as error:
         content = {"kind": type(error).__name__, "what": error.what, "where": error.where, "remedy": error.remedy}

@@ -139,6 +139,11 @@ def launcher() -> Launcher | None:
     return Mpi() if mpi and wanted != "gloo" else Gloo()
 
 
+def rank_of_this_process() -> int:
+    """Return the number that the launcher gave this process, 0 for one that no launcher started."""
+    return int(os.environ.get("HOROVOD_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or 0)
+
+
 def horovodrun() -> str | None:
     """Return Horovod's own launcher, the one of this environment if it has one."""
     beside = Path(sys.executable).with_name("horovodrun")

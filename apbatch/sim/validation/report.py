@@ -12,9 +12,9 @@ from pathlib import Path
 import jinja2
 
 from apbatch.errors import UsageError, nearest_word
+from apbatch.localfiles import written_whole
 from apbatch.progress import progress
 from apbatch.provenance import provenance
-from apbatch.sim.chunks import written_whole
 from apbatch.sim.validation import fact, muons, showers, taiga
 from apbatch.sim.validation.check import AGREES, DISAGREES, WITHIN, Check, Part
 from apbatch.sim.validation.sizes import Size, size_named
