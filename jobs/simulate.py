@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _NUMBERS = {
-    "gammas": "gammas", "protons": "protons", "electrons": "electrons", "helium": "helium_nuclei",
-    "iron": "iron_nuclei", "seed": "seed", "telescopes": "telescopes",
+    "gammas": "gammas", "point-gammas": "point_gammas", "protons": "protons", "electrons": "electrons",
+    "helium": "helium_nuclei",
+    "iron": "iron_nuclei", "seed": "seed", "run": "run", "telescopes": "telescopes",
 }  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def options() -> argparse.ArgumentParser:
 def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, settings: Settings) -> StepSummary:
     """Run the production; its folder must be seen by all workers. `apbatch mirror` copies it into a store."""
     output = local_path(arguments.output)
-    named = {field: getattr(arguments, name) for name, field in _NUMBERS.items()}
+    named = {field: getattr(arguments, name.replace("-", "_")) for name, field in _NUMBERS.items()}
     production = load_production(arguments.settings, named)
     return simulate_on(spark(), production, output)[1]
 

@@ -19,7 +19,7 @@ def kernel(function: Function) -> Function:
     No `fastmath`: it would take comparisons with NaN, by which missing pixels are told, for granted. Division by zero
     gives infinity or NaN, as in numpy.
     """
-    return _compiled(function)
+    return compiled(function)
 
 
 def inner(function: Function) -> Function:
@@ -28,15 +28,19 @@ def inner(function: Function) -> Function:
     It is part of its caller, since a call with many arrays costs more than its work, and does not count references to
     arrays, which its callers hold: the counting alone took a third of the time.
     """
-    return _compiled(function, forceinline=True, _nrt=False)
+    return compiled(function, forceinline=True, _nrt=False)
 
 
 def apart(function: Function) -> Function:
     """As `inner`, for what is needed seldom: it stays a function of its own and leaves its caller short."""
-    return _compiled(function, _nrt=False)
+    return compiled(function, _nrt=False)
 
 
-def _compiled(function: Function, **options: bool) -> Function:
+def compiled(function: Function, **options: bool) -> Function:
+    """Compile a function with numba and further options; the machine code is cached until a file of its folder changes.
+
+    For decorators such as those above.
+    """
     dispatcher = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
     # Code of one module is compiled into functions of others. numba looks at a function's own file alone when it asks
     # whether its cached code is out of date, so here the stamp is that of all files of the folder.

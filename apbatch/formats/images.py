@@ -61,6 +61,17 @@ TRUTH_SCHEMA = pa.schema(
     metadata={"apbatch.schema": "truth/1"},
 )
 
+#: The source that a telescope observes, one row an image. It is no truth: gammas of the source come from there, all
+#: other showers from anywhere, and every image has one.
+SOURCE_SCHEMA = pa.schema(
+    [
+        *_KEY_FIELDS,
+        pa.field("source_x", pa.float64(), nullable=False),  # deg in the camera
+        pa.field("source_y", pa.float64(), nullable=False),
+    ],
+    metadata={"apbatch.schema": "sources/1"},
+)
+
 
 def image_schema(
     camera: str | CameraGeometry,

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from apbatch.sim.atmosphere import REFRACTIVITY, depth
+from apbatch.sim.atmosphere import REFRACTIVITY
 from apbatch.sim.kernel import kernel
 from apbatch.sim.optics import focus
 from apbatch.sim.scene import EMITTED, OVERFLOW, PROFILE_STEP, Record, Scene
@@ -129,7 +129,7 @@ def emit(
                 return
             # Delay of the light in air: the integral of n - 1 is the depth passed times the refractivity per density.
             way = (along - s) / cos_theta
-            delay = 0.01 * REFRACTIVITY * (depth(scene.ground) - x_depth) / max(0.1, -wz)
+            delay = 0.01 * REFRACTIVITY * (scene.ground_depth - x_depth) / max(0.1, -wz)
             record.pixel[index] = telescope * scene.n_pixels + pixel
             record.time[index] = (path + s + way + delay + late) / _LIGHT
             record.number[0] = index + 1

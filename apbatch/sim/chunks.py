@@ -24,7 +24,10 @@ CHUNK_SCHEMA = pa.schema(
         ("peak_time", pa.binary()),
         ("use", pa.int32()),
         ("telescope", pa.int32()),
+        ("source_x", pa.float64()),
+        ("source_y", pa.float64()),
         ("shower", pa.int64()),
+        ("kind", pa.string()),
         ("primary", pa.string()),
         ("true_energy", pa.float64()),
         ("true_core_x", pa.float64()),
@@ -78,7 +81,7 @@ class ProductionPlan:
 
     def blocks(self) -> dict[int, list[int]]:
         """Return the showers whose first interactions each block has: hadrons in order of their number."""
-        hadrons = [shower for shower, kind in enumerate(primaries(self.settings)) if PRIMARIES[kind][0]]
+        hadrons = [shower for shower, kind in enumerate(primaries(self.settings)) if PRIMARIES[kind].nucleons]
         return {
             block: hadrons[start : start + _SHOWERS_A_BLOCK]
             for block, start in enumerate(range(0, len(hadrons), _SHOWERS_A_BLOCK))
@@ -90,7 +93,7 @@ def make_block(plan: ProductionPlan, block: int, showers: list[int]) -> None:
     settings = plan.settings
     kinds = primaries(settings)
     asked = [nuclear(settings, shower, kinds[shower]) for shower in showers]
-    seed = int(np.random.SeedSequence([settings.seed, 4, block]).generate_state(1)[0] >> 1)
+    seed = int(np.random.SeedSequence([*settings.entropy, 4, block]).generate_state(1)[0] >> 1)
     request = [
         {"nucleons": one.nucleons, "charge": one.charge, "energy": one.energy, "wounded": one.wounded} for one in asked
     ]
@@ -158,8 +161,11 @@ class Worker:
             to_binary(made.times) if rows else pa.array([], pa.binary()),
             pa.array(use.astype(np.int32)),
             pa.array((telescope + 1).astype(np.int32)),
+            pa.array(np.full(rows, thrown.tracked[0])),
+            pa.array(np.full(rows, thrown.tracked[1])),
             pa.array(np.full(rows, number, np.int64)),
             pa.array([thrown.primary] * rows, pa.string()),
+            pa.array([PRIMARIES[thrown.primary].particle] * rows, pa.string()),
             pa.array(np.full(rows, thrown.energy / 1000.0)),
             pa.array(-places[:, 0]),
             pa.array(-places[:, 1]),

@@ -51,6 +51,8 @@ _CHI_A = 7.67e-11  # Moliere's screening angle squared times p^2, GeV^2
 KIND, ENERGY, X, Y, Z, UX, UY, UZ, PATH = range(9)
 COLUMNS = 9
 _STACK = 20_000
+# Ends of `loss_table` in ln(E/GeV): 1 MeV, and far above any shower.
+_LOG_LOW, _LOG_TOP = math.log(1e-3), math.log(1.0e6)
 
 
 @kernel
@@ -112,28 +114,33 @@ def bend(
 
 @kernel
 def scattering_angle(momentum_beta: float, thickness: float) -> float:
-    """Return a polar angle of multiple scattering, rad: Gaussian core, and one Rutherford scatter in the tail.
+    """Return a polar angle of multiple scattering, rad: Gaussian core, and single Rutherford scatters in the tail.
 
     Single scatters beyond theta_c^2 = 5 chi_c^2 happen 1/5 times a step on average; the rest has the mean square
-    chi_c^2 (ln(theta_c^2/chi_a^2) - 1).
+    chi_c^2 (ln(theta_c^2/chi_a^2) - 1). All are added as vectors, so that a thickness in several steps gives the
+    distribution of that thickness in one.
     """
     inverse = 1.0 / (momentum_beta * momentum_beta)
     chi_c = _CHI_C * thickness * inverse
-    angle2 = (
-        -chi_c * max(1.0, math.log(5.0 * _CHI_C * thickness / _CHI_A) - 1.0) * math.log(np.random.random() + 1e-300)
-    )
-    if np.random.random() < 0.18127:  # 1 - exp(-1/5)
-        angle2 += 5.0 * chi_c / (np.random.random() + 1e-300)
-    return min(math.sqrt(angle2), 1.5)
+    core = chi_c * max(1.0, math.log(5.0 * _CHI_C * thickness / _CHI_A) - 1.0)
+    across = math.sqrt(-core * math.log(np.random.random() + 1e-300))
+    along, left = 0.0, np.random.random()
+    while left > 0.8187308:  # exp(-1/5): a Poisson number
+        angle = math.sqrt(5.0 * chi_c / (np.random.random() + 1e-300))
+        phi = 2.0 * math.pi * np.random.random()
+        across += angle * math.cos(phi)
+        along += angle * math.sin(phi)
+        left *= np.random.random()
+    return min(math.sqrt(across * across + along * along), 1.5)
 
 
-def loss_table(points: int = 200, top: float = 1.0e6) -> Floats:
-    """Return the continuous loss of electrons, GeV per g/cm2, evenly in ln E from 1 MeV to `top` GeV.
+def loss_table(points: int = 200) -> Floats:
+    """Return the continuous loss of electrons, GeV per g/cm2, evenly in ln E from 1 MeV to 1,000 TeV.
 
     Ionisation up to `DELTA_CUT` and bremsstrahlung up to `SOFT_BREMSSTRAHLUNG`. The density effect is that of air at
     4e-4 g/cm3 (near the shower's maximum); between 1e-4 and 1e-3 it changes the loss by 3 %.
     """
-    energies = np.exp(np.linspace(math.log(1e-3), math.log(top), points))
+    energies = np.exp(np.linspace(_LOG_LOW, _LOG_TOP, points))
     shift = 0.5 * math.log10(1.205e-3 / 4.0e-4)
     losses = np.empty(points)
     for index, energy in enumerate(energies):
@@ -150,6 +157,221 @@ def loss_table(points: int = 200, top: float = 1.0e6) -> Floats:
         radiation = energy * highest * float(np.mean([bremsstrahlung_density(energy, share) for share in y]))
         losses[index] = ionisation + radiation / RADIATION_LENGTH
     return losses
+
+
+@kernel
+def _push(
+    stack: Floats, pending: int, kind: float, energy: float,
+    x: float, y: float, z: float, ux: float, uy: float, uz: float, path: float,
+) -> int:  # fmt: skip
+    """Put a particle on the stack; return how many there are."""
+    row = stack[pending]
+    row[KIND], row[ENERGY], row[PATH] = kind, energy, path
+    row[X], row[Y], row[Z] = x, y, z
+    row[UX], row[UY], row[UZ] = ux, uy, uz
+    return pending + 1
+
+
+@kernel
+def _compton(ratio: float) -> tuple[float, float, float]:
+    """Draw a Compton scatter after Klein and Nishina.
+
+    Parameters
+    ----------
+    ratio : float
+        Mass of the electron over the photon's energy.
+
+    Returns
+    -------
+    share, sine, cosine : float
+        Of the energy that the photon keeps; of its angle.
+    """
+    # The share is from 1/(1+2/ratio) to 1, with the density 1/s + s times a factor that is at most 1.
+    lowest = 1.0 / (1.0 + 2.0 / ratio)
+    weight1 = -math.log(lowest)
+    weight2 = 0.5 * (1.0 - lowest * lowest)
+    while True:
+        if np.random.random() * (weight1 + weight2) < weight1:
+            share = math.exp(-weight1 * np.random.random())
+        else:
+            share = math.sqrt(lowest * lowest + (1.0 - lowest * lowest) * np.random.random())
+        t = ratio * (1.0 - share) / share
+        sine2 = max(0.0, t * (2.0 - t))
+        if np.random.random() < 1.0 - share * sine2 / (1.0 + share * share):
+            return share, math.sqrt(sine2), 1.0 - t
+
+
+@kernel
+def _follow_photon(stack: Floats, pending: int, scene: Scene, record: Record) -> int:
+    """Move the photon `stack[pending]` to where it interacts and push what it makes; return the number pending."""
+    air, tally, row = scene.air, record.tally, stack[pending]
+    energy, path = row[ENERGY], row[PATH]
+    x, y, z, ux, uy, uz = row[X], row[Y], row[Z], row[UX], row[UY], row[UZ]
+    if energy < PHOTON_CUT:
+        tally[DROPPED] += energy
+        return pending
+    x_depth = depth(z, air)
+    ratio = ELECTRON_MASS / energy
+    compton = _COMPTON * RADIATION_LENGTH * ratio * (math.log(2.0 / ratio) + 0.5)
+    total = 1.0 + compton
+    while True:
+        x_depth += math.log(np.random.random() + 1e-300) * RADIATION_LENGTH / total * uz
+        if x_depth >= scene.ground_depth:
+            tally[GROUND] += energy
+            return pending
+        scattered = np.random.random() * total < compton
+        share = 0.0
+        if not scattered:
+            share = np.random.random()
+            if not (ratio < share < 1.0 - ratio) or np.random.random() >= pair_density(energy, share):
+                continue  # a null collision
+        after = height_at(x_depth, air)
+        way = (z - after) / -uz
+        x, y, z, path = x + ux * way, y + uy * way, after, path + way
+        if tally[FIRST_HEIGHT] < 0.0:
+            tally[FIRST_HEIGHT] = z
+        if not scattered:
+            charge = 1.0 if np.random.random() < 0.5 else -1.0
+            low, high = min(share, 1.0 - share), max(share, 1.0 - share)
+            # The smaller partner is followed first, so the stack stays short.
+            pending = _push(stack, pending, charge, energy * high, x, y, z, ux, uy, uz, path)
+            return _push(stack, pending, -charge, energy * low, x, y, z, ux, uy, uz, path)
+        share, sine, cosine = _compton(ratio)
+        phi = 2.0 * math.pi * np.random.random()
+        recoil, photon = energy * (1.0 - share), energy * share
+        if recoil > PHOTON_CUT:
+            momentum = math.sqrt(recoil * (recoil + 2.0 * ELECTRON_MASS))
+            s_e = min(1.0, photon * sine / momentum)
+            vx, vy, vz = turn(ux, uy, uz, s_e, math.sqrt(1.0 - s_e * s_e), phi + math.pi)
+            pending = _push(stack, pending, -1.0, recoil, x, y, z, vx, vy, vz, path)
+        else:
+            tally[DROPPED] += recoil
+        if photon > PHOTON_CUT:
+            vx, vy, vz = turn(ux, uy, uz, sine, cosine, phi)
+            return _push(stack, pending, 0.0, photon, x, y, z, vx, vy, vz, path)
+        tally[DROPPED] += photon
+        return pending
+
+
+@kernel
+def scatter(
+    scene: Scene, ux: float, uy: float, uz: float, charge: float, energy: float, thickness: float, length: float
+) -> tuple[float, float, float]:
+    """Return an electron's direction after multiple scattering in a thickness, g/cm2, and bending along a length, m."""
+    ux, uy, uz = bend(scene, ux, uy, uz, charge, energy, length)
+    angle = scattering_angle(energy, thickness)
+    return turn(ux, uy, uz, math.sin(angle), math.cos(angle), 2.0 * math.pi * np.random.random())
+
+
+@kernel
+def _follow_electron(stack: Floats, pending: int, losses: Floats, scene: Scene, record: Record) -> int:
+    """Step the electron or positron `stack[pending]` until it makes something, falls below threshold, or lands.
+
+    A step's scattering and bending are done in two parts, before and after a random place of it, at which the light's
+    line is tangent. Each part moves the particle along a path with one kink at a random place of the part, which gives
+    the mean square displacement of a scattered path and its correlation with the direction (the random hinge of
+    J. Baro et al., Nucl. Instrum. Methods B 100 (1995) 31). So directions and places of emission have the right
+    variance for steps of any length.
+    """
+    air, tally, row = scene.air, record.tally, stack[pending]
+    kind, energy, path = row[KIND], row[ENERGY], row[PATH]
+    x, y, z, ux, uy, uz = row[X], row[Y], row[Z], row[UX], row[UY], row[UZ]
+    x_depth = depth(z, air)
+    log_step = (_LOG_TOP - _LOG_LOW) / (losses.size - 1)
+    while True:
+        rho = density(x_depth, air)
+        threshold = ELECTRON_MASS / math.sqrt(2.0 * REFRACTIVITY * rho)
+        if energy < threshold:
+            tally[DROPPED] += energy
+            return pending
+        tally[STEPS] += 1.0
+        softest = SOFT_BREMSSTRAHLUNG / energy
+        brems = 4.0 / 3.0 * -math.log(softest) / RADIATION_LENGTH if softest < 1.0 else 0.0
+        highest = 0.5 * energy if kind < 0.0 else energy
+        delta = _KNOCK_ON * (1.0 / DELTA_CUT - 1.0 / highest) if highest > DELTA_CUT else 0.0
+        total = brems + delta
+        limit = scene.step * min(0.1 * RADIATION_LENGTH, 27.5 * energy, 4.0e4 * rho)  # the last: 400 m
+        free = -math.log(np.random.random() + 1e-300) / total
+        thickness = min(free, limit)
+        middle = x_depth - 0.5 * thickness * uz
+        rho = density(middle, air)
+        way = 0.01 * thickness / rho
+        before = np.random.random()
+        vx, vy, vz = scatter(scene, ux, uy, uz, kind, energy, before * thickness, before * way)
+        if -vz < 0.05:  # sideways or upward: never seen
+            tally[DROPPED] += energy
+            return pending
+        to_ground = (scene.ground - z) / vz
+        landed = to_ground <= way
+        if landed:
+            if to_ground <= 0.0:
+                tally[GROUND] += energy
+                return pending
+            thickness *= to_ground / way
+            way = to_ground
+        place = (math.log(energy) - _LOG_LOW) / log_step
+        cell = min(int(place), losses.size - 2)
+        lost = (losses[cell] + (losses[cell + 1] - losses[cell]) * (place - cell)) * thickness
+        gamma = (energy - 0.5 * lost) / ELECTRON_MASS
+        level = int(middle / PROFILE_STEP)
+        if level < record.profile.size:
+            record.profile[level] += thickness * -vz / PROFILE_STEP
+        kink = before * way * np.random.random()
+        emit(
+            scene, record, x + kink * (ux - vx), y + kink * (uy - vy), z + kink * (uz - vz), vx, vy, vz, way, rho,
+            1.0 / (gamma * gamma), path, middle, 1.0,
+        )  # fmt: skip
+        if lost >= energy:
+            tally[DEPOSITED] += energy
+            return pending
+        tally[DEPOSITED] += lost
+        if landed:
+            tally[GROUND] += energy - lost
+            return pending
+        after = 1.0 - before
+        wx, wy, wz = scatter(scene, vx, vy, vz, kind, energy - lost, after * thickness, after * way)
+        last = after * way * np.random.random()
+        between = way - kink - last
+        x, y, z = (
+            x + kink * ux + between * vx + last * wx,
+            y + kink * uy + between * vy + last * wy,
+            z + kink * uz + between * vz + last * wz,
+        )
+        path += way
+        ux, uy, uz = wx, wy, wz
+        energy -= lost
+        if -uz < 0.05:
+            tally[DROPPED] += energy
+            return pending
+        x_depth = depth(z, air)
+        if free > limit:
+            continue
+        if np.random.random() * total < brems:
+            share = softest ** np.random.random()
+            if np.random.random() * 4.0 / 3.0 < bremsstrahlung_density(energy, share):
+                photon = energy * share
+                energy -= photon
+                if tally[FIRST_HEIGHT] < 0.0:
+                    tally[FIRST_HEIGHT] = z
+                if photon > PHOTON_CUT:
+                    # Both are pushed and the softer is followed first, so the stack stays short.
+                    one, other = (kind, 0.0) if photon < energy else (0.0, kind)
+                    high, low = max(photon, energy), min(photon, energy)
+                    pending = _push(stack, pending, one, high, x, y, z, ux, uy, uz, path)
+                    return _push(stack, pending, other, low, x, y, z, ux, uy, uz, path)
+                tally[DROPPED] += photon
+        else:
+            knock = 1.0 / (1.0 / DELTA_CUT - np.random.random() * (1.0 / DELTA_CUT - 1.0 / highest))
+            if knock < energy:
+                sine2 = min(1.0, 2.0 * ELECTRON_MASS * (1.0 / knock - 1.0 / energy))
+                vx, vy, vz = turn(
+                    ux, uy, uz, math.sqrt(sine2), math.sqrt(1.0 - sine2), 2.0 * math.pi * np.random.random()
+                )
+                if pending + 3 > stack.shape[0]:
+                    tally[OVERFLOW] = 1.0
+                    return pending
+                pending = _push(stack, pending, -1.0, knock, x, y, z, vx, vy, vz, path)
+                energy -= knock
 
 
 @kernel
@@ -171,197 +393,21 @@ def cascade(start: Floats, losses: Floats, scene: Scene, record: Record) -> int:
         0, or 1 if the stack overflowed (which needs 20,000 particles pending at once).
     """
     stack = np.empty((_STACK, COLUMNS))
-    log_low = math.log(1e-3)
-    log_step = (math.log(1.0e6) - log_low) / (losses.size - 1)
-    ground_depth = depth(scene.ground)
     tally = record.tally
     for entry in range(start.shape[0]):
-        for column in range(COLUMNS):
-            stack[0, column] = start[entry, column]
+        stack[0] = start[entry]
         pending = 1
         while pending > 0:
             pending -= 1
-            kind = stack[pending, KIND]
-            energy = stack[pending, ENERGY]
-            x, y, z = stack[pending, X], stack[pending, Y], stack[pending, Z]
-            ux, uy, uz = stack[pending, UX], stack[pending, UY], stack[pending, UZ]
-            path = stack[pending, PATH]
-            if pending + 3 > _STACK or record.tally[OVERFLOW] > 0.0:
+            if pending + 3 > _STACK or tally[OVERFLOW] > 0.0:
                 tally[OVERFLOW] = 1.0
                 return 1
-            if -uz < 0.05:  # sideways or upward: never seen
-                tally[DROPPED] += energy
-                continue
-            x_depth = depth(z)
-
-            if kind == 0.0:
-                if energy < PHOTON_CUT:
-                    tally[DROPPED] += energy
-                    continue
-                ratio = ELECTRON_MASS / energy
-                compton = _COMPTON * RADIATION_LENGTH * ratio * (math.log(2.0 / ratio) + 0.5)
-                total = 1.0 + compton
-                while True:
-                    thickness = -math.log(np.random.random() + 1e-300) * RADIATION_LENGTH / total
-                    x_depth -= thickness * uz
-                    if x_depth >= ground_depth:
-                        tally[GROUND] += energy
-                        break
-                    if np.random.random() * total < compton:
-                        after = height_at(x_depth)
-                        way = (z - after) / -uz
-                        x, y, z, path = x + ux * way, y + uy * way, after, path + way
-                        if tally[FIRST_HEIGHT] < 0.0:
-                            tally[FIRST_HEIGHT] = z
-                        # Klein-Nishina: share of the photon from 1/(1+2/ratio) to 1, density 1/s + s.
-                        lowest = 1.0 / (1.0 + 2.0 / ratio)
-                        weight1 = -math.log(lowest)
-                        weight2 = 0.5 * (1.0 - lowest * lowest)
-                        while True:
-                            if np.random.random() * (weight1 + weight2) < weight1:
-                                share = math.exp(-weight1 * np.random.random())
-                            else:
-                                share = math.sqrt(lowest * lowest + (1.0 - lowest * lowest) * np.random.random())
-                            t = ratio * (1.0 - share) / share
-                            sine2 = max(0.0, t * (2.0 - t))
-                            if np.random.random() < 1.0 - share * sine2 / (1.0 + share * share):
-                                break
-                        phi = 2.0 * math.pi * np.random.random()
-                        recoil = energy * (1.0 - share)
-                        photon = energy * share
-                        momentum = math.sqrt(recoil * (recoil + 2.0 * ELECTRON_MASS))
-                        sine = math.sqrt(sine2)
-                        if recoil > PHOTON_CUT:
-                            s_e = min(1.0, photon * sine / momentum)
-                            vx, vy, vz = turn(ux, uy, uz, s_e, math.sqrt(1.0 - s_e * s_e), phi + math.pi)
-                            stack[pending, KIND] = -1.0
-                            stack[pending, ENERGY] = recoil
-                            stack[pending, X], stack[pending, Y], stack[pending, Z] = x, y, z
-                            stack[pending, UX], stack[pending, UY], stack[pending, UZ] = vx, vy, vz
-                            stack[pending, PATH] = path
-                            pending += 1
-                        else:
-                            tally[DROPPED] += recoil
-                        if photon > PHOTON_CUT:
-                            vx, vy, vz = turn(ux, uy, uz, sine, 1.0 - t, phi)
-                            stack[pending, KIND] = 0.0
-                            stack[pending, ENERGY] = photon
-                            stack[pending, X], stack[pending, Y], stack[pending, Z] = x, y, z
-                            stack[pending, UX], stack[pending, UY], stack[pending, UZ] = vx, vy, vz
-                            stack[pending, PATH] = path
-                            pending += 1
-                        else:
-                            tally[DROPPED] += photon
-                        break
-                    share = np.random.random()
-                    edge = ratio
-                    if share > edge and share < 1.0 - edge and np.random.random() < pair_density(energy, share):
-                        after = height_at(x_depth)
-                        way = (z - after) / -uz
-                        x, y, z, path = x + ux * way, y + uy * way, after, path + way
-                        if tally[FIRST_HEIGHT] < 0.0:
-                            tally[FIRST_HEIGHT] = z
-                        charge = 1.0 if np.random.random() < 0.5 else -1.0
-                        low, high = min(share, 1.0 - share), max(share, 1.0 - share)
-                        # The smaller partner is followed first, so the stack stays short.
-                        for part in range(2):
-                            stack[pending, KIND] = charge if part == 0 else -charge
-                            stack[pending, ENERGY] = energy * (high if part == 0 else low)
-                            stack[pending, X], stack[pending, Y], stack[pending, Z] = x, y, z
-                            stack[pending, UX], stack[pending, UY], stack[pending, UZ] = ux, uy, uz
-                            stack[pending, PATH] = path
-                            pending += 1
-                        break
-                continue
-
-            # An electron or positron: steps until it makes something, falls below threshold, or lands.
-            while True:
-                rho = density(x_depth)
-                threshold = ELECTRON_MASS / math.sqrt(2.0 * REFRACTIVITY * rho)
-                if energy < threshold or -uz < 0.05:
-                    tally[DROPPED] += energy
-                    break
-                tally[STEPS] += 1.0
-                softest = SOFT_BREMSSTRAHLUNG / energy
-                brems = 4.0 / 3.0 * -math.log(softest) / RADIATION_LENGTH if softest < 1.0 else 0.0
-                highest = 0.5 * energy if kind < 0.0 else energy
-                delta = _KNOCK_ON * (1.0 / DELTA_CUT - 1.0 / highest) if highest > DELTA_CUT else 0.0
-                total = brems + delta
-                limit = min(0.1 * RADIATION_LENGTH, 55.0 * energy, 4.0e4 * rho)  # the last: 400 m
-                free = -math.log(np.random.random() + 1e-300) / total
-                thickness = min(free, limit)
-                after_depth = x_depth - thickness * uz
-                landed = after_depth >= ground_depth
-                if landed:
-                    after_depth = ground_depth
-                    thickness = (ground_depth - x_depth) / -uz
-                    if thickness <= 0.0:
-                        tally[GROUND] += energy
-                        break
-                after = height_at(after_depth)
-                way = (z - after) / -uz
-                place = (math.log(energy) - log_low) / log_step
-                cell = min(int(place), losses.size - 2)
-                lost = (losses[cell] + (losses[cell + 1] - losses[cell]) * (place - cell)) * thickness
-                mean_energy = energy - 0.5 * lost
-                middle = 0.5 * (x_depth + after_depth)
-                gamma = mean_energy / ELECTRON_MASS
-                level = int(middle / PROFILE_STEP)
-                if level < record.profile.size:
-                    record.profile[level] += thickness * -uz / PROFILE_STEP
-                emit(scene, record, x, y, z, ux, uy, uz, way, density(middle), 1.0 / (gamma * gamma), path, middle, 1.0)
-                x, y, z, path, x_depth = x + ux * way, y + uy * way, after, path + way, after_depth
-                ux, uy, uz = bend(scene, ux, uy, uz, kind, mean_energy, way)
-                angle = scattering_angle(mean_energy, thickness)
-                ux, uy, uz = turn(ux, uy, uz, math.sin(angle), math.cos(angle), 2.0 * math.pi * np.random.random())
-                if lost >= energy:
-                    tally[DEPOSITED] += energy
-                    break
-                energy -= lost
-                tally[DEPOSITED] += lost
-                if landed:
-                    tally[GROUND] += energy
-                    break
-                if free > limit:
-                    continue
-                if np.random.random() * total < brems:
-                    share = softest ** np.random.random()
-                    if np.random.random() * 4.0 / 3.0 < bremsstrahlung_density(energy, share):
-                        photon = energy * share
-                        energy -= photon
-                        if tally[FIRST_HEIGHT] < 0.0:
-                            tally[FIRST_HEIGHT] = z
-                        if photon > PHOTON_CUT and pending < _STACK:
-                            # The photon is put off only while the electron goes on from here: both are pushed and
-                            # the softer is followed first.
-                            stack[pending, KIND] = kind if photon < energy else 0.0
-                            stack[pending, ENERGY] = max(photon, energy)
-                            stack[pending, X], stack[pending, Y], stack[pending, Z] = x, y, z
-                            stack[pending, UX], stack[pending, UY], stack[pending, UZ] = ux, uy, uz
-                            stack[pending, PATH] = path
-                            pending += 1
-                            stack[pending, KIND] = 0.0 if photon < energy else kind
-                            stack[pending, ENERGY] = min(photon, energy)
-                            stack[pending, X], stack[pending, Y], stack[pending, Z] = x, y, z
-                            stack[pending, UX], stack[pending, UY], stack[pending, UZ] = ux, uy, uz
-                            stack[pending, PATH] = path
-                            pending += 1
-                            break
-                        tally[DROPPED] += photon
-                else:
-                    knock = 1.0 / (1.0 / DELTA_CUT - np.random.random() * (1.0 / DELTA_CUT - 1.0 / highest))
-                    if knock < energy:
-                        sine2 = min(1.0, 2.0 * ELECTRON_MASS * (1.0 / knock - 1.0 / energy))
-                        vx, vy, vz = turn(
-                            ux, uy, uz, math.sqrt(sine2), math.sqrt(1.0 - sine2), 2.0 * math.pi * np.random.random()
-                        )
-                        stack[pending, KIND] = -1.0
-                        stack[pending, ENERGY] = knock
-                        stack[pending, X], stack[pending, Y], stack[pending, Z] = x, y, z
-                        stack[pending, UX], stack[pending, UY], stack[pending, UZ] = vx, vy, vz
-                        stack[pending, PATH] = path
-                        pending += 1
-                        energy -= knock
+            if -stack[pending, UZ] < 0.05:  # sideways or upward: never seen
+                tally[DROPPED] += stack[pending, ENERGY]
+            elif stack[pending, KIND] == 0.0:
+                pending = _follow_photon(stack, pending, scene, record)
+            else:
+                pending = _follow_electron(stack, pending, losses, scene, record)
     return 0
 
 

@@ -63,7 +63,8 @@ _PENDING, _HANDED = 0, 1
 def fly(scene: Scene, record: Record, particle: Floats, length: float, nucleons: float = 1.0) -> None:
     """Move a particle by `length`; a charged one gives light, loses energy, scatters and bends on the way.
 
-    A nucleus of some `nucleons` is given as one of them with the charge of all.
+    A step's light comes between the two halves of its scattering and bending. A nucleus of some `nucleons` is given as
+    one of them with the charge of all.
     """
     code = int(particle[CODE])
     mass = MASSES[code]
@@ -74,37 +75,49 @@ def fly(scene: Scene, record: Record, particle: Floats, length: float, nucleons:
         particle[PATH] += length
         return
     left = length
-    x_depth = depth(particle[Z])
+    x_depth = depth(particle[Z], scene.air)
+    charge2, charge_a_nucleon = particle[CHARGE] ** 2, particle[CHARGE] / nucleons
     while left > 1e-6 and particle[ENERGY] > mass * 1.05 and particle[UZ] < -0.02:
-        rho = max(density(x_depth), 1e-12)
+        rho = max(density(x_depth, scene.air), 1e-12)
         way = min(left, _STEP_LENGTH, 0.01 * _STEP_THICKNESS / rho)
+        energy = particle[ENERGY]
+        momentum = math.sqrt(max(1e-6, energy * energy - mass * mass))
+        half = max(50.0 * way * rho, 5e-5)
+        _scatter(scene, particle, charge_a_nucleon, momentum, half, 0.5 * way)
         after = particle[Z] + particle[UZ] * way
-        after_depth = depth(after)
+        after_depth = depth(after, scene.air)
         thickness = (after_depth - x_depth) / -particle[UZ]
         middle = 0.5 * (x_depth + after_depth)
-        energy = particle[ENERGY]
         emit(
             scene, record, particle[X], particle[Y], particle[Z], particle[UX], particle[UY], particle[UZ], way,
-            density(middle), (mass / energy) ** 2, particle[PATH], middle, particle[CHARGE] ** 2,
+            density(middle, scene.air), (mass / energy) ** 2, particle[PATH], middle, charge2,
         )  # fmt: skip
         particle[X] += particle[UX] * way
         particle[Y] += particle[UY] * way
         particle[Z] = after
         particle[PATH] += way
-        lost = _LOSS * thickness * particle[CHARGE] ** 2 / nucleons
+        lost = _LOSS * thickness * charge2 / nucleons
         if code == MUON:
             lost += _MUON_RADIATION * energy * thickness
         lost = min(lost, energy - mass)
         particle[ENERGY] = energy - lost
         record.tally[DEPOSITED] += lost * nucleons
-        momentum = math.sqrt(max(1e-6, energy * energy - mass * mass))
-        ux, uy, uz = bend(scene, particle[UX], particle[UY], particle[UZ], particle[CHARGE] / nucleons, momentum, way)
-        angle = scattering_angle(momentum * momentum / energy, max(thickness, 1e-4))
-        particle[UX], particle[UY], particle[UZ] = turn(
-            ux, uy, uz, math.sin(angle), math.cos(angle), 2.0 * math.pi * np.random.random()
-        )
+        _scatter(scene, particle, charge_a_nucleon, momentum, half, 0.5 * way)
         x_depth = after_depth
         left -= way
+
+
+@kernel
+def _scatter(
+    scene: Scene, particle: Floats, charge: float, momentum: float, thickness: float, length: float
+) -> None:  # fmt: skip
+    """Bend a particle along a length and scatter it in a thickness."""
+    energy = particle[ENERGY]
+    ux, uy, uz = bend(scene, particle[UX], particle[UY], particle[UZ], charge, momentum, length)
+    angle = scattering_angle(momentum * momentum / energy, thickness)
+    particle[UX], particle[UY], particle[UZ] = turn(
+        ux, uy, uz, math.sin(angle), math.cos(angle), 2.0 * math.pi * np.random.random()
+    )
 
 
 @kernel
@@ -355,7 +368,6 @@ def hadron_cascade(
             heap, handed, state, parent, record, int(code[index]), float(charge[index]), float(momentum[index, 0]),
             float(momentum[index, 1]), float(momentum[index, 2]), float(momentum[index, 3]),
         )  # fmt: skip
-    ground_depth = depth(scene.ground)
     tally = record.tally
     while state[_PENDING] > 0.0 and tally[OVERFLOW] == 0.0:
         state[_PENDING] -= 1.0
@@ -374,9 +386,9 @@ def hadron_cascade(
         row = PROJECTILES[kind]
         if row >= 0:
             length = np.interp(math.log(particle[ENERGY]), bank.log_energy, bank.length[row])
-            reached = depth(particle[Z]) - length * math.log(np.random.random() + 1e-300) * cosine
-            if reached < ground_depth:
-                way, fate = (particle[Z] - height_at(reached)) / cosine, 1
+            reached = depth(particle[Z], scene.air) - length * math.log(np.random.random() + 1e-300) * cosine
+            if reached < scene.ground_depth:
+                way, fate = (particle[Z] - height_at(reached, scene.air)) / cosine, 1
         if LIFETIMES[kind] < 1e30:
             momentum_now = math.sqrt(max(0.0, particle[ENERGY] ** 2 - mass * mass))
             decay = -LIFETIMES[kind] * momentum_now / mass * math.log(np.random.random() + 1e-300)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import TypeVar
 
-import numba
+from apbatch.camera.kernel import compiled
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def kernel(function: Function) -> Function:
-    """Compile a function with numba; the machine code is cached beside the module.
+    """Compile a function with numba; the machine code is cached until any file of its folder changes.
 
-    The cache of a function notices changes of its own file only: after editing what it calls, clear ``__pycache__``.
     `fastmath` lets sums be reordered: results repeat bit for bit on one kind of processor, not across kinds.
     """
-    return cast(Function, numba.njit(cache=True, fastmath=True)(function))
+    return compiled(function, fastmath=True)

@@ -14,16 +14,13 @@ J. M. Davies and E. S. Cotton, Sol. Energy 1 (1957) 16; A. Schliesser and R. Mir
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from apbatch.sim.kernel import kernel
-
-if TYPE_CHECKING:
-    from apbatch.sim.scene import Scene
-    from apbatch.sim.settings import DetectorModel
+from apbatch.sim.scene import Scene
+from apbatch.sim.settings import DetectorModel
 
 Floats = npt.NDArray[np.float64]
 

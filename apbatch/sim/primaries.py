@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.sim.scene import camera_frame
-from apbatch.sim.settings import PRIMARIES, Production, Spectrum
+from apbatch.sim.observatory import camera_frame
+from apbatch.sim.settings import POINT_GAMMA, PRIMARIES, Production, Spectrum
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,7 +26,7 @@ class Throw:
     shower : int
         Number in the production; says nothing about the primary.
     primary : str
-        Its name: one of `apbatch.sim.settings.PRIMARIES`.
+        Its kind: a key of `apbatch.sim.settings.PRIMARIES`.
     energy : float
         GeV.
     direction : ndarray of shape (3,)
@@ -35,6 +35,8 @@ class Throw:
         Of the telescopes, deg.
     source : tuple of float
         Arrival direction in the camera, deg.
+    tracked : tuple of float
+        Place in the camera of the source that the telescopes observe, deg: gammas of the source come from there.
     telescopes : ndarray of shape (n_uses x n_telescopes of an array, 3)
         Places, m, use by use; the axis meets the observation level at (0, 0).
     seed : int
@@ -50,12 +52,13 @@ class Throw:
     source: tuple[float, float]
     telescopes: Floats
     seed: int
+    tracked: tuple[float, float] = (0.0, 0.0)
 
 
 def primaries(settings: Production) -> list[str]:
     """Return the primary of each shower: a random order drawn from the production's seed."""
     kinds = np.array([primary for primary, number in settings.thrown.items() for _ in range(number)])
-    rng = np.random.default_rng(np.random.SeedSequence([settings.seed, 2]))
+    rng = np.random.default_rng(np.random.SeedSequence([*settings.entropy, 2]))
     return [str(kind) for kind in rng.permutation(kinds)]
 
 
@@ -94,7 +97,7 @@ def _integral(ratio: float, index: float) -> float:
 
 def random_of(settings: Production, shower: int) -> np.random.Generator:
     """Return the random numbers of one shower: they depend on the seed and its number alone."""
-    return np.random.default_rng(np.random.SeedSequence([settings.seed, 3, shower]))
+    return np.random.default_rng(np.random.SeedSequence([*settings.entropy, 3, shower]))
 
 
 def around(towards: Floats, frame: Floats, radius: Floats, turn: Floats, altitude: float) -> Floats:
@@ -149,9 +152,9 @@ class Nuclear:
 
 def nuclear(settings: Production, shower: int, primary: str) -> Nuclear:
     """Return the first interaction's random numbers, which are a stream of their own for each shower."""
-    nucleons, charge = PRIMARIES[primary]
+    nucleons, charge, _ = PRIMARIES[primary]
     energy = 1000.0 * energy_from(settings.spectrum_of(primary), random_of(settings, shower).random())
-    rng = np.random.default_rng(np.random.SeedSequence([settings.seed, 6, shower]))
+    rng = np.random.default_rng(np.random.SeedSequence([*settings.entropy, 6, shower]))
     return Nuclear(nucleons, charge, energy / nucleons, rng.random(), rng.random())
 
 
@@ -191,9 +194,12 @@ def throw(settings: Production, shower: int, primary: str, rng: np.random.Genera
     sine, beta = math.sqrt(max(0.0, 1.0 - cosine * cosine)), 2.0 * math.pi * rng.random()
     towards = np.array([sine * math.cos(beta), sine * math.sin(beta), cosine]) @ frame
     source = (math.degrees(sine * math.cos(beta) / cosine), math.degrees(sine * math.sin(beta) / cosine))
-    if primary == GAMMA and settings.gamma_source is not None:
-        source = settings.gamma_source
-        towards = np.array([math.radians(source[0]), math.radians(source[1]), 1.0]) @ frame
+    # Every shower has a source, whether it comes from there or not: the source says nothing of the primary.
+    offset, beta = math.tan(math.radians(settings.source_offset)), 2.0 * math.pi * rng.random()
+    tracked = (math.degrees(offset * math.cos(beta)), math.degrees(offset * math.sin(beta)))
+    if primary == POINT_GAMMA:
+        source = tracked
+        towards = np.array([offset * math.cos(beta), offset * math.sin(beta), 1.0]) @ frame
         towards /= np.linalg.norm(towards)
     # Uniform in the plane across the axis, then along the axis down to the ground.
     radius = settings.core_max * np.sqrt(rng.random(settings.telescopes))
@@ -201,4 +207,4 @@ def throw(settings: Production, shower: int, primary: str, rng: np.random.Genera
     places = around(towards, frame, radius, turn, settings.site.altitude)
     places = (places[:, None, :] + np.array(settings.array)).reshape(-1, 3)
     seed = int(rng.integers(1, 2**31))
-    return Throw(shower, primary, energy, -towards, settings.site.zenith, azimuth, source, places, seed)
+    return Throw(shower, primary, energy, -towards, settings.site.zenith, azimuth, source, places, seed, tracked)

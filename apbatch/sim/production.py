@@ -1,7 +1,8 @@
 """A production: showers in chunks, then one shuffled set of image files and, apart from it, the truth.
 
 Nothing in an image file depends on the primary but the pixels: rows of all showers are shuffled together by the seed,
-events are numbered in that order, parts have the same number of rows. The same settings give the same bytes whatever
+events are numbered in that order, parts have the same number of rows. Beside the images lies where in the camera the
+observed source is, drawn alike for every primary. The same settings give the same bytes whatever
 the number of processes, and whether or not it was interrupted.
 """
 
@@ -13,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, UsageError
-from apbatch.formats.images import TRUTH_SCHEMA, image_schema
+from apbatch.formats.images import SOURCE_SCHEMA, TRUTH_SCHEMA, image_schema
 from apbatch.localfiles import locked, written_whole
 from apbatch.progress import Task
 from apbatch.progress import progress as show_progress
@@ -40,10 +41,12 @@ from apbatch.sim.settings import Production
 #: Experiment of simulated images.
 EXPERIMENT = "TAIGA-SIM"
 #: Changes of the physics or the files that make older chunks useless.
-_VERSION = 2
+_VERSION = 3
 _SUMMARY = "production.json"
 #: Primaries that a summary names even if none was thrown.
 _ALWAYS = ("gamma", "proton")
+#: Folders of a finished production. Images and sources may be handed out; truth stays.
+_KINDS = ("images", "sources", "truth")
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class ProductionSummary:
     output : str
         Its folder.
     showers, triggered, images : dict
-        By primary: thrown; with at least one image; images.
+        By kind of shower: thrown; with at least one image; images.
     parts : int
         Part files of images.
     made : int
@@ -74,8 +77,8 @@ class ProductionSummary:
 
 
 def key_of(settings: Production) -> str:
-    """Return the short hash of everything that decides the output."""
-    return digest({"version": _VERSION, "settings": settings.model_dump()})
+    """Return the short hash of everything that decides the output; of a secret seed its commitment."""
+    return digest({"version": _VERSION, "settings": settings.published()})
 
 
 #: Makes chunks of a plan, in any order, and yields the number of showers of each.
@@ -96,8 +99,8 @@ def simulate(
     settings : Production
         What to make.
     output : Path
-        Folder: ``images/part-*.parquet``, ``truth/part-*.parquet``, ``production.json``, and while it is being made
-        a hidden ``.work``.
+        Folder: ``images/part-*.parquet``, ``sources/part-*.parquet``, ``truth/part-*.parquet``, ``production.json``,
+        and while it is being made a hidden ``.work``.
     progress : Task, optional
         Gets one for each shower; a display of its own is opened if None.
     processes : int
@@ -151,7 +154,7 @@ def _finished(settings: Production, output: Path) -> ProductionSummary | None:
         raise UsageError(
             "the folder holds a production with other settings", where=str(output), remedy="choose another folder"
         )
-    for kind in ("images", "truth"):
+    for kind in _KINDS:
         found = len(list((output / kind).glob("part-*.parquet")))
         if found != result.parts:
             raise ApbatchError(
@@ -160,6 +163,38 @@ def _finished(settings: Production, output: Path) -> ProductionSummary | None:
             )  # fmt: skip
     shutil.rmtree(output / ".work", ignore_errors=True)  # left if a kill came between summary and clearing up
     return result
+
+
+def gather(folder: Path, runs: int, settings: Production) -> None:
+    """Put truth and sources of several runs, ``run-001`` and so on in a folder, into one folder each.
+
+    Files are linked, not copied; images stay with their runs. What is there already is left. A manifest beside them
+    holds what the runs have in common.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the runs.
+    runs : int
+        How many there are.
+    settings : Production
+        Of the first run.
+    """
+    for kind in ("sources", "truth"):
+        target = folder / kind
+        target.mkdir(parents=True, exist_ok=True)
+        for run in range(1, runs + 1):
+            for file in sorted((folder / f"run-{run:03d}" / kind).glob("part-*.parquet")):
+                with suppress(FileExistsError):
+                    (target / f"part-{run:03d}-{file.stem.removeprefix('part-')}.parquet").hardlink_to(file)
+    with written_whole(folder / _SUMMARY) as partial:
+        partial.write_text(json.dumps({**_manifest(settings), "runs": runs}, indent=1))
+
+
+def _manifest(settings: Production) -> dict[str, Any]:
+    """Return what a production says of itself: no address, and of a secret seed the commitment alone."""
+    record = provenance("simulate", [], settings.published())
+    return {"key": key_of(settings), "seed_commitment": settings.seed_commitment or None, **record}
 
 
 @contextmanager
@@ -189,7 +224,7 @@ def _prepare(settings: Production, output: Path) -> ProductionPlan:
             )  # fmt: skip
     else:
         with written_whole(note) as partial:
-            partial.write_text(json.dumps({"key": key, "settings": settings.model_dump()}, indent=1))
+            partial.write_text(json.dumps({"key": key, "settings": settings.published()}, indent=1))
     return ProductionPlan(settings, work)
 
 
@@ -285,14 +320,14 @@ def _publish(plan: ProductionPlan, output: Path, made: int, began: float) -> Pro
     settings = plan.settings
     chunks = _Chunks(plan)
     camera = camera_of(settings.detector)
-    rng = np.random.default_rng(np.random.SeedSequence([settings.seed, 5]))
+    rng = np.random.default_rng(np.random.SeedSequence([*settings.entropy, 5]))
     events = int(chunks.event[-1]) + 1 if chunks.rows else 0
     place = rng.permutation(events)[chunks.event]  # of each row's event in the shuffled order
     order = np.argsort(place, kind="stable")
     parts = math.ceil(chunks.rows / settings.images_per_part)
     final = plan.folder / "final"
     shutil.rmtree(final, ignore_errors=True)
-    for kind in ("images", "truth"):
+    for kind in _KINDS:
         (final / kind).mkdir(parents=True)
     thrown = {primary: number for primary, number in settings.thrown.items() if number or primary in _ALWAYS}
     images = dict.fromkeys(thrown, 0)
@@ -301,10 +336,10 @@ def _publish(plan: ProductionPlan, output: Path, made: int, began: float) -> Pro
         rows = order[part * settings.images_per_part : (part + 1) * settings.images_per_part]
         table = chunks.take(rows)
         _write_part(table, settings, camera, place[rows] + 1, final, f"part-{part:05d}.parquet")
-        for primary, shower in zip(table["primary"].to_pylist(), table["shower"].to_pylist(), strict=True):
+        for primary, shower in zip(table["kind"].to_pylist(), table["shower"].to_pylist(), strict=True):
             images[primary] += 1
             seen[primary].add(shower)
-    for kind in ("images", "truth"):
+    for kind in _KINDS:
         (final / kind / dataset.SUCCESS).touch()
         dataset.write_info(f"file://{final / kind}", {"kind": kind, "camera": camera.name})
         shutil.rmtree(output / kind, ignore_errors=True)  # of a call that was killed right here
@@ -318,9 +353,9 @@ def _publish(plan: ProductionPlan, output: Path, made: int, began: float) -> Pro
         made=made,
         seconds=time.monotonic() - began,
     )
-    record = provenance("simulate", [], settings.model_dump(mode="json"))
+    counts = {name: value for name, value in asdict(summary).items() if name != "output"}
     with written_whole(output / _SUMMARY) as partial:
-        partial.write_text(json.dumps({"key": key_of(settings), "summary": asdict(summary), **record}, indent=1))
+        partial.write_text(json.dumps({**_manifest(settings), "summary": counts}, indent=1))
     shutil.rmtree(plan.folder)
     return summary
 
@@ -352,6 +387,10 @@ def _write_part(
     pq.write_table(
         pa.table([columns[name] for name in schema.names], schema=schema), folder / "images" / name,
         compression="none", use_dictionary=False, row_group_size=1000, write_page_checksum=True,
+    )  # fmt: skip
+    pq.write_table(
+        pa.table({**keys, "source_x": table["source_x"], "source_y": table["source_y"]}, schema=SOURCE_SCHEMA),
+        folder / "sources" / name, compression="none", write_page_checksum=True,
     )  # fmt: skip
     truth = {**keys, **{field: table[field] for field in table.column_names if field not in keys}}
     pq.write_table(

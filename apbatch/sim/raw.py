@@ -24,7 +24,7 @@ from apbatch.camera.registry import camera_named
 from apbatch.errors import FormatError, NotFoundError, UsageError
 from apbatch.formats.images import camera_of, from_binary
 from apbatch.formats.taiga_raw import DATA_TYPE, RECORD
-from apbatch.sim.response import Camera, Light, digitise, triggered
+from apbatch.sim.response import Camera, Light, digitise, over_threshold
 from apbatch.sim.settings import DetectorModel, Production
 
 Floats = npt.NDArray[np.float64]
@@ -120,9 +120,9 @@ def write_raw(
         what = f"{len(settings.array)} x {name}"
         raise UsageError(f"raw files are of one TAIGA-IACT01, not of {what}", where=str(production))
     camera = camera_named(name)
-    rng = np.random.default_rng(np.random.SeedSequence([settings.seed, 8]))
+    rng = np.random.default_rng(np.random.SeedSequence([*camera.name.encode(), settings.run]))
     channels = _Channels.drawn(camera.n_pixels, rng)
-    electronics = Camera.of(camera, settings.detector, settings.seed)
+    electronics = Camera.of(camera, settings.detector)
     run = output / f"{night:%d%m%y}.{number:02d}"
     run.mkdir(parents=True)
     time, records, events = _START_NS, 0, 0
@@ -146,8 +146,7 @@ def write_raw(
             records += len(rows)
         events += len(images)
     shape = (_PEDESTAL_RECORDS, camera.n_pixels)
-    dark = Light(np.zeros(shape, np.int64), np.zeros(shape))
-    noise, _ = digitise(dark, electronics, settings.detector, rng)
+    noise = digitise(Light.of_counts(np.zeros(shape, np.int64)), electronics, settings.detector, rng).amplitude
     adc = channels.adc(noise)
     for cluster in range(1, _MOST_CLUSTERS + 1):
         count = np.arange(1, _PEDESTAL_RECORDS + 1)
@@ -157,7 +156,7 @@ def write_raw(
         path.write_bytes(rows.tobytes())
         part_files.add(path)
     factors = output / f"FACTORS_{night:%d%m%y}.txt"
-    factors.write_text(_factors(camera, channels, electronics.dead), encoding="ascii")
+    factors.write_text(_factors(camera, channels, electronics.dead[0]), encoding="ascii")
     return RawSummary(output, factors, events, records, len(part_files))
 
 
@@ -192,7 +191,7 @@ def _fired(images: Floats, camera: Camera, detector: DetectorModel, geometry: Ca
     out = np.zeros((len(images), _MOST_CLUSTERS), bool)
     for cluster in range(1, _MOST_CLUSTERS + 1):
         mine = geometry.cluster == cluster
-        out[:, cluster - 1] = triggered(np.where(mine, images, np.nan), camera, detector)
+        out[:, cluster - 1] = over_threshold(np.where(mine, images, np.nan), camera, detector)
     return out
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from apbatch.errors import UsageError
+from apbatch.sim.seeds import SECRET, secret_seed
 from apbatch.units import Degrees, Metres, PhotoElectrons, TeV
 from apbatch.yamlfile import load_model
 
@@ -23,9 +24,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+#: The US standard atmosphere, and that of Tunka (51.8 N, 103.1 E) in January.
+Atmosphere = Literal["us-standard", "tunka-winter"]
+
+
 class SiteModel(Section):
     """Where the telescopes stand and where they look."""
 
+    atmosphere: Atmosphere = Field(default="tunka-winter", description="thickness and refraction by height")
     altitude: Metres = Field(default=675.0, ge=0, le=5000, description="observation level above sea level")
     zenith: Degrees = Field(default=30.0, ge=0, le=45, description="pointing; the flat atmosphere ends near 45 deg")
     magnetic_field: tuple[float, float, float] = Field(
@@ -36,6 +42,9 @@ class SiteModel(Section):
     )
     aerosol_height: Metres = Field(default=1200.0, gt=0, description="scale height of aerosol (assumed)")
     aerosol_exponent: float = Field(default=1.3, description="aerosol extinction falls with wavelength to this power")
+    ozone_column: float = Field(default=370.0, ge=0, description="Dobson units: a winter's mean at 52 N (assumed)")
+    ozone_height: Metres = Field(default=20000.0, gt=0, description="where ozone is densest (assumed)")
+    ozone_width: Metres = Field(default=4500.0, gt=0, description="scale height of ozone's layer (assumed)")
 
 
 class DetectorModel(Section):
@@ -71,9 +80,13 @@ class DetectorModel(Section):
     integration_window: float = Field(
         default=100.0, gt=0, description="ns around the median arrival time of the telescope's photons (assumed)"
     )
-    night_sky: PhotoElectrons = Field(default=1.6, ge=0, description="mean a pixel and integration (assumed)")
+    night_sky: float = Field(
+        default=0.035, ge=0, description="photo-electrons a pixel and ns, from real pedestals: 3.5 p.e. in 100 ns"
+    )
     single_pe_spread: float = Field(default=0.45, ge=0, description="relative width of one photo-electron's charge")
-    pedestal_noise: PhotoElectrons = Field(default=0.9, ge=0, description="electronic noise, standard deviation")
+    pedestal_noise: PhotoElectrons = Field(
+        default=1.2, ge=0, description="electronic noise, standard deviation, from real pedestals"
+    )
     time_resolution: float = Field(default=1.0, ge=0, description="ns, of a pixel's arrival time (assumed)")
     noise_library: Path | None = Field(
         default=None, description="folder of a raw TAIGA run whose noise takes the place of night_sky, pedestal_noise"
@@ -87,7 +100,12 @@ class DetectorModel(Section):
     high_gain_limit: float = Field(default=1800.0, gt=0, description="ADC codes beyond which the low gain is taken")
     low_gain_end: float = Field(default=3700.0, gt=0, description="ADC codes at which the low gain saturates")
     gain_spread: float = Field(default=0.05, ge=0, lt=0.5, description="pixel to pixel error of the gains' calibration")
-    trigger_threshold: PhotoElectrons = Field(default=10.0, gt=0, description="of each pixel that takes part")
+    trigger_threshold: PhotoElectrons = Field(
+        default=10.0, gt=0, description="of each pixel that takes part, within the trigger window"
+    )
+    trigger_window: float = Field(
+        default=15.0, gt=0, description="ns in which a pixel's light is summed, and in which neighbours must fire"
+    )
     trigger_pixels: Literal[2, 3] = Field(default=2, description="a pixel and neighbours of the same cluster")
 
     @model_validator(mode="after")
@@ -102,9 +120,30 @@ class DetectorModel(Section):
                 raise ValueError(f"{name} must increase")
         return self
 
+    @property
+    def sky_charge(self) -> float:
+        """Mean number of photo-electrons of the night sky in a pixel and integration window."""
+        return self.night_sky * self.integration_window
 
-#: Primaries by name: number of nucleons (0: electromagnetic) and charge.
-PRIMARIES = {"gamma": (0, 0), "proton": (1, 1), "electron": (0, -1), "helium": (4, 2), "iron": (56, 26)}
+
+class Primary(NamedTuple):
+    """A kind of shower: number of nucleons (0: electromagnetic), charge, and the particle as the truth names it."""
+
+    nucleons: int
+    charge: int
+    particle: str
+
+
+POINT_GAMMA = "point gamma"
+#: Kinds of showers by name.
+PRIMARIES = {
+    "gamma": Primary(0, 0, "gamma"),
+    POINT_GAMMA: Primary(0, 0, "gamma"),
+    "proton": Primary(1, 1, "proton"),
+    "electron": Primary(0, -1, "electron"),
+    "helium": Primary(4, 2, "helium"),
+    "iron": Primary(56, 26, "iron"),
+}
 #: Energy of a nucleon from which SIBYLL works, TeV.
 _LEAST_A_NUCLEON = 0.08
 
@@ -150,12 +189,14 @@ class BankModel(Section):
 class Production(Section):
     """One production of images: what is thrown, into which detector, with which seed."""
 
-    gammas: int = Field(default=500, ge=0, description="gamma showers thrown")
+    gammas: int = Field(default=500, ge=0, description="gamma showers thrown, from the whole cone")
+    point_gammas: int = Field(default=0, ge=0, description="gamma showers thrown, from the place of the source")
     protons: int = Field(default=900, ge=0, description="proton showers thrown")
     electrons: int = Field(default=0, ge=0, description="electron showers thrown")
     helium_nuclei: int = Field(default=0, ge=0, description="helium showers thrown")
     iron_nuclei: int = Field(default=0, ge=0, description="iron showers thrown")
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, description="a number, or in files 'secret': see apbatch.sim.seeds")
+    seed_commitment: str = Field(default="", description="published hash of a secret seed, which is then never written")
     telescopes: int = Field(
         default=16, ge=1, le=200, description="uses of a shower: telescopes, or whole arrays, at random around its axis"
     )
@@ -164,17 +205,17 @@ class Production(Section):
         description="telescopes of an array: north, west, up, from its centre; all look the same way",
     )  # fmt: skip
     array_trigger: int = Field(default=1, ge=1, description="telescopes that must fire for any to be kept")
-    gamma: Spectrum = Spectrum(energy_min=2.0, energy_max=60.0, index=-2.6)
-    proton: Spectrum = Spectrum(energy_min=2.0, energy_max=150.0, index=-2.7)
-    electron: Spectrum = Spectrum(energy_min=2.0, energy_max=60.0, index=-3.9)
-    helium: Spectrum = Spectrum(energy_min=4.0, energy_max=300.0, index=-2.64)
-    iron: Spectrum = Spectrum(energy_min=10.0, energy_max=1000.0, index=-2.6)
+    gamma: Spectrum = Spectrum(energy_min=0.5, energy_max=200.0, index=-2.6)
+    proton: Spectrum = Spectrum(energy_min=1.0, energy_max=500.0, index=-2.7)
+    electron: Spectrum = Spectrum(energy_min=0.5, energy_max=60.0, index=-3.9)
+    helium: Spectrum = Spectrum(energy_min=1.5, energy_max=500.0, index=-2.64)
+    iron: Spectrum = Spectrum(energy_min=6.0, energy_max=1000.0, index=-2.6)
     cone: Degrees = Field(default=5.0, ge=0, le=20, description="arrival directions: within this of the pointing")
-    gamma_source: tuple[Degrees, Degrees] | None = Field(
-        default=None, description="place of a point source of the gammas in the camera, in place of the cone"
+    source_offset: Degrees = Field(
+        default=1.22, ge=0, le=5, description="of the source from the pointing, at an azimuth drawn for each shower"
     )
     core_max: Metres = Field(default=450.0, gt=0, le=2000, description="distance across the axis")
-    run: int = Field(default=1, ge=0, description="run number of all images")
+    run: int = Field(default=1, ge=0, description="run number of all images; other runs of a seed are other showers")
     site: SiteModel = SiteModel()
     detector: DetectorModel = DetectorModel()
     banks: BankModel = BankModel()
@@ -189,16 +230,17 @@ class Production(Section):
             raise ValueError("array_trigger is more than the telescopes of the array")
         if self.telescopes * len(self.array) > 1000:
             raise ValueError("more than 1000 telescopes around a shower")
-        for primary, (nucleons, _) in PRIMARIES.items():
+        for primary, (nucleons, _, _) in PRIMARIES.items():
             if nucleons and self.spectrum_of(primary).energy_min < nucleons * _LEAST_A_NUCLEON and self.thrown[primary]:
                 raise ValueError(f"{primary}: energy_min must be {nucleons * _LEAST_A_NUCLEON:g} TeV or more")
         return self
 
     @property
     def thrown(self) -> dict[str, int]:
-        """Number of showers by primary."""
+        """Number of showers by kind: a key of `PRIMARIES`."""
         return {
             "gamma": self.gammas,
+            POINT_GAMMA: self.point_gammas,
             "proton": self.protons,
             "electron": self.electrons,
             "helium": self.helium_nuclei,
@@ -211,9 +253,24 @@ class Production(Section):
         return sum(number for primary, number in self.thrown.items() if PRIMARIES[primary][0])
 
     def spectrum_of(self, primary: str) -> Spectrum:
-        """Return the spectrum of a primary by name."""
-        spectrum: Spectrum = getattr(self, primary)
+        """Return the spectrum of a kind of `PRIMARIES`."""
+        spectrum: Spectrum = getattr(self, PRIMARIES[primary].particle)
         return spectrum
+
+    @property
+    def entropy(self) -> tuple[int, int]:
+        """What all random numbers of the production come from."""
+        return self.seed, self.run
+
+    def published(self) -> dict[str, Any]:
+        """Return the settings as they may be handed out, JSON-like: without a seed that is secret."""
+        return self.model_dump(mode="json", exclude={"seed"} if self.seed_commitment else None)
+
+
+class ProductionFile(Production):
+    """A production as a file has it: the seed may be the word `secret`."""
+
+    seed: int | Literal["secret"] = 1  # type: ignore[assignment]
 
 
 def load_production(path: Path | None, named: Mapping[str, object]) -> Production:
@@ -224,9 +281,13 @@ def load_production(path: Path | None, named: Mapping[str, object]) -> Productio
     NotFoundError, UsageError
         For a file that is missing or wrong, or a value that is not possible.
     """
-    given = load_model(path, Production).model_dump(exclude_unset=True) if path else {}
+    given = load_model(path, ProductionFile).model_dump(exclude_unset=True) if path else {}
+    given |= {key: value for key, value in named.items() if value is not None}
+    if given.get("seed") == SECRET:
+        secret = secret_seed()
+        given |= {"seed": secret.seed, "seed_commitment": secret.commitment}
     try:
-        return Production.model_validate({**given, **{key: value for key, value in named.items() if value is not None}})
+        return Production.model_validate(given)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors()]
         raise UsageError("; ".join(fault.replace("Value error, ", "") for fault in faults)) from None

@@ -9,17 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.errors import ApbatchError
-from apbatch.sim.atmosphere import TOP, depth, height_at
+from apbatch.sim.atmosphere import TOP, height_at
 from apbatch.sim.cameras import camera_of
 from apbatch.sim.electromagnetic import cascade, loss_table, seed_kernels
 from apbatch.sim.hadronic import ENERGY, UZ, Z, fly, hadron_cascade
 from apbatch.sim.interactions import AIR_MASS, Bank, Events
+from apbatch.sim.observatory import Optics, make_scene
 from apbatch.sim.particles import MASSES, NEUTRON
 from apbatch.sim.particles import PROTON as PROTON_CODE
 from apbatch.sim.primaries import ELECTRON, GAMMA, Nuclear, Throw, random_of, throw
 from apbatch.sim.response import Camera, digitise, integrate, triggered
-from apbatch.sim.scene import FIRST_HEIGHT, OVERFLOW, Optics, Record, Scene, make_record, make_scene
-from apbatch.sim.settings import Production
+from apbatch.sim.scene import FIRST_HEIGHT, OVERFLOW, Record, Scene, make_record
+from apbatch.sim.settings import PRIMARIES, Production
 
 Floats = npt.NDArray[np.float64]
 
@@ -72,13 +73,16 @@ class Simulator:
         The production.
     bank : Bank, optional
         Of hadronic interactions; needed for protons and nuclei only.
+    step : float
+        Longest steps of electrons over the usual ones: less than 1 for tests of convergence.
     """
 
-    def __init__(self, settings: Production, bank: Bank | None = None) -> None:
+    def __init__(self, settings: Production, bank: Bank | None = None, step: float = 1.0) -> None:
         self.settings = settings
+        self.step = step
         geometry = camera_of(settings.detector)
         self.optics = Optics.of(settings.site, settings.detector, geometry)
-        self.camera = Camera.of(geometry, settings.detector, settings.seed)
+        self.camera = Camera.of(geometry, settings.detector, len(settings.array))
         self.losses = loss_table()
         self.bank = bank
 
@@ -127,7 +131,7 @@ class Simulator:
     def _follow(self, thrown: Throw, first: FirstInteraction | None, capacity: int) -> Record:
         site = self.settings.site.model_copy(update={"zenith": thrown.pointing_zenith})
         detector = self.settings.detector
-        scene = make_scene(self.optics, site, detector, thrown.telescopes, thrown.pointing_azimuth)
+        scene = make_scene(self.optics, site, detector, thrown.telescopes, thrown.pointing_azimuth, self.step)
         record = make_record(capacity)
         record.tally[FIRST_HEIGHT] = -1.0
         seed_kernels(thrown.seed)
@@ -135,7 +139,7 @@ class Simulator:
         to_top = (TOP - site.altitude) / cosine
         place = np.array([0.0, 0.0, site.altitude]) - thrown.direction * to_top
         start = [*place, *thrown.direction, 0.0]
-        if thrown.primary == GAMMA:
+        if PRIMARIES[thrown.primary].particle == GAMMA:
             electromagnetic = np.array([[0.0, thrown.energy, *start]])
         elif thrown.primary == ELECTRON:
             electromagnetic = np.array([[-1.0, thrown.energy, *start]])
@@ -153,8 +157,8 @@ class Simulator:
         nucleon = np.array([float(PROTON_CODE), float(primary.charge), primary.energy, *start])
         cosine = -float(nucleon[UZ])
         reached = -math.log(1.0 - primary.share) * AIR_MASS / first.section * cosine
-        lands = reached >= depth(self.settings.site.altitude)
-        end = self.settings.site.altitude if lands else height_at(reached)
+        lands = reached >= scene.ground_depth
+        end = self.settings.site.altitude if lands else height_at(reached, scene.air)
         fly(scene, record, nucleon, (float(nucleon[Z]) - end) / cosine, float(primary.nucleons))
         if lands:
             return np.empty((0, 9))
@@ -187,6 +191,7 @@ class Simulator:
         pixel, time = record.pixel[:count], record.time[:count]
         detector = self.settings.detector
         light = integrate(pixel, time, n_telescopes, n_pixels, detector.integration_window)
-        images, times = digitise(light, self.camera, detector, rng)
-        fired = triggered(images, self.camera, detector)
-        return images.astype(np.float32), (times + 0.5 * detector.integration_window).astype(np.float32), fired
+        signals = digitise(light, self.camera, detector, rng)
+        fired = triggered(signals.fired_at, self.camera, detector)
+        times = signals.time + 0.5 * detector.integration_window
+        return signals.amplitude.astype(np.float32), times.astype(np.float32), fired

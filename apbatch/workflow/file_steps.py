@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,63 +14,93 @@ from apbatch.units import Degrees, Metres, TeV
 from apbatch.workflow.step import Context, Products, Step
 
 if TYPE_CHECKING:
-    from apbatch.sim.settings import Production
+    from apbatch.sim.settings import Production, Spectrum
 
 #: Site under which productions of jobs are registered: `conf/sites/simulation.yaml`.
 SIMULATION_SITE = "simulation"
 
 
 class Simulate(Step):
-    """Make gamma and proton images by the air-shower Monte Carlo, in the tree of the site `simulation`."""
+    """Make gamma and hadron images by the air-shower Monte Carlo, in the tree of the site `simulation`.
+
+    Several runs are productions of the same settings and seed with other showers, each finished by itself: a job that
+    asks for more runs later makes the further ones only.
+    """
 
     kind: ClassVar[str] = "simulate"
     of_files: ClassVar[bool] = True
-    makes: ClassVar[tuple[str, ...]] = ("production", "truth")
+    makes: ClassVar[tuple[str, ...]] = ("production", "truth", "sources")
 
-    gammas: int = Field(default=500, ge=1)
-    protons: int = Field(default=900, ge=1)
-    seed: int = Field(default=1, ge=0)
+    runs: int = Field(default=1, ge=1, le=1000, description="productions of the numbers below, numbered from 1")
+    gammas: int = Field(default=500, ge=0, description="from the whole cone")
+    point_gammas: int = Field(default=0, ge=0, description="from the source that the telescopes observe")
+    protons: int = Field(default=900, ge=0)
+    helium: int = Field(default=0, ge=0)
+    seed: int | Literal["secret"] = Field(default=1, description="'secret': from the file of apbatch.sim.seeds")
     telescopes: int = Field(default=16, ge=1)
-    gamma_energy_min: TeV = 2.0
-    gamma_energy_max: TeV = 60.0
-    gamma_index: float = -2.6
-    proton_energy_min: TeV = 2.0
-    proton_energy_max: TeV = 150.0
-    proton_index: float = -2.7
+    gamma_energy_min: TeV | None = None
+    gamma_energy_max: TeV | None = None
+    gamma_index: float | None = None
+    proton_energy_min: TeV | None = None
+    proton_energy_max: TeV | None = None
+    proton_index: float | None = None
     zenith: Degrees = 30.0
     cone: Degrees = 5.0
+    source_offset: Degrees = 1.22
     core_max: Metres = 450.0
+    night_sky: float | None = Field(default=None, ge=0, description="p.e. a pixel and ns; else the detector's")
 
-    def _production(self) -> Production:
-        from apbatch.sim.settings import Production, SiteModel, Spectrum
+    def _production(self, run: int) -> Production:
+        from apbatch.sim.seeds import SECRET, secret_seed
+        from apbatch.sim.settings import DetectorModel, Production, SiteModel
 
-        def spectrum(low: float, high: float, index: float) -> Spectrum:
-            return Spectrum(energy_min=low, energy_max=high, index=index)
+        usual = Production()
 
+        def spectrum(primary: str) -> Spectrum:
+            named = {part: getattr(self, f"{primary}_{part}") for part in ("energy_min", "energy_max", "index")}
+            given = {part: value for part, value in named.items() if value is not None}
+            return usual.spectrum_of(primary).model_copy(update=given)
+
+        secret = secret_seed() if self.seed == SECRET else None
+        sky = {} if self.night_sky is None else {"night_sky": self.night_sky}
         return Production(
             gammas=self.gammas,
+            point_gammas=self.point_gammas,
             protons=self.protons,
-            seed=self.seed,
+            helium_nuclei=self.helium,
+            seed=secret.seed if secret else int(self.seed),
+            seed_commitment=secret.commitment if secret else "",
             telescopes=self.telescopes,
-            gamma=spectrum(self.gamma_energy_min, self.gamma_energy_max, self.gamma_index),
-            proton=spectrum(self.proton_energy_min, self.proton_energy_max, self.proton_index),
+            gamma=spectrum("gamma"),
+            proton=spectrum("proton"),
             cone=self.cone,
+            source_offset=self.source_offset,
             core_max=self.core_max,
+            run=run,
             site=SiteModel(zenith=self.zenith),
+            detector=DetectorModel(**sky),
         )
 
-    def run(self, context: Context, key: str) -> Products:
-        """Simulate into ``$APBATCH_HOME/simulation/KEY``; resumes what a killed run left."""
-        from apbatch.sim.production import EXPERIMENT, key_of, simulate
+    def inputs(self, context: Context) -> Any:
+        """Return the version of the simulation and all of its settings; of a secret seed the commitment."""
+        from apbatch.sim.production import key_of
 
-        settings = self._production()
-        folder = home() / "simulation" / key_of(settings)
-        summary = simulate(settings, folder)
-        images = ", ".join(f"{number} {primary} images" for primary, number in summary.images.items())
-        say(f"simulate: {images} of {sum(summary.showers.values())} showers")
+        return {"settings": key_of(self._production(1))}
+
+    def run(self, context: Context, key: str) -> Products:
+        """Simulate into ``$APBATCH_HOME/simulation/KEY/run-N``; resumes what a killed run left."""
+        from apbatch.sim.production import EXPERIMENT, gather, key_of, simulate
+
+        folder = home() / "simulation" / key_of(self._production(1))
+        for number in range(1, self.runs + 1):
+            summary = simulate(self._production(number), folder / f"run-{number:03d}")
+            images = ", ".join(f"{count} {kind} images" for kind, count in summary.images.items())
+            say(f"simulate: run {number} of {self.runs}: {images} of {sum(summary.showers.values())} showers")
+        gather(folder, self.runs, self._production(1))
         return {
             "production": f"/{EXPERIMENT.lower()}/{SIMULATION_SITE}/{folder.name}",
             "truth": f"file://{folder}/truth",
+            "sources": f"file://{folder}/sources",
         }
 
     def intact(self, products: Products) -> bool:

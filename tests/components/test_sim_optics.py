@@ -9,8 +9,9 @@ import pytest
 
 from apbatch.camera.registry import camera_named
 from apbatch.sim.electromagnetic import seed_kernels
+from apbatch.sim.observatory import Optics, make_scene
 from apbatch.sim.optics import facet_centres, focus
-from apbatch.sim.scene import Optics, Scene, make_scene
+from apbatch.sim.scene import Scene
 from apbatch.sim.settings import DetectorModel, SiteModel
 
 SITE = SiteModel(zenith=20.0)

@@ -115,7 +115,8 @@ def test_parts_have_equal_rows_and_images_equal_sizes(both: Path) -> None:
 def test_every_image_has_passed_the_trigger(both: Path) -> None:
     pixels = from_binary(table(both / "both" / "images")["image"])
     assert np.isfinite(pixels).all()
-    assert (np.sort(pixels, axis=1)[:, -2] > 10.0).all()
+    # Two pixels fired on more than 10 p.e.; from the integrated charge the sky's mean is taken off, and noise added.
+    assert (np.sort(pixels, axis=1)[:, -2] > 10.0 - 3.5 - 4.0 * 1.2).all()
 
 
 def test_a_shower_is_the_same_whatever_else_the_production_makes(tmp_path: Path) -> None:

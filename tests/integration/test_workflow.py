@@ -26,8 +26,8 @@ JOB = f"""
 name: small
 select: "experiment = 'TAIGA-SIM' and format = 'apbatch-images'"
 steps:
-  - simulate: {{gammas: 40, protons: 160, telescopes: 14, core_max: 200 m, gamma_energy_max: 20 TeV,
-               proton_energy_max: 50 TeV, seed: 5}}
+  - simulate: {{gammas: 40, protons: 160, telescopes: 14, core_max: 200 m, gamma_energy_min: 2 TeV,
+               gamma_energy_max: 20 TeV, proton_energy_min: 2 TeV, proton_energy_max: 50 TeV, seed: 5}}
   - ingest: {{site: {ROOT}/conf/sites/simulation.yaml}}
   - mirror: {{}}
   - clean: {{picture: 10 pe, boundary: 5 pe}}

@@ -14,25 +14,16 @@ from apbatch.camera.registry import camera_named
 from apbatch.errors import MissingSoftwareError, UsageError
 from apbatch.sim import atmosphere, electromagnetic, hadronic, interactions
 from apbatch.sim.interactions import AIR_MASS, Bank
+from apbatch.sim.observatory import Optics, make_scene, pixel_table
 from apbatch.sim.particles import MASSES, MUON, PI_ZERO, PION, PROTON, codes_of, is_produced
 from apbatch.sim.primaries import energy_from, primaries, random_of, throw
 from apbatch.sim.production import simulate
-from apbatch.sim.response import Camera, Light, digitise, integrate, triggered
-from apbatch.sim.scene import (
-    DEPOSITED,
-    DROPPED,
-    FIRST_HEIGHT,
-    GROUND,
-    Optics,
-    Record,
-    Scene,
-    make_record,
-    make_scene,
-    pixel_table,
-)
+from apbatch.sim.response import Camera, Light, digitise, integrate, over_threshold, triggered
+from apbatch.sim.scene import DEPOSITED, DROPPED, FIRST_HEIGHT, GROUND, Record, Scene, make_record
 from apbatch.sim.settings import DetectorModel, Production, SiteModel, Spectrum, load_production
 
-SITE, DETECTOR = SiteModel(zenith=0.0, magnetic_field=(0.0, 0.0, 0.0)), DetectorModel()
+SITE = SiteModel(atmosphere="us-standard", zenith=0.0, magnetic_field=(0.0, 0.0, 0.0))
+DETECTOR, AIR = DetectorModel(), atmosphere.atmosphere_named(SITE.atmosphere)
 CAMERA = "TAIGA-IACT01"
 
 
@@ -55,29 +46,66 @@ def gamma(energy: float, scene: Scene, seed: int) -> Record:
     return record
 
 
+ATMOSPHERES = pytest.mark.parametrize("name", ["us-standard", "tunka-winter"])
+
+
 def test_depth_of_the_standard_atmosphere_at_sea_level_and_11_km() -> None:
-    assert atmosphere.depth(0.0) == pytest.approx(1036.1, abs=0.1)
+    assert atmosphere.depth(0.0, AIR) == pytest.approx(1036.1, abs=0.1)
     # US standard atmosphere 1976: 226.32 hPa at 11 km, i.e. 230.8 g/cm2.
-    assert atmosphere.depth(11000.0) == pytest.approx(230.8, rel=0.02)
+    assert atmosphere.depth(11000.0, AIR) == pytest.approx(230.8, rel=0.02)
 
 
+def test_depth_and_density_of_the_winter_at_tunka_are_those_of_nrlmsise_00() -> None:
+    winter = atmosphere.atmosphere_named("tunka-winter")
+    # Densities of NRLMSISE-00, 51.8 N, 103.1 E, 15 January, kg/m3, and depths, their integral from above.
+    for height, x, rho in ((0.0, 1034.34, 1.31076), (5000.0, 532.40, 0.75475), (10000.0, 250.09, 0.39525),
+                           (20000.0, 51.931, 0.081413)):  # fmt: skip
+        assert atmosphere.depth(height, winter) == pytest.approx(x, rel=0.003)
+        assert atmosphere.density(x, winter) == pytest.approx(1e-3 * rho, rel=0.02)
+
+
+@ATMOSPHERES
 @pytest.mark.parametrize("height", [0.0, 675.0, 5000.0, 20000.0, 60000.0, 105000.0])
-def test_height_and_depth_are_inverse(height: float) -> None:
-    assert atmosphere.height_at(atmosphere.depth(height)) == pytest.approx(height, rel=1e-6, abs=1e-3)
+def test_height_and_depth_are_inverse(height: float, name: str) -> None:
+    air = atmosphere.atmosphere_named(name)
+    assert atmosphere.height_at(atmosphere.depth(height, air), air) == pytest.approx(height, rel=1e-6, abs=1e-3)
 
 
+@ATMOSPHERES
 @pytest.mark.parametrize("height", [100.0, 7000.0, 25000.0, 80000.0])
-def test_density_is_the_slope_of_the_depth(height: float) -> None:
-    slope = (atmosphere.depth(height - 1.0) - atmosphere.depth(height + 1.0)) / 200.0  # per cm
-    assert atmosphere.density(atmosphere.depth(height)) == pytest.approx(slope, rel=1e-4)
+def test_density_is_the_slope_of_the_depth(height: float, name: str) -> None:
+    air = atmosphere.atmosphere_named(name)
+    slope = (atmosphere.depth(height - 1.0, air) - atmosphere.depth(height + 1.0, air)) / 200.0  # per cm
+    assert atmosphere.density(atmosphere.depth(height, air), air) == pytest.approx(slope, rel=1e-4)
+
+
+@ATMOSPHERES
+def test_depth_has_no_steps_between_layers(name: str) -> None:
+    air = atmosphere.atmosphere_named(name)
+    for top, x in air[:4, :2]:
+        assert atmosphere.depth(top - 1e-6, air) == pytest.approx(x, rel=1e-4)
+        assert atmosphere.depth(top + 1e-6, air) == pytest.approx(x, rel=1e-9)
+
+
+def test_ozone_takes_light_at_300_and_at_600_nm_as_its_column_and_cross_section_say() -> None:
+    # Light from 30 km to sea level, straight down, crosses 93 % of 300 Dobson units after Green's formula (peak at
+    # 20 km, 4.5 km): at 604.6 nm 1 - exp(-0.93 x 300 x 2.687e16 x 5.18e-21) = 3.8 %, at 302.15 nm 89 %.
+    for wavelength, lost in ((604.613, 0.038), (302.15, 0.89)):
+        curve = (wavelength - 0.02, wavelength - 0.01, wavelength + 0.01, wavelength + 0.02)
+        detector = DetectorModel(wavelengths=curve, quantum_efficiency=(0.0, 1.0, 1.0, 0.0))
+        without, with_ozone = (
+            atmosphere.light_yield(SiteModel(altitude=0.0, zenith=0.0, ozone_column=column), detector)[300]
+            for column in (0.0, 300.0)
+        )
+        assert 1.0 - with_ozone / without == pytest.approx(lost, rel=0.04)
 
 
 def test_an_electron_below_the_cherenkov_threshold_gives_no_light_and_one_above_does(optics: Optics) -> None:
     from apbatch.sim.cherenkov import emit
     from apbatch.sim.scene import EMITTED
 
-    x_depth = atmosphere.depth(5000.0)
-    rho = atmosphere.density(x_depth)
+    x_depth = atmosphere.depth(5000.0, AIR)
+    rho = atmosphere.density(x_depth, AIR)
     threshold = 1.0 / math.sqrt(2.0 * 2.83e-4 * rho / 1.225e-3)  # gamma at which n beta = 1
     for factor, lit in ((0.99, False), (1.01, True)):
         record = make_record()
@@ -99,12 +127,12 @@ def test_forced_sampling_gives_the_light_that_tracing_every_photon_gives(optics:
     electromagnetic.seed_kernels(3)
     for _ in range(60):
         for top in steps:
-            x_depth = atmosphere.depth(top - 5.0)
-            rho = atmosphere.density(x_depth)
+            x_depth = atmosphere.depth(top - 5.0, AIR)
+            rho = atmosphere.density(x_depth, AIR)
             emit(scene, record, 0.0, 0.0, top, 0.0, 0.0, -1.0, 10.0, rho, 1e-9, 0.0, x_depth, 1.0)
     for top in steps:
         heights = top - 10.0 * rng.random(60000)
-        sin2 = 2.0 * 2.83e-4 * atmosphere.density(atmosphere.depth(top - 5.0)) / 1.225e-3
+        sin2 = 2.0 * 2.83e-4 * atmosphere.density(atmosphere.depth(top - 5.0, AIR), AIR) / 1.225e-3
         ring = (heights - SITE.altitude) * math.tan(math.asin(math.sqrt(sin2)))
         phi = 2.0 * math.pi * rng.random(60000)
         hit = np.hypot(ring * np.cos(phi) - distance, ring * np.sin(phi)) < scene.radius
@@ -150,7 +178,7 @@ def test_the_shower_maximum_deepens_by_a_radiation_length_per_e_fold_of_energy(o
         near = slice(int(np.argmax(profile)) - 8, int(np.argmax(profile)) + 9)
         square, linear, _ = np.polyfit(middles[near], profile[near], 2)
         # Most of the scatter is that of the first pair: count from there, plus its mean depth of 9/7 X0.
-        first = np.mean([atmosphere.depth(record.tally[FIRST_HEIGHT]) for record in records])
+        first = np.mean([atmosphere.depth(record.tally[FIRST_HEIGHT], AIR) for record in records])
         deepest[energy] = -linear / (2.0 * square) - first + 9.0 / 7.0 * 36.66
     # Greisen's maximum of all electrons is at X0 (ln(E/Ec) + 0.5); those over the threshold for light (21-80 MeV,
     # near Ec = 86.5 MeV) peak about a radiation length before it.
@@ -229,7 +257,7 @@ def test_a_neutral_pion_hands_two_photons_with_its_energy_over(optics: Optics) -
 
 def test_a_muon_crosses_the_air_and_loses_2_mev_a_gram(optics: Optics) -> None:
     handed, record = secondaries_of(optics, MUON, -1, 100.0)
-    passed = atmosphere.depth(SITE.altitude) - atmosphere.depth(10000.0)
+    passed = atmosphere.depth(SITE.altitude, AIR) - atmosphere.depth(10000.0, AIR)
     assert len(handed) == 0
     assert record.tally[DEPOSITED] == pytest.approx(passed * (2.1e-3 + 3e-6 * 99.0), rel=0.02)
 
@@ -284,37 +312,71 @@ def neighbours_of(same_cluster: bool) -> tuple[int, int]:
     raise AssertionError("no such pair")
 
 
+def light_of(hits: list[tuple[int, float]], n: int = 1) -> Light:
+    """Photo-electrons by pixel and time, ns; a first one in a far pixel at 0 says where the window is."""
+    pixel = np.array([hit[0] for hit in hits], np.int32)
+    return integrate(pixel, np.array([hit[1] for hit in hits], np.float32), n, 560, 100.0)
+
+
+@pytest.mark.parametrize(("same_cluster", "number", "fires"), [(True, 11, True), (True, 10, False), (False, 50, False)])
+def test_the_trigger_wants_two_neighbours_of_one_cluster(same_cluster: bool, number: int, fires: bool) -> None:
+    camera, (one, other) = Camera.of(camera_named(CAMERA), quiet()), neighbours_of(same_cluster)
+    light = light_of([(pixel, 50.0) for pixel in (one, other) for _ in range(number)])
+    signals = digitise(light, camera, quiet(), np.random.default_rng(1))
+    assert triggered(signals.fired_at, camera, quiet()).tolist() == [fires]
+    assert over_threshold(signals.amplitude, camera, quiet()).tolist() == [fires]
+
+
 @pytest.mark.parametrize(
-    ("same_cluster", "amplitude", "fires"), [(True, 10.1, True), (True, 9.9, False), (False, 50.0, False)]
+    ("lasts", "later", "fires"), [(10.0, 0.0, True), (27.0, 0.0, False), (10.0, 14.0, True), (10.0, 17.0, False)]
 )
-def test_the_trigger_wants_two_neighbours_of_one_cluster(same_cluster: bool, amplitude: float, fires: bool) -> None:
-    camera = Camera.of(camera_named(CAMERA), quiet(), 0)
-    image = np.zeros((1, 560))
-    image[0, list(neighbours_of(same_cluster))] = amplitude
-    assert triggered(image, camera, quiet()).tolist() == [fires]
+def test_light_must_come_within_15_ns_and_neighbours_must_fire_within_15_ns(
+    lasts: float, later: float, fires: bool
+) -> None:
+    # Sixteen photo-electrons evenly in time: 9 or 10 of 27 ns are within 15.
+    camera, (one, other) = Camera.of(camera_named(CAMERA), quiet()), neighbours_of(True)
+    when = np.linspace(0.0, lasts, 16)
+    light = light_of([(one, t) for t in when] + [(other, t + later) for t in when])
+    signals = digitise(light, camera, quiet(), np.random.default_rng(1))
+    assert signals.amplitude[0, one] == 16.0
+    assert triggered(signals.fired_at, camera, quiet()).tolist() == [fires]
 
 
 def test_one_bright_pixel_alone_does_not_trigger() -> None:
-    image = np.zeros((1, 560))
-    image[0, 100] = 1000.0
-    assert not triggered(image, Camera.of(camera_named(CAMERA), quiet(), 0), quiet())[0]
+    camera = Camera.of(camera_named(CAMERA), quiet())
+    signals = digitise(light_of([(100, 0.0)] * 1000), camera, quiet(), np.random.default_rng(1))
+    assert not triggered(signals.fired_at, camera, quiet())[0]
+
+
+def test_the_night_sky_helps_the_trigger() -> None:
+    # Eight photo-electrons in two neighbours never pass 10 alone; with 6 of the sky in 15 ns they mostly do.
+    camera, (one, other) = Camera.of(camera_named(CAMERA), quiet()), neighbours_of(True)
+    light = light_of([(pixel, 0.0) for pixel in (one, other) for _ in range(8)])
+    fired = {}
+    for sky in (0.0, 0.4):
+        detector = quiet().model_copy(update={"night_sky": sky})
+        rng = np.random.default_rng(2)
+        fired[sky] = np.mean([
+            triggered(digitise(light, camera, detector, rng).fired_at, camera, detector)[0] for _ in range(40)
+        ])  # fmt: skip
+    assert fired[0.0] == 0.0
+    assert fired[0.4] > 0.5
 
 
 def test_without_noise_the_amplitude_is_the_number_of_photo_electrons() -> None:
     signal = np.arange(560, dtype=np.int64)[None, :]
-    light = Light(signal, np.zeros(signal.shape))
-    images, _ = digitise(light, Camera.of(camera_named(CAMERA), quiet(), 0), quiet(), np.random.default_rng(1))
-    assert (images == signal).all()
+    signals = digitise(
+        Light.of_counts(signal), Camera.of(camera_named(CAMERA), quiet()), quiet(), np.random.default_rng(1)
+    )
+    assert (signals.amplitude == signal).all()
 
 
 def test_noise_has_no_offset_and_the_spread_of_its_parts() -> None:
-    signal = np.zeros((200, 560), np.int64)
-    detector = DetectorModel(gain_spread=0.0)
-    light = Light(signal, np.zeros(signal.shape))
-    images, _ = digitise(light, Camera.of(camera_named(CAMERA), detector, 0), detector, np.random.default_rng(1))
-    assert images.mean() == pytest.approx(0.0, abs=0.02)
+    light, detector = Light.of_counts(np.zeros((200, 560), np.int64)), DetectorModel(gain_spread=0.0)
+    images = digitise(light, Camera.of(camera_named(CAMERA), detector), detector, np.random.default_rng(1)).amplitude
+    assert images.mean() == pytest.approx(0.0, abs=0.03)
     # Compound Poisson: mean x (1 + spread^2), plus the electronics.
-    assert images.std() == pytest.approx(math.sqrt(1.6 * (1.0 + 0.45**2) + 0.9**2), rel=0.01)
+    assert images.std() == pytest.approx(math.sqrt(3.5 * (1.0 + 0.45**2) + 1.2**2), rel=0.01)
 
 
 def test_light_outside_the_integration_window_is_lost() -> None:
@@ -325,12 +387,13 @@ def test_light_outside_the_integration_window_is_lost() -> None:
 
 
 def test_both_primaries_are_thrown_from_the_same_random_numbers() -> None:
-    settings = Production(gamma=Spectrum(energy_min=2, energy_max=60, index=-2.6))
+    spectrum = Spectrum(energy_min=2, energy_max=60, index=-2.6)
+    settings = Production(gamma=spectrum, proton=spectrum)
     one = throw(settings, 5, "gamma", random_of(settings, 5))
     other = throw(settings, 5, "proton", random_of(settings, 5))
     assert (one.telescopes == other.telescopes).all()
     assert (one.direction == other.direction).all()
-    assert one.seed == other.seed
+    assert (one.seed, one.energy, one.tracked) == (other.seed, other.energy, other.tracked)
 
 
 def test_arrival_directions_fill_the_cone_and_telescopes_the_disc_across_the_axis() -> None:

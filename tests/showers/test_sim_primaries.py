@@ -10,8 +10,11 @@ from pydantic import ValidationError
 
 from apbatch.camera.registry import camera_named
 from apbatch.sim import hadronic
-from apbatch.sim.primaries import energy_from, nuclear, random_of, throw, wounded_nucleons
-from apbatch.sim.scene import EMITTED, Optics, make_record, make_scene
+from apbatch.sim.atmosphere import depth
+from apbatch.sim.electromagnetic import seed_kernels
+from apbatch.sim.observatory import Optics, camera_frame, make_scene
+from apbatch.sim.primaries import energy_from, nuclear, primaries, random_of, throw, wounded_nucleons
+from apbatch.sim.scene import EMITTED, make_record
 from apbatch.sim.settings import PRIMARIES, DetectorModel, Production, SiteModel, Spectrum
 from apbatch.sim.shower import Simulator
 
@@ -70,32 +73,49 @@ def test_a_nucleus_gives_light_by_its_charge_squared_and_bends_by_its_rigidity()
     site, detector = SiteModel(zenith=0.0, magnetic_field=(0.0, 50.0, 0.0)), DetectorModel()
     optics = Optics.of(site, detector, camera_named("TAIGA-IACT01"))
     scene = make_scene(optics, site, detector, np.array([[5000.0, 0.0, site.altitude]]), 0.0)
-    light, turned = {}, {}
-    for nucleons, charge in PRIMARIES.values():
+    length, energy = 25000.0, 1e5
+    bent = 0.299792458 * 50e-6 * length / energy  # rad, of a proton
+    thickness = depth(60000.0 - length, scene.air) - depth(60000.0, scene.air)
+    # Scattering in one plane (Highland); a nucleus of charge Z and A nucleons of this energy has Z/A of both.
+    scattered = 13.6e-3 / energy * math.sqrt(thickness / 36.66) * (1.0 + 0.038 * math.log(thickness / 36.66))
+    assert scattered < 0.05 * bent
+    seed_kernels(5)
+    light = {}
+    for nucleons, charge, _ in PRIMARIES.values():
         if nucleons:
             record = make_record()
-            # Rigid enough that scattering is nothing beside the field.
-            particle = np.array([7.0, charge, 1e5, 0.0, 0.0, 60000.0, 0.0, 0.0, -1.0, 0.0])
-            hadronic.fly(scene, record, particle, 25000.0, float(nucleons))
-            light[charge], turned[charge] = record.tally[EMITTED], abs(particle[5 + 1]) * nucleons / charge
+            particle = np.array([7.0, charge, energy, 0.0, 0.0, 60000.0, 0.0, 0.0, -1.0, 0.0])
+            hadronic.fly(scene, record, particle, length, float(nucleons))
+            light[charge] = record.tally[EMITTED]
+            # `fly` scatters a nucleus as one nucleon, by 1/p alone.
+            assert abs(particle[6]) == pytest.approx(bent * charge / nucleons, abs=4.0 * scattered)
     assert light[26] / light[1] == pytest.approx(676.0, rel=0.02)
     assert light[2] / light[1] == pytest.approx(4.0, rel=0.02)
-    expected = 0.299792458 * 50e-6 * 25000.0 / 1e5  # rad, of a proton
-    assert turned[1] == pytest.approx(expected, rel=0.05)
-    assert turned[26] == pytest.approx(expected, rel=0.05)
 
 
-def test_gammas_of_a_point_source_come_from_there_and_protons_from_the_cone() -> None:
-    settings = Production(gamma_source=(1.2, 0.0), cone=3.0)
-    gammas = [throw(settings, number, "gamma", random_of(settings, number)) for number in range(20)]
-    protons = [throw(settings, number, "proton", random_of(settings, number)) for number in range(20)]
-    assert {one.source for one in gammas} == {(1.2, 0.0)}
-    assert len({one.source for one in protons}) == 20
-    for one in gammas:
-        pointing = throw(Production(gamma_source=(0.0, 0.0)), one.shower, "gamma", random_of(settings, one.shower))
-        off = math.degrees(math.acos(float(one.direction @ pointing.direction)))
-        assert off == pytest.approx(math.degrees(math.atan(math.radians(1.2))), abs=1e-6)
-    assert [one.energy for one in gammas] != [one.energy for one in protons]
+def test_point_gammas_come_from_the_source_and_all_others_from_the_cone() -> None:
+    settings = Production(cone=3.0, source_offset=1.22)
+    thrown = {
+        kind: [throw(settings, number, kind, random_of(settings, number)) for number in range(300)]
+        for kind in ("point gamma", "gamma", "proton")
+    }
+    for one in thrown["point gamma"]:
+        assert one.source == one.tracked
+        pointing = camera_frame(one.pointing_zenith, one.pointing_azimuth)[2]
+        assert math.degrees(math.acos(float(-one.direction @ pointing))) == pytest.approx(1.22, abs=1e-6)
+    for kind in ("gamma", "proton"):
+        assert len({one.source for one in thrown[kind]}) == 300
+        assert not {one.source for one in thrown[kind]} & {one.tracked for one in thrown[kind]}
+        # The source says nothing of the primary: it is the same draw for all.
+        assert [one.tracked for one in thrown[kind]] == [one.tracked for one in thrown["point gamma"]]
+    azimuth = np.array([math.atan2(one.tracked[1], one.tracked[0]) for one in thrown["proton"]])
+    assert abs(np.exp(1j * azimuth).mean()) < 3.0 / math.sqrt(2.0 * 300) * math.sqrt(2.0)
+
+
+def test_other_runs_of_a_seed_are_other_showers() -> None:
+    one, other = Production(run=1), Production(run=2)
+    assert throw(one, 3, "gamma", random_of(one, 3)).seed != throw(other, 3, "gamma", random_of(other, 3)).seed
+    assert primaries(one) != primaries(other)
 
 
 def test_an_array_keeps_its_shape_wherever_the_shower_falls() -> None:

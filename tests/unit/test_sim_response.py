@@ -12,13 +12,14 @@ from apbatch.errors import NotFoundError
 from apbatch.formats.taiga_raw import DATA_TYPE, RECORD
 from apbatch.sim.noise import NoiseLibrary
 from apbatch.sim.response import Camera, Light, digitise, integrate, saturated, triggered
-from apbatch.sim.settings import DetectorModel
+from apbatch.sim.settings import DetectorModel, Production
+from apbatch.sim.shower import Simulator
 
 CAMERA = camera_named("TAIGA-IACT01")
 
 
 def dark(n: int) -> Light:
-    return Light(np.zeros((n, 560), np.int64), np.zeros((n, 560)))
+    return Light.of_counts(np.zeros((n, 560), np.int64))
 
 
 def raw_run(folder: Path, clusters: list[int], records: int = 400) -> None:
@@ -62,27 +63,46 @@ def test_a_folder_without_raw_files_is_no_noise_library(tmp_path: Path) -> None:
 def test_images_take_their_noise_from_the_library(tmp_path: Path) -> None:
     raw_run(tmp_path, [1])
     detector = DetectorModel(noise_library=tmp_path, gain_spread=0.0)
-    camera = Camera.of(CAMERA, detector, 0)
-    images, _ = digitise(dark(500), camera, detector, np.random.default_rng(2))
+    camera = Camera.of(CAMERA, detector)
+    images = digitise(dark(500), camera, detector, np.random.default_rng(2)).amplitude
     assert images.std() == pytest.approx(2.0, rel=0.05)
 
 
 def test_dead_pixels_have_no_amplitude_and_never_trigger() -> None:
     detector = DetectorModel(dead_pixels=0.2)
-    camera = Camera.of(CAMERA, detector, 7)
+    camera = Camera.of(CAMERA, detector)
     assert 0.1 < camera.dead.mean() < 0.3
-    bright = Light(np.full((1, 560), 50), np.zeros((1, 560)))
-    images, times = digitise(bright, camera, detector, np.random.default_rng(1))
-    assert (np.isnan(images[0]) == camera.dead).all()
-    assert (np.isnan(times[0]) == camera.dead).all()
-    assert triggered(images, camera, detector)[0]
-    only_dead = np.where(camera.dead, np.nan, 0.0)[None, :]
-    assert not triggered(only_dead, camera, detector)[0]
+    bright = digitise(Light.of_counts(np.full((1, 560), 50)), camera, detector, np.random.default_rng(1))
+    assert (np.isnan(bright.amplitude) == camera.dead).all()
+    assert (np.isnan(bright.time) == camera.dead).all()
+    assert triggered(bright.fired_at, camera, detector)[0]
+    counts = np.where(camera.dead, 50, 0)
+    only_dead = digitise(Light.of_counts(counts), camera, detector, np.random.default_rng(1))
+    assert not triggered(only_dead.fired_at, camera, detector)[0]
 
 
 def test_gains_do_not_depend_on_the_share_of_dead_pixels() -> None:
-    one, other = (Camera.of(CAMERA, DetectorModel(dead_pixels=share), 3) for share in (0.0, 0.5))
+    one, other = (Camera.of(CAMERA, DetectorModel(dead_pixels=share)) for share in (0.0, 0.5))
     assert (one.gains == other.gains).all()
+
+
+def test_gains_are_those_of_the_camera_and_telescope_not_of_a_production() -> None:
+    # Productions of one class each, made with seeds of their own, would otherwise be told apart by the gains.
+    one, other = (
+        Simulator(Production(gammas=1, protons=0, seed=seed, array=((0, 0, 0), (90, 0, 0)))).camera for seed in (1, 2)
+    )
+    assert (one.gains == other.gains).all()
+    assert np.corrcoef(one.gains[0], one.gains[1])[0, 1] < 0.2
+    assert one.gains.std(axis=1) == pytest.approx(0.05, rel=0.15)
+    assert (Camera.of(CAMERA, DetectorModel(), 1).gains[0] == one.gains[0]).all()
+    assert (Camera.of(camera_named("TAIGA-IACT01-2017"), DetectorModel()).gains[0] != one.gains[0]).any()
+
+
+def test_telescopes_of_an_array_keep_their_gains_from_use_to_use() -> None:
+    detector = DetectorModel(night_sky=0.0, single_pe_spread=0.0, pedestal_noise=0.0, codes_per_pe=0.0)
+    camera = Camera.of(CAMERA, detector, 2)
+    images = digitise(Light.of_counts(np.full((4, 560), 100)), camera, detector, np.random.default_rng(1)).amplitude
+    assert images == pytest.approx(100.0 * camera.gains[[0, 1, 0, 1]])
 
 
 def test_the_high_gain_hands_over_to_the_low_gain_and_that_saturates() -> None:
@@ -95,11 +115,11 @@ def test_the_high_gain_hands_over_to_the_low_gain_and_that_saturates() -> None:
 
 def test_arrival_times_follow_the_light_and_fill_the_window_where_there_is_none() -> None:
     detector = DetectorModel(night_sky=0.0, time_resolution=0.5, integration_window=60.0)
-    camera = Camera.of(CAMERA, detector, 0)
+    camera = Camera.of(CAMERA, detector)
     pixel = np.concatenate([np.full(200, 5), np.full(200, 6)]).astype(np.int32)
     time = np.concatenate([np.full(200, 100.0), np.full(200, 108.0)]).astype(np.float32)
     light = integrate(pixel, time, 1, 560, 60.0)
-    _, times = digitise(light, camera, detector, np.random.default_rng(5))
+    times = digitise(light, camera, detector, np.random.default_rng(5)).time
     assert times[0, 6] - times[0, 5] == pytest.approx(8.0, abs=3.0)
     empty = np.delete(times[0], [5, 6])
     assert (empty.min() < -25.0, empty.max() > 25.0) == (True, True)

@@ -24,7 +24,7 @@ def first_interactions(
     ApbatchError
         If the generator failed.
     """
-    nucleons, charge = PRIMARIES[primary]
+    nucleons, charge, _ = PRIMARIES[primary]
     asked = [Nuclear(nucleons, charge, float(e) / nucleons, rng.random(), rng.random()) for e in energies]
     request = [
         {"nucleons": one.nucleons, "charge": one.charge, "energy": one.energy, "wounded": one.wounded} for one in asked

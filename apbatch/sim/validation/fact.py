@@ -36,8 +36,8 @@ from apbatch.errors import MissingSoftwareError
 from apbatch.progress import Task
 from apbatch.sim.cameras import camera_of
 from apbatch.sim.interactions import load_bank
+from apbatch.sim.observatory import camera_frame
 from apbatch.sim.primaries import Throw, around
-from apbatch.sim.scene import camera_frame
 from apbatch.sim.settings import DetectorModel, Production, SiteModel
 from apbatch.sim.shower import Simulator
 from apbatch.sim.validation import plots
@@ -55,7 +55,10 @@ _COMPARED = ("size", "width", "length", "con2", "n_pixels")
 _DEG_PER_MM = math.degrees(1e-3 / 4.889)
 
 #: Roque de los Muchachos, as FACT's simulation has it.
-SITE = SiteModel(altitude=2200.0, zenith=15.0, magnetic_field=(29.5, 0.0, -23.0))
+SITE = SiteModel(
+    atmosphere="us-standard", altitude=2200.0, zenith=15.0, magnetic_field=(29.5, 0.0, -23.0), ozone_column=280.0,
+    ozone_height=23000.0,
+)  # fmt: skip
 
 
 def detector(camera: Path) -> DetectorModel:
@@ -75,7 +78,7 @@ def detector(camera: Path) -> DetectorModel:
         guide_acceptance=(1.0, 1.0),
         integration_window=30.0,
         time_resolution=0.6,
-        night_sky=0.45,
+        night_sky=0.015,
         single_pe_spread=0.3,
         pedestal_noise=0.25,
         gain_spread=0.03,

@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.progress import Task
-from apbatch.sim.atmosphere import RADIATION_LENGTH, REFRACTIVITY, density, depth
+from apbatch.sim.atmosphere import RADIATION_LENGTH, REFRACTIVITY, atmosphere_named, density, depth
 from apbatch.sim.cameras import camera_of
 from apbatch.sim.electromagnetic import seed_kernels
 from apbatch.sim.hadronic import fly
+from apbatch.sim.observatory import Optics, make_scene
 from apbatch.sim.particles import MASSES, MUON
-from apbatch.sim.scene import Optics, make_record, make_scene
+from apbatch.sim.scene import make_record
 from apbatch.sim.settings import DetectorModel, SiteModel
 from apbatch.sim.validation import plots
 from apbatch.sim.validation.check import Check, Part
@@ -31,7 +32,7 @@ from apbatch.sim.validation.sizes import Size
 Floats = npt.NDArray[np.float64]
 
 _TITLE = "Muon rings against geometry"
-_SITE = SiteModel(zenith=0.0, magnetic_field=(0.0, 0.0, 0.0))
+_SITE = SiteModel(atmosphere="us-standard", zenith=0.0, magnetic_field=(0.0, 0.0, 0.0))
 _ENERGY = 50.0  # GeV
 #: Cells of a camera that resolves the ring: 0.03 deg; as many as fit 16 bits.
 _CELL, _HALF = 0.03, 90
@@ -42,7 +43,8 @@ _START = 600.0
 def compare(size: Size, seed: int, task: Task) -> Part:
     """Simulate muons through the middle of the mirror."""
     part = Part(_TITLE, (__doc__ or "").split("\n\n", 1)[1].split("\n\nReferences")[0])
-    rho = density(depth(_SITE.altitude + 80.0))  # half-way up the light that is caught
+    air = atmosphere_named(_SITE.atmosphere)
+    rho = density(depth(_SITE.altitude + 80.0, air), air)  # half-way up the light that is caught
     sin2 = 2.0 * REFRACTIVITY * rho - (MASSES[MUON] / _ENERGY) ** 2
     angle = math.degrees(math.asin(math.sqrt(sin2)))
     rings = {}

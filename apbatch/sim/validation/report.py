@@ -15,13 +15,13 @@ from apbatch.errors import UsageError, nearest_word
 from apbatch.localfiles import written_whole
 from apbatch.progress import progress
 from apbatch.provenance import provenance
-from apbatch.sim.validation import fact, muons, showers, taiga
+from apbatch.sim.validation import edge, fact, muons, showers, taiga
 from apbatch.sim.validation.check import AGREES, DISAGREES, WITHIN, Check, Part
 from apbatch.sim.validation.sizes import Size, size_named
 from apbatch.storage.hashing import hash_stream
 
 #: Comparisons by name, in the order of the report.
-PARTS = ("taiga", "fact", "showers", "muons")
+PARTS = ("taiga", "fact", "edge", "showers", "muons")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ def validate(
                 made.append(taiga.compare(data, amount, seed, task))
             elif name == "fact":
                 made.append(fact.compare(data, amount, seed, task))
+            elif name == "edge":
+                made.append(edge.compare(amount, seed, task))
             elif name == "showers":
                 made.append(showers.compare(amount, seed, task))
             else:
@@ -128,6 +130,7 @@ def _steps(amount: Size, parts: Sequence[str]) -> int:
     steps = {
         "taiga": amount.taiga,
         "fact": 2 * amount.fact_gammas + amount.fact_protons,
+        "edge": len(edge.KINDS) * amount.edge,
         "showers": 13 * amount.profiles,
         "muons": 2 * amount.muons,
     }

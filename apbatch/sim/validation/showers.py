@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from apbatch.errors import MissingSoftwareError
 from apbatch.progress import Task
-from apbatch.sim.atmosphere import RADIATION_LENGTH, REFRACTIVITY, density, depth
+from apbatch.sim.atmosphere import RADIATION_LENGTH, REFRACTIVITY, atmosphere_named, density, depth
 from apbatch.sim.electromagnetic import ELECTRON_MASS
 from apbatch.sim.interactions import load_bank
 from apbatch.sim.primaries import GAMMA, Throw
@@ -35,7 +35,8 @@ from apbatch.sim.validation.sizes import Size
 Floats = npt.NDArray[np.float64]
 
 _TITLE = "Profiles and light on the ground against parametrisations"
-_SITE = SiteModel(altitude=2200.0, zenith=0.0, aerosol_depth=0.0)
+_SITE = SiteModel(atmosphere="us-standard", altitude=2200.0, zenith=0.0, aerosol_depth=0.0, ozone_column=0.0)
+_AIR = atmosphere_named(_SITE.atmosphere)
 #: Counts photons, not photo-electrons.
 _COUNTER = DetectorModel(
     wavelengths=(299.0, 300.0, 600.0, 601.0), quantum_efficiency=(0.0, 1.0, 1.0, 0.0), efficiency=1.0, facets=0,
@@ -82,7 +83,7 @@ def compare(size: Size, seed: int, task: Task) -> Part:
             task.advance(1)
         mean = np.mean(profiles, axis=0)
         electrons, age = greisen(middles, energy)
-        thresholds = [ELECTRON_MASS / math.sqrt(2.0 * REFRACTIVITY * density(x)) for x in middles]
+        thresholds = [ELECTRON_MASS / math.sqrt(2.0 * REFRACTIVITY * density(x, _AIR)) for x in middles]
         expected = electrons * [share_above(th, s) for th, s in zip(thresholds, age, strict=True)]
         label = f"gamma, {energy / 1000:g} TeV"
         curves.append((label, middles, mean, expected))
@@ -92,7 +93,7 @@ def compare(size: Size, seed: int, task: Task) -> Part:
         x_here, x_there = _maximum(middles, mean), _maximum(middles, expected)
         # The depth of a single shower's maximum scatters by about one and a half radiation lengths.
         scatter = 1.5 * RADIATION_LENGTH / math.sqrt(len(profiles)) / x_there
-        reached = middles < depth(_SITE.altitude)
+        reached = middles < depth(_SITE.altitude, _AIR)
         for quantity, here, there, uncertain, aim in (
             ("depth of the maximum, g/cm2", x_here, x_there, scatter, 0.05),
             ("electrons above threshold at the maximum", mean[top_here], expected[top_there], error, 0.1),
@@ -164,7 +165,7 @@ def gaisser_hillas_fit(x: Floats, n: Floats) -> tuple[Floats, tuple[float, float
 def _pool(label: str, radii: Floats, light: Floats, number: int) -> list[Check]:
     """Compare where the pool of light ends with the largest ring that any height makes."""
     heights = np.arange(_SITE.altitude + 100.0, 30000.0, 50.0)
-    angles = np.sqrt([2.0 * REFRACTIVITY * density(depth(float(h))) for h in heights])
+    angles = np.sqrt([2.0 * REFRACTIVITY * density(depth(float(h), _AIR), _AIR) for h in heights])
     edge = float(((heights - _SITE.altitude) * np.tan(angles)).max())
     # The edge: the steepest relative fall.
     slopes = np.diff(np.log(np.maximum(light, 1e-9))) / np.diff(radii)

@@ -22,6 +22,8 @@ class Size:
     profiles : int
         Showers of each profile.
     muons : int
+    edge : int
+        Showers of each kind about its lowest energy.
     """
 
     taiga: int
@@ -30,12 +32,15 @@ class Size:
     fact_protons: int
     profiles: int
     muons: int
+    edge: int = 0
 
 
 SIZES = {
-    "smoke": Size(taiga=25, taiga_energy=60.0, fact_gammas=80, fact_protons=80, profiles=8, muons=60),
-    "small": Size(taiga=200, taiga_energy=200.0, fact_gammas=500, fact_protons=500, profiles=40, muons=300),
-    "full": Size(taiga=2204, taiga_energy=200.0, fact_gammas=1000, fact_protons=1000, profiles=200, muons=1000),
+    "smoke": Size(taiga=25, taiga_energy=60.0, fact_gammas=80, fact_protons=80, profiles=8, muons=60, edge=150),
+    "small": Size(taiga=200, taiga_energy=200.0, fact_gammas=500, fact_protons=500, profiles=40, muons=300, edge=1500),
+    "full": Size(
+        taiga=2204, taiga_energy=200.0, fact_gammas=1000, fact_protons=1000, profiles=200, muons=1000, edge=10000
+    ),
 }
 
 
