@@ -290,7 +290,7 @@ def _follow_electron(stack: Floats, pending: int, losses: Floats, scene: Scene, 
         highest = 0.5 * energy if kind < 0.0 else energy
         delta = _KNOCK_ON * (1.0 / DELTA_CUT - 1.0 / highest) if highest > DELTA_CUT else 0.0
         total = brems + delta
-        limit = scene.step * min(0.1 * RADIATION_LENGTH, 27.5 * energy, 4.0e4 * rho)  # the last: 400 m
+        limit = scene.step * min(0.05 * RADIATION_LENGTH, 27.5 * energy, 2.0e4 * rho)  # the last: 200 m
         free = -math.log(np.random.random() + 1e-300) / total
         thickness = min(free, limit)
         middle = x_depth - 0.5 * thickness * uz
