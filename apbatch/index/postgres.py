@@ -123,6 +123,21 @@ class PostgresDatabase(Database):
         except (psycopg.Error, PoolTimeout) as error:
             raise explained(error, self.shown) from error
 
+    def ask(self, statement: str, values: Sequence[Any]) -> list[Row]:
+        """Return all rows of one statement; it is asked again if the server went away meanwhile."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            pool = self._connections()
+            try:
+                connection = pool.getconn()
+                try:
+                    return connection.execute(_marked(statement), values).fetchall()
+                finally:
+                    pool.putconn(connection)
+            except (psycopg.Error, PoolTimeout) as error:
+                if not isinstance(error, psycopg.OperationalError) or time.monotonic() > deadline:
+                    raise explained(error, self.shown) from error
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Begin a transaction that sees one state."""

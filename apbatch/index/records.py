@@ -34,6 +34,8 @@ _numbers = attrgetter("size", "mtime_ns", "run", "telescope", "cluster", "events
 
 def is_text(text: str) -> bool:
     """Tell whether text can be stored: valid Unicode without NUL."""
+    if text.isascii():
+        return "\0" not in text
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -72,6 +74,9 @@ def checked_attributes(record: FileRecord, declared: Mapping[str, Attribute]) ->
         attribute = declared.get(name)
         if attribute is None or name in COMMON:
             raise UsageError(f"attribute '{name}' was not declared", where=ascii(record.path)[1:-1])
+        if type(value) is float and attribute.type == "number" and math.isfinite(value):
+            attributes[name] = value + 0.0
+            continue
         kept = _checked_value(attribute, value)
         if kept is not None:
             attributes[name] = kept

@@ -10,8 +10,9 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +28,18 @@ from apbatch.index.sqlite_upgrade import upgrade
 #: Changed rows after which the query planner's knowledge of the tables is refreshed.
 _MANY = 500
 _PATIENCE_S = 60.0
+_ISO = "%04d-%02d-%02dT%02d:%02d:%02d.%06d"
+
+
+_OPEN: weakref.WeakSet[SqliteDatabase] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for database in _OPEN:
+        database.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 class SqliteSession(Session):
@@ -70,10 +83,15 @@ class SqliteDatabase(Database):
         self._all: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self.changed = 0
+        _OPEN.add(self)
+
+    def forget(self) -> None:
+        """Leave the connections to the process that was forked from: none must cross a fork."""
+        self._local, self._lock = threading.local(), threading.Lock()
 
     def _session(self) -> SqliteSession:
         session: SqliteSession | None = getattr(self._local, "session", None)
-        if session is None or self._local.process != os.getpid():  # a connection must not cross a fork
+        if session is None:
             connection = sqlite3.connect(
                 self.path, timeout=_PATIENCE_S, isolation_level=None, cached_statements=512, check_same_thread=False
             )
@@ -81,7 +99,7 @@ class SqliteDatabase(Database):
                 connection.execute(f"PRAGMA {pragma}")
             connection.execute(f"CREATE TEMP TABLE staged ({staging_columns(self)}, PRIMARY KEY (n))")
             session = SqliteSession(connection)
-            self._local.session, self._local.process = session, os.getpid()
+            self._local.session = session
             with self._lock:
                 self._all.append(connection)
         return session
@@ -101,17 +119,20 @@ class SqliteDatabase(Database):
         except sqlite3.Error as error:
             raise explained(error, self.path) from error
 
-    @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self) -> AbstractContextManager[Session]:
         """Begin a transaction that sees one state."""
-        with self._transaction("BEGIN") as session:
-            yield session
+        return self._transaction("BEGIN")
 
-    @contextmanager
-    def write(self) -> Iterator[Session]:
+    def ask(self, statement: str, values: Sequence[Any]) -> list[Row]:
+        """Return all rows of one statement."""
+        try:
+            return self._session().connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise explained(error, self.path) from error
+
+    def write(self) -> AbstractContextManager[Session]:
         """Begin a transaction that writes: it takes the lock at once, as a reader that turns writer could only fail."""
-        with self._transaction("BEGIN IMMEDIATE") as session:
-            yield session
+        return self._transaction("BEGIN IMMEDIATE")
 
     @contextmanager
     def write_staged(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[Session]:
@@ -129,8 +150,10 @@ class SqliteDatabase(Database):
     def plain(self, value: Any) -> Any:
         """Return dates as ISO text, times as UTC ISO text of fixed width, so that order holds."""
         if isinstance(value, datetime):
-            value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-            return value.replace(tzinfo=None).isoformat(timespec="microseconds")
+            if value.tzinfo is not UTC:
+                value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+            date_part = (value.year, value.month, value.day)  # twice as quick as isoformat, which asks the zone
+            return _ISO % (*date_part, value.hour, value.minute, value.second, value.microsecond)
         return value.isoformat() if isinstance(value, date) else value
 
     def narrow(self, column: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ from apbatch.index.sql.schema import RECORD, column_statements, side_table, side
 BATCH = 500
 #: Each experiment has a table of attributes, and a search may ask them all.
 _MOST_EXPERIMENTS = 400
+#: More side tables are not joined to look up one file.
+_MOST_JOINED = 8
 _STATES = {state.value: state for state in State}
 _Item = TypeVar("_Item")
 
@@ -57,6 +60,9 @@ class SqlBase(Catalogue):
         self._declarations = Declarations()
         self._columns = ", ".join(f"f.{name}" for name in RECORD)
         self._version = "(SELECT value FROM counter WHERE name = 'schema')"
+        self._joined, self._joined_version = "", -1
+        self._joined_columns: list[tuple[str, str]] = []
+        self._narrows = db.narrow("x") != "x"
 
     def close(self) -> None:
         """Close the connections."""
@@ -152,18 +158,48 @@ class SqlBase(Catalogue):
 
     # records
 
+    def get(self, path: str) -> FileRecord | None:
+        """Return one file, or None: one statement, in which each experiment's attributes are asked for."""
+        known = self._declarations
+        if not is_text(path) or known.version < 0 or len(known.tables) > _MOST_JOINED:
+            return self.get_many([path]).get(path)
+        if known.version != self._joined_version:
+            self._join(known)
+        rows = self._db.ask(self._joined, self._bound(path))
+        if not rows:
+            return None
+        row = rows[0]
+        if row[len(RECORD)] != known.version:
+            return self.get_many([path]).get(path)
+        attributes = {
+            name: value if kind in _AS_STORED else as_typed(kind, value)
+            for (name, kind), value in zip(self._joined_columns, row[len(RECORD) + 1 :], strict=True)
+            if value is not None
+        }
+        return _record(row, attributes)
+
+    def _join(self, known: Declarations) -> None:
+        names, source = [self._columns, self._version], "file f"
+        columns: list[tuple[str, str]] = []
+        for table in known.tables.values():
+            alias = f"a{table.number}"
+            names += [f'{alias}."{name}"' for name in table.names]
+            columns += [(name, known.attributes[name].type) for name in table.names]
+            source += f" LEFT JOIN {side_table(table.number)} {alias} ON {alias}.id = f.id"
+        self._joined = f"SELECT {', '.join(names)} FROM {source} WHERE {self._is('f.path')}"
+        self._joined_columns, self._joined_version = columns, known.version
+
     def get_many(self, paths: Iterable[str]) -> dict[str, FileRecord]:
         """Return files by path."""
         records: dict[str, FileRecord] = {}
         for part in blocks(paths, 1000):
             wanted = [path for path in part if is_text(path)]
-            if len(wanted) == 1:
-                condition, values = f"FROM file f WHERE {self._is('f.path')}", self._bound(wanted[0])
-            else:
-                condition = f"FROM {self._db.texts} JOIN file f ON {self._db.same('f.path', 'item.value')}"
-                values = [self._db.bound(wanted)]
             with self._db.read() as session:
-                rows = session.rows(f"SELECT {self._columns}, {self._version} {condition}", values)
+                rows = session.rows(
+                    f"SELECT {self._columns}, {self._version} FROM {self._db.texts} "
+                    f"JOIN file f ON {self._db.same('f.path', 'item.value')}",
+                    [self._db.bound(wanted)],
+                )
                 records.update((record.path, record) for record in self._records(session, rows))
         return records
 
@@ -173,7 +209,7 @@ class SqlBase(Catalogue):
         return f"{column} = ?" if narrow == column else f"{narrow} = ? AND {column} = ?"
 
     def _bound(self, text: str) -> list[str]:
-        return [text] if self._db.narrow("x") == "x" else [self._db.narrowed(text), text]
+        return [self._db.narrowed(text), text] if self._narrows else [text]
 
     def _records(self, session: Session, rows: Sequence[Row], version: int | None = None) -> list[FileRecord]:
         """Return the records of rows of `RECORD`, whose last value is the version of the schema if none is given."""
@@ -214,9 +250,9 @@ def as_typed(kind: str, value: Any) -> Any:
         return None
     match kind:
         case "date" if isinstance(value, str):
-            return date.fromisoformat(value)
+            return _date(value)
         case "time" if isinstance(value, str):
-            return datetime.fromisoformat(value).replace(tzinfo=UTC)
+            return datetime.fromisoformat(f"{value}+00:00")
         case "time":
             return value.astimezone(UTC)
         case "boolean":
@@ -224,10 +260,13 @@ def as_typed(kind: str, value: Any) -> Any:
     return value
 
 
+_date = lru_cache(maxsize=10_000)(date.fromisoformat)
+
+
 def _record(row: Row, attributes: dict[str, Any]) -> FileRecord:
     night, start, end = row[12:15]
     values: tuple[Any, ...] = (
-        *row[:9], _STATES[row[9]], row[10], row[11], as_typed("date", night), as_typed("time", start),
-        as_typed("time", end), *row[15:18], attributes, *row[18:20],
+        *row[:9], _STATES[row[9]], row[10], row[11], night and as_typed("date", night),
+        start and as_typed("time", start), end and as_typed("time", end), *row[15:18], attributes, *row[18:20],
     )  # fmt: skip
     return FileRecord(*values)

@@ -58,6 +58,10 @@ class Database(ABC):
         """Begin a transaction that sees one state of the database."""
 
     @abstractmethod
+    def ask(self, statement: str, values: Sequence[Any]) -> list[Row]:
+        """Return all rows of one statement, which sees one state without a transaction."""
+
+    @abstractmethod
     def write(self) -> AbstractContextManager[Session]:
         """Begin a transaction that writes; one at a time takes revisions, so that their order is that of commits."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from datetime import date
 from operator import attrgetter
 from typing import Any
 
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Scalar
 from apbatch.index.changes import ChangeKind
-from apbatch.index.files import COMMON_FIELDS, VISIBLE, FileRecord, Refusal, State, UpsertReport
+from apbatch.index.files import COMMON_FIELDS, FileRecord, Refusal, State, UpsertReport
 from apbatch.index.places import Holding, ancestors, parent_of, settle
 from apbatch.index.records import admit, is_text
 from apbatch.index.sql.base import BATCH, blocks
@@ -84,7 +85,10 @@ class SqlFiles(SqlFeed):
                 session.load(
                     side_table(table.number),
                     ["id", *table.names],
-                    [(id, *[plain(given.get(name)) for name in table.names]) for id, given in many],
+                    [
+                        (id, *[plain(v) if isinstance(v, date) else v for v in map(given.get, table.names)])
+                        for id, given in many
+                    ],
                 )
             folders = set(ancestors({parent_of(record.place) for record, _ in admitted}))
             self._enter(session, folders)
@@ -93,12 +97,17 @@ class SqlFiles(SqlFeed):
 
     def _row(self, number: int, record: FileRecord) -> tuple[Any, ...]:
         values = list(_columns(record))
-        for index in (_NIGHT, _START, _END):
-            if values[index] is not None:
-                values[index] = self._db.plain(values[index])
-        values[_STATE] = record.state.value
-        place = record.place
-        return (number, record.path, parent_of(place), place if record.state in VISIBLE else None, *values)
+        plain = self._db.plain
+        if record.night is not None:
+            values[_NIGHT] = plain(record.night)
+        if record.time_start is not None:
+            values[_START] = plain(record.time_start)
+        if record.time_end is not None:
+            values[_END] = plain(record.time_end)
+        state, place = record.state, record.place
+        values[_STATE] = str(state)
+        entry = place if state is State.REGISTERED or state is State.LISTED else None
+        return (number, record.path, place.rpartition("/")[0], entry, *values)
 
     def _replace(self, session: Session, before: int, old: dict[str, tuple[int, str, str]]) -> None:
         """Write the staged rows of files that are there already; their attributes are written anew."""

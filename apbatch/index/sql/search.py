@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from apbatch.index import query as q
 from apbatch.index.attributes import COMMON, known_attribute
 from apbatch.index.catalogue import LISTING, PAGE
+from apbatch.index.files import FileRecord
 from apbatch.index.pages import Page, RecordPage, identity, identity_of, ordering, read_cursor, to_batch, write_cursor
 from apbatch.index.records import is_text
 from apbatch.index.sql.base import Declarations, SqlBase, as_typed
@@ -253,28 +254,43 @@ class SqlSearch(SqlBase):
     ) -> Page:
         """Return some files of a site by source; see `Catalogue.listing`."""
         names = [known_attribute(name, COMMON).name for name in columns]
-        below = below.strip("/")
+        with self._db.read() as session:
+            rows, following = self._listed(session, site, below.strip("/"), names, cursor, size)
+        return Page(to_batch(rows, names, COMMON), following)
+
+    def of_site(self, site: str) -> Iterator[FileRecord]:
+        """Yield every file of a site, in any state, by source."""
+        cursor: str | None = None
+        while True:
+            with self._db.read() as session:
+                rows, cursor = self._listed(session, site, "", RECORD, cursor, PAGE)
+                records = self._records(session, rows, self._declared(session).version)
+            yield from records
+            if cursor is None:
+                return
+
+    def _listed(
+        self, session: Session, site: str, below: str, names: Sequence[str], cursor: str | None, size: int
+    ) -> tuple[list[Row], str | None]:
         question = identity("listing", site, below)
+        after = None if cursor is None else read_cursor(cursor, question, ("string", "string")).after
         if not is_text(site) or not is_text(below):
-            return Page(to_batch([], names, COMMON), None)
+            return [], None
         source = Column("f.source", "string", True)
         tests: list[Condition] = [("f.site = ?", [site])]
         if below:
             tests += [self._bound_to(source, ">=", f"{below}/"), self._bound_to(source, "<", f"{below}0")]
-        if cursor is not None:
-            after = read_cursor(cursor, question, ("string", "string")).after
-            same = both(self._bound_to(source, "=", after[0]), (("f.path > ?"), [after[1]]))
-            tests.append(
-                both(self._bound_to(source, ">=", after[0]), either(self._bound_to(source, ">", after[0]), same))
-            )
+        if after is not None:
+            beyond = self._bound_to(source, ">", after[0])
+            same = both(self._bound_to(source, "=", after[0]), ("f.path > ?", [after[1]]))
+            tests += [self._bound_to(source, ">=", after[0]), either(beyond, same)]
         sql, values = where(both(*tests))
         shown = ", ".join(f"f.{name}" for name in (*names, "source", "path"))
         order = ", ".join([*self._keys(source), "f.path"])
-        with self._db.read() as session:
-            statement = f"SELECT {shown} FROM file f WHERE {sql} ORDER BY {order} LIMIT {size + 1}"
-            rows = session.rows(statement, values)
+        statement = f"SELECT {shown} FROM file f WHERE {sql} ORDER BY {order} LIMIT {size + 1}"
+        rows = session.rows(statement, values)
         following = write_cursor(question, rows[size - 1][-2:]) if len(rows) > size else None
-        return Page(to_batch([row[:-2] for row in rows[:size]], names, COMMON), following)
+        return [row[:-2] for row in rows[:size]], following
 
     def _bound_to(self, column: Column, operator: q.Operator, value: str) -> Condition:
         return condition(q.Compare("source", operator, value), lambda _: column, self._db)
