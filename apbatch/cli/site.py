@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from apbatch.cli.output import ColumnsOption, Format, FormatOption, note, report, show
+
+if TYPE_CHECKING:
+    from apbatch.index.catalogue import Catalogue
+    from apbatch.ingest.sites import Site
 
 #: So many files of a kind are named one by one; the rest is counted.
 _SHOWN = 20
@@ -98,6 +102,9 @@ def ingest(
     accept_empty: Annotated[
         bool, typer.Option("--accept-empty", help="Believe an empty site, whose files are all gone.")
     ] = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="Load the events of the files as well, as `events: true` of a site says.")
+    ] = False,
     threads: Annotated[int, typer.Option("--threads", min=1, max=64, help="Files at the same time.")] = 2,
     columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
@@ -121,6 +128,7 @@ def ingest(
     if not wanted:
         raise UsageError("no site is known", remedy="apbatch site add FILE.yaml")
     summaries: list[IngestSummary] = []
+    loaded: dict[str, int] = {}
     status = 0
     with open_catalogue(load_settings().catalogue) as catalogue:
         for site in wanted:
@@ -143,12 +151,35 @@ def ingest(
                 if len(names) > _SHOWN:
                     note(f"{site.name}: {title}: {len(names) - _SHOWN} more")
             summaries.append(summary)
-    every_column = list(IngestSummary("").record())
+            if events or site.events:
+                loaded[site.name] = _load_events(site, catalogue, again)
+    every_column = [*IngestSummary("").record(), *(["events_loaded"] if loaded else [])]
     few = ("site", "registered", "changed", "missing", "quarantined", "unrecognised")
     whole = format is Format.JSON and not columns
-    rows = (summary.record() | (summary.lists() if whole else {}) for summary in summaries)
-    show(rows, format, every_column, few=few, wanted=columns)
+    rows = (
+        summary.record()
+        | ({"events_loaded": loaded.get(summary.site)} if loaded else {})
+        | (summary.lists() if whole else {})
+        for summary in summaries
+    )
+    show(rows, format, every_column, few=(*few, "events_loaded") if loaded else few, wanted=columns)
     return status
+
+
+def _load_events(site: Site, catalogue: Catalogue, again: bool) -> int:
+    """Load the events of a site's files, tell what could not be read, and return how many events were loaded."""
+    from apbatch.config import load_settings
+    from apbatch.index.events.upgrade import events_of
+    from apbatch.ingest.events import load_events
+
+    with events_of(load_settings()) as store:
+        done = load_events(site, catalogue, store, again=again)
+    told = [*(f"events not loaded: {source}: {reason}" for source, reason in done.failed.items()), *done.notes]
+    for line in told[:_SHOWN]:
+        note(f"{site.name}: {line}")
+    if len(told) > _SHOWN:
+        note(f"{site.name}: {len(told) - _SHOWN} more notes on events")
+    return done.events
 
 
 def _with_reason(source: str, reason: str) -> str:

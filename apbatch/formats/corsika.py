@@ -12,13 +12,14 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from apbatch.errors import FormatError
-from apbatch.formats.angles import clamped
+from apbatch.formats.angles import clamped, turned
 from apbatch.formats.attributes import (
     ENERGY_MAX,
     ENERGY_MIN,
@@ -29,6 +30,15 @@ from apbatch.formats.attributes import (
     ZENITH_MIN,
 )
 from apbatch.formats.compressed import kind_of, plain, plain_head
+from apbatch.formats.event_columns import (
+    AZIMUTH,
+    BATCH,
+    ENERGY,
+    FIRST_INTERACTION,
+    ZENITH,
+    event_batch,
+    run_of_name,
+)
 from apbatch.formats.eventio_objects import first_kind, objects_of
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
@@ -163,6 +173,18 @@ def _fault(values: npt.NDArray[np.float32]) -> str | None:
     return None
 
 
+def _shower_batch(run: int, headers: list[npt.NDArray[np.float64]]) -> pa.RecordBatch:
+    values = np.array(headers)
+    columns: dict[str, Any] = {
+        "primary": [PARTICLES.get(int(one), f"particle {int(one)}") for one in values[:, 2]],
+        "energy": values[:, 3] / _GEV_PER_TEV,
+        "zenith": clamped(np.degrees(values[:, 10]), 0, 180),
+        "azimuth": turned(np.degrees(values[:, 11])),
+        "first_interaction": np.abs(values[:, 6]) / 100,
+    }
+    return event_batch(run, values[:, 1], columns, cleaning="corsika")
+
+
 class CorsikaReader(Reader):
     """Particle, Cherenkov and IACT files of CORSIKA."""
 
@@ -178,6 +200,37 @@ class CorsikaReader(Reader):
         Attribute("first_interaction_min", "number", "Smallest height of a first interaction in the file.", "m"),
         Attribute("first_interaction_max", "number", "Largest height of a first interaction in the file.", "m"),
     )
+
+    event_columns: ClassVar[tuple[Attribute, ...]] = (PRIMARY, ENERGY, ZENITH, AZIMUTH, FIRST_INTERACTION)
+
+    def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the headers of showers that have their end: primary, energy, direction, first interaction.
+
+        The azimuth is that of CORSIKA: where the shower goes, from magnetic north to west.
+        """
+        problems = problems if problems is not None else Problems()
+        content, decompression = plain(stream)
+        head = content.read(self.head_bytes)
+        blocks = _objects if first_kind(head) is not None and not _begins(head) else _records
+        run, begun, whole = run_of_name(name), [], []
+        for offset, kind, values in blocks(_Again(head, content), problems):  # type: ignore[arg-type]  # it reads, which is all
+            if kind == _RUN and 0 <= values[1] < _MOST_NUMBER:
+                run = int(values[1])
+            elif kind == _EVENT:
+                fault = _fault(values)
+                if fault:
+                    problems.add(offset, fault)
+                else:
+                    begun.append(np.array(values[:12], np.float64))
+            elif kind == _EVENT_END and begun:
+                whole.append(begun.pop(0))
+            if len(whole) >= BATCH:
+                yield _shower_batch(run, whole)
+                whole = []
+        if decompression is not None:
+            decompression.note_fault(problems)
+        if whole:
+            yield _shower_batch(run, whole)
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise the header of a run, or of its first shower, in either way of writing it; a broken one by name."""

@@ -7,7 +7,7 @@ chunk that can't be decompressed costs its own rows only. Data kept in other fil
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeVar
 
@@ -57,7 +57,14 @@ class Hdf5:
 
 
 def with_file(stream: BinaryIO, name: str, work: Callable[[Hdf5], Result]) -> Result:
-    """Open an HDF5 file, and return what `work` makes of it.
+    """Open an HDF5 file, and return what `work` makes of it; see `opened`."""
+    with opened(stream, name) as hdf5:
+        return work(hdf5)
+
+
+@contextmanager
+def opened(stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[Hdf5]:
+    """Open an HDF5 file.
 
     Raises
     ------
@@ -76,7 +83,7 @@ def with_file(stream: BinaryIO, name: str, work: Callable[[Hdf5], Result]) -> Re
     stream.seek(0)
     try:
         with h5py.File(stream, "r") as file:
-            return work(Hdf5(file, name, size, Problems()))
+            yield Hdf5(file, name, size, problems if problems is not None else Problems())
     except (ApbatchError, MemoryError):
         raise
     except Exception as error:

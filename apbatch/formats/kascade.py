@@ -8,15 +8,17 @@ Values of -1 and -999 in the last two mean that there was no measurement.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from apbatch.errors import FormatError, MissingSoftwareError
+from apbatch.formats.angles import clamped, turned
 from apbatch.formats.attributes import (
     ENERGY_MAX,
     ENERGY_MIN,
@@ -26,7 +28,17 @@ from apbatch.formats.attributes import (
     ZENITH_MAX,
     ZENITH_MIN,
 )
-from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, tables_with, with_file
+from apbatch.formats.event_columns import (
+    AZIMUTH,
+    CORE_X,
+    CORE_Y,
+    ELECTRONS,
+    ENERGY,
+    MUONS,
+    ZENITH,
+    event_batch,
+)
+from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, opened, tables_with, with_file
 from apbatch.formats.lines import Problems, head_lines, lines_of, numbers
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 
@@ -164,6 +176,23 @@ class KascadeReader(Reader):
         Attribute("run_list", "string", f"Numbers of the runs, if they are not more than {_LISTED_RUNS}."),
     )
 
+    event_columns: ClassVar[tuple[Attribute, ...]] = (
+        ENERGY,
+        ZENITH,
+        AZIMUTH,
+        CORE_X,
+        CORE_Y,
+        ELECTRONS,
+        MUONS,
+        *(
+            Attribute(f"{kind}_density_{station}", "number", f"Density of {kind}s at station {station}.", "1/m2")
+            for kind in ("electron", "muon")
+            for station in (1, 2, 3, 4)
+        ),
+        Attribute("temperature", "number", "Temperature of the air.", "deg_C"),
+        Attribute("pressure", "number", "Pressure of the air.", "hPa"),
+    )
+
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise lines of 21 numbers that can be an event (comments in front are allowed), or an HDF5 file."""
         if head.startswith(MAGIC):
@@ -219,17 +248,96 @@ class KascadeReader(Reader):
         return totals.metadata(problems)
 
     def _text(self, stream: BinaryIO, totals: _Totals, problems: Problems) -> None:
-        lines = (line for line in lines_of(stream, problems, whole=True) if not line.text.lstrip().startswith("#"))
-        while batch := list(islice(lines, _LINES)):
-            parsed = [(line, _row(numbers(line.words))) for line in batch]
-            for line in (line for line, row in parsed if row is None):
-                problems.at_line(line, f"{_COLUMNS} numbers are wanted")
-            whole = [(line, row) for line, row in parsed if row is not None]
-            rows = np.array([row for _, row in whole], ROW)
-            broken = _broken_rules(rows)
-            for place in np.flatnonzero(broken < len(_RULES)).tolist():
-                problems.at_line(whole[place][0], _reason(rows[place], int(broken[place])))
-            totals.add(rows[broken == len(_RULES)])
+        for rows, _ in _events_of_text(stream, problems):
+            totals.add(rows)
+
+    def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the events with energy, direction, core, numbers and densities of particles, and the weather."""
+        problems = problems if problems is not None else Problems()
+        magic = stream.read(len(MAGIC))
+        stream.seek(0)
+        if magic == MAGIC:
+            yield from _events_of_table(stream, name, problems)
+            return
+        for rows, values in _events_of_text(stream, problems):
+            if len(rows):
+                yield _event_batch(rows, values[:, _TEXT_ORDER].T)
+
+
+#: Columns of a line of text in the order of `KascadeReader.event_columns` from the core on.
+_TEXT_ORDER = [5, 6, 9, 10, 11, 13, 15, 17, 12, 14, 16, 18, 19, 20]
+_NO_WEATHER = (-1.0, -999.0)
+
+
+def _events_of_text(stream: BinaryIO, problems: Problems) -> Iterator[tuple[_Rows, npt.NDArray[np.float64]]]:
+    """Yield the rows that are events, as `ROW` and with all columns; others are noted."""
+    lines = (line for line in lines_of(stream, problems, whole=True) if not line.text.lstrip().startswith("#"))
+    while batch := list(islice(lines, _LINES)):
+        parsed = [(line, numbers(line.words)) for line in batch]
+        for line in (line for line, values in parsed if _row(values) is None):
+            problems.at_line(line, f"{_COLUMNS} numbers are wanted")
+        whole = [(line, values) for line, values in parsed if values is not None and _row(values) is not None]
+        rows = np.array([_row(values) for _, values in whole], ROW)
+        broken = _broken_rules(rows)
+        for place in np.flatnonzero(broken < len(_RULES)).tolist():
+            problems.at_line(whole[place][0], _reason(rows[place], int(broken[place])))
+        events = broken == len(_RULES)
+        yield rows[events], np.array([values for _, values in whole], np.float64).reshape(-1, _COLUMNS)[events]
+
+
+def _event_batch(rows: _Rows, others: npt.NDArray[np.float64]) -> pa.RecordBatch:
+    """Return events as a batch.
+
+    Parameters
+    ----------
+    rows : ndarray of `ROW`
+    others : ndarray of shape (14, n)
+        Core, numbers of electrons and muons, their densities, temperature and pressure.
+    """
+    names = [column.name for column in KascadeReader.event_columns[3:]]
+    columns = dict(zip(names, np.array(others), strict=True))
+    for name in names[-2:]:
+        columns[name][np.isin(columns[name], _NO_WEATHER)] = np.nan
+    directions = {
+        "energy": rows["energy"] / EV_PER_TEV,
+        "zenith": clamped(np.degrees(rows["zenith"]), 0, 180),
+        "azimuth": turned(np.degrees(rows["azimuth"])),
+    }
+    time = rows["second"].astype(np.int64) * 1_000_000_000 + rows["nanosecond"].astype(np.int64)
+    run, event = (rows[name].astype(np.int64) for name in ("run", "event"))
+    return event_batch(run, event, {**directions, **columns}, time_ns=time)
+
+
+#: Columns of the table in HDF5 as `_event_batch` wants them, with how many numbers each holds.
+_OTHERS = (("core_pos", 2), ("Num_e", 1), ("Num_mu", 1), ("dens_e", 4), ("dens_mu", 4), ("T200", 1), ("P200", 1))
+
+
+def _events_of_table(stream: BinaryIO, name: str, problems: Problems) -> Iterator[pa.RecordBatch]:
+    with opened(stream, name, problems) as hdf5:
+        tables = tables_with(hdf5.file, _NAMES)
+        if not tables:
+            raise FormatError("no table with the columns of KASCADE events", where=name)
+        path, table = tables[0]
+        for block in blocks(hdf5, path, table, *_memory_type(table, _OTHERS)):
+            rows, broken = _rows_of_block(block)
+            events = broken == len(_RULES)
+            others = np.full((14, len(block)), np.nan)
+            at = 0
+            for column, width in _OTHERS:
+                if column in (block.dtype.names or ()):
+                    others[at : at + width] = block[column].reshape(len(block), width).T
+                at += width
+            if events.any():
+                yield _event_batch(rows[events], others[:, events])
+
+
+def _rows_of_block(block: npt.NDArray[Any]) -> tuple[_Rows, npt.NDArray[np.int64]]:
+    """Return rows of the table as `ROW`, and which rule each breaks."""
+    rows = np.zeros(len(block), ROW)
+    for column, stored in zip(ROW.names or (), (*_NAMES, _AZIMUTH), strict=True):
+        if stored in (block.dtype.names or ()):
+            rows[column] = block[stored]
+    return rows, _broken_rules(rows)
 
 
 #: Columns of the table in HDF5 as they are in `ROW`; one without azimuth is read as well.
@@ -237,13 +345,13 @@ _NAMES = ("run_id", "event_id", "timestamp", "nanoseconds", "energy", "zenith")
 _AZIMUTH = "azimuth"
 
 
-def _memory_type(table: Any) -> tuple[np.dtype[Any], Any]:
+def _memory_type(table: Any, others: Sequence[tuple[str, int]] = ()) -> tuple[np.dtype[Any], Any]:
     """Return the types, numpy's and HDF5's, in which the wanted columns are read."""
     import h5py
 
     stored = table.get_type()
     members = {stored.get_member_name(place).decode() for place in range(stored.get_nmembers())}
-    fields = []
+    fields: list[tuple[str, Any, Any]] = []
     for name in (*_NAMES, _AZIMUTH) if _AZIMUTH in members else _NAMES:
         member = stored.get_member_type(stored.get_member_index(name.encode()))
         if member.get_class() == h5py.h5t.TIME:
@@ -254,6 +362,10 @@ def _memory_type(table: Any) -> tuple[np.dtype[Any], Any]:
         else:
             kind = "i8" if name in _NAMES[:4] else "f8"
             fields.append((name, kind, h5py.h5t.py_create(np.dtype(kind))))
+    for name, width in others:
+        if name in members:
+            numbers_of = np.dtype("f8") if width == 1 else np.dtype(("f8", (width,)))
+            fields.append((name, numbers_of, h5py.h5t.py_create(numbers_of)))
     wanted = np.dtype([(name, kind) for name, kind, _ in fields])
     memory_type = h5py.h5t.create(h5py.h5t.COMPOUND, wanted.itemsize)
     offset = 0
@@ -273,11 +385,7 @@ def _add_events(stream: BinaryIO, name: str, totals: _Totals) -> Problems:
         path, table = tables[0]
         at = 0
         for block in blocks(hdf5, path, table, *_memory_type(table)):
-            rows = np.zeros(len(block), ROW)
-            for column, stored in zip(ROW.names or (), (*_NAMES, _AZIMUTH), strict=True):
-                if stored in (block.dtype.names or ()):
-                    rows[column] = block[stored]
-            broken = _broken_rules(rows)
+            rows, broken = _rows_of_block(block)
             for place in np.flatnonzero(broken < len(_RULES)).tolist():
                 hdf5.problems.add(0, f"row {at + place} of {path}: {_reason(rows[place], int(broken[place]))}")
             totals.add(rows[broken == len(_RULES)])

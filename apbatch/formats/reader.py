@@ -102,6 +102,8 @@ class Reader(ABC):
     name: ClassVar[str]
     #: Attributes that this format adds to the common ones.
     attributes: ClassVar[tuple[Attribute, ...]] = ()
+    #: Columns of events that `events` gives beyond those that every event may have.
+    event_columns: ClassVar[tuple[Attribute, ...]] = ()
     #: How many first bytes `sniff` wants.
     head_bytes: ClassVar[int] = 4096
     #: Whether `metadata` and `images` need a stream that can seek (Parquet, HDF5); others read from start to end.
@@ -159,6 +161,32 @@ class Reader(ABC):
             If the file is so damaged that its parts can't be told.
         """
         return []
+
+    def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the events of a file as rows of numbers; nothing for formats that have none.
+
+        Parameters
+        ----------
+        stream : BinaryIO
+            Seekable where the reader `seeks`.
+        name : str
+            Path of the file; it may tell run and night.
+        problems : Problems, optional
+            Takes what was passed over.
+
+        Returns
+        -------
+        iterator of RecordBatch
+            Columns ``run``, ``event``, ``telescope`` and ``cleaning``, which tell events of one experiment apart,
+            ``time`` (nanoseconds, UTC) where there is one, image parameters under their usual names and in their
+            usual units, and those that `event_columns` declares.
+
+        Raises
+        ------
+        FormatError
+            If the file is not usable at all, or not usable further.
+        """
+        return iter(())
 
 
 class ImageReader(Reader):

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from apbatch.errors import FormatError, MissingSoftwareError
 from apbatch.formats.attributes import ENERGY_MAX, ENERGY_MIN, PRIMARY
 from apbatch.formats.clocks import time_of, utc_from_gps
 from apbatch.formats.corsika import PARTICLES
-from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, columns_of, stored_rows, tables_with, with_file
+from apbatch.formats.event_columns import (
+    AZIMUTH,
+    BATCH,
+    CORE_X,
+    CORE_Y,
+    ENERGY,
+    ZENITH,
+    event_batch,
+    run_of_name,
+    station_of,
+    whole_numbers,
+)
+from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, columns_of, opened, stored_rows, tables_with, with_file
 from apbatch.formats.lines import Problems, head_lines, lines_of, numbers
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 
@@ -24,6 +39,8 @@ _GPS_FROM_S, _GPS_TO_S = 315_964_800, 4_102_444_800
 #: Different values of a column that are kept: runs and particles.
 _MOST_VALUES = 100_000
 _LARGEST_WHOLE = 2**53
+#: MAGIC's focal length, m (`apbatch.camera.magic`).
+_MAGIC_FOCUS_M = 16.97
 
 
 class _Hdf5Reader(Reader):
@@ -94,6 +111,16 @@ class FactHillasReader(_Hdf5Reader):
         Attribute("runs", "integer", "How many runs the file holds events of."),
         Attribute("columns", "integer", "Number of columns of the table."),
     )
+    event_columns: ClassVar[tuple[Attribute, ...]] = (
+        ENERGY,
+        ZENITH,
+        AZIMUTH,
+        CORE_X,
+        CORE_Y,
+        PRIMARY,
+        Attribute("pointing_altitude", "number", "Altitude to which the telescope points.", "deg"),
+        Attribute("pointing_azimuth", "number", "Azimuth to which the telescope points.", "deg"),
+    )
     _NAME: ClassVar[str] = "fact"
     _COLUMNS = ("size", "width", "length", "run_id")
 
@@ -128,6 +155,91 @@ class FactHillasReader(_Hdf5Reader):
             run=int(run) if run is not None and whole else None, telescope=1, events=events, attributes=attributes
         )
 
+    def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield image parameters, millimetres turned into degrees in the sky, and of simulations the truth."""
+        with opened(stream, name, problems) as hdf5:
+            if not self._fits(hdf5.file):
+                raise FormatError("no table with the columns of this format", where=name)
+            stored = columns_of(hdf5.file["events"])
+            wanted = [column for column in (*_FACT_KEYS, *_FACT_COLUMNS) if column in stored]
+            streams = [_cut(blocks(hdf5, f"events/{column}", stored[column], np.float64)) for column in wanted]
+            first = 0
+            for parts in zip(*streams, strict=False):  # all columns end where the shortest does
+                rows = dict(zip(wanted, parts, strict=True))
+                count = min(map(len, parts))
+                rows = {column: part[:count] for column, part in rows.items()}
+                run = rows["run_id"]
+                event = rows.get("event_num", np.arange(first, first + count, dtype=np.float64))
+                fine = whole_numbers(run) & whole_numbers(event)
+                if not fine.all():
+                    hdf5.problems.add(0, f"{int((~fine).sum())} rows without a number of run and event")
+                columns: dict[str, Any] = {
+                    ours: change(rows[theirs][fine])
+                    for theirs, (ours, change) in _FACT_COLUMNS.items()
+                    if theirs in rows
+                }
+                if "primary" in columns:
+                    kinds = {one: PARTICLES.get(int(one), f"particle {one:g}") for one in np.unique(columns["primary"])
+                             if math.isfinite(one)}  # fmt: skip
+                    columns["primary"] = [kinds.get(one) for one in columns["primary"].tolist()]
+                first += count
+                yield event_batch(run[fine], event[fine], columns, telescope=1, cleaning="fact-tools")
+
+
+_HALF_DAY_NS = 12 * 3600 * _NS
+#: FACT's focal length, m (`apbatch.camera.fact`).
+_FACT_FOCUS_M = 4.889
+
+
+def _plain(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return values
+
+
+def _sky(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Turn millimetres in FACT's camera into degrees in the sky."""
+    degrees: npt.NDArray[np.float64] = np.degrees(values / 1000 / _FACT_FOCUS_M)
+    return degrees
+
+
+_FACT_KEYS = ("run_id", "event_num")
+#: Columns of FACT's tables: name here, and how values are converted.
+_FACT_COLUMNS: dict[str, tuple[str, Any]] = {
+    "size": ("size", _plain),
+    "width": ("width", _sky),
+    "length": ("length", _sky),
+    "cog_x": ("cog_x", _sky),
+    "cog_y": ("cog_y", _sky),
+    "delta": ("psi", np.degrees),
+    "skewness_long": ("skewness", _plain),
+    "kurtosis_long": ("kurtosis", _plain),
+    "leakage1": ("leakage", _plain),
+    "concentration_one_pixel": ("con1", _plain),
+    "concentration_two_pixel": ("con2", _plain),
+    "num_islands": ("n_islands", _plain),
+    "num_pixel_in_shower": ("n_pixels", _plain),
+    "pointing_position_zd": ("pointing_altitude", lambda values: 90.0 - values),
+    "pointing_position_az": ("pointing_azimuth", lambda values: values % 360.0),
+    "corsika_event_header_total_energy": ("energy", lambda values: values / _GEV_PER_TEV),
+    "corsika_event_header_zd": ("zenith", np.degrees),
+    "corsika_event_header_az": ("azimuth", lambda values: np.degrees(values) % 360.0),
+    "corsika_event_header_x": ("core_x", lambda values: values / 100),
+    "corsika_event_header_y": ("core_y", lambda values: values / 100),
+    "corsika_run_header_particle_id": ("primary", _plain),
+}
+
+
+def _cut(arrays: Iterator[npt.NDArray[np.float64]]) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield the rows of a column in blocks of one size, as other columns have them; the last one is shorter."""
+    kept: list[npt.NDArray[np.float64]] = []
+    for array in arrays:
+        kept.append(array)
+        while sum(map(len, kept)) >= BATCH:
+            joined = np.concatenate(kept)
+            yield joined[:BATCH]
+            kept = [joined[BATCH:]]
+    if sum(map(len, kept)):
+        yield np.concatenate(kept)
+
 
 class _Values:
     """What can be read of a column: how many rows, and of the finite ones the smallest, largest and different ones."""
@@ -156,6 +268,10 @@ class HisparcReader(_Hdf5Reader):
     attributes: ClassVar[tuple[Attribute, ...]] = (
         Attribute("stations", "string", "Numbers of the stations, separated by commas."),
     )
+    event_columns: ClassVar[tuple[Attribute, ...]] = tuple(
+        Attribute(f"pulseheight_{n}", "number", f"Height of the pulse of detector {n}, in ADC counts.")
+        for n in (1, 2, 3, 4)
+    )
     _NAME: ClassVar[str] = "hisparc"
     _TIME = "ext_timestamp"
     _COLUMNS = ("event_id", _TIME, "pulseheights")
@@ -169,19 +285,14 @@ class HisparcReader(_Hdf5Reader):
             rows = read = 0
             for block in blocks(hdf5, path, table, [(self._TIME, "u8")]):
                 read += len(block)
-                gps = block[self._TIME].astype(np.float64) / 1e9
-                fine = (gps >= _GPS_FROM_S) & (gps < _GPS_TO_S)
-                if not fine.all():
-                    hdf5.problems.add(0, f"{int((~fine).sum())} rows of {path} have no time since 1980")
+                fine, utc = self._times(hdf5, path, block[self._TIME])
                 rows += int(fine.sum())
-                nanoseconds = block[self._TIME][fine].astype(np.int64)
-                utc = utc_from_gps(nanoseconds // _NS) * _NS + nanoseconds % _NS
                 if len(utc):
                     times = [min(times[0], int(utc.min())), max(times[1], int(utc.max()))]
             # A table that is compressed by a filter that is not there counts, though nobody can look into it.
             events += rows if read else stored_rows(hdf5, path, table)
-            if match := re.search(r"(?:^|/)s(?:tation_)?(\d{1,9})(?:/|$)", path):
-                stations.add(int(match[1]))
+            if station := station_of(path):
+                stations.add(station)
         timed = times[1] >= 0
         return Metadata(
             experiment="HiSPARC",
@@ -192,6 +303,44 @@ class HisparcReader(_Hdf5Reader):
             attributes={"stations": ",".join(map(str, sorted(stations)))} if stations else {},
         )
 
+    def _times(
+        self, hdf5: Hdf5, path: str, stamps: npt.NDArray[np.uint64]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+        """Return which rows have a time, and these times: nanoseconds since 1970, UTC."""
+        gps = stamps.astype(np.float64) / 1e9
+        fine = (gps >= _GPS_FROM_S) & (gps < _GPS_TO_S)
+        if not fine.all():
+            hdf5.problems.add(0, f"{int((~fine).sum())} rows of {path} have no time since 1980")
+        nanoseconds = stamps[fine].astype(np.int64)
+        return fine, utc_from_gps(nanoseconds // _NS) * _NS + nanoseconds % _NS
+
+    def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the events of each station; its number is `telescope`, the run is the night as YYYYMMDD."""
+        with opened(stream, name, problems) as hdf5:
+            for path, table in tables_with(hdf5.file, self._COLUMNS):
+                detectors = _width(table, "pulseheights")
+                kinds: list[Any] = [("event_id", "i8"), (self._TIME, "u8"), ("pulseheights", "f8", (detectors,))]
+                for block in blocks(hdf5, path, table, kinds):
+                    fine, utc = self._times(hdf5, path, block[self._TIME])
+                    rows = block[fine]
+                    if not len(rows):
+                        continue
+                    days = (utc - _HALF_DAY_NS).astype("datetime64[ns]").astype("datetime64[D]")
+                    year, month = days.astype("datetime64[Y]"), days.astype("datetime64[M]")
+                    run = (year.astype(np.int64) + 1970) * 10_000 + (month - year.astype("datetime64[M]")).astype(
+                        np.int64
+                    ) * 100 + 100 + (days - month.astype("datetime64[D]")).astype(np.int64) + 1  # fmt: skip
+                    heights = np.where(rows["pulseheights"] < 0, np.nan, rows["pulseheights"])
+                    columns = {f"pulseheight_{n + 1}": heights[:, n].copy() for n in range(min(detectors, 4))}
+                    yield event_batch(run, rows["event_id"], columns, telescope=station_of(path), time_ns=utc)
+
+
+def _width(table: Any, name: str) -> int:
+    """Return how many numbers a column of a table holds in each row."""
+    kind = table.get_type()
+    member = kind.get_member_type(kind.get_member_index(name.encode()))
+    return int(np.prod(member.get_array_dims())) if hasattr(member, "get_array_dims") else 1
+
 
 class UciMagicReader(Reader):
     """Image parameters of MAGIC's Monte Carlo in the UCI repository: ten numbers and ``g`` or ``h`` a line."""
@@ -201,6 +350,11 @@ class UciMagicReader(Reader):
         PRIMARY,
         Attribute("gammas", "integer", "Number of gammas."),
         Attribute("hadrons", "integer", "Number of hadrons."),
+    )
+    event_columns: ClassVar[tuple[Attribute, ...]] = (
+        PRIMARY,
+        Attribute("photons", "number", "Sum of the content of all pixels, in photons."),
+        Attribute("asymmetry", "number", "Distance from the brightest pixel to the centre, along the axis.", "deg"),
     )
     _NUMBERS = 10
 
@@ -237,6 +391,28 @@ class UciMagicReader(Reader):
             attributes={"gammas": counts["g"], "hadrons": counts["h"], "primary": ",".join(kinds)},
             problems=problems.result(),
         )
+
+    def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield image parameters, millimetres turned into degrees; numbered by line, the run stands for the file."""
+        problems = problems if problems is not None else Problems()
+        lines = ((line, self._kind(line.text)) for line in lines_of(stream, problems))
+        first = 1
+        while batch := list(islice(lines, BATCH)):
+            for line in (line for line, kind in batch if kind is None):
+                problems.at_line(line, "ten numbers and g or h are wanted")
+            fine = [(line, kind) for line, kind in batch if kind is not None]
+            if not fine:
+                continue
+            values = np.array([numbers(line.text.split(",")[:-1]) for line, _ in fine], np.float64)
+            sky = np.degrees(values / 1000 / _MAGIC_FOCUS_M)
+            columns: dict[str, Any] = {
+                "length": sky[:, 0], "width": sky[:, 1], "photons": 10 ** np.minimum(values[:, 2], 300),
+                "con2": values[:, 3], "con1": values[:, 4], "asymmetry": sky[:, 5], "alpha": values[:, 8],
+                "distance": sky[:, 9], "primary": ["gamma" if kind == "g" else "hadron" for _, kind in fine],
+            }  # fmt: skip
+            event = np.arange(first, first + len(fine))
+            first += len(fine)
+            yield event_batch(run_of_name(name), event, columns, telescope=1, cleaning="magic")
 
     def _kind(self, line: str) -> str | None:
         words = [word.strip() for word in line.split(",")]

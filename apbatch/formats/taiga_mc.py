@@ -30,6 +30,7 @@ from apbatch.camera.registry import camera_named
 from apbatch.camera.taiga import DEG_PER_CM
 from apbatch.errors import FormatError
 from apbatch.formats.attributes import CAMERA, ENERGY_MAX, ENERGY_MIN, PRIMARY, SHOWERS
+from apbatch.formats.event_columns import AZIMUTH, BATCH, CORE_X, CORE_Y, ENERGY, ZENITH, event_batch
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.lines import Line, Problems, head_lines, lines_of, numbers
 from apbatch.formats.number_lines import NumberLines, number_lines
@@ -330,6 +331,23 @@ class TaigaMcReader(ImageReader):
             problems=problems.result(),
         )
 
+    event_columns: ClassVar[tuple[Attribute, ...]] = (ENERGY, CORE_X, CORE_Y)
+
+    def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield energy, light, number of pixels and core of each image."""
+        problems = problems if problems is not None else Problems()
+        place = _Placement(camera_named(CAMERA_NAME))
+        for headers, row, _, amplitude in _batches(stream, 1024, place, problems):
+            columns = {
+                "energy": np.array([header.energy for header in headers]),
+                "size": np.bincount(row, amplitude, len(headers)),
+                "n_pixels": np.array([header.n_pixels for header in headers], np.float64),
+                "core_x": np.array([header.core[0] for header in headers]),
+                "core_y": np.array([header.core[1] for header in headers]),
+            }
+            event = np.array([header.event for header in headers], np.int64)
+            yield event_batch(run_of(name) or 0, event, columns, telescope=telescope_of(name), cleaning="images")
+
     def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
         """Return ranges of bytes; an image is of the span in which its header begins."""
         return even_spans(stream.seek(0, 2), target_bytes)
@@ -396,6 +414,14 @@ def _keys(headers: list[_Header], name: str) -> dict[str, Any]:
     }
 
 
+#: Columns of the collaboration's table, and their names here.
+_TABLE = {
+    "size": "size", "numb_pix": "n_pixels", "Xc[0]": "cog_x", "Yc[0]": "cog_y", "length[0]": "length",
+    "width[0]": "width", "dist[0]": "distance", "azwidth[1]": "azwidth", "miss[1]": "miss", "alpha[0]": "alpha",
+    "con1": "con1", "con2": "con2", "skewness_l": "skewness", "kurtosis_l": "kurtosis", "edge": "edge",
+    "num_islands": "n_islands", "energy": "energy", "x_ground": "core_x", "y_ground": "core_y",
+    "source_tet": "zenith", "source_fi": "azimuth", "Xmax": "depth_of_maximum",
+}  # fmt: skip
 #: Columns without which a table is not the collaboration's.
 _HILLAS_COLUMNS = {"event_number", "numb_pix", "energy", "size", "length[0]", "width[0]"}
 
@@ -413,6 +439,46 @@ class TaigaHillasReader(Reader):
         Attribute("size_max", "number", "Largest sum of amplitudes of an image.", "pe"),
         Attribute("columns", "integer", "Number of columns of the table."),
     )
+
+    event_columns: ClassVar[tuple[Attribute, ...]] = (
+        ENERGY,
+        ZENITH,
+        AZIMUTH,
+        CORE_X,
+        CORE_Y,
+        PRIMARY,
+        Attribute("depth_of_maximum", "number", "Depth of the shower's maximum.", "g/cm2"),
+    )
+
+    def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield image parameters and truth; events are numbered as in the images of the same production."""
+        problems = problems if problems is not None else Problems()
+        lines = lines_of(stream, problems, whole=True)
+        first = next(lines, None)
+        names = _columns(first.text) if first else []
+        if missing := sorted(_HILLAS_COLUMNS - set(names)):
+            raise FormatError(f"there is no column '{missing[0]}'", where=f"{name}:1")
+        while batch := list(islice(lines, BATCH)):
+            rows = []
+            for line in batch:
+                values = numbers([word.strip() for word in line.text.split(",")])
+                if values is None or len(values) != len(names):
+                    problems.at_line(line, f"{len(names)} numbers are wanted")
+                elif not (values[names.index("event_number")] < _MOST_SHOWER):
+                    problems.at_line(line, "a row without an event number")
+                else:
+                    rows.append(values)
+            if not rows:
+                continue
+            table = dict(zip(names, np.array(rows, np.float64).T, strict=True))
+            columns: dict[str, Any] = {ours: table[theirs] for theirs, ours in _TABLE.items() if theirs in table}
+            for angle in ("zenith", "azimuth"):
+                if angle in columns:
+                    columns[angle] = np.degrees(columns[angle]) % 360.0
+            columns["primary"] = [primary_of(name)] * len(rows)
+            use = np.nan_to_num(table.get("axis_scatter", np.zeros(len(rows))))
+            event = table["event_number"].astype(np.int64) * _USES + np.clip(use, 0, _MOST_USE).astype(np.int64)
+            yield event_batch(run_of(name) or 0, event, columns, telescope=telescope_of(name), cleaning="taiga-mc")
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise the names of the columns in the first line."""

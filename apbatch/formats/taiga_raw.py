@@ -30,9 +30,11 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from apbatch.errors import FormatError
 from apbatch.formats.attributes import EVENT_FIRST, EVENT_LAST
+from apbatch.formats.event_columns import EVENT_CLUSTER, event_batch, run_of_name
 from apbatch.formats.lines import Problem, Problems
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar, Span, even_spans
 
@@ -75,6 +77,7 @@ _FAR = 1 << 62
 BATCH = 4096
 
 DAY_NS = 86_400_000_000_000
+_HOUR_NS = DAY_NS // 24
 #: Before this hour (UTC, noon in the Tunka valley) the time of day belongs to the day after the file's date.
 _NOON_UTC_H = 5
 _FIRST_YEAR = 2016
@@ -356,6 +359,39 @@ class TaigaRawReader(Reader):
     def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
         """Return ranges of bytes for `read_records`."""
         return even_spans(stream.seek(0, 2), max(target_bytes // _SIZE, 1) * _SIZE)
+
+    event_columns: ClassVar[tuple[Attribute, ...]] = (
+        EVENT_CLUSTER,
+        Attribute("triggered", "integer", "Number of channels of the cluster that triggered."),
+        Attribute("adc_sum", "number", "Sum of the high-gain amplitudes of the 28 connected channels, in ADC codes."),
+        Attribute("adc_max", "number", "Largest of these amplitudes, in ADC codes."),
+    )
+
+    def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield what each cluster recorded of an event; `cleaning` names the cluster. Pedestals are no events."""
+        named = parse_name(name)
+        if named.pedestal:
+            return
+        midnight = None if named.night is None else int(utc(named.night, _NOON_UTC_H * _HOUR_NS).timestamp())
+        for records in read_records(stream, problems if problems is not None else Problems()):
+            time = np.where(records["time"] < _NOON_UTC_H * _HOUR_NS, records["time"] + DAY_NS, records["time"])
+            start = 0 if midnight is None else (midnight - _NOON_UTC_H * 3600) * 1_000_000_000
+            time = np.where((records["time"] < 0) | (midnight is None), -1, time + start).astype(np.int64)
+            high = records["adc"][:, 2:30, 0].astype(np.float64) / 4  # see `_Totals.add`
+            bits = np.unpackbits(records["trigger"].astype("<u4").view(np.uint8).reshape(-1, 4), axis=1)
+            for cluster in np.unique(records["cluster"]).tolist():
+                mine = records["cluster"] == cluster
+                columns = {
+                    "cluster": records["cluster"][mine].astype(np.int64),
+                    "triggered": bits[mine].sum(axis=1).astype(np.int64),
+                    "adc_sum": high[mine].sum(axis=1),
+                    "adc_max": high[mine].max(axis=1),
+                }
+                event = records["event"][mine].astype(np.int64)
+                run = named.run if named.run is not None else run_of_name(name)
+                yield event_batch(
+                    run, event, columns, telescope=1, cleaning=f"cluster-{cluster:02}", time_ns=time[mine]
+                )
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read all records: their number, clusters, events, times and amplitudes.

@@ -104,6 +104,8 @@ class Site(BaseModel):
     calibration : Calibration
     camera : str, optional
         Name of the camera of its raw data.
+    events : bool
+        Whether an ingest loads the events of its files as well.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
@@ -116,6 +118,7 @@ class Site(BaseModel):
     attributes: Annotated[tuple[AttributeRule, ...], BeforeValidator(_rules)] = ()
     calibration: Calibration = Calibration()
     camera: str | None = None
+    events: bool = False
     description: str = ""
 
     @field_validator("name")

@@ -30,6 +30,7 @@ _COLUMNS = (
     Attribute("image_row_group", "integer", "row group of the file"),
     Attribute("image_row", "integer", "row in the row group"),
     Attribute("file", "string", "path in the merged tree of the file that the event was read from"),
+    Attribute("content", "string", "BLAKE3 of the file that the event was read from"),
     Attribute("night", "date", "date of the evening on which the night began (noon to noon UTC)"),
     Attribute("time", "time", "time of the event, UTC"),
     Attribute("nanoseconds", "integer", "part of the time below the microsecond, 0 to 999", "ns"),
