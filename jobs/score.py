@@ -24,7 +24,7 @@ def options() -> argparse.ArgumentParser:
     found = submit.parser("score", "Score images with a trained network on Spark.")
     found.add_argument("--input", required=True, metavar="URL", help="dataset of images that clean.py made")
     found.add_argument("--training", required=True, type=Path, help="output folder of a training on images")
-    found.add_argument("--variant", help="treatment, if the training has several")
+    found.add_argument("--treatment", help="treatment, if the training has several")
     found.add_argument("--register", action="store_true", help="write the scores into the store of events")
     return found
 
@@ -33,7 +33,7 @@ def work(spark: Callable[[], SparkSession], arguments: argparse.Namespace, setti
     """Run the step."""
     dataset.info(arguments.input)  # says what is wrong before Spark starts
     done = spark_scoring.score_dataset(
-        spark(), arguments.input, arguments.training, arguments.output, arguments.variant
+        spark(), arguments.input, arguments.training, arguments.output, arguments.treatment
     )
     if arguments.register:
         with events_of(settings) as events:

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 
-ROWS = COLS = 21
 CLEANING = "tailcuts-14-7"
 
 
@@ -27,67 +26,6 @@ def write_dataset(folder: Path, table: pa.Table, info: dict[str, Any], parts: in
 
 
 def showers(
-    folder: Path, gammas: int = 60, hadrons: int = 90, images: int = 4, seed: int = 5, contrast: float = 1.0
-) -> dict[str, str]:
-    """Write toy datasets; return the URLs of `grids`, `parameters`, `truth` (the arguments of `blind.make`).
-
-    Parameters
-    ----------
-    gammas, hadrons : int
-        Numbers of showers, with `images` images each.
-    contrast : float
-        How different the classes are; 0 makes them equal.
-    """
-    random = np.random.default_rng(seed)
-    n = (gammas + hadrons) * images
-    shower = np.repeat(np.arange(gammas + hadrons), images)
-    gamma = shower < gammas
-    r, q = np.divmod(np.arange(ROWS * COLS), COLS)
-    x, y = (q - 10) + (r - 10) / 2, (r - 10) * np.sqrt(0.75)
-    camera = np.hypot(x, y) < 9.6
-
-    size = 80 * np.exp(random.exponential(1.0, n))
-    wide = np.where(gamma, 0.0, contrast)
-    widths = 0.75 * size**0.05 * (1 + 0.5 * wide * random.random(n)) * random.lognormal(0, 0.1, n)
-    lengths = widths * random.uniform(1.3, 2.2, n) * (1 + 0.2 * wide)
-    middle, angle = random.uniform(-4, 4, (2, n)), random.uniform(0, np.pi, n)
-    dx, dy = x - middle[0][:, None], y - middle[1][:, None]
-    along = dx * np.cos(angle)[:, None] + dy * np.sin(angle)[:, None]
-    across = dy * np.cos(angle)[:, None] - dx * np.sin(angle)[:, None]
-    light = np.exp(-0.5 * (along / lengths[:, None]) ** 2 - 0.5 * (across / widths[:, None]) ** 2) * camera
-    light *= (size / light.sum(axis=1))[:, None]
-    grid = np.where(camera, random.poisson(light) + random.normal(0, 1.2, light.shape), 0).astype("<f4")
-    kept = np.where(light > 3.0, grid, 0).astype("<f4")
-
-    order = random.permutation(n)
-    key = {
-        "experiment": pa.array(["SYNTHETIC"] * n),
-        "run": pa.array(np.full(n, 7)),
-        "event": pa.array(random.permutation(n) + 1),
-        "telescope": pa.array(np.tile(np.arange(images, dtype=np.int32), gammas + hadrons)),
-    }
-    grids = pa.table({**key, "grid": _binary(grid), "grid_cleaned": _binary(kept)}).take(pa.array(order))
-    rows = []
-    for name, pixels in (("none", grid), (CLEANING, kept)):
-        rows.append(pa.table({**key, "cleaning": pa.array([name] * n), **_moments(np.maximum(pixels, 0), x, y)}))
-    parameters = pa.concat_tables(rows).take(pa.array(random.permutation(2 * n)))
-    truth = pa.table(
-        {
-            **key,
-            "shower": pa.array(shower),
-            "primary": pa.array(np.where(gamma, "gamma", "proton")),
-            "true_energy": pa.array(size / 30),
-        }
-    )
-    info = {"kind": "grids", "camera": "synthetic", "rows": ROWS, "cols": COLS}
-    return {
-        "grids": write_dataset(folder / "grids", grids, info),
-        "parameters": write_dataset(folder / "parameters", parameters, {"kind": "parameters"}),
-        "truth": write_dataset(folder / "truth", truth, {"kind": "truth"}),
-    }
-
-
-def camera_showers(
     folder: Path, gammas: int = 80, hadrons: int = 120, images: int = 4, seed: int = 5, contrast: float = 1.0
 ) -> dict[str, str]:
     """Write toy images of the TAIGA camera, their parameters and truth; the arguments of `blind.make` as URLs.
@@ -139,7 +77,7 @@ def camera_showers(
     images_table = pa.table({**key, "image": _binary(pixels)}).take(pa.array(order))
     info = {"kind": "images", "camera": camera.name, "cleaning": CLEANING}
     return {
-        "grids": write_dataset(folder / "images", images_table, info),
+        "images": write_dataset(folder / "images", images_table, info),
         "parameters": write_dataset(folder / "parameters", pa.concat_tables(rows), {"kind": "parameters"}),
         "truth": write_dataset(folder / "truth", truth, {"kind": "truth"}),
     }
@@ -147,20 +85,6 @@ def camera_showers(
 
 def _binary(pixels: np.ndarray) -> pa.Array:
     return pa.array([row.tobytes() for row in pixels], pa.binary())
-
-
-def _moments(pixels: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict[str, pa.Array]:
-    """Hillas parameters from the eigenvalues of the covariance of the light, in units of a pixel."""
-    with np.errstate(all="ignore"):
-        size = pixels.sum(axis=1, dtype=np.float64)
-        cx, cy = (pixels @ x) / size, (pixels @ y) / size
-        xx, yy = (pixels @ x**2) / size - cx**2, (pixels @ y**2) / size - cy**2
-        xy = (pixels @ (x * y)) / size - cx * cy
-        spread = np.sqrt((xx - yy) ** 2 + 4 * xy**2)
-        long, wide = np.sqrt((xx + yy + spread) / 2), np.sqrt((xx + yy - spread) / 2)
-    values = {"size": size, "width": wide, "length": long, "cog_x": cx, "cog_y": cy, "distance": np.hypot(cx, cy)}
-    values["n_pixels"] = (pixels > 0).sum(axis=1).astype(float)
-    return {name: pa.array(value) for name, value in values.items()}
 
 
 def disc(radius: float, upright: bool = True) -> CameraGeometry:

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 @group.command()
 def make(
     folder: _Folder,
-    grids: Annotated[str, typer.Option("--grids", help="URL of the gridded images.")],
+    images: Annotated[str, typer.Option("--images", help="URL of the images, as `clean` makes them.")],
     parameters: Annotated[str, typer.Option("--parameters", help="URL of the image parameters.")],
     truth: Annotated[str, typer.Option("--truth", help="URL of the Monte Carlo truth.")],
     size_min: Annotated[
@@ -48,6 +48,7 @@ def make(
 ) -> None:
     """Split by shower into training, validation and a sealed test set; publish the commitment and head it prints."""
     from apbatch.dl.blind import blind_set as blind
+    from apbatch.dl.blind.settings import BlindSettings
     from apbatch.errors import UsageError
 
     options = {
@@ -60,12 +61,12 @@ def make(
         "custodian": custodian,
     }
     try:
-        settings = blind.BlindSettings.model_validate({key: it for key, it in options.items() if it is not None})
+        settings = BlindSettings.model_validate({key: it for key, it in options.items() if it is not None})
     except ValidationError as error:
         fault = error.errors()[0]
         option = "--" + str(fault["loc"][0]).replace("_", "-")
         raise UsageError(str(fault["msg"]).removeprefix("Value error, "), where=option) from error
-    made = blind.make(grids, parameters, truth, folder, settings)
+    made = blind.make(images, parameters, truth, folder, settings)
     counts = {f"{name}_events": numbers["events"] for name, numbers in sorted(made.manifest["events"].items())}
     kind = "open: " + "; ".join(made.manifest["open"]) if made.open else "blind"
     head = made.ledger.entries()[0]["digest"]
@@ -76,7 +77,7 @@ def make(
 def submit(
     folder: _Folder,
     scores: Annotated[
-        Path, typer.Argument(help="Parquet: method, variant, split, id, score.", parser=local_path, metavar="FILE")
+        Path, typer.Argument(help="Parquet: method, treatment, split, id, score.", parser=local_path, metavar="FILE")
     ],
     head: _Head = None,
     again: Annotated[bool, typer.Option("--again", help="Other scores of an open set after its labels.")] = False,

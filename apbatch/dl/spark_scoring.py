@@ -101,7 +101,7 @@ def _network(model: str, treatment: str, camera: str) -> Network:
 
 
 def score_dataset(
-    spark: SparkSession, images_url: str, training: Path, output_url: str, variant: str | None = None
+    spark: SparkSession, images_url: str, training: Path, output_url: str, treatment: str | None = None
 ) -> dict[str, Any]:
     """Score a dataset of images; the result is a dataset with the keys of the images and a ``score``, NaN where none.
 
@@ -113,7 +113,7 @@ def score_dataset(
         Output of `apbatch.dl.training.launch.train` on a blind set of images.
     output_url : str
         Where the dataset goes. If the same was made there already, nothing is done; a killed run is done again.
-    variant : str, optional
+    treatment : str, optional
         Which of the training's treatments, if there are several.
 
     Returns
@@ -133,7 +133,7 @@ def score_dataset(
     known = dataset.info(images_url)
     if known.get("kind") != "images":
         raise UsageError("not a dataset of images", where=images_url)
-    network = Network.of_training(training, variant)
+    network = Network.of_training(training, treatment)
     camera = camera_named(str(known["camera"]))
     if camera.name != network.camera.name:
         raise UsageError(
@@ -170,7 +170,7 @@ def score_dataset(
         "seconds": round(seconds, 3),
         "network_seconds": round(sum(spent for _, _, spent in found), 3),
     }
-    made = provenance("score", [images_url, str(training)], {"variant": network.treatment.name})
+    made = provenance("score", [images_url, str(training)], {"treatment": network.treatment.name})
     dataset.write_info(
         output_url,
         {

@@ -11,10 +11,9 @@ from apbatch.errors import UsageError, nearest_word
 from apbatch.workflow.dataset_steps import Compact, Stereo
 from apbatch.workflow.file_steps import Ingest, Mirror, Simulate
 from apbatch.workflow.image_steps import Clean, Grid, Parameters, Skim
-from apbatch.workflow.learning_steps import Blind, BlindImages, Evaluate, Report, Train
 from apbatch.workflow.quality_step import Quality
 from apbatch.workflow.step import Step
-from apbatch.workflow.study_steps import Application, Robustness, Showers, Study, StudyReport
+from apbatch.workflow.study_steps import Application, Blind, Report, Robustness, Showers, Study
 from apbatch.yamlfile import Lines, read_yaml, validate
 
 #: Every kind of step by the name that it has in a job description.
@@ -22,8 +21,7 @@ STEPS: dict[str, type[Step]] = {
     step.kind: step
     for step in (
         *(Simulate, Ingest, Mirror, Clean, Skim, Parameters, Grid, Stereo, Compact, Quality),
-        *(Blind, BlindImages, Train, Evaluate, Report),
-        *(Study, Robustness, Showers, Application, StudyReport),
+        *(Blind, Study, Robustness, Showers, Application, Report),
     )
 }
 

@@ -1,4 +1,7 @@
-"""Steps of the study: many trainings on one blind set, what they are worth, and what disturbs them."""
+"""Steps of an analysis of gammas and hadrons: a blind set, trainings and rivals on it, what they are worth, a report.
+
+A step that runs something with settings is those settings: their fields are its keys, with their only defaults.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +11,38 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from apbatch.dl.blind.settings import BlindSettings
+from apbatch.dl.study.settings import JudgingSettings, ShowersSettings, StudySettings
 from apbatch.workflow.step import Context, Products, Step
 
 
-class Study(Step):
+class Blind(BlindSettings, Step):
+    """Cut off a test set of random, sealed proportion; the rest is for training and validation."""
+
+    kind: ClassVar[str] = "blind"
+    needs: ClassVar[tuple[str, ...]] = ("images", "parameters", "truth")
+    makes: ClassVar[tuple[str, ...]] = ("blind",)
+
+    def run(self, context: Context, key: str) -> Products:
+        """Make the set and seal its labels."""
+        from apbatch.dl.blind import blind_set as blind
+
+        images, parameters, truth = (context.products[name] for name in self.needs)
+        return {"blind": str(blind.make(images, parameters, truth, context.folder / f"blind-{key}", self).folder)}
+
+    def intact(self, products: Products) -> bool:
+        """The set's manifest must be there."""
+        return (Path(products["blind"]) / "set" / "manifest.json").exists()
+
+
+class Study(StudySettings, JudgingSettings, Step):
     """Train every network, several times, with every cleaning; score, freeze, open the labels, and compare."""
 
     kind: ClassVar[str] = "study"
     needs: ClassVar[tuple[str, ...]] = ("blind",)
     makes: ClassVar[tuple[str, ...]] = ("study",)
 
-    cleanings: tuple[str, ...] = ("none", "soft", "standard")
-    models: dict[str, dict[str, int | float]] = Field(
-        default={"talk-cnn": {}, "resnet": {}, "hex-cnn": {}}, description="networks with their options"
-    )
-    grids: tuple[str, ...] = Field(default=(), description="further grids, for `grid_model`")
-    grid_model: str = "talk-cnn"
-    rivals: tuple[str, ...] = ("trees", "forest")
-    seeds: int = Field(default=3, ge=1, le=20, description="trainings of each network")
-    epochs: int = Field(default=12, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    epoch_min: int = Field(default=6000, ge=0)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    patience: int | None = Field(default=None, ge=1)
-    symmetric: bool = Field(default=False, description="networks score by the mean over the camera's symmetries")
     workers: int | None = Field(default=None, ge=1, description="ranks; those of the settings by default")
-    hours: float = Field(default=20.0, gt=0, description="of the observation for which cuts are chosen")
-    background_rate: float = Field(default=500.0, gt=0, description="its hadron images an hour before a cut")
-    signal_to_background: float = Field(default=0.01, gt=0)
-    alpha: float = Field(default=0.2, gt=0)
-    hadrons_min: int = Field(default=200, ge=1, description="left of the test set, or a cut is not quoted")
-    efficiency_min: float = Field(default=0.1, ge=0, lt=1)
-    resamples: int = Field(default=1000, ge=100, le=20000)
-    bins: int = Field(default=4, ge=1, le=20)
-    goals: tuple[dict[str, str | float], ...] = Field(default=(), description="over, ratio, cleaning: verdicts")
 
     def inputs(self, context: Context) -> Any:
         """Return the set, and what computes."""
@@ -52,19 +53,11 @@ class Study(Step):
 
     def run(self, context: Context, key: str) -> Products:
         """Go on with the first training that is not finished; then judge."""
-        from apbatch.dl.judging.observation import Observation
-        from apbatch.dl.study import evaluation as study_evaluation
-        from apbatch.dl.study import trainings as study
+        from apbatch.dl.study import evaluation, trainings
 
         folder, output = Path(context.products["blind"]), context.folder / f"study-{key}"
-        given = {**self.model_dump(), **context.settings.training.network()}
-        settings = study.StudySettings(**{name: given[name] for name in study.StudySettings.model_fields})
-        observation = Observation(**{name: given[name] for name in Observation.model_fields})
-        named = {name: given[name] for name in ("hadrons_min", "efficiency_min", "resamples", "bins", "goals")}
-        judging = study_evaluation.StudyEvaluationSettings(observation=observation, **named)
-        rule = study_evaluation.rule_of(judging)
-        study.run(folder, output, settings, rule, context.settings.training.collective, self._ranks(context))
-        study_evaluation.evaluate(folder, output, judging)
+        trainings.run(folder, output, self, self.rule(), context.settings.training, self._ranks(context))
+        evaluation.evaluate(folder, output, self)
         return {"study": str(output)}
 
     def intact(self, products: Products) -> bool:
@@ -96,22 +89,12 @@ class Robustness(Step):
         return all(Path(products[name]).exists() for name in self.makes)
 
 
-class Showers(Step):
+class Showers(ShowersSettings, Step):
     """Train a network on energy and direction of gammas, and judge it on the opened test gammas."""
 
     kind: ClassVar[str] = "showers"
     needs: ClassVar[tuple[str, ...]] = ("blind", "study")
     makes: ClassVar[tuple[str, ...]] = ("showers",)
-
-    model: str = "resnet"
-    options: dict[str, int | float] = Field(default_factory=dict)
-    cleanings: tuple[str, ...] = ("soft",)
-    epochs: int = Field(default=12, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    epoch_min: int = Field(default=6000, ge=0)
-    learning_rate: float = Field(default=1.5e-3, gt=0)
-    seed: int = Field(default=1, ge=0, lt=2**31)
-    bins: int = Field(default=5, ge=1, le=20)
 
     def inputs(self, context: Context) -> Any:
         """Return the set, and what computes."""
@@ -121,20 +104,11 @@ class Showers(Step):
     def run(self, context: Context, key: str) -> Products:
         """Train, or go on; then judge."""
         from apbatch.dl.study import showers
-        from apbatch.dl.training.spec import TrainSpec
 
-        folder, output = Path(context.products["blind"]), context.folder / f"showers-{key}"
-        spec = TrainSpec(
-            data=folder / "set",
-            output=output / "training",
-            task="showers",
-            variants=self.cleanings,
-            **self.model_dump(exclude={"cleanings", "bins"}),
-            **context.settings.training.network(),
-        )
-        training = context.settings.training
-        found = showers.estimate(folder, output / "showers.json", spec, self.bins, training.collective, training.ranks)
-        return {"showers": str(found)}
+        output = context.folder / f"showers-{key}"
+        return {
+            "showers": str(showers.estimate(Path(context.products["blind"]), output, self, context.settings.training))
+        }
 
     def intact(self, products: Products) -> bool:
         """The numbers must be there."""
@@ -191,10 +165,10 @@ class Application(Step):
         return Path(products["application"]).exists()
 
 
-class StudyReport(Step):
+class Report(Step):
     """One HTML page and one JSON with all numbers of the study."""
 
-    kind: ClassVar[str] = "study-report"
+    kind: ClassVar[str] = "report"
     needs: ClassVar[tuple[str, ...]] = ("study",)
     makes: ClassVar[tuple[str, ...]] = ("report", "table")
 
@@ -206,14 +180,14 @@ class StudyReport(Step):
 
     def run(self, context: Context, key: str) -> Products:
         """Write the report."""
-        from apbatch.dl.study.report import PARTS, render_study_table, write_study_report
+        from apbatch.dl.study.report import PARTS, render_table, write_report
 
         study = json.loads((Path(context.products["study"]) / "study.json").read_bytes())
         parts = {
             name: json.loads(Path(context.products[name]).read_bytes()) for name in PARTS if name in context.products
         }
-        page = write_study_report(study, parts, context.folder / f"study-report-{key}")
-        return {"report": str(page), "table": render_study_table(study)}
+        page = write_report(study, parts, context.folder / f"report-{key}")
+        return {"report": str(page), "table": render_table(study)}
 
     def intact(self, products: Products) -> bool:
         """The page must be there."""

@@ -15,9 +15,10 @@ import pytest
 
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
-from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.blind.blind_set import BlindSet
 from apbatch.dl.blind.image_selection import TRUTH
 from apbatch.dl.blind.ledger import Ledger
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.errors import FormatError, UsageError, VerificationError
 from tests.synthetic import showers, write_dataset
 
@@ -48,7 +49,7 @@ def scores_for(analysis: BlindSet, path: Path, value: float = 0.5) -> Path:
     for split in ("validation", "test"):
         ids = pq.read_table(analysis.files / f"{split}.parquet", columns=["id"])["id"]
         n = len(ids)
-        columns = {"method": ["m"] * n, "variant": ["none"] * n, "split": [split] * n, "score": [value] * n}
+        columns = {"method": ["m"] * n, "treatment": ["none"] * n, "split": [split] * n, "score": [value] * n}
         tables.append(pa.table({**columns, "id": ids}))
     pq.write_table(pa.concat_tables(tables), path)
     return path
@@ -75,8 +76,8 @@ def test_the_commitment_is_what_sha256sum_prints_for_the_sealed_file(made: Blind
 
 def test_the_test_file_holds_an_id_grids_and_image_parameters_and_nothing_else(made: BlindSet) -> None:
     names = set(pq.read_schema(made.files / "test.parquet").names)
-    features = {f"{name}_{variant}" for name in made.manifest["features"] for variant in ("none", "cleaned")}
-    assert names == {"id", "grid", "grid_cleaned"} | features
+    features = {f"{name}_{treatment}" for name in made.manifest["features"] for treatment in ("none", "cleaned")}
+    assert names == {"id", "image"} | features
     assert not pq.read_schema(made.files / "test.parquet").metadata
 
 
@@ -116,7 +117,7 @@ def test_classes_that_look_alike_can_not_be_told_apart_by_any_column_or_byte_cou
     width = 4.5 * np.sqrt(1 / 12 * (1 / gamma.sum() + 1 / (~gamma).sum()))  # 4.5 standard deviations of an AUC
     for name in table.column_names:
         column = table[name]
-        if name.startswith("grid"):
+        if name == "image":
             values = np.array([len(cell) + np.frombuffer(cell, "<f4")[0] for cell in column.to_pylist()])
         elif name == "id":
             values = np.array([int(cell, 16) / 16**20 for cell in column.to_pylist()])
@@ -164,13 +165,13 @@ def test_without_a_seed_no_two_sets_are_alike(inputs: dict[str, str], tmp_path: 
 def test_a_set_does_not_depend_on_the_partitioning_of_its_inputs(
     made: BlindSet, inputs: dict[str, str], tmp_path: Path
 ) -> None:
-    folder = Path(inputs["grids"].removeprefix("file://"))
+    folder = Path(inputs["images"].removeprefix("file://"))
     table = pq.read_table(folder)
     shuffled = table.take(pa.array(np.random.default_rng(1).permutation(table.num_rows)))
     info = json.loads((folder / "_apbatch.json").read_text())
     grids = write_dataset(tmp_path / "grids", shuffled, info, parts=7)
     again = blind.make(
-        **{**inputs, "grids": grids}, folder=tmp_path / "blind", settings=BlindSettings(open=True, seed=3)
+        **{**inputs, "images": grids}, folder=tmp_path / "blind", settings=BlindSettings(open=True, seed=3)
     )
     assert again.manifest["files"] == made.manifest["files"]
 
@@ -282,11 +283,9 @@ def test_an_image_that_occurs_twice_is_an_error(inputs: dict[str, str], tmp_path
         blind.make(**{**inputs, "truth": url}, folder=tmp_path / "blind")
 
 
-def test_grids_of_a_wrong_shape_are_an_error(inputs: dict[str, str], tmp_path: Path) -> None:
-    grids = pq.read_table(inputs["grids"].removeprefix("file://"))
-    url = write_dataset(tmp_path / "grids", grids, {"rows": 31, "cols": 31})
-    with pytest.raises(FormatError, match="31 x 31"):
-        blind.make(**{**inputs, "grids": url}, folder=tmp_path / "blind")
+def test_what_is_no_dataset_of_images_is_an_error(inputs: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="not a dataset of images"):
+        blind.make(**{**inputs, "images": inputs["parameters"]}, folder=tmp_path / "blind")
 
 
 def test_a_misspelt_cleaning_names_the_nearest(inputs: dict[str, str], tmp_path: Path) -> None:
@@ -295,7 +294,7 @@ def test_a_misspelt_cleaning_names_the_nearest(inputs: dict[str, str], tmp_path:
 
 
 def test_all_test_events_come_from_the_inputs(made: BlindSet, inputs: dict[str, str]) -> None:
-    known = set(pq.read_table(inputs["grids"].removeprefix("file://"))["grid"].to_pylist())
+    known = set(pq.read_table(inputs["images"].removeprefix("file://"))["image"].to_pylist())
     test = pq.read_table(made.files / "test.parquet")
     assert pc.unique(test["id"]).to_pylist() == test["id"].to_pylist()
-    assert set(test["grid"].to_pylist()) <= known
+    assert set(test["image"].to_pylist()) <= known

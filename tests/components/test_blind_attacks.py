@@ -20,19 +20,20 @@ import pytest
 from apbatch.dl.blind import anchors, protocol
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind.anchors import KeptHeads
-from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.blind.blind_set import BlindSet
 from apbatch.dl.blind.ledger import Ledger, digest_of
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.files import sha256
 from apbatch.errors import UsageError, VerificationError
 from apbatch.sim.production import EXPERIMENT
-from tests.synthetic import camera_showers, write_dataset
+from tests.synthetic import showers, write_dataset
 
 REFUSED = (VerificationError, UsageError)
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return camera_showers(tmp_path_factory.mktemp("showers"), 30, 40, 2)
+    return showers(tmp_path_factory.mktemp("showers"), 30, 40, 2)
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def scores_for(made: BlindSet, path: Path, of: Callable[[str], float] = lambda n
     for split in ("validation", "test"):
         ids = pq.read_table(made.files / f"{split}.parquet", columns=["id"])["id"].to_pylist()
         n = len(ids)
-        columns = {"method": ["cuts"] * n, "variant": ["none"] * n, "split": [split] * n, "id": ids}
+        columns = {"method": ["box"] * n, "treatment": ["none"] * n, "split": [split] * n, "id": ids}
         tables.append(pa.table({**columns, "score": [of(name) for name in ids]}))
     pq.write_table(pa.concat_tables(tables), path)
     return path
@@ -270,7 +271,7 @@ def test_frozen_scores_that_were_removed_are_missed_and_make_no_room(honest: Bli
 def test_scores_that_the_ledger_knows_but_nobody_froze_are_missed(made: BlindSet, tmp_path: Path) -> None:
     scores = perfect(made, tmp_path / "perfect.parquet")
     head = made.ledger.append(
-        "frozen", scores=sha256(scores), methods=["cuts / none"], labels_were_open=False, rule=None
+        "frozen", scores=sha256(scores), methods=["box / none"], labels_were_open=False, rule=None
     )["digest"]
     with pytest.raises(VerificationError, match="frozen scores were removed"):
         protocol.unseal(made.folder, head=head)
@@ -279,7 +280,7 @@ def test_scores_that_the_ledger_knows_but_nobody_froze_are_missed(made: BlindSet
 def test_a_second_freezing_in_a_blind_ledger_is_refused(honest: BlindSet, tmp_path: Path) -> None:
     scores = perfect(honest, tmp_path / "perfect.parquet")
     shutil.copy(scores, protocol.frozen_file(honest.folder, {"scores": sha256(scores)}))
-    honest.ledger.append("frozen", scores=sha256(scores), methods=["cuts / none"], labels_were_open=True, rule=None)
+    honest.ledger.append("frozen", scores=sha256(scores), methods=["box / none"], labels_were_open=True, rule=None)
     with pytest.raises(VerificationError, match="frozen again"):
         protocol.open_labels(honest)
 
@@ -411,7 +412,7 @@ def simulated(inputs: dict[str, str], folder: Path, production: dict[str, Any] |
     [
         (None, "can't be read"),
         ({"parameters": {"seed": 2018}}, "no commitment to a secret seed"),
-        ({"seed_commitment": "ab" * 32, "parameters": {"seed": 2018}}, "names its seed"),
+        ({"parameters": {"seed": 2018, "seed_commitment": "ab" * 32}}, "seed of the production was published"),
     ],
 )
 def test_a_set_whose_events_can_be_simulated_again_is_not_called_blind(
@@ -429,8 +430,11 @@ def test_a_set_whose_events_can_be_simulated_again_is_not_called_blind(
 
 
 def test_a_set_of_a_production_with_a_secret_seed_is_blind(inputs: dict[str, str], home: Path, tmp_path: Path) -> None:
-    urls = simulated(inputs, tmp_path / "production", {"seed_commitment": "ab" * 32, "parameters": {"seed": None}})
+    urls = simulated(inputs, tmp_path / "production", {"parameters": {"seed_commitment": "ab" * 32}})
     assert not blind.make(**urls, folder=tmp_path / "blind").open
+    (tmp_path / "production" / "seed.json").write_text("{}")  # revealed: what is drawn from now on is not blind
+    with pytest.raises(UsageError, match="was published"):
+        blind.make(**urls, folder=tmp_path / "late")
 
 
 def test_a_seed_of_the_set_is_only_for_open_ones(inputs: dict[str, str], home: Path, tmp_path: Path) -> None:
@@ -502,6 +506,13 @@ def test_an_act_that_was_killed_before_its_head_was_kept_can_be_done_again(made:
     KeptHeads().keep(made.commitment, before, made.folder)  # as a kill between ledger and head leaves it
     assert protocol.submit(made.folder, scores) == entry
     protocol.unseal(made.folder)
+
+
+def test_sealed_labels_are_not_judged(made: BlindSet, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(UsageError, match="still sealed"):
+            protocol.open_labels(made)
+        protocol.submit(made.folder, scores_for(made, tmp_path / "scores.parquet"))
 
 
 def test_a_rule_that_was_changed_after_freezing_is_seen(made: BlindSet, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.dl.blind import blind_set as blind
-from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.blind.blind_set import BlindSet
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.files import sha256
 from apbatch.dl.training import launch
 from apbatch.dl.training.data import PIXEL_MAX, load
@@ -20,12 +21,12 @@ from apbatch.dl.training.preflight import check
 from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import ApbatchError, FormatError, UsageError, VerificationError
 from apbatch.formats.images import from_binary, to_binary
-from tests.synthetic import camera_showers, write_dataset
+from tests.synthetic import showers, write_dataset
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return camera_showers(tmp_path_factory.mktemp("showers"), 40, 60)
+    return showers(tmp_path_factory.mktemp("showers"), 40, 60)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def made(whole: BlindSet, tmp_path: Path) -> BlindSet:
 
 
 def spec(made: BlindSet, output: Path, **more: object) -> TrainSpec:
-    return TrainSpec.model_validate({"data": made.files, "output": output, "variants": ("soft",), **more})
+    return TrainSpec.model_validate({"data": made.files, "output": output, "treatments": ("soft",), **more})
 
 
 def spoil(made: BlindSet, split: str, change: object, **columns: object) -> None:
@@ -133,7 +134,7 @@ def test_images_of_another_camera_make_no_set(inputs: dict[str, str], tmp_path: 
 
 
 def test_an_unknown_camera_is_an_error_with_the_nearest(inputs: dict[str, str], tmp_path: Path) -> None:
-    folder = Path(inputs["grids"].removeprefix("file://"))
+    folder = Path(inputs["images"].removeprefix("file://"))
     shutil.copytree(folder, tmp_path / "images")
     (tmp_path / "images" / "_apbatch.json").write_text(json.dumps({"kind": "images", "camera": "TAIGA-IACT1"}))
     with pytest.raises(ApbatchError) as caught:

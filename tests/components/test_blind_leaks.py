@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.dl.blind import blind_set as blind
-from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.blind.blind_set import BlindSet
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.judging.q_factor import roc
 from apbatch.formats.images import from_binary
-from tests.synthetic import camera_showers
+from tests.synthetic import showers
 
 ensemble = pytest.importorskip("sklearn.ensemble")
 
@@ -20,7 +21,7 @@ ensemble = pytest.importorskip("sklearn.ensemble")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
     """Gammas and hadrons that are the same: whatever tells them apart is a leak."""
-    inputs = camera_showers(tmp_path_factory.mktemp("showers"), 160, 240, contrast=0.0)
+    inputs = showers(tmp_path_factory.mktemp("showers"), 160, 240, contrast=0.0)
     return blind.make(**inputs, folder=tmp_path_factory.mktemp("blind"), settings=BlindSettings(open=True, seed=8))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apbatch.dl.judging.q_factor import FEW_HADRONS, best_cut, bootstrap, curve, passed, roc
+from apbatch.dl.judging.q_factor import bootstrap, curve, passed, roc
 
 
 def test_q_is_the_hand_worked_number() -> None:
@@ -60,23 +60,6 @@ def test_auc_is_that_of_scikit_learn(pairs: list[tuple[float, bool]]) -> None:
         assert roc(scores, gamma)[2] == pytest.approx(metrics.roc_auc_score(gamma, scores))
 
 
-def test_best_cut_finds_the_border_between_separated_classes() -> None:
-    random = np.random.default_rng(2)
-    scores = np.concatenate([random.uniform(0.5, 1, 500), random.uniform(0, 0.6, 2000)])
-    assert best_cut(scores, np.arange(2500) < 500, hadrons_min=30) == pytest.approx(0.54, abs=0.05)
-
-
-def test_best_cut_leaves_the_hadrons_that_were_asked_for() -> None:
-    random = np.random.default_rng(2)
-    scores = np.concatenate([random.uniform(0.5, 1, 500), random.uniform(0, 0.6, 2000)])
-    cut = best_cut(scores, np.arange(2500) < 500, hadrons_min=200)
-    assert (scores[500:] > cut).sum() >= 200
-
-
-def test_best_cut_keeps_all_where_nothing_is_allowed() -> None:
-    assert best_cut(np.array([0.2, 0.8]), np.array([False, True])) == 0.0
-
-
 def test_bootstrap_spread_agrees_with_counting_where_every_shower_has_one_image() -> None:
     random = np.random.default_rng(3)
     scores, gamma = random.random(1500), np.arange(1500) < 600
@@ -101,7 +84,3 @@ def test_the_band_ends_where_most_resamples_have_no_hadron() -> None:
     low, high = drawn.band(drawn.quality)
     assert np.isnan(low[100]) and np.isnan(high[100])
     assert np.isfinite(low[0])
-
-
-def test_few_hadrons_is_what_the_documents_say() -> None:
-    assert FEW_HADRONS == 50

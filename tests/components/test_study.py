@@ -13,24 +13,27 @@ from apbatch.camera.grid import from_grid
 from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
-from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.blind.blind_set import BlindSet
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.judging.resampling import Comparison, Interval
 from apbatch.dl.study import evaluation as study_evaluation
 from apbatch.dl.study import trainings as study
-from apbatch.dl.study.report import render_study_table, write_study_report
+from apbatch.dl.study.report import render_table, write_report
+from apbatch.dl.study.settings import Goal, JudgingSettings, StudySettings
+from apbatch.dl.study.verdicts import verdict_of
 from apbatch.dl.training.data import load, load_pixels
 from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import UsageError
-from tests.synthetic import camera_showers
+from tests.synthetic import showers
 
 CAMERA = camera_named("TAIGA-IACT01")
-GOALS = (study_evaluation.Goal(over="cuts", ratio=1.0), study_evaluation.Goal(over="cuts", ratio=50.0, cleaning="none"))
-SETTINGS = study_evaluation.StudyEvaluationSettings(hadrons_min=10, resamples=200, bins=2, goals=GOALS)
+GOALS = (Goal(over="box", ratio=1.0), Goal(over="box", ratio=50.0, cleaning="none"))
+SETTINGS = JudgingSettings(hadrons_min=10, resamples=200, bins=2, goals=GOALS)
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return camera_showers(tmp_path_factory.mktemp("showers"))
+    return showers(tmp_path_factory.mktemp("showers"))
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +59,16 @@ def test_an_uncleaned_grid_holds_every_pixel_and_a_cleaned_one_the_bright_ones(m
 
 
 def test_an_unknown_treatment_is_an_error_with_the_nearest(made: BlindSet) -> None:
-    spec = TrainSpec(data=made.files, output=Path("x"), variants=("standart",))
+    spec = TrainSpec(data=made.files, output=Path("x"), treatments=("standart",))
     with pytest.raises(UsageError) as caught:
-        spec.check(made.manifest)
+        spec.check()
     assert caught.value.nearest == "standard"
 
 
 def test_an_unknown_network_or_rival_is_an_error_before_anything_is_trained() -> None:
     for wrong in ({"models": {"resnt": {}}}, {"rivals": ("tree",)}, {"cleanings": ("hard",)}):
         with pytest.raises(UsageError):
-            study.StudySettings(**wrong).check()  # type: ignore[arg-type]
+            StudySettings(**wrong).check()  # type: ignore[arg-type]
 
 
 def scores_for(made: BlindSet, path: Path, trainings: int = 2) -> Path:
@@ -76,14 +79,14 @@ def scores_for(made: BlindSet, path: Path, trainings: int = 2) -> Path:
         # The width tells the class; noise of a given strength blurs it.
         labels[split] = (table["id"], table["width_cleaned"].to_numpy() / CAMERA.pitch)
     tables = []
-    for method, blur in (("cuts", 3.0), ("talk-cnn", 0.4), ("resnet", 0.02)):
-        for seed in range(1, trainings + 1 if method != "cuts" else 2):
+    for method, blur in (("box", 3.0), ("talk-cnn", 0.4), ("resnet", 0.02)):
+        for seed in range(1, trainings + 1 if method != "box" else 2):
             random = np.random.default_rng([seed, int(100 * blur)])
-            name = method if method == "cuts" else f"{method}#{seed}"
+            name = method if method == "box" else f"{method}#{seed}"
             for split, (ids, width) in labels.items():
                 score = 1 / (1 + np.exp(4 * (width - 1.2 + random.normal(0, blur, len(width)))))
                 n = len(ids)
-                columns = {"method": [name] * n, "variant": ["none"] * n, "split": [split] * n}
+                columns = {"method": [name] * n, "treatment": ["none"] * n, "split": [split] * n}
                 tables.append(pa.table({**columns, "id": ids, "score": score}))
     pq.write_table(pa.concat_tables(tables), path)
     return path
@@ -98,7 +101,7 @@ def judged(made: BlindSet, tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def test_the_table_has_a_row_for_each_method_and_the_mean_of_its_trainings(judged: dict) -> None:
-    assert [row["method"] for row in judged["rows"]] == ["cuts", "talk-cnn", "resnet", "talk-cnn+", "resnet+"]
+    assert [row["method"] for row in judged["rows"]] == ["box", "talk-cnn", "resnet", "talk-cnn+", "resnet+"]
 
 
 def test_q_is_that_of_a_plain_count(judged: dict, made: BlindSet) -> None:
@@ -120,7 +123,7 @@ def test_q_is_that_of_a_plain_count(judged: dict, made: BlindSet) -> None:
 
 def test_a_better_method_is_found_better_with_its_significance(judged: dict) -> None:
     (row,) = [row for row in judged["rows"] if row["method"] == "resnet"]
-    found = row["against"]["cuts"]
+    found = row["against"]["box"]
     assert found["ratio"]["low"] > 1 and found["sigma"] > 1.5 and found["p_value"] < 0.05
     verdict = next(verdict for verdict in judged["verdicts"] if verdict["cleaning"] is None)
     assert verdict["network"].startswith("residual network")
@@ -128,10 +131,10 @@ def test_a_better_method_is_found_better_with_its_significance(judged: dict) -> 
 
 @pytest.mark.usefixtures("without_bins")
 def test_a_cut_that_leaves_too_few_hadrons_is_not_quoted(made: BlindSet, judged: dict, tmp_path: Path) -> None:
-    settings = study_evaluation.StudyEvaluationSettings(hadrons_min=10_000, resamples=100, bins=2)
+    settings = JudgingSettings(hadrons_min=10_000, resamples=100, bins=2)
     again = study_evaluation.evaluate(made.folder, tmp_path, settings)
     assert all(row["quality"] is None and not row["quoted"] for row in again["rows"])
-    assert "not quoted" in render_study_table(again)
+    assert "not quoted" in render_table(again)
 
 
 def test_a_study_on_an_opened_set_is_refused_before_anything_is_trained(
@@ -142,7 +145,7 @@ def test_a_study_on_an_opened_set_is_refused_before_anything_is_trained(
     protocol.unseal(made.folder)
     monkeypatch.setattr(study.launch, "train_all", lambda *arguments: pytest.fail("something was trained"))
     with pytest.raises(UsageError, match="other scores were frozen"):
-        study.run(made.folder, tmp_path / "study", study.StudySettings(rivals=()), {})
+        study.run(made.folder, tmp_path / "study", StudySettings(rivals=()), {})
     assert not (tmp_path / "study").exists()
 
 
@@ -161,8 +164,8 @@ def test_the_same_scores_give_the_same_numbers(judged: dict, made: BlindSet, tmp
 
 
 def test_the_report_is_one_page_with_nothing_from_outside(judged: dict, tmp_path: Path) -> None:
-    page = write_study_report(judged, {}, tmp_path).read_text()
-    assert page.count("<svg") == 6 and "data:image/png;base64," in page
+    page = write_report(judged, {}, tmp_path).read_text()
+    assert page.count("<svg") == 8 and "data:image/png;base64," in page
     assert 'src="http' not in page and "<script" not in page
     assert "1.48" in page and "residual network" in page
     assert page.count("above 1: reached") == 2 and page.count("above 50: missed") == 1
@@ -181,8 +184,8 @@ def test_goals_are_judged_by_their_interval_for_the_cleanings_they_name(judged: 
 def test_a_verdict_is_what_the_interval_says_and_not_the_value(goal: float, verdict: str) -> None:
     ratio = Interval(value=1.5, error=0.15, low=1.2, high=1.8)
     comparison = Comparison(ratio=ratio, difference=ratio, p_value=0.01, sigma=3.0)
-    assert study_evaluation.verdict_of(comparison, goal) == verdict
-    assert study_evaluation.verdict_of(None, goal) == "undecided"
+    assert verdict_of(comparison, goal) == verdict
+    assert verdict_of(None, goal) == "undecided"
 
 
 @pytest.fixture
@@ -202,7 +205,7 @@ def two_optima(made: BlindSet, path: Path) -> Path:
         # Gammas above the best cut; hadrons below it, one in four far above, so that some are left whatever the cut.
         score = np.where(gamma, best + 0.05, np.where(place % 4, best - 0.05, 0.95))
         n = len(gamma)
-        columns = {"method": ["cuts"] * n, "variant": ["none"] * n, "split": [split] * n, "score": score}
+        columns = {"method": ["box"] * n, "treatment": ["none"] * n, "split": [split] * n, "score": score}
         tables.append(pa.table({**columns, "id": table["id"]}))
     pq.write_table(pa.concat_tables(tables), path)
     return path
@@ -226,7 +229,7 @@ def test_cuts_are_those_of_the_validation_set_where_the_test_set_would_choose_ot
 def test_a_rule_that_differs_from_the_frozen_one_is_said(inputs: dict[str, str], tmp_path: Path) -> None:
     made = blind.make(**inputs, folder=tmp_path / "blind")
     scores = scores_for(made, tmp_path / "scores.parquet")
-    protocol.submit(made.folder, scores, rule=study_evaluation.rule_of(SETTINGS))
+    protocol.submit(made.folder, scores, rule=SETTINGS.rule())
     protocol.unseal(made.folder)
     as_frozen = study_evaluation.evaluate(made.folder, tmp_path, SETTINGS)
     assert as_frozen["blind"]["judged_as_frozen"] and as_frozen["blind"]["blind"]
@@ -238,7 +241,7 @@ def test_a_rule_that_differs_from_the_frozen_one_is_said(inputs: dict[str, str],
 def test_a_method_whose_cut_keeps_everything_is_said_to_cut_nothing(inputs: dict[str, str], tmp_path: Path) -> None:
     made = blind.make(**inputs, folder=tmp_path / "blind")
     table = pq.read_table(scores_for(made, tmp_path / "some.parquet"))
-    cuts = np.array(table["method"].to_pylist()) == "cuts"
+    cuts = np.array(table["method"].to_pylist()) == "box"
     random = np.random.default_rng(1).uniform(0.1, 0.9, table.num_rows)
     score = pa.array(np.where(cuts, 0.5 + 0 * random, table["score"].to_numpy()))
     pq.write_table(table.set_column(table.column_names.index("score"), "score", score), tmp_path / "scores.parquet")
@@ -246,6 +249,6 @@ def test_a_method_whose_cut_keeps_everything_is_said_to_cut_nothing(inputs: dict
     protocol.unseal(made.folder)
     result = study_evaluation.evaluate(made.folder, tmp_path, SETTINGS)
     said = {row["method"]: row["cuts_nothing"] for row in result["rows"]}
-    assert said["cuts"] and not said["resnet"]
-    assert "cuts nothing: Q is 1" in render_study_table(result)
+    assert said["box"] and not said["resnet"]
+    assert "cuts nothing: Q is 1" in render_table(result)
     assert all(verdict["rival_cuts_nothing"] for verdict in result["verdicts"])

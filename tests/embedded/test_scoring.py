@@ -14,7 +14,7 @@ from apbatch.config import SparkSettings
 from apbatch.datasets import dataset
 from apbatch.dl import spark_scoring
 from apbatch.dl.blind import blind_set as blind
-from apbatch.dl.blind.blind_set import BlindSettings
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.files import sha256
 from apbatch.dl.networks.export import to_onnx
 from apbatch.dl.networks.scoring import Network
@@ -26,37 +26,43 @@ from apbatch.formats.images import from_binary
 from apbatch.index.events.store import open_events
 from apbatch.index.parser import parse
 from apbatch.spark.connect.session import close, session
-from tests.synthetic import camera_showers
+from tests.synthetic import showers
 
 pytestmark = pytest.mark.spark
 
 
 @pytest.fixture(scope="module")
-def showers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return camera_showers(tmp_path_factory.mktemp("showers"), 80, 120)
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return showers(tmp_path_factory.mktemp("showers"), 80, 120)
 
 
 @pytest.fixture(scope="module")
-def trained(showers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scoring")
-    made = blind.make(**showers, folder=folder / "blind", settings=BlindSettings(open=True, seed=3))
-    known = {"variants": ("none", "soft"), "model": "hex-cnn", "options": {"filters": 4}, "epochs": 1, "batch_size": 32}
+    made = blind.make(**inputs, folder=folder / "blind", settings=BlindSettings(open=True, seed=3))
+    known = {
+        "treatments": ("none", "soft"),
+        "model": "hex-cnn",
+        "options": {"filters": 4},
+        "epochs": 1,
+        "batch_size": 32,
+    }
     return launch.train(TrainSpec.model_validate({"data": made.files, "output": folder / "t", **known}), "single")
 
 
 def test_spark_gives_the_scores_of_the_network_and_the_catalogue_finds_them(
-    showers: dict[str, str], trained: Path, tmp_path: Path
+    inputs: dict[str, str], trained: Path, tmp_path: Path
 ) -> None:
     output = f"file://{tmp_path}/scores"
     spark = session(SparkSettings(master="local[2]"), "scoring")
     try:
-        done = spark_scoring.score_dataset(spark, showers["grids"], trained, output, "soft")
-        again = spark_scoring.score_dataset(spark, showers["grids"], trained, output, "soft")
+        done = spark_scoring.score_dataset(spark, inputs["images"], trained, output, "soft")
+        again = spark_scoring.score_dataset(spark, inputs["images"], trained, output, "soft")
     finally:
         close(spark)
     assert done["images"] == 800 and again == done
     table = dataset.read_table(output)
-    images = dataset.read_table(showers["grids"])
+    images = dataset.read_table(inputs["images"])
     pixels = np.asarray(from_binary(images["image"]), np.float32)
     expected = dict(zip(images["event"].to_pylist(), Network.of_training(trained, "soft").scores(pixels), strict=True))
     for event, score in zip(table["event"].to_pylist(), table["score"].to_pylist(), strict=True):
@@ -86,7 +92,7 @@ def test_onnx_gives_the_logits_of_keras(trained: Path, tmp_path: Path) -> None:
     (logits,) = session.run(None, {session.get_inputs()[0].name: grids})
     scores = 1 / (1 + np.exp(-logits[:, 0]))
     rows = pq.read_table(trained / "predictions.parquet").to_pylist()
-    mine = [row["score"] for row in rows if (row["variant"], row["split"]) == ("soft", "test")]
+    mine = [row["score"] for row in rows if (row["treatment"], row["split"]) == ("soft", "test")]
     assert scores == pytest.approx(mine, abs=1e-4)
 
 

@@ -50,11 +50,11 @@ def test_a_killed_study_goes_on_and_ends_in_a_report(tmp_path: Path) -> None:
     out, err = again.communicate(timeout=850)
     assert again.returncode == 0, err
     assert done.stat().st_mtime_ns == before
-    (report,) = trainings.glob("study-report-*/report.json")
+    (report,) = trainings.glob("report-*/report.json")
     study = json.loads(report.read_text())["study"]
     methods = {row["method"] for row in study["rows"]}
-    assert methods == {"cuts"} | {
+    assert methods == {"box"} | {
         name + mean for name in ("trees", "forest", "talk-cnn", "hex-cnn") for mean in ("", "+")
     }
-    assert {row["variant"] for row in study["rows"]} == {"none", "soft", "standard"}
+    assert {row["treatment"] for row in study["rows"]} == {"none", "soft", "standard"}
     assert "simple 2-D technique" in out and str(report.with_suffix(".html")) in out

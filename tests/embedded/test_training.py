@@ -17,12 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.dl.blind import blind_set as blind
-from apbatch.dl.blind import protocol
-from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
-from apbatch.dl.judging import evaluation, report
-from apbatch.dl.judging import score_table as score
-from apbatch.dl.judging.evaluation import Evaluation
+from apbatch.dl.blind.blind_set import BlindSet
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.training import launch
+from apbatch.dl.training.data import load
 from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import ApbatchError, UsageError
 from tests.synthetic import showers
@@ -43,7 +41,7 @@ def spec_for(made: BlindSet, output: Path) -> TrainSpec:
 
 def scores_of(output: Path) -> np.ndarray:
     table = pq.read_table(output / "predictions.parquet")
-    return table.sort_by([("variant", "ascending"), ("id", "ascending")])["score"].to_numpy()
+    return table.sort_by([("treatment", "ascending"), ("id", "ascending")])["score"].to_numpy()
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +78,8 @@ def wait_for_epoch(log: Path) -> None:
 def test_two_ranks_learn(two_ranks: Path) -> None:
     record = json.loads((two_ranks / "trained.json").read_text())
     assert record["ranks"] == 2
-    for variant in ("none", "cleaned"):
-        curves = record["variants"][variant]["curves"]
+    for treatment in ("none", "standard"):
+        curves = record["treatments"][treatment]["curves"]
         assert len(curves) == 6
         assert curves[-1]["validation_auc"] > 0.7
 
@@ -154,67 +152,19 @@ def test_a_finished_training_is_not_taken_for_another(made: BlindSet, one_rank: 
 def test_the_saved_model_gives_the_scores_of_the_table(made: BlindSet, one_rank: Path) -> None:
     """In a process of its own, by Keras alone: the model needs nothing beside it."""
     code = (
-        "import sys, keras, numpy as np, pyarrow.parquet as pq\n"
-        "table = pq.read_table(sys.argv[2])\n"
-        "grids = np.stack([np.frombuffer(cell, '<f4') for cell in table['grid'].to_pylist()]).reshape(-1, 21, 21)\n"
-        "logits = keras.saving.load_model(sys.argv[1]).predict(grids, verbose=0)[:, 0]\n"
-        "np.savez(sys.argv[3], id=table['id'].to_pylist(), score=1 / (1 + np.exp(-logits)))\n"
+        "import sys, keras, numpy as np\n"
+        "test = np.load(sys.argv[2])\n"
+        "logits = keras.saving.load_model(sys.argv[1]).predict(test['grids'], verbose=0)[:, 0]\n"
+        "np.savez(sys.argv[3], id=test['id'], score=1 / (1 + np.exp(-logits)))\n"
     )
     out = one_rank / "again.npz"
-    model, test = one_rank / "none" / "model.keras", made.files / "test.parquet"
+    model, test = one_rank / "none" / "model.keras", one_rank / "test.npz"
+    images = load(made.files, made.manifest, "test", "none")
+    np.savez(test, id=images.ids, grids=images.pixels)
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run([sys.executable, "-c", code, model, test, out], check=True, env=environment)
     again = dict(zip(*(np.load(out)[name] for name in ("id", "score")), strict=True))
     rows = pq.read_table(one_rank / "predictions.parquet").to_pylist()
-    mine = {row["id"]: row["score"] for row in rows if (row["variant"], row["split"]) == ("none", "test")}
+    mine = {row["id"]: row["score"] for row in rows if (row["treatment"], row["split"]) == ("none", "test")}
     assert mine.keys() == again.keys()
     assert max(abs(mine[name] - again[name]) for name in mine) < 1e-5
-
-
-@pytest.fixture(scope="module")
-def evaluated(made: BlindSet, one_rank: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    scores = score.score(made.files, one_rank, tmp_path_factory.mktemp("scores"))
-    with pytest.raises(UsageError, match="still sealed"):
-        evaluation.evaluate(made.folder, one_rank)
-    protocol.submit(made.folder, scores)
-    protocol.unseal(made.folder)
-    return evaluation.evaluate(made.folder, one_rank)
-
-
-def test_q_of_the_evaluation_is_that_of_a_plain_count(made: BlindSet, evaluated: Evaluation) -> None:
-    labels = {row["id"]: row["gamma"] for row in protocol.read_labels(made).to_pylist()}
-    rows = pq.read_table(made.folder / "frozen").to_pylist()
-    assert [(result.method, result.variant) for result in evaluated.results] == [
-        ("cuts", "none"), ("cuts", "cleaned"), ("cnn", "none"), ("cnn", "cleaned")
-    ]  # fmt: skip
-    for result in evaluated.results:
-        mine = [
-            row
-            for row in rows
-            if (row["method"], row["variant"], row["split"]) == (result.method, result.variant, "test")
-        ]
-        above = [labels[row["id"]] for row in mine if row["score"] > result.cut]
-        gammas, hadrons = sum(above), len(above) - sum(above)
-        assert (result.gammas_left, result.hadrons_left) == (gammas, hadrons)
-        if hadrons:
-            n = evaluated.events["test"]
-            assert result.quality == pytest.approx(gammas / n["gammas"] / np.sqrt(hadrons / n["hadrons"]))
-
-
-def test_the_report_is_one_page_with_every_plot_and_nothing_from_outside(evaluated: Evaluation, tmp_path: Path) -> None:
-    page = report.write_report(evaluated, tmp_path).read_text()
-    assert page.count("<svg") == 5
-    assert page.count("data:image/png;base64,") == 1
-    assert 'src="http' not in page and "<script" not in page and "@import" not in page
-    assert "simple 2-D technique" in page and "2.99" in page
-    assert evaluated.blind["commitment"] in page
-
-
-def test_the_json_beside_the_report_holds_every_number_of_the_table(evaluated: Evaluation, tmp_path: Path) -> None:
-    report.write_report(evaluated, tmp_path)
-    content = json.loads((tmp_path / "report.json").read_text())
-    table = report.render_table(evaluated)
-    for result in content["results"]:
-        assert f"{result['hadrons_left']} hadrons left" in table
-        if result["quality"] is not None:
-            assert f"Q {result['quality']:.2f}" in table

@@ -11,24 +11,32 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.dl.blind import blind_set as blind
-from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.blind.blind_set import BlindSet
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.files import sha256
 from apbatch.dl.judging.q_factor import roc
 from apbatch.dl.training import launch
 from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import MissingSoftwareError, UsageError
-from tests.synthetic import camera_showers
+from tests.synthetic import showers
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
     folder = tmp_path_factory.mktemp("backends")
-    showers = camera_showers(folder / "data", 150, 220, contrast=1.5)
-    return blind.make(**showers, folder=folder / "blind", settings=BlindSettings(open=True, seed=3))
+    inputs = showers(folder / "data", 150, 220, contrast=1.5)
+    return blind.make(**inputs, folder=folder / "blind", settings=BlindSettings(open=True, seed=3))
 
 
 def spec_for(made: BlindSet, output: Path, **more: object) -> TrainSpec:
-    known = {"variants": ("soft",), "epochs": 6, "batch_size": 32, "epoch_min": 2000, "learning_rate": 3e-3, "seed": 2}
+    known = {
+        "treatments": ("soft",),
+        "epochs": 6,
+        "batch_size": 32,
+        "epoch_min": 2000,
+        "learning_rate": 3e-3,
+        "seed": 2,
+    }
     return TrainSpec.model_validate({"data": made.files, "output": output, **known, **more})
 
 

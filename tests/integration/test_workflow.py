@@ -33,12 +33,12 @@ steps:
   - clean: {{picture: 10 pe, boundary: 5 pe}}
   - parameters: {{}}
   - grid: {{}}
-  - blind: {{size_min: 30 pe, pixels_min: 3, test_fraction: 0.35, validation_fraction: 0.25, seed: 3}}
-  - train: {{epochs: 2, batch_size: 32, epoch_min: 500, seed: 1}}
-  - evaluate: {{hadrons_min: 3, resamples: 50}}
+  - blind: {{size_min: 30 pe, pixels_min: 3, test_fraction: 0.35, validation_fraction: 0.25, open: true, seed: 3}}
+  - study: {{cleanings: [none, standard], models: {{talk-cnn: {{}}}}, rivals: [], seeds: 1, epochs: 2, batch_size: 32,
+            epoch_min: 500, hadrons_min: 3, resamples: 100, bins: 1}}
   - report: {{}}
 """
-STEPS = 10
+STEPS = 9
 
 
 def start(home: Path, job: Path, *more: str) -> subprocess.Popen[str]:
@@ -61,9 +61,9 @@ def run(home: Path, job: Path, *more: str) -> tuple[str, str]:
 
 
 def scores(home: Path) -> dict[tuple[str, str, str, str], float]:
-    (file,) = (home / "jobs" / "small").glob("evaluate-*/scores.parquet")
+    (file,) = (home / "jobs" / "small").glob("study-*/scores.parquet")
     rows = pq.read_table(file).to_pylist()
-    return {(row["method"], row["variant"], row["split"], row["id"]): row["score"] for row in rows}
+    return {(row["method"], row["treatment"], row["split"], row["id"]): row["score"] for row in rows}
 
 
 def fingerprint(folder: Path) -> dict[str, int]:
@@ -92,9 +92,9 @@ def test_the_report_and_its_numbers_are_there(finished: Path) -> None:
     (numbers,) = (finished / "jobs" / "small").glob("report-*/report.json")
     text = page.read_text()
     assert text.count("<svg") + text.count("data:image/png") >= 4
-    results: list[dict[str, Any]] = json.loads(numbers.read_text())["results"]
-    assert {(r["method"], r["variant"]) for r in results} == {
-        (m, v) for m in ("cuts", "cnn") for v in ("none", "cleaned")
+    results: list[dict[str, Any]] = json.loads(numbers.read_text())["study"]["rows"]
+    assert {(r["method"], r["treatment"]) for r in results} == {
+        (m, v) for m in ("box", "talk-cnn") for v in ("none", "standard")
     }
 
 
@@ -122,7 +122,7 @@ def test_killed_at_any_step_it_goes_on_to_the_same_scores(
     home = tmp_path_factory.mktemp("killed")
     shutil.copytree(finished / "simulation", home / "simulation")  # the showers need not be thrown again
     kills = 0
-    for moment in ("] clean, parameters, grid …", "starting Spark", "] train …"):
+    for moment in ("] clean, parameters, grid …", "starting Spark", "] study …"):
         process = start(home, job)
         assert process.stderr is not None
         for line in process.stderr:
@@ -134,7 +134,7 @@ def test_killed_at_any_step_it_goes_on_to_the_same_scores(
         process.communicate()
     assert kills == 3
     _, err = run(home, job)
-    assert "[4/10] clean: done before" in err
+    assert f"[4/{STEPS}] clean: done before" in err
     killed, whole = scores(home), scores(finished)
     assert killed.keys() == whole.keys()
     assert max(abs(killed[key] - whole[key]) for key in whole) < TOLERANCE

@@ -36,7 +36,7 @@ def scores_for(folder: Path, tmp_path: Path) -> Path:
     for split in ("validation", "test"):
         ids = pq.read_table(folder / "set" / f"{split}.parquet", columns=["id"])["id"]
         n = len(ids)
-        columns = {"method": ["m"] * n, "variant": ["none"] * n, "split": [split] * n, "score": [0.5] * n}
+        columns = {"method": ["m"] * n, "treatment": ["none"] * n, "split": [split] * n, "score": [0.5] * n}
         tables.append(pa.table({**columns, "id": ids}))
     pq.write_table(pa.concat_tables(tables), tmp_path / "scores.parquet")
     return tmp_path / "scores.parquet"

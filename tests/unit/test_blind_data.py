@@ -10,36 +10,46 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.camera.geometry import camera_from_positions
-from apbatch.camera.grid import grid_of, to_grid
+from apbatch.camera.grid import from_grid, grid_of, to_grid
 from apbatch.camera.registry import camera_named
 from apbatch.dl.training.checkpoint import Checkpoint, read_checkpoint
 from apbatch.dl.training.data import Turning, camera_symmetries, load, order_of, parts_of, steps_of, symmetries, turned
 from apbatch.errors import FormatError, UsageError
 
-MANIFEST = {"rows": 2, "cols": 3}
+CAMERA = camera_named("TAIGA-IACT01")
+MANIFEST = {"camera": CAMERA.name}
 
 
 def write(folder: Path, pixels: np.ndarray) -> None:
     cells = pa.array([row.astype("<f4").tobytes() for row in pixels], pa.binary())
-    table = {"id": [str(number) for number in range(len(pixels))], "grid": cells, "gamma": [True] * len(pixels)}
+    table = {"id": [str(number) for number in range(len(pixels))], "image": cells, "gamma": [True] * len(pixels)}
     pq.write_table(pa.table(table), folder / "train.parquet")
 
 
 def test_pixels_come_back_as_written_and_missing_ones_as_zero(tmp_path: Path) -> None:
-    write(tmp_path, np.array([[1, 2, np.nan, 4, 5, 6]]))
-    assert load(tmp_path, MANIFEST, "train", "none").pixels.tolist() == [[[1, 2, 0], [4, 5, 6]]]
+    image = np.arange(1, CAMERA.n_pixels + 1, dtype=np.float32)
+    image[7] = np.nan
+    write(tmp_path, image[None])
+    back = from_grid(load(tmp_path, MANIFEST, "train", "none").pixels, CAMERA)
+    assert np.array_equal(back[0], np.nan_to_num(image))
+
+
+def test_images_of_another_camera_are_named(tmp_path: Path) -> None:
+    write(tmp_path, np.ones((2, 1440)))
+    with pytest.raises(FormatError, match="1440 pixels, TAIGA-IACT01 has 560"):
+        load(tmp_path, MANIFEST, "train", "none")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_an_image_of_nan_or_infinity_is_named(tmp_path: Path, value: float) -> None:
-    write(tmp_path, np.array([[1.0] * 6, [value] * 6]))
+    write(tmp_path, np.array([[1.0] * 560, [value] * 560]))
     with pytest.raises(FormatError, match="the first is 1"):
         load(tmp_path, MANIFEST, "train", "none")
 
 
-def test_an_unknown_variant_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="did you mean 'cleaned'"):
-        load(tmp_path, MANIFEST, "train", "clean")
+def test_an_unknown_treatment_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'standard'"):
+        load(tmp_path, MANIFEST, "train", "standart")
 
 
 def test_every_step_sees_the_same_images_for_one_two_and_four_ranks() -> None:
@@ -103,12 +113,12 @@ def test_pixels_are_turned_before_any_grid_and_on_the_axial_one_as_cells_are() -
     occupied = grid_of(camera).occupied
     # Light that a turn moves off the camera's ragged rim is lost, not seen where there is no pixel.
     cells = np.where(occupied, turned(to_grid(images, camera), symmetries(occupied), which), 0)
-    assert np.array_equal(Turning.of(manifest, "none", cells, turn=True)(images, which), cells)
+    assert np.array_equal(Turning.of(manifest, "none", turn=True)(images, which), cells)
     moved = turned(images, camera_symmetries(camera), which)
     for method in ("shifting", "bilinear", "oversampling"):
-        turning = Turning.of(manifest, f"soft:{method}", cells, turn=True)
+        turning = Turning.of(manifest, f"soft:{method}", turn=True)
         assert np.array_equal(turning(images, which), to_grid(moved, camera, method=method))
-        still = Turning.of(manifest, f"soft:{method}", cells, turn=False)
+        still = Turning.of(manifest, f"soft:{method}", turn=False)
         assert np.array_equal(still(images, which * 0), to_grid(images, camera, method=method))
 
 

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.dl.blind import blind_set as blind
-from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.blind.blind_set import BlindSet
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.files import read_json, sha256, write_json
 from apbatch.dl.training import launch
 from apbatch.dl.training.checkpoint import Checkpoint
@@ -66,9 +67,11 @@ def test_fewer_images_than_ranks_are_refused(files: Path, tmp_path: Path) -> Non
 
 def test_an_image_of_nan_is_refused(files: Path, tmp_path: Path) -> None:
     table = pq.read_table(files / "test.parquet")
-    cells = table["grid"].to_pylist()
+    cells = table["image"].to_pylist()
     cells[0] = np.full(len(cells[0]) // 4, np.nan, "<f4").tobytes()
-    replace(files, "test", table.set_column(table.schema.get_field_index("grid"), "grid", pa.array(cells, pa.binary())))
+    replace(
+        files, "test", table.set_column(table.schema.get_field_index("image"), "image", pa.array(cells, pa.binary()))
+    )
     with pytest.raises(FormatError, match="no measured pixel"):
         launch.train(TrainSpec(data=files, output=tmp_path / "out"))
 

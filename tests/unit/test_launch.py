@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from apbatch.dl.blind import blind_set as blind
-from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.blind.blind_set import BlindSet
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.training import launch
 from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import ApbatchError

@@ -9,17 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.dl.blind import blind_set as blind
-from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.blind.blind_set import BlindSet
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.training.data import load
 from apbatch.dl.training.shards import Shards
 from apbatch.errors import FormatError, UsageError
-from tests.synthetic import camera_showers
+from tests.synthetic import showers
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
     """With row groups of 30 images, as a large set has them of thousands."""
-    inputs = camera_showers(tmp_path_factory.mktemp("showers"), 60, 90)
+    inputs = showers(tmp_path_factory.mktemp("showers"), 60, 90)
     made = blind.make(**inputs, folder=tmp_path_factory.mktemp("blind"), settings=BlindSettings(open=True, seed=3))
     place = made.files / "train.parquet"
     pq.write_table(pq.read_table(place), place, row_group_size=30)

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field
 
-from apbatch.dl.blind.anchors import KeptHeads, check_public
-from apbatch.dl.blind.image_selection import FEATURES, ImageSelection, Selected, select
+from apbatch.dl.blind.anchors import KeptHeads
+from apbatch.dl.blind.image_selection import FEATURES, Selected, select
 from apbatch.dl.blind.ledger import Head, Ledger
 from apbatch.dl.blind.production_seed import why_seed_is_public
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.files import json_bytes, read_json, sha256, write_json, write_table
 from apbatch.errors import FormatError, NotFoundError, UsageError, VerificationError
 from apbatch.localfiles import write_whole
@@ -38,47 +38,6 @@ from apbatch.provenance import digest, provenance
 
 _SCHEMA = "blind/2"
 SPLITS = ("train", "validation", "test")
-
-
-class BlindSettings(ImageSelection):
-    """How a blind set is made.
-
-    Attributes
-    ----------
-    test_fraction, validation_fraction : float
-        Shares of the showers of each class.
-    gamma_fraction_min, gamma_fraction_max : float
-        The share of gammas in the test set is drawn uniformly between these.
-    open : bool
-        The set is for practice: its labels may be found by others, and it takes other scores after they were opened.
-    seed : int, optional
-        Makes an open set repeatable. Without it the randomness is the operating system's and is kept nowhere but in
-        the sealed file.
-    custodian : str, optional
-        Public half of the key of a custodian, who must sign every act (`apbatch.dl.blind.anchors`).
-    """
-
-    test_fraction: float = Field(default=0.3, gt=0, lt=1)
-    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
-    gamma_fraction_min: float = Field(default=0.25, gt=0, lt=1)
-    gamma_fraction_max: float = Field(default=0.6, gt=0, lt=1)
-    open: bool = False
-    seed: int | None = Field(default=None, ge=0)
-    custodian: str | None = None
-
-    def check(self) -> None:
-        """Raise a UsageError if the settings contradict each other."""
-        if self.gamma_fraction_min > self.gamma_fraction_max:
-            raise UsageError("gamma_fraction_min is above gamma_fraction_max")
-        if self.test_fraction + self.validation_fraction >= 1:
-            raise UsageError("test_fraction and validation_fraction leave nothing to train on")
-        if self.seed is not None and not self.open:
-            raise UsageError(
-                "whoever knows the seed of a set can find its labels, so it is not blind",
-                remedy="leave out the seed, or call the set open: --open, or 'open: true' in a job",
-            )
-        if self.custodian is not None:
-            check_public(self.custodian)
 
 
 @dataclass(frozen=True)
@@ -122,13 +81,13 @@ class BlindSet:
         return bool(self.manifest["open"])
 
 
-def make(grids: str, parameters: str, truth: str, folder: Path, settings: BlindSettings | None = None) -> BlindSet:
+def make(images: str, parameters: str, truth: str, folder: Path, settings: BlindSettings | None = None) -> BlindSet:
     """Select, split by shower, draw the proportion, seal the labels. Made already from the same: nothing is done.
 
     Parameters
     ----------
-    grids, parameters, truth : str
-        URLs of the gridded images (or of images of a camera), the image parameters and the truth.
+    images, parameters, truth : str
+        URLs of the images (of the step `clean`), the image parameters and the truth.
     folder : pathlib.Path
         Local folder of the analysis.
 
@@ -139,12 +98,12 @@ def make(grids: str, parameters: str, truth: str, folder: Path, settings: BlindS
     """
     settings = settings or BlindSettings()
     settings.check()
-    inputs = {"grids": grids, "parameters": parameters, "truth": truth}
+    inputs = {"images": images, "parameters": parameters, "truth": truth}
     made_from = digest({"inputs": inputs, "settings": settings.model_dump()})
     if Ledger(folder / "ledger.jsonl").last("made") is not None:
         return _made_already(folder, made_from)
     secret = secrets.token_bytes(32) if settings.seed is None else _from_seed(settings.seed)
-    selected = select(grids, parameters, truth, settings)
+    selected = select(images, parameters, truth, settings)
     reasons = _openness(settings, selected, truth)
     splits = _split(selected, settings, secret)
     ids = _opaque_ids(secret, sum(len(rows) for rows in splits.values()))
@@ -174,7 +133,7 @@ def make(grids: str, parameters: str, truth: str, folder: Path, settings: BlindS
         "open": reasons,
         "custodian": settings.custodian,
         "files": files,
-        **selected.layout,
+        "camera": selected.camera,
         "cleaning": selected.cleaning,
         "features": [name for name in FEATURES if f"{name}_none" in selected.table.column_names],
         "settings": public,

@@ -1,7 +1,7 @@
 """Which images are analysed: one set of cuts, the same for every primary, with what each cut leaves.
 
-Images, image parameters and truth are three datasets; here, and only here, they are joined. The images may be grids,
-with a column for each of two treatments, or the camera's pixels, from which every treatment can be made later.
+Images, image parameters and truth are three datasets; here, and only here, they are joined. A set keeps the camera's
+pixels, from which every cleaning and grid is made when they are read, so that all methods see the same events.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field
 
 from apbatch.camera.registry import camera_named
 from apbatch.datasets.dataset import info, is_complete, part_files, read_table
+from apbatch.dl.blind.settings import ImageSelection
 from apbatch.errors import FormatError, NotFoundError, UsageError, nearest_word
 from apbatch.formats.parquet import open_parquet, reading
 from apbatch.storage.backends import open_store
-from apbatch.units import PhotoElectrons
 
 #: What identifies an image.
 KEY = ("experiment", "run", "event", "telescope")
-#: How an image was treated, and the column that holds its grid.
-VARIANTS = {"none": "grid", "cleaned": "grid_cleaned"}
-#: Column of the camera's pixels in a set of images.
+#: Endings of the image parameters in a set: of the uncleaned image, and of the cleaning of the selection.
+_ENDINGS = ("none", "cleaned")
+#: Column of the camera's pixels.
 IMAGE = "image"
 #: What a set may know of the truth of training images, and the column it comes from: TeV, deg in the camera, deg.
 TRUTH = {
@@ -39,29 +38,6 @@ FEATURES = (
 )  # fmt: skip
 
 
-class ImageSelection(BaseModel):
-    """Cuts on the cleaned image; no cut knows the primary.
-
-    Attributes
-    ----------
-    size_min : float
-        Smallest sum of the kept pixels, p.e.
-    pixels_min : int
-        Fewest pixels that cleaning must keep.
-    leakage_max : float
-        Largest share of the light in edge pixels; 1 keeps images at the edge.
-    cleaning : str, optional
-        Name of the cleaning in the image parameters, such as ``tailcuts-14-7``; the only one there by default.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    size_min: PhotoElectrons = Field(default=60.0, ge=0)
-    pixels_min: int = Field(default=4, ge=3)
-    leakage_max: float = Field(default=1.0, ge=0, le=1)
-    cleaning: str | None = None
-
-
 @dataclass(frozen=True)
 class Selected:
     """Images that passed, ordered by key, so that nothing depends on how Spark wrote them.
@@ -69,7 +45,7 @@ class Selected:
     Attributes
     ----------
     table : pa.Table
-        Grids and features, one row an image, no truth.
+        Pixels and features, one row an image, no truth.
     gamma : ndarray of bool, shape (n_images,)
     shower : ndarray of int64, shape (n_images,)
         Number of the shower, from 0, the same for images of one shower.
@@ -77,8 +53,8 @@ class Selected:
         That the images are of.
     truth : dict of str to ndarray of float64, shape (n_images,)
         True energy (TeV), direction in the camera and zenith (deg); NaN where not known.
-    layout : dict
-        What is needed to read the pixels: ``rows`` and ``cols`` of grids, or the ``camera`` of images.
+    camera : str
+        Whose pixels the images are.
     cleaning : str
         The cleaning that was used.
     cut_flow : list of dict
@@ -90,18 +66,18 @@ class Selected:
     shower: npt.NDArray[np.int64]
     experiments: tuple[str, ...]
     truth: dict[str, npt.NDArray[np.float64]]
-    layout: dict[str, Any]
+    camera: str
     cleaning: str
     cut_flow: list[dict[str, Any]]
 
 
-def select(grids: str, parameters: str, truth: str, selection: ImageSelection) -> Selected:
+def select(images: str, parameters: str, truth: str, selection: ImageSelection) -> Selected:
     """Join images, parameters and truth, apply the cuts, and order by key.
 
     Parameters
     ----------
-    grids, parameters, truth : str
-        URLs of the datasets; the first holds grids, or images of a camera.
+    images, parameters, truth : str
+        URLs of the datasets.
 
     Raises
     ------
@@ -110,7 +86,7 @@ def select(grids: str, parameters: str, truth: str, selection: ImageSelection) -
     UsageError
         If the cleaning is unknown or nothing passes.
     """
-    images, pixels, layout = _pixels(grids)
+    pixels, camera = _pixels(images)
     known = read_table(parameters)
     _need(known, parameters, (*KEY, "cleaning", "size", "width", "length"))
     cleaning = _cleaning(known, parameters, selection)
@@ -119,47 +95,47 @@ def select(grids: str, parameters: str, truth: str, selection: ImageSelection) -
         "cleaned": _sorted(known.filter(pc.equal(known["cleaning"], cleaning)), parameters, ()),
     }
     true = _sorted(_read_truth(truth), truth, ("shower", "primary", "true_energy"))
-    images, (plain, cleaned, true) = _match(images, [rows["none"], rows["cleaned"], true])
-    if images.num_rows == 0:
+    pixels, (plain, cleaned, true) = _match(pixels, [rows["none"], rows["cleaned"], true])
+    if pixels.num_rows == 0:
         raise UsageError(
-            "no image has parameters (without and with cleaning) and truth", where=f"{grids}, {parameters}, {truth}"
+            "no image has parameters (without and with cleaning) and truth", where=f"{images}, {parameters}, {truth}"
         )
 
-    columns = {key: images[key] for key in KEY} | {column: images[column] for column in pixels}
-    for variant, table in (("none", plain), ("cleaned", cleaned)):
+    columns = {name: pixels[name] for name in (*KEY, IMAGE)}
+    for ending, table in zip(_ENDINGS, (plain, cleaned), strict=True):
         for name in FEATURES:
             if name in table.column_names:
-                columns[f"{name}_{variant}"] = table[name].cast(pa.float32())
+                columns[f"{name}_{ending}"] = table[name].cast(pa.float32())
     whole = pa.table(columns)
     gamma = np.asarray(pc.equal(true["primary"], "gamma").to_numpy(zero_copy_only=False), bool)
     keep, cut_flow = _cuts(whole, gamma, selection)
     if not keep.any():
         raise UsageError(
-            f"no image passes the selection ({len(keep)} before it)", where=grids, remedy="lower size_min or pixels_min"
+            f"no image passes the selection ({len(keep)} before it)",
+            where=images,
+            remedy="lower size_min or pixels_min",
         )
     return Selected(
         table=whole.filter(pa.array(keep)).select([name for name in columns if name not in KEY]),
         gamma=gamma[keep],
         shower=_shower_numbers(true)[keep],
-        experiments=tuple(pc.unique(images["experiment"]).to_pylist()),
+        experiments=tuple(pc.unique(pixels["experiment"]).to_pylist()),
         truth={
             name: true[column].to_numpy().astype(np.float64)[keep]
             for name, column in TRUTH.items()
             if column in true.column_names
         },
-        layout=layout,
+        camera=camera,
         cleaning=cleaning,
         cut_flow=cut_flow,
     )
 
 
-def _pixels(url: str) -> tuple[pa.Table, tuple[str, ...], dict[str, Any]]:
-    """Read grids or images: the table in the order of its keys, the columns of pixels, and how to read them."""
+def _pixels(url: str) -> tuple[pa.Table, str]:
+    """Read images in the order of their keys, and the name of their camera."""
     known = info(url)
     if known.get("kind") != "images":
-        images = _sorted(read_table(url), url, tuple(VARIANTS.values()))
-        rows, cols = _shape(url, images)
-        return images, tuple(VARIANTS.values()), {"rows": rows, "cols": cols}
+        raise FormatError("not a dataset of images", where=url, remedy="give what the step `clean` made")
     images = _sorted(read_table(url, [*KEY, IMAGE]), url, (IMAGE,))
     camera = camera_named(str(known.get("camera", "")))
     lengths = pc.unique(pc.binary_length(images[IMAGE])).to_pylist()
@@ -168,7 +144,7 @@ def _pixels(url: str) -> tuple[pa.Table, tuple[str, ...], dict[str, Any]]:
             f"images of {lengths[:4]} bytes, an image of {camera.name} has {4 * camera.n_pixels}: of another camera?",
             where=url,
         )
-    return images, (IMAGE,), {"camera": camera.name}
+    return images, camera.name
 
 
 def _read_truth(url: str) -> pa.Table:
@@ -208,23 +184,6 @@ def _sorted(table: pa.Table, where: str, columns: tuple[str, ...]) -> pa.Table:
             row = {key: keys[key][int(np.flatnonzero(same)[0])].as_py() for key in KEY}
             raise FormatError(f"{int(same.sum())} images occur twice, the first is {row}", where=where)
     return table
-
-
-def _shape(grids: str, images: pa.Table) -> tuple[int, int]:
-    known = info(grids)
-    try:
-        shape = int(known["rows"]), int(known["cols"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError("the dataset does not say the rows and columns of its grid", where=grids) from error
-    width = shape[0] * shape[1] * 4
-    for column in VARIANTS.values():
-        lengths = pc.unique(pc.binary_length(images[column])).to_pylist()
-        if lengths and lengths != [width]:
-            raise FormatError(
-                f"column '{column}' has images of {lengths[:4]} bytes, a grid of {shape[0]} x {shape[1]} has {width}",
-                where=grids,
-            )
-    return shape
 
 
 def _cleaning(parameters: pa.Table, where: str, selection: ImageSelection) -> str:
@@ -278,9 +237,9 @@ def _cuts(
         inside = column("leakage_cleaned") <= selection.leakage_max
         cuts.append((f"at most {selection.leakage_max:g} of the light in edge pixels", inside))
     shaped = np.ones(table.num_rows, bool)
-    for variant in VARIANTS:
+    for ending in _ENDINGS:
         for name in ("size", "width", "length"):
-            shaped &= np.isfinite(column(f"{name}_{variant}")) & (column(f"{name}_{variant}") > 0)
+            shaped &= np.isfinite(column(f"{name}_{ending}")) & (column(f"{name}_{ending}") > 0)
     cuts.append(("width and length can be measured", shaped))
     keep = np.ones(table.num_rows, bool)
     flow = []

@@ -8,10 +8,10 @@ from typing import Any
 
 from apbatch.errors import ApbatchError
 from apbatch.sim.production import EXPERIMENT
-from apbatch.storage.backends import open_url
+from apbatch.storage.backends import open_store
 
-#: Beside the folder of the truth; its key holds the published hash of a secret seed.
-_MANIFEST, COMMITMENT = "production.json", "seed_commitment"
+#: Beside the folder of the truth: what a production is, and its seed once that was published (`apbatch.sim.seeds`).
+_MANIFEST, _REVEALED = "production.json", "seed.json"
 
 
 def why_seed_is_public(truth: str, experiments: Collection[str]) -> str | None:
@@ -26,15 +26,15 @@ def why_seed_is_public(truth: str, experiments: Collection[str]) -> str | None:
     """
     if EXPERIMENT not in experiments:
         return None
-    place = f"{truth.rstrip('/').rpartition('/')[0]}/{_MANIFEST}"
+    folder = truth.rstrip("/").rpartition("/")[0]
     try:
-        with open_url(place) as stream:
+        with open_store(folder).open(_MANIFEST) as stream:
             content: Any = json.loads(stream.read())
     except (ApbatchError, OSError, ValueError):
         return f"the manifest of the production ({_MANIFEST}) can't be read, which would say that its seed is secret"
-    if not isinstance(content, dict) or not isinstance(content.get(COMMITMENT), str):
+    settings = content.get("parameters") if isinstance(content, dict) else None
+    if not isinstance(settings, dict) or not settings.get("seed_commitment"):
         return "the production has no commitment to a secret seed: whoever knows the seed can simulate its images again"
-    settings = content.get("parameters")
-    if isinstance(settings, dict) and settings.get("seed") is not None:
-        return "the production names its seed: its images can be simulated again"
+    if settings.get("seed") is not None or open_store(folder).info(_REVEALED) is not None:
+        return "the seed of the production was published: its images can be simulated again"
     return None

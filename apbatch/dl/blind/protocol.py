@@ -24,7 +24,7 @@ from apbatch.dl.files import read_parquet, sha256
 from apbatch.errors import FormatError, UsageError, VerificationError
 from apbatch.localfiles import write_whole
 
-_SCORE_COLUMNS = ("method", "variant", "split", "id", "score")
+_SCORE_COLUMNS = ("method", "treatment", "split", "id", "score")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Opened:
     labels : pa.Table
         Columns id, gamma, shower, energy (TeV), source_x, source_y, zenith (deg, where known) of every test event.
     scores : pa.Table
-        Columns method, variant, split, id, score.
+        Columns method, treatment, split, id, score.
     record : dict
         For a report: commitment, head, ledger, anchors, and whether the result is blind.
     """
@@ -56,7 +56,7 @@ def submit(
     folder : pathlib.Path
         The blind analysis.
     scores : pathlib.Path
-        Parquet with the columns method, variant, split (`validation` or `test`), id, score; the higher, the more
+        Parquet with the columns method, treatment, split (`validation` or `test`), id, score; the higher, the more
         like a gamma. Scores of the validation set are needed since cuts are chosen there.
     head : str, optional
         The head that the last act printed; without it, the one that this account kept.
@@ -355,7 +355,7 @@ def _check_scores(blind: BlindSet, path: Path) -> list[str]:
     values = table["score"].cast(pa.float64())
     if values.null_count or not pc.all(pc.is_finite(values)).as_py():
         raise FormatError("a score is missing or no number", where=str(path))
-    labels = pc.binary_join_element_wise(table["method"], table["variant"], " / ")
+    labels = pc.binary_join_element_wise(table["method"], table["treatment"], " / ")
     methods = sorted(pc.unique(labels).to_pylist())
     if not methods:
         raise FormatError("there are no scores", where=str(path))

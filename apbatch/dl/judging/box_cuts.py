@@ -6,6 +6,7 @@ Width and length grow with the size of an image, so each is taken relative to ga
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,6 +132,19 @@ def fit(images: Features, gamma: Flags, efficiency_min: float = 0.2, hadrons_min
         length_range=(float(_EDGES[low[in_length]]), float(_EDGES[high[in_length]])),
         quality=float(quality[in_width, in_length]),
     )
+
+
+def features(columns: Mapping[str, Floats]) -> Features:
+    """Return what the technique looks at, from columns of image parameters."""
+    return Features(columns["size"], columns["width"], columns["length"])
+
+
+def fit_and_score(
+    train: Mapping[str, Floats], gamma: Flags, others: Mapping[str, Mapping[str, Floats]]
+) -> dict[str, Floats]:
+    """Fit the box on the training images and score others, as `apbatch.dl.judging.rivals.fit_and_score` does."""
+    box = fit(features(train), gamma)
+    return {split: box.score(features(columns)) for split, columns in others.items()}
 
 
 def _counts_below(width: Floats, length: Floats) -> Floats:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from apbatch.dl.judging.q_factor import CUTS, Flags, Floats, curve
+from apbatch.dl.judging.q_factor import SCORE_CUTS, Flags, Floats, curve
 
 
 class Observation(BaseModel):
@@ -74,7 +74,7 @@ class Choice:
     Attributes
     ----------
     at : int
-        Place in `CUTS`.
+        Place in `SCORE_CUTS`.
     cut : float
     significance : ndarray of shape (n_cuts,)
         Expected on the events of the choice, NaN where the cut was not allowed.
@@ -91,7 +91,7 @@ def choose(
     observation: Observation,
     hadrons_min: int,
     efficiency_min: float = 0.1,
-    cuts: Floats = CUTS,
+    cuts: Floats = SCORE_CUTS,
 ) -> Choice:
     """Choose the cut with the highest expected significance, on events that are not the test set.
 
@@ -109,7 +109,7 @@ def choose(
 
 
 def price(
-    scores: Floats, gamma: Flags, chosen: float, observation: Observation, hadrons_min: int, cuts: Floats = CUTS
+    scores: Floats, gamma: Flags, chosen: float, observation: Observation, hadrons_min: int, cuts: Floats = SCORE_CUTS
 ) -> dict[str, Any]:
     """Return what other cuts would have cost on these events: expected significance relative to the best cut.
 

@@ -1,4 +1,4 @@
-"""The quality factor Q = gamma efficiency / sqrt(hadron efficiency), its errors, and the cut where it is best.
+"""The quality factor Q = gamma efficiency / sqrt(hadron efficiency) and its errors.
 
 Images of one shower are alike, so errors come from a bootstrap that draws whole showers.
 """
@@ -14,9 +14,7 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 #: Cuts on a score that lies in 0…1; the last one is just below 1.
-CUTS: Floats = np.linspace(0, 1, 201)[:-1]
-#: Below this number of hadrons left Q is chance more than measurement.
-FEW_HADRONS = 50
+SCORE_CUTS: Floats = np.linspace(0, 1, 201)[:-1]
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,12 @@ class Curve:
     error: Floats
 
 
-def passed(scores: Floats, cuts: Floats = CUTS) -> npt.NDArray[np.int64]:
+def passed(scores: Floats, cuts: Floats = SCORE_CUTS) -> npt.NDArray[np.int64]:
     """Return how many scores are above each cut, shape (n_cuts,)."""
     return len(scores) - np.searchsorted(np.sort(scores), cuts, side="right")
 
 
-def curve(scores: Floats, gamma: Flags, cuts: Floats = CUTS) -> Curve:
+def curve(scores: Floats, gamma: Flags, cuts: Floats = SCORE_CUTS) -> Curve:
     """Compute efficiencies and Q for each cut.
 
     Parameters
@@ -64,18 +62,6 @@ def curve(scores: Floats, gamma: Flags, cuts: Floats = CUTS) -> Curve:
         relative = (1 - kept) / gammas + (1 - leaking) / (4 * hadrons)
         error = np.where((hadrons > 0) & (gammas > 0), quality * np.sqrt(relative), np.nan)
     return Curve(cuts, gammas, hadrons, kept, leaking, quality, error)
-
-
-def best_cut(scores: Floats, gamma: Flags, hadrons_min: int = 30, efficiency_min: float = 0.1) -> float:
-    """Choose a cut: the one with the highest Q minus its error, on events that are not the test set.
-
-    The error keeps the choice away from the far tail, where Q is high by chance. If no cut leaves `hadrons_min`
-    hadrons and `efficiency_min` of the gammas, the one at 0 is returned: all events are kept.
-    """
-    known = curve(scores, gamma)
-    allowed = (known.hadrons >= hadrons_min) & (known.gamma_efficiency >= efficiency_min)
-    careful = np.where(allowed, known.quality - known.error, -np.inf)
-    return float(known.cuts[int(np.argmax(careful))]) if np.isfinite(careful).any() else 0.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +88,7 @@ def bootstrap(
     shower: npt.NDArray[np.int64],
     resamples: int = 400,
     seed: int = 0,
-    cuts: Floats = CUTS,
+    cuts: Floats = SCORE_CUTS,
 ) -> Bootstrap:
     """Draw showers with replacement, separately for gammas and hadrons, and compute all curves again.
 

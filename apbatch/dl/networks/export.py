@@ -91,7 +91,7 @@ def model_card(training: Path) -> Path:
         f"* Identity (settings and data): `{record['identity']}`",
         f"* Parameters: {record['parameters']}; back-end {spec['backend']}, ranks {record['ranks']}, "
         f"on {record.get('device', 'cpu')}",
-        f"* Input: square grids in p.e. of {record.get('camera', 'a set of grids')}; output: "
+        f"* Input: square grids in p.e. of {record['camera']}; output: "
         + ("the logit of a gamma" if spec["task"] == "separation" else "log10(E/TeV), direction x and y in deg"),
         "",
         "## Settings",
@@ -107,7 +107,7 @@ def model_card(training: Path) -> Path:
         "",
         "| treatment | epochs | validation loss | validation AUC | file (SHA-256) |",
         "| --- | --- | --- | --- | --- |",
-        *[_row(training, name, run) for name, run in record["variants"].items()],
+        *[_row(training, name, run) for name, run in record["treatments"].items()],
         "",
         "## Limits",
         "",
@@ -123,8 +123,8 @@ def model_card(training: Path) -> Path:
     return training / "card.md"
 
 
-def _row(training: Path, variant: str, run: dict[str, Any]) -> str:
+def _row(training: Path, treatment: str, run: dict[str, Any]) -> str:
     found = run["validation"]
     auc = f"{found['validation_auc']:.4f}" if "validation_auc" in found else "–"
-    file = training / variant / "model.keras"
-    return f"| {variant} | {len(run['curves'])} | {found['validation_loss']:.4f} | {auc} | `{sha256(file)}` |"
+    file = training / treatment / "model.keras"
+    return f"| {treatment} | {len(run['curves'])} | {found['validation_loss']:.4f} | {auc} | `{sha256(file)}` |"

@@ -54,23 +54,23 @@ class Network:
             )
 
     @classmethod
-    def of_training(cls, training: Path, variant: str | None = None) -> Network:
-        """Open a network of a training on a set of images; `variant` may be left out if there is only one.
+    def of_training(cls, training: Path, treatment: str | None = None) -> Network:
+        """Open a network of a training; `treatment` may be left out if there is only one.
 
         Raises
         ------
         UsageError
-            If the training was on grids, or has several treatments and none is named.
+            If it has several treatments and none is named.
         """
         record = read_json(training / "trained.json")
-        variants = list(record["variants"])
-        if "camera" not in record:
-            raise UsageError("the training was on grids, not on images of a camera", where=str(training))
-        if variant is None and len(variants) != 1:
-            raise UsageError(f"there are networks for {', '.join(variants)}", where=str(training), remedy="name one")
-        chosen = variant or variants[0]
-        if chosen not in variants:
-            raise UsageError(f"there is no network for '{chosen}', only for {', '.join(variants)}", where=str(training))
+        treatments = list(record["treatments"])
+        if treatment is None and len(treatments) != 1:
+            raise UsageError(f"there are networks for {', '.join(treatments)}", where=str(training), remedy="name one")
+        chosen = treatment or treatments[0]
+        if chosen not in treatments:
+            raise UsageError(
+                f"there is no network for '{chosen}', only for {', '.join(treatments)}", where=str(training)
+            )
         return cls(training / chosen / "model.keras", chosen, record["camera"])
 
     def grids(self, images: Pixels) -> Pixels:

@@ -24,7 +24,7 @@ from apbatch.dl.files import read_json, read_parquet, write_json
 from apbatch.dl.networks.scoring import Network, Pixels
 from apbatch.dl.networks.treatment import parameters
 from apbatch.dl.study.disturbance import onto_camera
-from apbatch.dl.study.evaluation import title_of
+from apbatch.dl.study.methods import title_of
 from apbatch.dl.study.trainings import networks
 from apbatch.dl.training.data import load_pixels
 from apbatch.errors import FormatError
@@ -60,11 +60,13 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
     made = blind.open_set(folder)
     camera = camera_named(made.manifest["camera"])
     settings = made.manifest["settings"]
-    judged = {(row["method"], row["variant"]): row for row in read_json(study / "study.json")["rows"]}
+    judged = {(row["method"], row["treatment"]): row for row in read_json(study / "study.json")["rows"]}
     trained = [entry for entry in networks(study) if ":" not in entry[1]]
     first = min(seed for _, _, seed, _ in trained)
     scorers = {
-        (name, variant): Network(place, variant, camera) for name, variant, seed, place in trained if seed == first
+        (name, treatment): Network(place, treatment, camera)
+        for name, treatment, seed, place in trained
+        if seed == first
     }
     own = {key: _Own.of(network, made, judged[key]["trainings"][0]["cut"]) for key, network in scorers.items()}
     found: list[dict[str, Any]] = []
@@ -91,16 +93,16 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
             "size": np.quantile(known["size"], [0.05, 0.5, 0.95]).tolist() if len(images) else None,
             "networks": [],
         }
-        for (model, variant), network in scorers.items():
-            if cleaned_already and variant == "none":
+        for (model, treatment), network in scorers.items():
+            if cleaned_already and treatment == "none":
                 continue
-            cut = judged[model, variant]["trainings"][0]["cut"]
+            cut = judged[model, treatment]["trainings"][0]["cut"]
             entry["networks"].append(
                 {
                     "title": title_of(model),
-                    "variant": variant,
+                    "treatment": treatment,
                     "cut": cut,
-                    **_kept(network, moved, passes, known["size"], cut, own[model, variant]),
+                    **_kept(network, moved, passes, known["size"], cut, own[model, treatment]),
                 }
             )
         found.append(entry)

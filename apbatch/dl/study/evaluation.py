@@ -6,136 +6,35 @@ bootstrap over whole showers, the same for all methods) and the spread of the tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field
 
 from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_json, read_parquet, write_json
 from apbatch.dl.judging import rivals
-from apbatch.dl.judging.observation import Observation, choose, hours_needed, price
-from apbatch.dl.judging.q_factor import CUTS, Flags, Floats, bootstrap, curve, roc
+from apbatch.dl.judging.observation import hours_needed, price
+from apbatch.dl.judging.q_factor import SCORE_CUTS, Flags, Floats, bootstrap, curve, roc
 from apbatch.dl.judging.resampling import Comparison, Interval, Resamples, compare
 from apbatch.dl.networks.treatment import parameters
-from apbatch.dl.study.trainings import SIMPLE, method_of
+from apbatch.dl.study.methods import BOX, MEAN, TALK, base_of, title_of
+from apbatch.dl.study.rows import Events, Row, events_of, rows_of
+from apbatch.dl.study.settings import JudgingSettings
+from apbatch.dl.study.verdicts import orders_of, verdicts_on
 from apbatch.dl.training.data import load_pixels
-from apbatch.errors import FormatError
 from apbatch.provenance import provenance
 
-#: Q as printed in the talk: method and cleaning. Its cleaning is taken to be the standard one.
-TALK = {
-    (SIMPLE, "none"): 1.76, ("torch", "none"): 1.74, ("talk-cnn", "none"): 1.48,
-    (SIMPLE, "standard"): 1.70, ("torch", "standard"): 2.55, ("talk-cnn", "standard"): 2.99,
-}  # fmt: skip
-TITLES = {
-    SIMPLE: "simple 2-D technique",
-    "trees": "boosted trees",
-    "forest": "random forest",
-    "talk-cnn": "the talk's CNN",
-    "hillas-cnn": "CNN and image parameters",
-    "resnet": "residual network",
-    "hex-cnn": "hexagonal network",
-}
-#: Methods that see image parameters, not images.
-CLASSICAL = (SIMPLE, "trees", "forest")
-_MEAN = "+"
+#: Edges of the histograms of scores.
+SCORE_BINS = np.linspace(0, 1, 41)
 
 
-class Goal(BaseModel):
-    """A ratio of Q that the best network is to have over a rival.
-
-    One rule decides: *reached* if the interval of 95 % of the ratio lies above the goal, *missed* if it lies below,
-    else *undecided*.
-
-    Attributes
-    ----------
-    over : str
-        Method of the rival; of several rows the one with the highest validation Q.
-    ratio : float
-    cleaning : str, optional
-        Only for images with this cleaning; by default for each cleaning, and for the best of all.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    over: str = SIMPLE
-    ratio: float = Field(default=1.0, gt=0)
-    cleaning: str | None = None
-
-
-class StudyEvaluationSettings(BaseModel):
-    """How scores are judged.
-
-    Attributes
-    ----------
-    observation : Observation
-        For which the cut is chosen.
-    hadrons_min : int
-        Hadrons that must be left of the test set after a cut; Q of a cut that leaves fewer is not quoted.
-    efficiency_min : float
-        Smallest share of the gammas that a cut may keep.
-    resamples : int
-        Of the paired bootstrap.
-    bins : int
-        Bins of energy, size and zenith, of equal numbers of test gammas.
-    goals : tuple of Goal
-        Verdicts that the report gives.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    observation: Observation = Observation()
-    hadrons_min: int = Field(default=200, ge=1)
-    efficiency_min: float = Field(default=0.1, ge=0, lt=1)
-    resamples: int = Field(default=1000, ge=100, le=20000)
-    bins: int = Field(default=4, ge=1, le=20)
-    goals: tuple[Goal, ...] = ()
-    seed: int = Field(default=0, ge=0)
-
-
-def rule_of(settings: StudyEvaluationSettings) -> dict[str, Any]:
-    """Return what decides cuts and verdicts, plain JSON: frozen with the scores, before anybody sees a label."""
-    return settings.model_dump(mode="json", include={"observation", "hadrons_min", "efficiency_min", "goals"})
-
-
-@dataclass(frozen=True)
-class _Events:
-    """One split: labels, showers, and rows of ids."""
-
-    place: dict[str, int]
-    gamma: Flags
-    shower: npt.NDArray[np.int64]
-
-
-@dataclass
-class _Row:
-    """One method with one treatment: scores of each training, cuts, and the joined resamples of Q."""
-
-    method: str
-    variant: str
-    validation: list[Floats]
-    test: list[Floats]
-    cuts: list[float]
-    passed: list[Flags]
-    quality: Floats
-    validation_quality: float
-
-    @property
-    def cuts_nothing(self) -> bool:
-        """Whether every training's cut keeps every event, so that Q is 1 and no measurement."""
-        return all(bool(passed.all()) for passed in self.passed)
-
-
-def evaluate(folder: Path, output: Path, settings: StudyEvaluationSettings | None = None) -> dict[str, Any]:
+def evaluate(folder: Path, output: Path, settings: JudgingSettings | None = None) -> dict[str, Any]:
     """Judge the frozen scores of a study.
 
     Parameters
@@ -156,24 +55,21 @@ def evaluate(folder: Path, output: Path, settings: StudyEvaluationSettings | Non
         If the labels are still sealed.
     VerificationError, FormatError
     """
-    settings = settings or StudyEvaluationSettings()
+    settings = settings or JudgingSettings()
     made = blind.open_set(folder)
     opened = protocol.open_labels(made)
     labels, scores = opened.labels, opened.scores
     known = {"validation": read_parquet(made.files / "validation.parquet", ["id", "gamma", "shower"]), "test": labels}
-    events = {split: _events(table) for split, table in known.items()}
+    events = {split: events_of(table) for split, table in known.items()}
     test = events["test"]
-    draws = Resamples(test.gamma, test.shower, settings.resamples, settings.seed)
-    rows = [
-        _row(method, variant, trainings, events, draws, settings)
-        for (method, variant), trainings in _grouped(scores, events).items()
-    ]
+    draws = Resamples(test.gamma, test.shower, settings.resamples, settings.bootstrap_seed)
+    rows = rows_of(scores, events, draws, settings)
     bins = _bins(made, labels, settings.bins)
-    by_name = {(row.method, row.variant): row for row in rows}
+    by_name = {(row.method, row.treatment): row for row in rows}
     result = {
-        "rows": [_told(row, by_name, events, draws, bins, settings) for row in rows],
-        "verdicts": _verdicts(rows, settings.goals),
-        "orders": _orders(rows),
+        "rows": [_numbers_of(row, by_name, events, draws, bins, settings) for row in rows],
+        "verdicts": verdicts_on(rows, settings.goals),
+        "orders": orders_of(rows),
         "bins": [{"name": name, "unit": unit, "edges": edges} for name, unit, edges, _ in bins],
         "events": {
             **made.manifest["events"],
@@ -187,11 +83,13 @@ def evaluate(folder: Path, output: Path, settings: StudyEvaluationSettings | Non
             "gammas": len(np.unique(test.shower[test.gamma])),
             "hadrons": len(np.unique(test.shower[~test.gamma])),
         },
+        "learning": _learning(output),
+        "score_bins": SCORE_BINS.tolist(),
         "cut_flow": made.manifest["cut_flow"],
         "settings": settings.model_dump(mode="json"),
         "blind": {
             **opened.record,
-            "judged_as_frozen": opened.record["rule"] == rule_of(settings),
+            "judged_as_frozen": opened.record["rule"] == settings.rule(),
         },
         "provenance": provenance(
             "study", {"blind": read_json(folder / "origin.json")}, settings.model_dump(mode="json")
@@ -201,83 +99,13 @@ def evaluate(folder: Path, output: Path, settings: StudyEvaluationSettings | Non
     return result
 
 
-def _events(table: pa.Table) -> _Events:
-    ids = table["id"].to_pylist()
-    gamma = np.asarray(table["gamma"].to_numpy(zero_copy_only=False), bool)
-    return _Events({name: row for row, name in enumerate(ids)}, gamma, np.asarray(table["shower"].to_numpy(), np.int64))
-
-
-def _grouped(scores: pa.Table, events: dict[str, _Events]) -> dict[tuple[str, str], dict[str, list[Floats]]]:
-    """Return for each method and treatment the scores of its trainings, in the order of the events.
-
-    Where a network, or trees, were trained several times, the mean of the scores is one more method, named with a plus.
-    """
-    found: dict[tuple[str, str], dict[str, list[Floats]]] = {}
-    label = pc.binary_join_element_wise(scores["method"], scores["variant"], "\x1f")
-    for name in sorted(pc.unique(label).to_pylist(), key=_order):
-        method, variant = name.split("\x1f")
-        chosen = scores.filter(pc.equal(label, name))
-        trainings = found.setdefault((method_of(method)[0], variant), {"validation": [], "test": []})
-        for split, known in events.items():
-            part = chosen.filter(pc.equal(chosen["split"], split))
-            values = np.full(len(known.gamma), np.nan)
-            values[[known.place[key] for key in part["id"].to_pylist()]] = part["score"].to_numpy()
-            if np.nanmin(values) < 0 or np.nanmax(values) > 1 or np.isnan(values).any():
-                raise FormatError(f"scores of '{method}', '{variant}' are not one in 0…1 for each event")
-            trainings[split].append(values)
-    means = {
-        (method + _MEAN, variant): {split: [np.mean(values, axis=0)] for split, values in trainings.items()}
-        for (method, variant), trainings in found.items()
-        if len(trainings["test"]) > 1
-    }
-    return found | means
-
-
-def _order(name: str) -> tuple[int, str, int, str]:
-    method, variant = name.split("\x1f")
-    known = list(TITLES)
-    base, seed = method_of(method)
-    return (known.index(base) if base in known else len(known), base, seed, variant)
-
-
-def _row(
-    method: str,
-    variant: str,
-    trainings: dict[str, list[Floats]],
-    events: dict[str, _Events],
-    draws: Resamples,
-    settings: StudyEvaluationSettings,
-) -> _Row:
-    validation, test = events["validation"], events["test"]
-    # So many hadrons of the validation set that the test set keeps enough, and a tenth more for chance.
-    share = (~validation.gamma).sum() / (~test.gamma).sum()
-    least = int(np.ceil(1.1 * settings.hadrons_min * share))
-    cuts, passed, joined, qualities = [], [], [], []
-    for of_validation, of_test in zip(trainings["validation"], trainings["test"], strict=True):
-        choice = choose(of_validation, validation.gamma, settings.observation, least, settings.efficiency_min)
-        cuts.append(choice.cut)
-        passed.append(of_test > choice.cut)
-        joined.append(draws.quality(passed[-1]))
-        qualities.append(float(curve(of_validation, validation.gamma).quality[choice.at]))
-    return _Row(
-        method,
-        variant,
-        trainings["validation"],
-        trainings["test"],
-        cuts,
-        passed,
-        draws.over_seeds(joined),
-        float(np.mean(qualities)),
-    )
-
-
-def _told(
-    row: _Row,
-    by_name: dict[tuple[str, str], _Row],
-    events: dict[str, _Events],
+def _numbers_of(
+    row: Row,
+    by_name: dict[tuple[str, str], Row],
+    events: dict[str, Events],
     draws: Resamples,
     bins: list[tuple[str, str, list[float], npt.NDArray[np.int64]]],
-    settings: StudyEvaluationSettings,
+    settings: JudgingSettings,
 ) -> dict[str, Any]:
     test = events["test"]
     shares = [draws.shares(passed) for passed in row.passed]
@@ -285,13 +113,13 @@ def _told(
     leaking = draws.over_seeds([share[1] for share in shares])
     left = [int((passed & ~test.gamma).sum()) for passed in row.passed]
     quoted = min(left) >= settings.hadrons_min
-    cleaning = row.variant.partition(":")[0]
+    cleaning = row.treatment.partition(":")[0]
     against = {}
-    for rival in (SIMPLE, "trees"):
+    for rival in (BOX, "trees"):
         # A mean is compared with a mean, where there is one.
-        alike = by_name.get((rival + _MEAN, cleaning)) if row.method.endswith(_MEAN) else None
+        alike = by_name.get((rival + MEAN, cleaning)) if row.method.endswith(MEAN) else None
         other = alike or by_name.get((rival, cleaning))
-        if other is not None and _base(other) != _base(row):
+        if other is not None and base_of(other.method) != base_of(row.method):
             against[rival] = _plain(compare(row.quality, other.quality)) if quoted else None
     with np.errstate(divide="ignore"):
         rejection = 1 / leaking
@@ -300,9 +128,9 @@ def _told(
     return {
         "method": row.method,
         "title": title_of(row.method),
-        "variant": row.variant,
+        "treatment": row.treatment,
         "cleaning": cleaning,
-        "talk": TALK.get((row.method, row.variant)),
+        "talk": TALK.get((row.method, row.treatment)),
         "trainings": [
             {
                 "cut": cut,
@@ -325,20 +153,25 @@ def _told(
         "hours": _number(hours_needed(efficiencies, settings.observation)) if quoted else None,
         "against": against,
         "curve": _curve(means, test, settings),
+        "roc": _roc(means, test.gamma),
+        "scores": {
+            "gammas": np.histogram(means[test.gamma], SCORE_BINS)[0].tolist(),
+            "hadrons": np.histogram(means[~test.gamma], SCORE_BINS)[0].tolist(),
+        },
         "price": price(row.test[0], test.gamma, row.cuts[0], settings.observation, settings.hadrons_min),
         "bins": {name: _binned(row, draws, test.gamma, numbers, len(edges) - 1) for name, _, edges, numbers in bins},
     }
 
 
-def _curve(scores: Floats, test: _Events, settings: StudyEvaluationSettings) -> dict[str, Any]:
+def _curve(scores: Floats, test: Events, settings: JudgingSettings) -> dict[str, Any]:
     """Return Q, gamma efficiency and hadron rejection against the cut with their bands (68 %), thinned to 101 cuts."""
-    thin = slice(0, len(CUTS), 2)
+    thin = slice(0, len(SCORE_CUTS), 2)
     known = curve(scores, test.gamma)
-    drawn = bootstrap(scores, test.gamma, test.shower, min(settings.resamples, 400), settings.seed)
+    drawn = bootstrap(scores, test.gamma, test.shower, min(settings.resamples, 400), settings.bootstrap_seed)
     enough = known.hadrons >= 10
     hadrons = int((~test.gamma).sum())
     told: dict[str, Any] = {
-        "cuts": CUTS[thin].tolist(),
+        "cuts": SCORE_CUTS[thin].tolist(),
         "hadrons_left": known.hadrons[thin].tolist(),
         "gammas_left": known.gammas[thin].tolist(),
     }
@@ -357,8 +190,34 @@ def _curve(scores: Floats, test: _Events, settings: StudyEvaluationSettings) -> 
     return told
 
 
+def _roc(scores: Floats, gamma: Flags) -> dict[str, list[float]]:
+    """Return hadron and gamma efficiency at all cuts, thinned to at most 200 points."""
+    hadrons, gammas, _ = roc(scores, gamma)
+    thin = np.unique(np.linspace(0, len(hadrons) - 1, 200).astype(int))
+    return {"hadrons": hadrons[thin].tolist(), "gammas": gammas[thin].tolist()}
+
+
+def _learning(output: Path) -> list[dict[str, Any]]:
+    """Return the learning curves of the trainings of a study, one entry a network."""
+    curves = []
+    for record in sorted((output / "trainings").glob("*/trained.json")):
+        content = read_json(record)
+        curves += [
+            {
+                "method": content["spec"]["model"],
+                "training": content["spec"]["seed"],
+                "treatment": treatment,
+                "parameters": content["parameters"],
+                "ranks": content["ranks"],
+                "epochs": run["curves"],
+            }
+            for treatment, run in content["treatments"].items()
+        ]
+    return curves
+
+
 def _binned(
-    row: _Row, draws: Resamples, gamma: Flags, numbers: npt.NDArray[np.int64], n_bins: int, least: int = 10
+    row: Row, draws: Resamples, gamma: Flags, numbers: npt.NDArray[np.int64], n_bins: int, least: int = 10
 ) -> list[dict[str, Any]]:
     """Return Q in each bin at the cut of the whole; None where fewer than `least` hadrons of a bin are left."""
     told = []
@@ -410,78 +269,6 @@ def _bins(
         numbers = np.clip(np.searchsorted(edges, value, side="right") - 1, 0, n_bins - 1)
         found.append((name, unit, [float(edge) for edge in edges], numbers))
     return found
-
-
-def _verdicts(rows: Sequence[_Row], goals: Sequence[Goal]) -> list[dict[str, Any]]:
-    """Judge the goals, for each cleaning and over all; the best are picked by their validation Q."""
-    cleanings: list[str | None] = list(dict.fromkeys(row.variant for row in rows if ":" not in row.variant))
-    return [
-        verdict
-        for cleaning in [*cleanings, None]
-        for goal in goals
-        if goal.cleaning in (None, cleaning)
-        if (verdict := _verdict(rows, goal, cleaning)) is not None
-    ]
-
-
-def _verdict(rows: Sequence[_Row], goal: Goal, cleaning: str | None) -> dict[str, Any] | None:
-    """Judge one goal for one cleaning, or None for the best of all; None where a side is missing."""
-
-    def best(of: Sequence[_Row]) -> _Row | None:
-        return max(of, key=lambda row: row.validation_quality, default=None)
-
-    here = [row for row in rows if cleaning is None or row.variant == cleaning]
-    network = best([row for row in here if _base(row) not in CLASSICAL and ":" not in row.variant])
-    rival = best([row for row in here if _base(row) == goal.over])
-    if network is None or rival is None:
-        return None
-    comparison = compare(network.quality, rival.quality)
-    return {
-        "cleaning": cleaning,
-        "network": f"{title_of(network.method)}, {network.variant}",
-        "rival": f"{title_of(rival.method)}, {rival.variant}",
-        "rival_cuts_nothing": rival.cuts_nothing,
-        "goal": goal.ratio,
-        "comparison": _plain(comparison),
-        "verdict": verdict_of(comparison, goal.ratio),
-    }
-
-
-def verdict_of(comparison: Comparison | None, goal: float) -> str:
-    """Return whether a ratio of Q reaches a goal: what its interval of 95 % says, and nothing else."""
-    if comparison is None:
-        return "undecided"
-    return "reached" if comparison.ratio.low > goal else "missed" if comparison.ratio.high < goal else "undecided"
-
-
-def _orders(rows: Sequence[_Row]) -> list[dict[str, Any]]:
-    """Compare every method's treatments with its first one: does cleaning, or another grid, help?"""
-    first: dict[str, _Row] = {}
-    told = []
-    for row in rows:
-        base = first.setdefault(row.method, row)
-        if row is not base:
-            told.append(
-                {
-                    "title": title_of(row.method),
-                    "variant": row.variant,
-                    "base": base.variant,
-                    "comparison": _plain(compare(row.quality, base.quality)),
-                }
-            )
-    return told
-
-
-def _base(row: _Row) -> str:
-    """Return the method whose trainings a row is, or is the mean of."""
-    return row.method.removesuffix(_MEAN)
-
-
-def title_of(method: str) -> str:
-    """Return what a method is called in words."""
-    base = method.removesuffix(_MEAN)
-    title = TITLES.get(base, base)
-    return f"{title}, mean of its trainings" if method.endswith(_MEAN) else title
 
 
 def _plain(value: Interval | Comparison | None) -> dict[str, Any] | None:

@@ -13,14 +13,13 @@ from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_json, read_parquet, write_json
-from apbatch.dl.judging import box_cuts as classical
-from apbatch.dl.judging import rivals
+from apbatch.dl.judging import box_cuts, rivals
 from apbatch.dl.judging.resampling import Resamples, compare
 from apbatch.dl.networks.scoring import Network, Pixels
 from apbatch.dl.networks.treatment import cleaned, parameters
 from apbatch.dl.study.disturbance import standard_disturbances
-from apbatch.dl.study.evaluation import title_of
-from apbatch.dl.study.trainings import SIMPLE, networks
+from apbatch.dl.study.methods import BOX, title_of
+from apbatch.dl.study.trainings import networks
 from apbatch.dl.training.data import load_pixels
 from apbatch.progress import say
 
@@ -57,7 +56,7 @@ def robustness(
     images = load_pixels(made.files, made.manifest, "test")[:most]
     gamma = np.array([labels[name]["gamma"] for name in ids])
     draws = Resamples(gamma, np.array([labels[name]["shower"] for name in ids], np.int64), 300)
-    cuts = {(row["method"], row["variant"]): row["trainings"][0]["cut"] for row in judged["rows"]}
+    cuts = {(row["method"], row["treatment"]): row["trainings"][0]["cut"] for row in judged["rows"]}
     scorers = _scorers(made, study, models)
     entries = []
     plain = {}
@@ -67,9 +66,9 @@ def robustness(
     for disturbance in standard_disturbances():
         say(f"robustness: {disturbance.kind}, {disturbance.label}")
         disturbed = disturbance.apply(images, camera)
-        for (method, variant), scorer in scorers.items():
-            before, quality = plain[method, variant]
-            passed = scorer(disturbed) > cuts[method, variant]
+        for (method, treatment), scorer in scorers.items():
+            before, quality = plain[method, treatment]
+            passed = scorer(disturbed) > cuts[method, treatment]
             now = draws.quality(passed)
             found = compare(now, quality)
             entries.append(
@@ -79,7 +78,7 @@ def robustness(
                     "strength": disturbance.strength,
                     "method": method,
                     "title": title_of(method),
-                    "variant": variant,
+                    "treatment": treatment,
                     "quality": float(now[0]) if np.isfinite(now[0]) else None,
                     "before": float(quality[0]) if np.isfinite(quality[0]) else None,
                     "ratio": None if found is None else asdict(found.ratio),
@@ -98,39 +97,39 @@ def _scorers(made: blind.BlindSet, study: Path, models: tuple[str, ...] | None) 
     trained = [entry for entry in networks(study) if ":" not in entry[1]]
     first = min(seed for _, _, seed, _ in trained)
     scorers: dict[tuple[str, str], Scorer] = {
-        (name, variant): Network(place, variant, camera).scores
-        for name, variant, seed, place in trained
+        (name, treatment): Network(place, treatment, camera).scores
+        for name, treatment, seed, place in trained
         if seed == first and (models is None or name in models)
     }
     train = load_pixels(made.files, made.manifest, "train")
     gamma = np.asarray(read_parquet(made.files / "train.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False))
-    for variant in dict.fromkeys(variant for _, variant in list(scorers)):
-        columns = parameters(train, camera, variant)
-        scorers[SIMPLE, variant] = _simple(columns, gamma, variant, made)
-        scorers["trees", variant] = _trees(columns, gamma, variant, made)
+    for treatment in dict.fromkeys(treatment for _, treatment in list(scorers)):
+        columns = parameters(train, camera, treatment)
+        scorers[BOX, treatment] = _simple(columns, gamma, treatment, made)
+        scorers["trees", treatment] = _trees(columns, gamma, treatment, made)
     return scorers
 
 
-def _simple(columns: dict[str, Floats], gamma: npt.NDArray[np.bool_], variant: str, made: blind.BlindSet) -> Scorer:
+def _simple(columns: dict[str, Floats], gamma: npt.NDArray[np.bool_], treatment: str, made: blind.BlindSet) -> Scorer:
     camera = camera_named(made.manifest["camera"])
-    box = classical.fit(classical.Features(columns["size"], columns["width"], columns["length"]), gamma)
+    box = box_cuts.fit(box_cuts.features(columns), gamma)
 
     def score(images: Pixels) -> Floats:
-        found = parameters(images, camera, variant)
+        found = parameters(images, camera, treatment)
         known = (found["size"] > 0) & np.isfinite(found["width"])
         size, width, length = (np.where(known, found[name], 1.0) for name in ("size", "width", "length"))
         # Without light left there is nothing to be called a gamma.
-        return np.where(known, box.score(classical.Features(size, width, length)), 0.0)
+        return np.where(known, box.score(box_cuts.Features(size, width, length)), 0.0)
 
     return score
 
 
-def _trees(columns: dict[str, Floats], gamma: npt.NDArray[np.bool_], variant: str, made: blind.BlindSet) -> Scorer:
+def _trees(columns: dict[str, Floats], gamma: npt.NDArray[np.bool_], treatment: str, made: blind.BlindSet) -> Scorer:
     camera = camera_named(made.manifest["camera"])
     fitted = rivals.fit("trees", columns, gamma, seed=1)
 
     def score(images: Pixels) -> Floats:
-        return rivals.score(fitted, parameters(images, camera, variant))
+        return rivals.score(fitted, parameters(images, camera, treatment))
 
     return score
 
@@ -160,18 +159,18 @@ def saliency(folder: Path, study: Path, output: Path, each: int = 2) -> Path:
         rows += [int(of[int(at * (len(of) - 1))]) for at in np.linspace(0.7, 0.95, each)]
     trained = [entry for entry in networks(study) if ":" not in entry[1]]
     judged = {
-        (row["method"], row["variant"]): row["quality_validation"] or 0
+        (row["method"], row["treatment"]): row["quality_validation"] or 0
         for row in read_json(study / "study.json")["rows"]
     }
     maps = []
-    for cleaning in dict.fromkeys(variant for _, variant, _, _ in trained):
-        name, variant, _, place = max(
+    for cleaning in dict.fromkeys(treatment for _, treatment, _, _ in trained):
+        name, treatment, _, place = max(
             (entry for entry in trained if entry[1] == cleaning), key=lambda entry: judged.get(entry[:2], 0)
         )
-        network = Network(place, variant, camera)
+        network = Network(place, treatment, camera)
         for row in rows:
             image = np.nan_to_num(images[row])
-            mask = cleaned(image[None], camera, variant)
+            mask = cleaned(image[None], camera, treatment)
             seen = image if mask is None else np.where(mask[0], image, 0)
             changed = occluded(seen, camera.neighbours)
             # The mask of the whole image stays: only light is taken away, the cleaning is not done again.
@@ -180,7 +179,7 @@ def saliency(folder: Path, study: Path, output: Path, each: int = 2) -> Path:
                 {
                     "model": name,
                     "title": title_of(name),
-                    "variant": variant,
+                    "treatment": treatment,
                     "gamma": bool(gamma[row]),
                     "score": float(1 / (1 + np.exp(-logits[0]))),
                     "energy": labels[ids[row]].get("energy"),

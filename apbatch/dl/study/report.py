@@ -16,10 +16,10 @@ from rich.table import Table
 from apbatch.camera.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
-from apbatch.dl.files import read_json, read_parquet, write_json
+from apbatch.dl.files import read_parquet, write_json
 from apbatch.dl.judging.grid_pictures import grid_pictures
 from apbatch.dl.networks.treatment import cleaned
-from apbatch.dl.study import plots
+from apbatch.dl.study import methods, network_plots, plots
 from apbatch.dl.training.data import load_pixels
 from apbatch.localfiles import write_whole
 
@@ -27,7 +27,7 @@ from apbatch.localfiles import write_whole
 PARTS = ("robustness", "showers", "saliency", "application")
 
 
-def write_study_report(study: dict[str, Any], parts: dict[str, Any], output: Path) -> Path:
+def write_report(study: dict[str, Any], parts: dict[str, Any], output: Path) -> Path:
     """Write ``report.html`` (self-contained) and ``report.json`` into `output`.
 
     Parameters
@@ -43,13 +43,16 @@ def write_study_report(study: dict[str, Any], parts: dict[str, Any], output: Pat
         ``report.html``.
     """
     rows = study["rows"]
-    cleanings = list(dict.fromkeys(row["variant"] for row in rows if ":" not in row["variant"]))
+    cleanings = list(dict.fromkeys(row["treatment"] for row in rows if ":" not in row["treatment"]))
     least = study["settings"]["hadrons_min"]
     drawn = {
         "overview": plots.quality_overview(rows, cleanings),
         "quality": plots.against_cut(rows, cleanings, least, "quality", "quality factor Q"),
         "gammas": plots.against_cut(rows, cleanings, least, "gamma_efficiency", "gamma efficiency"),
         "rejection": plots.against_cut(rows, cleanings, least, "hadron_rejection", "hadrons for each one left"),
+        "roc": plots.roc_curves(rows, cleanings),
+        "scores": plots.score_distributions(rows, study["score_bins"]),
+        "learning": network_plots.learning_curves(study["learning"]) if study["learning"] else "",
         "price": plots.price_of_the_cut(rows, cleanings),
         **{f"bins_{cleaning}": plots.binned(rows, study["bins"], cleaning) for cleaning in cleanings},
     }
@@ -65,7 +68,8 @@ def write_study_report(study: dict[str, Any], parts: dict[str, Any], output: Pat
         grid_rows=_grid_rows(rows),
         plots={name: Markup(text) for name, text in drawn.items()},
         pictures=_pictures(parts),
-        one=_one_image(Path(study["blind"]["folder"])),
+        shown=_images(Path(study["blind"]["folder"]), cleanings),
+        rivals={name: methods.title_of(name) for name in (methods.BOX, "trees")},
         parts={name: parts.get(name) for name in PARTS},
         few=least,
     )
@@ -78,14 +82,16 @@ def _pictures(parts: dict[str, Any]) -> dict[str, str]:
     """Draw what further steps found."""
     drawn: dict[str, str] = {}
     if parts.get("robustness"):
-        drawn["robustness"] = Markup(plots.robustness(parts["robustness"]["entries"]))
+        drawn["robustness"] = Markup(network_plots.robustness(parts["robustness"]["entries"]))
     if parts.get("saliency"):
-        drawn["saliency"] = plots.saliency_maps(parts["saliency"]["maps"], camera_named(parts["saliency"]["camera"]))
+        drawn["saliency"] = network_plots.saliency_maps(
+            parts["saliency"]["maps"], camera_named(parts["saliency"]["camera"])
+        )
     if parts.get("showers"):
-        drawn["showers"] = Markup(plots.showers(parts["showers"]["entries"]))
+        drawn["showers"] = Markup(network_plots.showers(parts["showers"]["entries"]))
     if parts.get("application"):
         found = parts["application"]
-        drawn["application"] = Markup(plots.applied_scores(found["datasets"], found["bins"]))
+        drawn["application"] = Markup(network_plots.applied_scores(found["datasets"], found["bins"]))
     return drawn
 
 
@@ -93,22 +99,22 @@ def _table(rows: list[dict[str, Any]], cleanings: list[str]) -> list[tuple[str, 
     """Group rows to those of the talk's table: one a method, a cell a cleaning."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
-        found.setdefault(row["title"], {})[row["variant"]] = row
+        found.setdefault(row["title"], {})[row["treatment"]] = row
     return [(title, [cells.get(name) for name in cleanings]) for title, cells in found.items()]
 
 
 def _grid_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the networks on other grids after the same on the axial one and the native hexagonal network."""
-    others = [row for row in rows if ":" in row["variant"]]
-    compared = {row["method"] for row in others} | ({"hex-cnn", "hex-cnn+"} if others else set())
+    others = [row for row in rows if ":" in row["treatment"]]
+    compared = {row["method"] for row in others} | ({"hex-cnn", "hex-cnn" + methods.MEAN} if others else set())
     cleanings = {row["cleaning"] for row in others}
-    return [row for row in rows if row["method"] in compared and row["variant"] in cleanings] + others
+    return [row for row in rows if row["method"] in compared and row["treatment"] in cleanings] + others
 
 
-def render_study_table(study: dict[str, Any]) -> str:
+def render_table(study: dict[str, Any]) -> str:
     """Return the talk's table with errors, and whether the goals were reached, as text."""
     rows = study["rows"]
-    cleanings = list(dict.fromkeys(row["variant"] for row in rows if ":" not in row["variant"]))
+    cleanings = list(dict.fromkeys(row["treatment"] for row in rows if ":" not in row["treatment"]))
     table = Table(box=box.SIMPLE_HEAD, title="Quality factor Q = gamma efficiency / sqrt(hadron efficiency)")
     table.add_column("method")
     for name in cleanings:
@@ -152,12 +158,12 @@ def _interval(value: dict[str, Any]) -> str:
 def _cell(row: dict[str, Any] | None, least: int) -> str:
     if row is None:
         return "–"
-    talk = f", talk {row['talk']:.2f}" if row["talk"] is not None else ""
+    talk = f", talk {row['talk']}" if row["talk"] is not None else ""
     if row["quality"] is None:
         return f"not quoted: under {least} hadrons left{talk}"
     if row["cuts_nothing"]:
         return f"cuts nothing: Q is 1{talk}"
-    found = row["against"].get("cuts")
+    found = row["against"].get(methods.BOX)
     versus = "" if found is None else f" (x {found['ratio']['value']:.2f}, {sigma_text(found)})"
     return f"{plus_minus(row['quality'])}{versus}{talk}"
 
@@ -172,20 +178,32 @@ def sigma_text(found: dict[str, Any] | None) -> str:
     return "–" if found is None else f"{found['sigma']:+.1f} σ"
 
 
-def _one_image(folder: Path) -> dict[str, str]:
-    """Draw one bright opened test gamma after each cleaning and on each grid; nothing where the set is gone."""
+def _images(folder: Path, cleanings: list[str], each: int = 3) -> dict[str, str]:
+    """Draw opened test images of both classes after each cleaning, and one on each grid; nothing where the set is gone.
+
+    They are picked by rank in size within their class (from the median to 95 %), not by looks.
+    """
     if not (folder / "set" / "test.parquet").exists():
         return {}
-    manifest = read_json(folder / "set" / "manifest.json")
-    camera = camera_named(manifest["camera"])
-    ids = read_parquet(folder / "set" / "test.parquet", ["id"])["id"].to_pylist()
-    labels = protocol.open_labels(blind.open_set(folder)).labels
-    gammas = {row["id"] for row in labels.to_pylist() if row["gamma"]}
-    images = load_pixels(folder / "set", manifest, "test")
-    rows = np.array([row for row, name in enumerate(ids) if name in gammas])
-    # The 90 % quantile of size: bright enough to see something, nothing hand-picked.
-    size = np.nansum(np.where(images[rows] > 7, images[rows], 0), axis=1)
-    chosen = images[rows[np.argsort(size)[int(0.9 * (len(rows) - 1))]]]
-    masks = {name: cleaned(chosen[None], camera, name) for name in plots.CLEANING}
-    kept = {name: chosen if mask is None else np.where(mask[0], chosen, 0) for name, mask in masks.items()}
-    return {"cleanings": plots.cleanings_of(kept, camera), "grids": grid_pictures(chosen, camera)}
+    made = blind.open_set(folder)
+    camera = camera_named(made.manifest["camera"])
+    ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
+    labels = {row["id"]: row for row in protocol.open_labels(made).labels.to_pylist()}
+    images = load_pixels(made.files, made.manifest, "test")
+    gamma = np.array([labels[name]["gamma"] for name in ids])
+    size = np.nansum(np.where(images > 7, images, 0), axis=1)
+    examples = []
+    for kind, word in ((True, "gamma"), (False, "hadron")):
+        rows = np.flatnonzero(gamma == kind)
+        rows = rows[np.argsort(size[rows], kind="stable")]
+        for row in rows[(np.linspace(0.5, 0.95, each) * (len(rows) - 1)).astype(int)]:
+            energy = labels[ids[row]].get("energy")
+            title = f"{word}, {size[row]:.0f} p.e." + (f", {energy:.0f} TeV" if energy is not None else "")
+            masks = {name: cleaned(images[row][None], camera, name) for name in cleanings}
+            kept = {name: images[row] if mask is None else images[row] * mask[0] for name, mask in masks.items()}
+            examples.append((title, kept))
+    brightest = images[np.flatnonzero(gamma)[np.argsort(size[gamma])[int(0.9 * (gamma.sum() - 1))]]]
+    return {
+        "examples": network_plots.shower_images(examples, camera),
+        "grids": grid_pictures(brightest, camera),
+    }

@@ -8,95 +8,108 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from apbatch.camera.registry import camera_named
+from apbatch.config import TrainingSettings
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_parquet, write_json
 from apbatch.dl.judging import rivals
 from apbatch.dl.networks.treatment import parameters
+from apbatch.dl.study.methods import title_of
+from apbatch.dl.study.settings import ShowersSettings
 from apbatch.dl.training import launch
 from apbatch.dl.training.data import load_pixels
+from apbatch.dl.training.hyperparameters import Hyperparameters
 from apbatch.dl.training.spec import SHOWER_OUTPUTS, TrainSpec
-from apbatch.errors import FormatError, UsageError
+from apbatch.errors import FormatError
 
 Floats = npt.NDArray[np.float64]
 _LABELS = ("energy", "source_x", "source_y")
 
 
-def estimate(
-    folder: Path,
-    output: Path,
-    spec: TrainSpec,
-    bins: int = 5,
-    collective: Literal["auto", "single", "horovod"] = "auto",
-    ranks: int = 2,
-) -> Path:
+def estimate(folder: Path, output: Path, settings: ShowersSettings, training: TrainingSettings | None = None) -> Path:
     """Train on gammas, estimate the test gammas, and judge both methods.
 
     Parameters
     ----------
     folder : pathlib.Path
-        A blind analysis of images, unsealed.
+        A blind analysis, unsealed.
     output : pathlib.Path
-        File for the numbers.
-    spec : TrainSpec
-        Of the task ``showers``.
-    bins : int
-        Of true energy, of equal numbers of gammas.
+        Folder of the training and of ``showers.json``.
+    settings : ShowersSettings
+    training : TrainingSettings, optional
+        What computes.
+
+    Returns
+    -------
+    pathlib.Path
+        ``showers.json``.
 
     Raises
     ------
     UsageError
-        If the labels are still sealed or the task is another.
+        If the labels are still sealed.
     FormatError
         If the truth has no energy and direction.
     """
+    training = training or TrainingSettings()
     made = blind.open_set(folder)
-    if spec.task != "showers":
-        raise UsageError("energy and direction are judged by a training of the task 'showers'")
     labels = protocol.open_labels(made).labels
-    trained = launch.train(spec, collective, ranks)
+    spec = TrainSpec(
+        data=made.files,
+        output=output / "training",
+        task="showers",
+        treatments=settings.cleanings,
+        model=settings.model,
+        options=settings.options,
+        seed=settings.seed,
+        **training.network(),
+        **settings.model_dump(include=set(Hyperparameters.model_fields)),
+    )
+    trained = launch.train(spec, training.collective, training.ranks)
     if not set(_LABELS) <= set(labels.column_names):
         raise FormatError("the truth has no energy and direction", where=str(folder))
     truth = {row["id"]: row for row in labels.to_pylist() if row["gamma"] and row["energy"]}
     true = np.array([[row[name] for name in _LABELS] for row in truth.values()], np.float64)
-    edges = np.quantile(true[:, 0], np.linspace(0, 1, bins + 1))
+    edges = np.quantile(true[:, 0], np.linspace(0, 1, settings.energy_bins + 1))
     entries = []
     predictions = read_parquet(trained / "predictions.parquet")
-    for variant in spec.variants:
+    for treatment in spec.treatments:
         for method, found in (
-            ("network", _of_network(predictions, variant, truth)),
-            ("trees", _of_trees(made, variant, truth)),
+            (settings.model, _of_network(predictions, treatment, truth)),
+            ("trees", _of_trees(made, treatment, truth)),
         ):
             entries.append(
                 {
-                    "method": spec.model if method == "network" else "boosted trees",
-                    "variant": variant,
+                    "method": method,
+                    "title": title_of(method),
+                    "treatment": treatment,
                     "bins": [_judged(found, true, low, high) for low, high in itertools.pairwise(edges)],
                     "whole": _judged(found, true, edges[0], edges[-1]),
                 }
             )
-    write_json(output, {"edges": edges.tolist(), "gammas": len(true), "entries": entries})
-    return output
+    place = output / "showers.json"
+    write_json(place, {"edges": edges.tolist(), "gammas": len(true), "entries": entries})
+    return place
 
 
-def _of_network(predictions: pa.Table, variant: str, truth: dict[str, Any]) -> Floats:
+def _of_network(predictions: pa.Table, treatment: str, truth: dict[str, Any]) -> Floats:
     """Return energy (TeV) and direction (deg), shape (n, 3), in the order of the truth."""
     rows = {
         row["id"]: [10 ** row[SHOWER_OUTPUTS[0]], row[SHOWER_OUTPUTS[1]], row[SHOWER_OUTPUTS[2]]]
         for row in predictions.to_pylist()
-        if row["split"] == "test" and row["variant"] == variant
+        if row["split"] == "test" and row["treatment"] == treatment
     }
     return np.array([rows[name] for name in truth], np.float64)
 
 
-def _of_trees(made: blind.BlindSet, variant: str, truth: dict[str, Any]) -> Floats:
+def _of_trees(made: blind.BlindSet, treatment: str, truth: dict[str, Any]) -> Floats:
     """Fit a regression on training gammas for each number."""
     ensembles = rivals.ensembles()
     camera = camera_named(made.manifest["camera"])
@@ -104,11 +117,11 @@ def _of_trees(made: blind.BlindSet, variant: str, truth: dict[str, Any]) -> Floa
     gamma = np.asarray(train["gamma"].to_numpy(zero_copy_only=False), bool)
     wanted = np.column_stack([train[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in _LABELS])[gamma]
     wanted[:, 0] = np.log10(wanted[:, 0])
-    known = _features(parameters(load_pixels(made.files, made.manifest, "train")[gamma], camera, variant))
+    known = _features(parameters(load_pixels(made.files, made.manifest, "train")[gamma], camera, treatment))
     ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
     row_of = {name: row for row, name in enumerate(ids)}
     asked = load_pixels(made.files, made.manifest, "test")[np.array([row_of[name] for name in truth])]
-    features = _features(parameters(asked, camera, variant))
+    features = _features(parameters(asked, camera, treatment))
     found = []
     for column in range(3):
         model = ensembles.HistGradientBoostingRegressor(

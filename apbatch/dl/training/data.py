@@ -14,10 +14,10 @@ import pyarrow as pa
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import grid_of, to_grid
 from apbatch.camera.registry import camera_named
-from apbatch.dl.blind.image_selection import IMAGE, VARIANTS
+from apbatch.dl.blind.image_selection import IMAGE
 from apbatch.dl.files import read_parquet
 from apbatch.dl.networks.treatment import cleaned, grids, treatment_named
-from apbatch.errors import FormatError, UsageError, nearest_word
+from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import from_binary
 
 Floats = npt.NDArray[np.float32]
@@ -43,19 +43,7 @@ class Images:
     gamma: npt.NDArray[np.bool_] | None
 
 
-def check_variant(variant: str, manifest: dict[str, Any]) -> None:
-    """Raise a UsageError with the nearest known name if a set has no such treatment of its images."""
-    if "camera" in manifest:
-        treatment_named(variant)
-    elif variant not in VARIANTS:
-        raise UsageError(
-            f"unknown variant '{variant}'",
-            nearest=nearest_word(variant, VARIANTS),
-            remedy=f"variants are {', '.join(VARIANTS)}",
-        )
-
-
-def load(files: Path, manifest: dict[str, Any], split: str, variant: str) -> Images:
+def load(files: Path, manifest: dict[str, Any], split: str, treatment: str) -> Images:
     """Load the images of one split in the order of the set.
 
     Parameters
@@ -64,36 +52,27 @@ def load(files: Path, manifest: dict[str, Any], split: str, variant: str) -> Ima
         The folder ``set`` of a blind analysis.
     split : str
         ``train``, ``validation`` or ``test``.
-    variant : str
-        ``none`` or ``cleaned`` of a set of grids, a treatment (`apbatch.dl.networks.treatment`) of a set of images.
+    treatment : str
+        A treatment (`apbatch.dl.networks.treatment`).
 
     Raises
     ------
+    UsageError
+        If there is no such treatment.
     FormatError
-        If an image has no measured pixel, an infinite one, or not the shape of the grid or the camera.
+        If an image has no measured pixel, an infinite one, or not the number of pixels of the camera.
     """
-    check_variant(variant, manifest)
-    labelled = [] if split == "test" else ["gamma"]
-    table = read_parquet(
-        files / f"{split}.parquet", ["id", IMAGE if "camera" in manifest else VARIANTS[variant], *labelled]
-    )
-    place = files / f"{split}.parquet"
-    ids = table["id"].to_pylist()
-    flat = checked_pixels(table.column(1), ids, place)
-    if "camera" in manifest:
-        camera = camera_named(manifest["camera"])
-        _of_width(flat, camera.n_pixels, f"of the {camera.n_pixels} pixels of {camera.name}", place)
-        pixels = grids(flat.reshape(-1, camera.n_pixels), camera, treatment_named(variant))
-    else:
-        shape = (int(manifest["rows"]), int(manifest["cols"]))
-        _of_width(flat, shape[0] * shape[1], f"{shape[0]} x {shape[1]}", place)
-        pixels = np.where(np.isnan(flat), np.float32(0), flat).astype(np.float32).reshape(-1, *shape)
-    gamma = np.asarray(table["gamma"].to_numpy(zero_copy_only=False), bool) if labelled else None
-    return Images(ids, pixels, gamma)
+    wanted, camera = treatment_named(treatment), camera_named(manifest["camera"])
+    ids = read_parquet(files / f"{split}.parquet", ["id"])["id"].to_pylist()
+    pixels = grids(load_pixels(files, manifest, split), camera, wanted)
+    if split == "test":
+        return Images(ids, pixels, None)
+    gamma = read_parquet(files / f"{split}.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
+    return Images(ids, pixels, np.asarray(gamma, bool))
 
 
-def load_cleaned(files: Path, manifest: dict[str, Any], split: str, variant: str) -> Floats:
-    """Load the camera's pixels of one split of a set of images after a cleaning, shape (n_images, n_pixels).
+def load_cleaned(files: Path, manifest: dict[str, Any], split: str, treatment: str) -> Floats:
+    """Load the camera's pixels of one split after a cleaning, shape (n_images, n_pixels).
 
     Raises
     ------
@@ -101,7 +80,7 @@ def load_cleaned(files: Path, manifest: dict[str, Any], split: str, variant: str
         As `load_pixels`.
     """
     return cleaned_pixels(
-        load_pixels(files, manifest, split), camera_named(manifest["camera"]), treatment_named(variant).cleaning
+        load_pixels(files, manifest, split), camera_named(manifest["camera"]), treatment_named(treatment).cleaning
     )
 
 
@@ -113,24 +92,19 @@ def cleaned_pixels(images: Floats, camera: CameraGeometry, cleaning: str) -> Flo
 
 
 def load_pixels(files: Path, manifest: dict[str, Any], split: str) -> Floats:
-    """Load the camera's pixels of one split of a set of images, shape (n_images, n_pixels), NaN where not measured.
+    """Load the camera's pixels of one split, shape (n_images, n_pixels), NaN where not measured.
 
     Raises
     ------
-    UsageError
-        If the set holds grids.
     FormatError
         As `load`.
     """
-    if "camera" not in manifest:
-        raise UsageError(
-            "the blind set holds grids, not the camera's pixels", where=str(files), remedy="make it of images"
-        )
     place = files / f"{split}.parquet"
     table = read_parquet(place, ["id", IMAGE])
     flat = checked_pixels(table[IMAGE], table["id"].to_pylist(), place)
     camera = camera_named(manifest["camera"])
-    _of_width(flat, camera.n_pixels, f"of the {camera.n_pixels} pixels of {camera.name}", place)
+    if len(flat) and flat.shape[1] != camera.n_pixels:
+        raise FormatError(f"images of {flat.shape[1]} pixels, {camera.name} has {camera.n_pixels}", where=str(place))
     return flat.reshape(-1, camera.n_pixels)
 
 
@@ -158,11 +132,6 @@ def checked_pixels(column: pa.ChunkedArray, names: Sequence[str], place: Path | 
             first = names[int(np.flatnonzero(wrong)[0])]
             raise FormatError(f"{int(wrong.sum())} images have {what}, the first is {first}", where=str(place))
     return np.asarray(flat)
-
-
-def _of_width(flat: Floats, width: int, what: str, place: Path) -> None:
-    if len(flat) and flat.shape[1] != width:
-        raise FormatError(f"images of {flat.shape[1]} pixels, not {what}", where=str(place))
 
 
 def scale_of(images: Images) -> tuple[float, float]:
@@ -303,40 +272,34 @@ class Turning:
 
     Attributes
     ----------
-    tables : ndarray of int64, shape (n_symmetries, n_values)
-        Of the camera's pixels, or of the cells of a set that holds grids.
-    camera : CameraGeometry, optional
-        None if images are on their grid already.
+    tables : ndarray of int64, shape (n_symmetries, n_pixels)
+        See `camera_symmetries`.
+    camera : CameraGeometry
     grid : str
     """
 
     tables: npt.NDArray[np.int64]
-    camera: CameraGeometry | None
+    camera: CameraGeometry
     grid: str
 
     @classmethod
-    def of(cls, manifest: dict[str, Any], variant: str, pixels: Floats, turn: bool) -> Turning:
-        """Return what a treatment of a set needs; `pixels`, shape (n, rows, cols), shows the cells that are in use."""
-        if "camera" in manifest:
-            camera = camera_named(manifest["camera"])
-            tables = camera_symmetries(camera) if turn else np.arange(camera.n_pixels)[None]
-            return cls(tables, camera, treatment_named(variant).grid)
-        seen = (np.abs(pixels) > 0).any(axis=0)
-        return cls(symmetries(seen) if turn else np.arange(seen.size)[None], None, "axial")
+    def of(cls, manifest: dict[str, Any], treatment: str, turn: bool) -> Turning:
+        """Return what a treatment of a set needs, with the symmetries of the camera or without any."""
+        camera = camera_named(manifest["camera"])
+        tables = camera_symmetries(camera) if turn else np.arange(camera.n_pixels)[None]
+        return cls(tables, camera, treatment_named(treatment).grid)
 
     def cell_tables(self) -> npt.NDArray[np.int64]:
         """Return the symmetries of the cells as `symmetries` does; grids other than the axial one have none."""
-        if self.camera is None:
-            return self.tables
         if self.grid != "axial" or self.camera.lattice == "square":
             grid = grid_of(self.camera, self.grid)
             return np.arange(grid.rows * grid.cols)[None]
         return symmetries(grid_of(self.camera).occupied)
 
     def __call__(self, values: Floats, which: npt.NDArray[np.int64]) -> Floats:
-        """Return grids of images, shape (n, n_pixels) or (n, rows, cols), turned by symmetries of numbers `which`."""
+        """Return grids of images, shape (n, n_pixels), turned by symmetries of numbers `which`."""
         moved = turned(values, self.tables, which) if len(self.tables) > 1 else values
-        return moved if self.camera is None else to_grid(moved, self.camera, method=self.grid)
+        return to_grid(moved, self.camera, method=self.grid)
 
 
 def turned(pixels: Floats, tables: npt.NDArray[np.int64], which: npt.NDArray[np.int64]) -> Floats:

@@ -61,7 +61,7 @@ def train_all(
     ApbatchError
         As `train`, for the first that fails; the others are ended, and go on when called again.
     """
-    total = sum(spec.epochs * len(spec.variants) for spec in specs)
+    total = sum(spec.epochs * len(spec.treatments) for spec in specs)
     beside = 1 if collective == "horovod" or parts_of(ranks) > parts_of(1) else min(ranks, len(specs))
     company = _Company(share=max(beside, 1))
     with progress("train", total) as task, ThreadPoolExecutor(company.share) as pool:
@@ -107,10 +107,10 @@ def train(spec: TrainSpec, collective: Literal["auto", "single", "horovod"] = "a
 def _train(spec: TrainSpec, collective: str, ranks: int, company: _Company) -> Path:
     spec = spec.model_copy(update={"data": spec.data.absolute(), "output": spec.output.absolute()})
     manifest = read_manifest(spec.data)
-    spec.check(manifest)
+    spec.check()
     if _trained(spec, manifest):
         if company.task is not None:
-            company.task.advance(spec.epochs * len(spec.variants))
+            company.task.advance(spec.epochs * len(spec.treatments))
         return spec.output
     if spec.backend == "torch":
         collective, ranks = "single", 1
@@ -125,7 +125,7 @@ def _train(spec: TrainSpec, collective: str, ranks: int, company: _Company) -> P
     if company.task is not None:
         status, tail = _run(command, environment, log, spec, company.task, company)
     else:
-        with progress("train", spec.epochs * len(spec.variants)) as task:
+        with progress("train", spec.epochs * len(spec.treatments)) as task:
             status, tail = _run(command, environment, log, spec, task, company)
     if status != 0 or not (spec.output / "trained.json").exists():
         raise _failure(spec, status, tail, log, ranks)
@@ -138,7 +138,7 @@ def _trained(spec: TrainSpec, manifest: dict[str, Any]) -> bool:
     if not done.exists():
         return False
     record = read_json(done)
-    if record.get("identity") != identity_of(spec, manifest) or set(record["variants"]) != set(spec.variants):
+    if record.get("identity") != identity_of(spec, manifest) or set(record["treatments"]) != set(spec.treatments):
         raise UsageError(
             "the folder holds a training of another model, other data or other settings",
             where=str(spec.output),
@@ -262,7 +262,7 @@ def _show(text: str, task: Task, name: str = "") -> None:
         return
     if told["event"] not in ("resumed", "epoch"):
         return
-    which = " ".join(filter(None, (name, told["variant"])))
+    which = " ".join(filter(None, (name, told["treatment"])))
     if told["event"] == "resumed":
         say(f"train {which}: going on after epoch {told['epoch']} of {told['epochs']}")
         task.advance(told["epoch"])

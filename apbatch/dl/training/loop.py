@@ -49,7 +49,7 @@ def tell(event: str, **content: Any) -> None:
 
 
 def run(spec: TrainSpec, collective: Collective) -> None:
-    """Train every variant, or go on with it, and score the validation and test sets.
+    """Train every treatment, or go on with it, and score the validation and test sets.
 
     Raises
     ------
@@ -65,12 +65,10 @@ def run(spec: TrainSpec, collective: Collective) -> None:
         trainer = Trainer(spec, collective, run)
         state = trainer.fit()
         numbers = {split: trainer.predict(run.images[split].pixels) for split in ("validation", "test")}
-        tables += [
-            _scores(run.variant, split, run.images[split].ids, numbers[split], spec.outputs) for split in numbers
-        ]
+        tables += [_scores(spec, run.treatment, split, run.images[split].ids, numbers[split]) for split in numbers]
         if collective.rank == 0:
-            trainer.save(spec.output / run.variant / "model.keras")
-            summary[run.variant] = {
+            trainer.save(spec.output / run.treatment / "model.keras")
+            summary[run.treatment] = {
                 "curves": state.curves,
                 "validation": trainer.judged(numbers["validation"]),
                 "seconds": round(time.monotonic() - start, 2),
@@ -81,13 +79,13 @@ def run(spec: TrainSpec, collective: Collective) -> None:
             spec.output / "trained.json",
             {
                 "identity": identity_of(spec, manifest),
-                **{name: manifest[name] for name in ("camera",) if name in manifest},
+                "camera": manifest["camera"],
                 "spec": spec.model_dump(mode="json"),
                 "files": manifest["files"],
                 "commitment": manifest["commitment"],
                 "ranks": collective.size,
                 "device": device,
-                "variants": summary,
+                "treatments": summary,
                 "parameters": trainer.n_parameters,
                 "versions": versions(),
             },
@@ -95,15 +93,15 @@ def run(spec: TrainSpec, collective: Collective) -> None:
         tell("done")
 
 
-def _scores(variant: str, split: str, ids: list[str], numbers: Floats, names: tuple[str, ...]) -> pa.Table:
+def _scores(spec: TrainSpec, treatment: str, split: str, ids: list[str], numbers: Floats) -> pa.Table:
     n = len(ids)
     return pa.table(
         {
-            "method": pa.array(["cnn"] * n),
-            "variant": pa.array([variant] * n),
+            "method": pa.array([spec.model] * n),
+            "treatment": pa.array([treatment] * n),
             "split": pa.array([split] * n),
             "id": pa.array(ids, pa.string()),
-            **{name: pa.array(numbers[:, at].astype(np.float64)) for at, name in enumerate(names)},
+            **{name: pa.array(numbers[:, at].astype(np.float64)) for at, name in enumerate(spec.outputs)},
         }
     )
 
@@ -145,7 +143,7 @@ class Trainer:
         self._engine.restore(collective.broadcast(state.weights), collective.broadcast(state.optimizer))
         state.best = collective.broadcast(state.best)
         if collective.rank == 0 and state.epoch:
-            tell("resumed", variant=run.variant, epoch=state.epoch, epochs=spec.epochs)
+            tell("resumed", treatment=run.treatment, epoch=state.epoch, epochs=spec.epochs)
         while state.epoch < spec.epochs and not state.finished:
             entry = self._epoch(state.epoch)
             state.epoch += 1
@@ -160,7 +158,7 @@ class Trainer:
             state.weights, state.optimizer = self._engine.weights(), self._engine.state()
             if collective.rank == 0:
                 state.write(run.checkpoint)
-                tell("epoch", variant=run.variant, epoch=state.epoch, epochs=spec.epochs, **entry)
+                tell("epoch", treatment=run.treatment, epoch=state.epoch, epochs=spec.epochs, **entry)
         self._engine.restore(state.best, state.optimizer)
         tables = run.turning.cell_tables()
         if spec.symmetric and len(tables) > 1:

@@ -34,7 +34,7 @@ class PendingTraining:
     targets : dict
         What the outputs of the network should be for the training and validation images, shape (n, n_outputs).
     values : ndarray of float32
-        Training images as `turning` takes them: the camera's pixels after cleaning, or grids.
+        Training images as `turning` takes them: the camera's pixels after cleaning.
     turning : Turning
         How a batch is turned and put on the grid.
     shards : Shards, optional
@@ -43,7 +43,7 @@ class PendingTraining:
         What a killed run left.
     """
 
-    variant: str
+    treatment: str
     identity: str
     checkpoint: Path
     images: dict[str, Images]
@@ -65,16 +65,16 @@ def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Pending
         For a missing class, too few images, or a checkpoint of another model.
     """
     runs = []
-    for variant in spec.variants:
-        identity = f"{identity_of(spec, manifest)}-{variant}"
-        shards = Shards(spec.data, manifest, variant) if spec.stream else None
-        images = {split: load(spec.data, manifest, split, variant) for split in ("validation", "test")}
-        images["train"] = load(spec.data, manifest, "train", variant) if shards is None else _first(shards, spec.data)
+    for treatment in spec.treatments:
+        identity = f"{identity_of(spec, manifest)}-{treatment}"
+        shards = Shards(spec.data, manifest, treatment) if spec.stream else None
+        images = {split: load(spec.data, manifest, split, treatment) for split in ("validation", "test")}
+        images["train"] = load(spec.data, manifest, "train", treatment) if shards is None else _first(shards, spec.data)
         values = images["train"].pixels
         # A direction would have to be turned with its image.
-        turning = Turning.of(manifest, variant, values, spec.augment and spec.task == "separation")
-        if turning.camera is not None and shards is None:
-            values = load_cleaned(spec.data, manifest, "train", variant)
+        turning = Turning.of(manifest, treatment, spec.augment and spec.task == "separation")
+        if shards is None:
+            values = load_cleaned(spec.data, manifest, "train", treatment)
         for split in ("train", "validation"):
             gamma = images[split].gamma
             assert gamma is not None
@@ -93,10 +93,10 @@ def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Pending
                 images[split], wanted[split], use = _showers(spec.data / f"{split}.parquet", images[split])
                 values = values[use] if split == "train" else values
         steps_of(len(images["train"].ids), spec.batch_size, parts_of(ranks))
-        place = spec.output / variant / "checkpoint.npz"
+        place = spec.output / treatment / "checkpoint.npz"
         runs.append(
             PendingTraining(
-                variant, identity, place, images, wanted, values, turning, shards, read_checkpoint(place, identity)
+                treatment, identity, place, images, wanted, values, turning, shards, read_checkpoint(place, identity)
             )
         )
     return runs

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from apbatch.camera.grid import to_grid
 from apbatch.camera.registry import camera_named
-from apbatch.dl.blind.image_selection import IMAGE, VARIANTS
+from apbatch.dl.blind.image_selection import IMAGE
 from apbatch.dl.files import read_parquet
 from apbatch.dl.networks.treatment import treatment_named
 from apbatch.dl.training.data import Floats, checked_pixels, cleaned_pixels
@@ -40,7 +40,7 @@ class Shards:
     files : pathlib.Path
         The folder ``set`` of a blind analysis.
     manifest : dict
-    variant : str
+    treatment : str
         A treatment of the images.
 
     Attributes
@@ -49,17 +49,16 @@ class Shards:
         First and last row (exclusive) of each row group.
     """
 
-    def __init__(self, files: Path, manifest: dict[str, Any], variant: str) -> None:
+    def __init__(self, files: Path, manifest: dict[str, Any], treatment: str) -> None:
         self._place = files / "train.parquet"
-        self._manifest, self._variant = manifest, variant
-        self._column = IMAGE if "camera" in manifest else VARIANTS[variant]
+        self._manifest, self._treatment = manifest, treatment
         footer = pq.read_metadata(self._place)
         ends = np.cumsum([footer.row_group(group).num_rows for group in range(footer.num_row_groups)])
         self.rows = [(int(end - start), int(end)) for end, start in zip(ends, np.diff(ends, prepend=0), strict=True)]
         self.ids = read_parquet(self._place, ["id"])["id"].to_pylist()
 
     def read(self, group: int) -> Floats:
-        """Return the images of one row group: the camera's pixels after cleaning, shape (n_images, n_pixels), or grids.
+        """Return the images of one row group: the camera's pixels after cleaning, shape (n_images, n_pixels).
 
         Raises
         ------
@@ -68,24 +67,19 @@ class Shards:
         """
         try:
             with pq.ParquetFile(self._place, page_checksum_verification=True) as file:
-                table = file.read_row_group(group, columns=[self._column])
+                table = file.read_row_group(group, columns=[IMAGE])
         except (pa.ArrowException, OSError) as error:
             raise FormatError(f"row group {group} is not readable: {error}", where=str(self._place)) from error
         start, stop = self.rows[group]
-        flat = checked_pixels(table[self._column], self.ids[start:stop], self._place)
-        if "camera" in self._manifest:
-            camera = camera_named(self._manifest["camera"])
-            if flat.shape[1] != camera.n_pixels:
-                raise FormatError(f"images of {flat.shape[1]} pixels, not of {camera.name}", where=str(self._place))
-            return cleaned_pixels(flat, camera, treatment_named(self._variant).cleaning)
-        shape = int(self._manifest["rows"]), int(self._manifest["cols"])
-        return np.nan_to_num(flat).astype(np.float32).reshape(-1, *shape)
+        flat = checked_pixels(table[IMAGE], self.ids[start:stop], self._place)
+        camera = camera_named(self._manifest["camera"])
+        if flat.shape[1] != camera.n_pixels:
+            raise FormatError(f"images of {flat.shape[1]} pixels, not of {camera.name}", where=str(self._place))
+        return cleaned_pixels(flat, camera, treatment_named(self._treatment).cleaning)
 
     def grids(self, values: Floats) -> Floats:
         """Return images as `read` gives them on their grid, shape (n_images, rows, cols)."""
-        if "camera" not in self._manifest:
-            return values
-        return to_grid(values, camera_named(self._manifest["camera"]), method=treatment_named(self._variant).grid)
+        return to_grid(values, camera_named(self._manifest["camera"]), method=treatment_named(self._treatment).grid)
 
     def deal(self, parts: int) -> list[list[int]]:
         """Deal the row groups out to parts, the largest first, each to the part that has fewest images.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from apbatch.dl.files import read_json
 from apbatch.dl.networks.models import check_grid, check_model
-from apbatch.dl.training.data import check_variant
+from apbatch.dl.networks.treatment import treatment_named
 from apbatch.dl.training.device import Device
+from apbatch.dl.training.hyperparameters import Hyperparameters
 from apbatch.errors import UsageError
 from apbatch.provenance import digest
 
@@ -18,7 +19,7 @@ from apbatch.provenance import digest
 SHOWER_OUTPUTS = ("log_energy", "source_x", "source_y")
 
 
-class TrainSpec(BaseModel):
+class TrainSpec(Hyperparameters):
     """A training run.
 
     Attributes
@@ -38,27 +39,13 @@ class TrainSpec(BaseModel):
     stream : bool
         Read training images from disk while the network works (`training.shards`), for sets larger than memory;
         an epoch then goes through the set once.
-    variants : tuple of str
-        Treatments of the images, each with a network of its own: ``none``, ``cleaned``, or those of
-        `apbatch.dl.networks.treatment` where the set holds images of a camera.
+    treatments : tuple of str
+        Treatments of the images (`apbatch.dl.networks.treatment`), each with a network of its own.
     model : str
         Name of a network, see `apbatch.dl.networks.models`.
     options : dict
         Of that network, such as ``filters``.
-    batch_size : int
-        Images in a step, over all ranks.
-    epoch_min : int
-        Images in an epoch at least: a small set is gone through several times, turned otherwise each time.
-    augment : bool
-        Whether images are turned and mirrored by the symmetries of the camera.
-    symmetric : bool
-        Whether the finished network is the mean over those symmetries (`apbatch.dl.networks.models.symmetrised`): most
-        score better, and all take as many times as long. On the axial grid only: others are not mapped onto themselves.
-    patience : int, optional
-        Stop after so many epochs without a lower validation loss.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: Path
     output: Path
@@ -67,38 +54,30 @@ class TrainSpec(BaseModel):
     device: Device = "auto"
     mixed_precision: bool = False
     stream: bool = False
-    variants: tuple[str, ...] = Field(default=("none", "cleaned"), min_length=1)
+    treatments: tuple[str, ...] = Field(default=("none", "standard"), min_length=1)
     model: str = "talk-cnn"
     options: dict[str, int | float] = Field(default_factory=dict)
-    epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    epoch_min: int = Field(default=6000, ge=0)
-    learning_rate: float = Field(default=2e-3, gt=0)
     seed: int = Field(default=1, ge=0, lt=2**31)
-    augment: bool = True
-    symmetric: bool = False
-    patience: int | None = Field(default=None, ge=1)
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """What the network's numbers are called in tables of predictions."""
         return ("score",) if self.task == "separation" else SHOWER_OUTPUTS
 
-    def check(self, manifest: dict[str, Any]) -> None:
+    def check(self) -> None:
         """Raise a UsageError for an unknown model, option or treatment, or a grid that the model can't use."""
         check_model(self.model, self.options)
         if self.symmetric and self.task != "separation":
             raise UsageError("a direction turns with its image: only networks of the task 'separation' are symmetric")
         if self.symmetric and not self.augment:
             raise UsageError("a symmetric network is trained on turned images", remedy="augment: true")
-        for variant in self.variants:
-            check_variant(variant, manifest)
-            check_grid(self.model, variant.partition(":")[2] or "axial")
+        for treatment in self.treatments:
+            check_grid(self.model, treatment_named(treatment).grid)
 
 
 def identity_of(spec: TrainSpec, manifest: dict[str, Any]) -> str:
     """Return the hash of all that shapes the result: settings and data, not where they lie or what computes."""
-    settings = spec.model_dump(mode="json", exclude={"data", "output", "variants", "device"})
+    settings = spec.model_dump(mode="json", exclude={"data", "output", "treatments", "device"})
     return digest({"settings": settings, "files": manifest["files"]})
 
 

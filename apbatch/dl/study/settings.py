@@ -1,0 +1,170 @@
+"""What a study compares, and by which rule its scores are judged; each default is here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from apbatch.dl.judging.observation import Observation
+from apbatch.dl.study.methods import BOX, training_name
+from apbatch.dl.training.hyperparameters import Hyperparameters
+from apbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from apbatch.dl.training.spec import TrainSpec
+
+
+class StudySettings(Hyperparameters):
+    """What is compared, beside the hyperparameters of all networks.
+
+    Attributes
+    ----------
+    cleanings : tuple of str
+        See `apbatch.dl.networks.treatment`.
+    models : dict
+        Networks by name, with their options.
+    grids : tuple of str
+        Further grids on which `grid_model` is trained, with the first of the cleanings.
+    rivals : tuple of str
+        See `apbatch.dl.judging.rivals`.
+    seeds : int
+        Trainings of each network and each tree; they differ in their random start and the order of the images.
+    """
+
+    cleanings: tuple[str, ...] = Field(default=("none", "soft", "standard"), min_length=1)
+    models: dict[str, dict[str, int | float]] = Field(
+        default={"talk-cnn": {}, "resnet": {}, "hex-cnn": {}}, min_length=1
+    )
+    grids: tuple[str, ...] = ()
+    grid_model: str = "talk-cnn"
+    rivals: tuple[str, ...] = ("trees", "forest")
+    seeds: int = Field(default=3, ge=1, le=20)
+
+    def check(self) -> None:
+        """Raise a UsageError for anything unknown, before anything is trained."""
+        from apbatch.dl.judging import rivals
+        from apbatch.dl.networks.models import check_grid, check_model
+        from apbatch.dl.networks.treatment import treatment_named
+
+        for name, options in self.models.items():
+            check_model(name, options)
+        check_model(self.grid_model)
+        if self.grids and self.grid_model not in self.models:
+            raise UsageError(f"the model of the grids, '{self.grid_model}', is not among the models")
+        for grid in self.grids:
+            check_grid(self.grid_model, grid)
+        for name in self.rivals:
+            rivals.check_method(name)
+        for name in (*self.cleanings, *(f"{self.cleanings[0]}:{grid}" for grid in self.grids)):
+            treatment_named(name)
+
+    def trainings(self, files: Path, output: Path, computing: dict[str, Any]) -> Iterator[tuple[str, TrainSpec]]:
+        """Yield the name of each training in tables of scores, and its specification.
+
+        Parameters
+        ----------
+        files : pathlib.Path
+            The folder ``set`` of a blind analysis.
+        output : pathlib.Path
+            Folder in which each training has its own.
+        computing : dict
+            What computes: ``backend``, ``device``, ``mixed_precision``.
+        """
+        from apbatch.dl.training.spec import TrainSpec
+
+        for seed in range(1, self.seeds + 1):
+            for name, options in self.models.items():
+                more = tuple(f"{self.cleanings[0]}:{grid}" for grid in self.grids if name == self.grid_model)
+                yield (
+                    training_name(name, seed),
+                    TrainSpec(
+                        data=files,
+                        output=output / f"{name}-{seed}",
+                        treatments=self.cleanings + more,
+                        model=name,
+                        options=options,
+                        seed=seed,
+                        **computing,
+                        **self.model_dump(include=set(Hyperparameters.model_fields)),
+                    ),
+                )
+
+
+class Goal(BaseModel):
+    """A ratio of Q that the best network is to have over a rival.
+
+    One rule decides: *reached* if the interval of 95 % of the ratio lies above the goal, *missed* if it lies below,
+    else *undecided*.
+
+    Attributes
+    ----------
+    over : str
+        Method of the rival; of several rows the one with the highest validation Q.
+    ratio : float
+    cleaning : str, optional
+        Only for images with this cleaning; by default for each cleaning, and for the best of all.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    over: str = BOX
+    ratio: float = Field(default=1.0, gt=0)
+    cleaning: str | None = None
+
+
+class JudgingSettings(BaseModel):
+    """How scores are judged.
+
+    Attributes
+    ----------
+    observation : Observation
+        For which the cut is chosen.
+    hadrons_min : int
+        Hadrons that must be left of the test set after a cut; Q of a cut that leaves fewer is not quoted.
+    efficiency_min : float
+        Smallest share of the gammas that a cut may keep.
+    resamples : int
+        Of the paired bootstrap.
+    bins : int
+        Bins of energy, size and zenith, of equal numbers of test gammas.
+    goals : tuple of Goal
+        Verdicts that the report gives.
+    bootstrap_seed : int
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    observation: Observation = Observation()
+    hadrons_min: int = Field(default=200, ge=1)
+    efficiency_min: float = Field(default=0.1, ge=0, lt=1)
+    resamples: int = Field(default=1000, ge=100, le=20000)
+    bins: int = Field(default=4, ge=1, le=20)
+    goals: tuple[Goal, ...] = ()
+    bootstrap_seed: int = Field(default=0, ge=0)
+
+    def rule(self) -> dict[str, Any]:
+        """Return what decides cuts and verdicts, plain JSON: frozen with the scores, before anybody sees a label."""
+        return self.model_dump(mode="json", include={"observation", "hadrons_min", "efficiency_min", "goals"})
+
+
+class ShowersSettings(Hyperparameters):
+    """A network of energy and direction of gammas.
+
+    Attributes
+    ----------
+    model, options
+        As in `apbatch.dl.training.spec.TrainSpec`.
+    cleanings : tuple of str
+        A network for each.
+    energy_bins : int
+        Bins of true energy, of equal numbers of gammas.
+    """
+
+    model: str = "resnet"
+    options: dict[str, int | float] = Field(default_factory=dict)
+    cleanings: tuple[str, ...] = Field(default=("soft",), min_length=1)
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    energy_bins: int = Field(default=5, ge=1, le=20)

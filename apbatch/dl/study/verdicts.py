@@ -1,0 +1,72 @@
+"""Verdicts on the goals of a study, and what treatments do to a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from apbatch.dl.judging.resampling import Comparison, compare
+from apbatch.dl.study.methods import base_of, shown, title_of
+from apbatch.dl.study.rows import Row
+from apbatch.dl.study.settings import Goal
+
+
+def verdicts_on(rows: Sequence[Row], goals: Sequence[Goal]) -> list[dict[str, Any]]:
+    """Judge the goals, for each cleaning and over all; the best are picked by their validation Q."""
+    cleanings: list[str | None] = list(dict.fromkeys(row.treatment for row in rows if ":" not in row.treatment))
+    return [
+        verdict
+        for cleaning in [*cleanings, None]
+        for goal in goals
+        if goal.cleaning in (None, cleaning)
+        if (verdict := _verdict(rows, goal, cleaning)) is not None
+    ]
+
+
+def _verdict(rows: Sequence[Row], goal: Goal, cleaning: str | None) -> dict[str, Any] | None:
+    """Judge one goal for one cleaning, or None for the best of all; None where a side is missing."""
+
+    def best(of: Sequence[Row]) -> Row | None:
+        return max(of, key=lambda row: row.validation_quality, default=None)
+
+    here = [row for row in rows if cleaning is None or row.treatment == cleaning]
+    network = best([row for row in here if shown(row.method).network and ":" not in row.treatment])
+    rival = best([row for row in here if base_of(row.method) == goal.over])
+    if network is None or rival is None:
+        return None
+    comparison = compare(network.quality, rival.quality)
+    return {
+        "cleaning": cleaning,
+        "network": f"{title_of(network.method)}, {network.treatment}",
+        "rival": f"{title_of(rival.method)}, {rival.treatment}",
+        "rival_cuts_nothing": rival.cuts_nothing,
+        "goal": goal.ratio,
+        "comparison": None if comparison is None else asdict(comparison),
+        "verdict": verdict_of(comparison, goal.ratio),
+    }
+
+
+def verdict_of(comparison: Comparison | None, goal: float) -> str:
+    """Return whether a ratio of Q reaches a goal: what its interval of 95 % says, and nothing else."""
+    if comparison is None:
+        return "undecided"
+    return "reached" if comparison.ratio.low > goal else "missed" if comparison.ratio.high < goal else "undecided"
+
+
+def orders_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Compare every method's treatments with its first one: does cleaning, or another grid, help?"""
+    first: dict[str, Row] = {}
+    told = []
+    for row in rows:
+        base = first.setdefault(row.method, row)
+        if row is not base:
+            told.append(
+                {
+                    "title": title_of(row.method),
+                    "treatment": row.treatment,
+                    "base": base.treatment,
+                    "comparison": None if (found := compare(row.quality, base.quality)) is None else asdict(found),
+                }
+            )
+    return told
