@@ -112,8 +112,3 @@ def test_without_horovod_it_says_so_and_takes_one_process(
     assert "Horovod is not installed: training in one process" in capsys.readouterr().err
     with pytest.raises(ApbatchError, match="Horovod is not installed"):
         launch._choose("horovod", 2)
-
-
-def test_of_a_dead_rank_the_first_to_die_and_its_last_words_are_told() -> None:
-    tail = ["[0]<stderr>:waiting", "[1]<stderr>:no memory left", "Process 1 exit with status code 137.", "Terminating"]
-    assert launch._last_words(tail) == (1, "no memory left")
