@@ -35,6 +35,11 @@ def why_seed_is_public(truth: str, experiments: Collection[str]) -> str | None:
     settings = content.get("parameters") if isinstance(content, dict) else None
     if not isinstance(settings, dict) or not settings.get("seed_commitment"):
         return "the production has no commitment to a secret seed: whoever knows the seed can simulate its images again"
-    if settings.get("seed") is not None or open_store(folder).info(_REVEALED) is not None:
+    store = open_store(folder)
+    places = [
+        "",
+        *(f"{entry.path}/" for entry in store.entries() if entry.is_directory),
+    ]  # a production of several runs
+    if settings.get("seed") is not None or any(store.info(f"{place}{_REVEALED}") is not None for place in places):
         return "the seed of the production was published: its images can be simulated again"
     return None
