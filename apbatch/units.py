@@ -16,6 +16,11 @@ from apbatch.errors import UsageError
 
 #: Photo-electrons; astropy has no unit of that name.
 PE = u.def_unit("pe", doc="photo-electron")
+#: What people write beside the names that astropy knows.
+_SPELLINGS = {
+    "kB": "kbyte", "KB": "kbyte", "KiB": "Kibyte", "°": "deg", "degree": "deg", "degrees": "deg", "hours": "hour",
+    "minutes": "min", "seconds": "s", "metres": "m", "meters": "m",
+}  # fmt: skip
 _NUMBER = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
 
 
@@ -30,6 +35,7 @@ def unit(text: str) -> Any:
     """
     if text in ("pe", "p.e."):
         return PE
+    text = _SPELLINGS.get(text, text)
     try:
         return u.Unit(text)
     except (ValueError, TypeError) as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named, show, show_text
 
 if TYPE_CHECKING:
+    from apbatch.index.catalogue import Catalogue
     from apbatch.index.changes import Change
 
 _QUERY = Annotated[str, typer.Argument(help="Such as \"experiment = 'TAIGA' and events > 1000\"; empty: all files.")]
@@ -23,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command("find")(find)
     app.command("count")(count)
     app.command("changes")(changes)
+    app.command("conflicts")(conflicts)
     app.command("explain")(explain)
     app.command("attributes")(attributes)
 
@@ -36,11 +39,14 @@ def find(
     """List the files that match a query."""
     from apbatch.config import load_settings
     from apbatch.index.backends import open_catalogue
-    from apbatch.index.parser import parse
+    from apbatch.index.parser import parse_search
 
     with open_catalogue(load_settings().catalogue) as catalogue:
         known = catalogue.attributes()
-        records = (record.flat() for record in catalogue.select(parse(query, known), limit))
+        search = parse_search(query, known)
+        limits = [number for number in (search.limit, limit) if number is not None]
+        search = replace(search, limit=min(limits, default=None))
+        records = (record.flat() for record in catalogue.select(search))
         show(records, format, _file_columns(known), few=_COLUMNS, wanted=columns)
 
 
@@ -93,14 +99,33 @@ def _file_columns(attributes: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*COMMON_FIELDS, *attributes]))
 
 
+def conflicts(format: FormatOption = Format.TABLE) -> None:
+    """List the places at which sites hold different content, and the names that their files have in the tree."""
+    from apbatch.config import load_settings
+    from apbatch.index.backends import open_catalogue
+
+    def rows(catalogue: Catalogue) -> Iterator[dict[str, str]]:
+        cursor: str | None = None
+        while True:
+            found, cursor = catalogue.conflicts(cursor)
+            for conflict in found:
+                for path, entry in conflict.entries.items():
+                    yield {"place": conflict.place, "path": path, "entry": entry}
+            if cursor is None:
+                return
+
+    with open_catalogue(load_settings().catalogue) as catalogue:
+        show(rows(catalogue), format, ("place", "path", "entry"))
+
+
 def explain(query: _QUERY = "") -> None:
     """Say how the catalogue would answer a query."""
     from apbatch.config import load_settings
     from apbatch.index.backends import open_catalogue
-    from apbatch.index.parser import parse
+    from apbatch.index.parser import parse_search
 
     with open_catalogue(load_settings().catalogue) as catalogue:
-        show_text(catalogue.explain(parse(query, catalogue.attributes())))
+        show_text(catalogue.explain(parse_search(query, catalogue.attributes())))
 
 
 def attributes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -29,9 +29,18 @@ _STRINGS = re.compile(r"""'[^']*'|"[^"]*\"""")
 _CHOICES = {"state": ("listed", "registered", "missing", "quarantined")}
 
 
+#: Pairs of attributes that `cone(…)` takes if none are named, the first that is declared.
+CONE_PAIRS = (("ra", "dec"), ("pointing_ra", "pointing_dec"), ("azimuth", "zenith"))
+
+
 @cache
 def _grammar() -> Lark:
-    return Lark(files("apbatch.index").joinpath("query.lark").read_text(), parser="lalr", lexer="contextual")
+    return Lark(
+        files("apbatch.index").joinpath("query.lark").read_text(),
+        parser="lalr",
+        lexer="contextual",
+        maybe_placeholders=True,
+    )
 
 
 def parse(text: str, attributes: Mapping[str, Attribute]) -> q.Query:
@@ -47,12 +56,24 @@ def parse(text: str, attributes: Mapping[str, Attribute]) -> q.Query:
     Raises
     ------
     UsageError
-        With the place in the text and the nearest known attribute or keyword.
+        With the place in the text and the nearest known attribute or keyword; also for an order or a limit, which
+        `parse_search` takes.
     """
+    search = parse_search(text, attributes)
+    if search.order or search.limit is not None:
+        place = re.search(r"\b(order\s+by|limit)\b(?=[^'\"]*$)", text, re.IGNORECASE)
+        raise UsageError(
+            "a condition without order and limit is wanted here", where=_place(place.start() if place else 0)
+        )
+    return search.where
+
+
+def parse_search(text: str, attributes: Mapping[str, Attribute]) -> q.Search:
+    """Parse a query that may end in ``order by NAME [desc], …`` and ``limit N``; see `parse`."""
     if not text.strip():
-        return q.Everything()
+        return q.Search()
     try:
-        result: q.Query = _Build(attributes).transform(_tree(text))
+        result: q.Search = _Build(attributes).transform(_tree(text))
     except VisitError as error:
         if isinstance(error.orig_exc, ApbatchError):
             raise error.orig_exc from None
@@ -110,6 +131,11 @@ def _syntax_error(text: str, error: UnexpectedInput) -> UsageError:
     where = _place(position)
     word = re.match(r"\w+|.", text[position:], re.DOTALL)
     found = word[0] if word else ""
+    compared = re.search(r"(\w+)\s*(=|==|!=|<>)\s*$", text[:position])
+    if found.lower() == "null" and compared:
+        negated = "not " if compared[2] in ("!=", "<>") else ""
+        remedy_text = f"write '{_shown(compared[1])} is {negated}null'"
+        return UsageError("a comparison with null is never true", where=where, remedy=remedy_text)
     if isinstance(error, UnexpectedCharacters) and found in ("'", '"'):
         return UsageError("a string is not closed", where=where)
     # `zenith < 30 adn …`: what stands where a unit may stand was taken for one.
@@ -172,6 +198,43 @@ class _Build(Transformer):  # type: ignore[misc]  # lark has no types
     def unit(self, token: Token) -> str:
         return str(token)
 
+    def start(self, where: q.Query | None, order: tuple[q.Order, ...] | None, limit: int | None) -> q.Search:
+        return q.Search(q.Everything() if where is None else where, order or (), limit)
+
+    def ordering(self, *keys: q.Order) -> tuple[q.Order, ...]:
+        return keys
+
+    def key(self, name: Token, direction: Token | None) -> q.Order:
+        return q.Order(self._named(name).name, direction is not None and str(direction).lower() == "desc")
+
+    def limiting(self, number: Token) -> int:
+        limit = int(number) if len(number) < 19 else 0
+        if limit < 1:
+            raise UsageError(
+                f"a limit of {_shown(number)} is not possible", where=_of(number), remedy="write 1 or more"
+            )
+        return limit
+
+    def cone(self, token: Token, longitude: Token | None, latitude: Token | None, *point: _Value) -> q.Query:
+        if longitude is None or latitude is None:
+            pair = next((pair for pair in CONE_PAIRS if all(name in self._attributes for name in pair)), None)
+            if pair is None:
+                raise UsageError(
+                    "no pair of attributes gives a direction", where=_of(token),
+                    remedy="name two: cone(LONGITUDE, LATITUDE, 83.6 deg, 22 deg, 2 deg)",
+                )  # fmt: skip
+            attributes = [self._attributes[name] for name in pair]
+        else:
+            attributes = [self._named(longitude), self._named(latitude)]
+            for name, attribute in zip((longitude, latitude), attributes, strict=True):
+                if attribute.type != "number" or attribute.unit != "deg":
+                    raise UsageError(f"'{attribute.name}' is not an angle in degrees", where=_of(name))
+        degrees = Attribute("radius", "number", "", "deg")
+        at = [float(str(_typed(one, value))) for one, value in zip((*attributes, degrees), point, strict=True)]
+        if not 0 <= at[2] <= 180:
+            raise UsageError("a radius is from 0 to 180 degrees", where=_at(point[2]))
+        return q.Cone((attributes[0].name, attributes[1].name), (at[0], at[1]), at[2])
+
     def disjunction(self, *parts: q.Query) -> q.Query:
         return parts[0] if len(parts) == 1 else q.Or(parts)
 
@@ -186,12 +249,18 @@ class _Build(Transformer):  # type: ignore[misc]  # lark has no types
         sign: Any = {"==": "=", "<>": "!="}.get(str(operator), str(operator))
         if attribute.type == "boolean" and sign not in ("=", "!="):
             raise UsageError(f"'{attribute.name}' is true or false: it has no order", where=_at(value))
+        if (day := _day(attribute, value)) is not None:
+            return _of_day(attribute.name, sign, *day)
         return q.Compare(attribute.name, sign, _typed(attribute, value))
 
     def between(self, name: Token, low: _Value, high: _Value) -> q.Query:
         attribute = self._named(name)
         if low.unit is None and high.unit is not None:  # between 10 and 20 deg
             low.unit = high.unit
+        if attribute.type == "time" and _day(attribute, high) is not None:
+            return q.And(
+                (self.compare(name, Token("OPERATOR", ">="), low), self.compare(name, Token("OPERATOR", "<="), high))
+            )
         return q.Between(attribute.name, _typed(attribute, low), _typed(attribute, high))
 
     def not_between(self, name: Token, low: _Value, high: _Value) -> q.Query:
@@ -201,6 +270,8 @@ class _Build(Transformer):  # type: ignore[misc]  # lark has no types
         attribute = self._named(name)
         if len(values) > _MOST_VALUES:
             raise UsageError(f"{len(values)} values are too many (at most {_MOST_VALUES})", where=_of(name))
+        if any(_day(attribute, value) is not None for value in values):
+            return q.Or(tuple(self.compare(name, Token("OPERATOR", "="), value) for value in values))
         return q.In(attribute.name, tuple(_typed(attribute, value) for value in values))
 
     def not_contained(self, name: Token, *values: _Value) -> q.Query:
@@ -225,6 +296,26 @@ class _Build(Transformer):  # type: ignore[misc]  # lark has no types
 
     def is_not_null(self, name: Token) -> q.Query:
         return q.Not(q.IsNull(self._named(name).name))
+
+
+def _day(attribute: Attribute, value: _Value) -> tuple[datetime, datetime | None] | None:
+    """Return when the day begins that is compared with a time, and when the next one does; None for what is no date."""
+    if attribute.type != "time" or not re.fullmatch(r"\d{4}-\d\d-\d\d", str(value.content)):
+        return None
+    start = _typed(attribute, value)
+    assert isinstance(start, datetime)
+    return start, None if start.date() == date.max else start + timedelta(days=1)
+
+
+def _of_day(name: str, sign: str, start: datetime, after: datetime | None) -> q.Query:
+    """Return a comparison of a time with a whole day, UTC; nothing comes after the last day of the calendar."""
+    since, before = q.Compare(name, ">=", start), q.Compare(name, "<", start)
+    until: q.Query = q.Not(q.IsNull(name)) if after is None else q.Compare(name, "<", after)
+    beyond: q.Query = q.Not(q.Everything()) if after is None else q.Compare(name, ">=", after)
+    chosen: dict[str, q.Query] = {
+        "=": q.And((since, until)), "!=": q.Or((before, beyond)), "<": before, "<=": until, ">": beyond, ">=": since,
+    }  # fmt: skip
+    return chosen[sign]
 
 
 def _at(value: _Value) -> str:

@@ -61,6 +61,60 @@ class IsNull:
 
 
 @dataclass(frozen=True, slots=True)
+class Cone:
+    """Directions within `radius` degrees of a point; the second attribute may be a zenith angle.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Attributes with longitude and latitude in degrees: right ascension and declination, or azimuth and zenith angle.
+    at : tuple of float
+        The point, as the attributes would give it.
+    radius : float
+        Degrees.
+    """
+
+    names: tuple[str, str]
+    at: tuple[float, float]
+    radius: float
+
+    @property
+    def is_zenith(self) -> bool:
+        """Whether the second attribute counts from the zenith."""
+        return self.names[1].startswith("zenith")
+
+    @property
+    def latitudes(self) -> tuple[float, float]:
+        """Values of the second attribute between which all such directions are."""
+        return self.at[1] - self.radius, self.at[1] + self.radius
+
+    @property
+    def most(self) -> float:
+        """The haversine of the radius, with which that of a distance is compared."""
+        return math.sin(math.radians(min(self.radius, 180.0)) / 2) ** 2
+
+    def holds(self, longitude: float, latitude: float) -> bool:
+        """Tell whether a direction is within the cone (haversine formula)."""
+        across = math.sin(math.radians(longitude - self.at[0]) / 2) ** 2
+        along = math.sin(math.radians(latitude - self.at[1]) / 2) ** 2
+        turned = math.sin if self.is_zenith else math.cos
+        return along + turned(math.radians(latitude)) * turned(math.radians(self.at[1])) * across <= self.most
+
+    def sql(self, longitude: str, latitude: str, mark: str = "?") -> tuple[str, list[Any]]:
+        """Return the same as SQL on two columns."""
+        turned = "sin" if self.is_zenith else "cos"
+        along = f"sin(radians({latitude} - {mark}) / 2)"
+        across = f"sin(radians({longitude} - {mark}) / 2)"
+        text = (
+            f"({latitude} >= {mark} AND {latitude} <= {mark} AND {along} * {along} + {turned}(radians({latitude})) "
+            f"* {turned}(radians({mark})) * {across} * {across} <= {mark})"
+        )
+        low, high = self.latitudes
+        (at, of), most = self.at, self.most
+        return text, [low, high, of, of, of, at, at, most]
+
+
+@dataclass(frozen=True, slots=True)
 class Not:
     """``not query``."""
 
@@ -86,7 +140,7 @@ class Everything:
     """The empty query."""
 
 
-Query = Compare | Between | In | Like | IsNull | Not | And | Or | Everything
+Query = Compare | Between | In | Like | IsNull | Cone | Not | And | Or | Everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +184,8 @@ def written(query: Query) -> str:
             return f"{name} like {_literal(pattern)}"
         case IsNull(name):
             return f"{name} is null"
+        case Cone(pair, at, radius):
+            return f"cone({pair[0]}, {pair[1]}, {at[0]!r} deg, {at[1]!r} deg, {radius!r} deg)"
         case Not(part):
             return f"not ({written(part)})"
         case And(parts):
@@ -157,6 +213,8 @@ def names(query: Query) -> set[str]:
             return names(part)
         case Everything():
             return set()
+        case Cone(pair):
+            return set(pair)
         case Compare(name=name) | Between(name=name) | In(name=name) | Like(name=name) | IsNull(name=name):
             return {name}
 
@@ -251,8 +309,10 @@ def matches(query: Query, values: Mapping[str, Any]) -> bool:
         case Not(IsNull(name)):
             return values.get(name) is not None
         case Not(part):
-            (name,) = names(part)
-            return values.get(name) is not None and not matches(part, values)
+            return all(values.get(name) is not None for name in names(part)) and not matches(part, values)
+        case Cone(pair):
+            longitude, latitude = values.get(pair[0]), values.get(pair[1])
+            return longitude is not None and latitude is not None and query.holds(longitude, latitude)
         case Compare(name, operator, other):
             return values.get(name) is not None and bool(_COMPARE[operator](values[name], other))
         case Between(name, low, high):

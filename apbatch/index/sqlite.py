@@ -6,6 +6,7 @@ With the write-ahead log, readers never wait for writers, and what was acknowled
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -97,6 +98,9 @@ class SqliteDatabase(Database):
             )
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "case_sensitive_like=ON", "temp_store=MEMORY"):
                 connection.execute(f"PRAGMA {pragma}")
+            for name, function in (("sin", math.sin), ("cos", math.cos), ("radians", math.radians)):
+                if not connection.execute("SELECT 1 FROM pragma_function_list WHERE name = ?", (name,)).fetchone():
+                    connection.create_function(name, 1, function, deterministic=True)
             connection.execute(f"CREATE TEMP TABLE staged ({staging_columns(self)}, PRIMARY KEY (n))")
             session = SqliteSession(connection)
             self._local.session = session

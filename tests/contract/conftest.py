@@ -15,6 +15,7 @@ from apbatch.index.files import FileRecord
 
 DECLARED = (
     Attribute("zenith", "number", "zenith angle", "deg"),
+    Attribute("azimuth", "number", "azimuth", "deg"),
     Attribute("label", "string", "a text"),
     Attribute("simulated", "boolean", "a flag"),
     Attribute("calibrated", "date", "a date"),

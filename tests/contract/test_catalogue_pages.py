@@ -20,6 +20,7 @@ from apbatch.index.query import (
     And,
     Between,
     Compare,
+    Cone,
     In,
     IsNull,
     Like,
@@ -38,12 +39,12 @@ _TIMES = [datetime(2017, 10, 28, tzinfo=UTC) + timedelta(microseconds=us) for us
 _VALUES: dict[str, list[Any]] = {
     "run": [1, 2, 2**62], "events": [0, 5, 1000], "size": [0, 1, 100], "night": [date(2017, 10, 28), date(2018, 1, 1)],
     "telescope": [1, 2], "time_start": _TIMES, "format": ["taiga-raw", "other"], "reason": ["ä", "z"],
-    "zenith": [0.0, 29.9, 30.0, 1e-300],
+    "zenith": [0.0, 29.9, 30.0, 1e-300], "azimuth": [0.0, 0.1, 180.0, 359.9],
     "label": ["x", "xy", "X", "%", "", "a_b", "long" * 500, "\\", "🔭", "é", "e\u0301"],
     "simulated": [True, False], "calibrated": [date(1, 1, 1), date(9999, 12, 31)], "seed": [2**62, 2**62 + 1, -1],
     "shifted": _TIMES,
 }  # fmt: skip
-_DECLARED = ("zenith", "label", "simulated", "calibrated", "seed", "shifted")
+_DECLARED = ("zenith", "azimuth", "label", "simulated", "calibrated", "seed", "shifted")
 _PATTERNS = ["x%", "%", "_", "a\\_b", "\\%", "%y", "lo%g", "X", "\\", "\\\\", "1%.0%", "é"]
 _TEXTS = ("label", "format", "reason", "source")
 
@@ -66,6 +67,10 @@ _records = st.lists(
 def _leaves(draw: st.DrawFn) -> Query:
     name = draw(st.sampled_from(list(_VALUES)))
     value = st.sampled_from(_VALUES[name])
+    if draw(st.integers(0, 9)) == 0:
+        return Cone(
+            ("azimuth", "zenith"), (draw(st.sampled_from([0.0, 359.5])), 30.0), draw(st.sampled_from([0.2, 20.0]))
+        )
     kind = draw(st.sampled_from(["compare", "between", "in", "null", "like"]))
     if kind == "compare":
         signs = ("=", "!=") if name == "simulated" else ("=", "!=", "<", "<=", ">", ">=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from datetime import UTC, date, datetime
@@ -14,18 +15,21 @@ from hypothesis import strategies as st
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.attributes import COMMON
-from apbatch.index.parser import parse
+from apbatch.index.parser import parse, parse_search
 from apbatch.index.query import (
     And,
     Between,
     Compare,
+    Cone,
     Everything,
     In,
     IsNull,
     Like,
     Not,
     Or,
+    Order,
     Query,
+    Search,
     is_like,
     matches,
     normalise,
@@ -257,3 +261,126 @@ def test_a_query_means_what_sqlite_says(text: str, row: dict[str, Any]) -> None:
     with sqlite3.connect(":memory:") as connection:
         (found,) = connection.execute(sql, tuple(row.values())).fetchone()
     assert matches(normalise(read(text)), row) == bool(found)
+
+
+ANGLES = {**KNOWN, "azimuth": Attribute("azimuth", "number", "azimuth", "deg")}
+
+
+def day(number: int, hour: int = 0) -> datetime:
+    return datetime(2017, 10, number, hour, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("time_start = 2017-10-28", And((Compare("time_start", ">=", day(28)), Compare("time_start", "<", day(29))))),
+        ("time_start != '2017-10-28'", Or((Compare("time_start", "<", day(28)), Compare("time_start", ">=", day(29))))),
+        ("time_start > 2017-10-28", Compare("time_start", ">=", day(29))),
+        ("time_start >= 2017-10-28", Compare("time_start", ">=", day(28))),
+        ("time_start < 2017-10-28", Compare("time_start", "<", day(28))),
+        ("time_start <= 2017-10-28", Compare("time_start", "<", day(29))),
+        ("time_start between 2017-10-28 and 2017-10-29",
+         And((Compare("time_start", ">=", day(28)), Compare("time_start", "<", day(30))))),
+        ("time_start > 2017-10-28T12:00+02:00", Compare("time_start", ">", day(28, 10))),
+        ("time_start > 2017-10-28T12:00-0130", Compare("time_start", ">", datetime(2017, 10, 28, 13, 30, tzinfo=UTC))),
+        ("time_start <= 9999-12-31", Not(IsNull("time_start"))),
+        ("size > 2 kB", Compare("size", ">", 2000)),
+        ("size > 2 KB", Compare("size", ">", 2000)),
+        ("zenith < 30°", Compare("zenith", "<", 30.0)),
+        ("zenith < 30 degrees", Compare("zenith", "<", 30.0)),
+    ],
+)  # fmt: skip
+def test_days_offsets_and_spellings_of_units(text: str, query: Query) -> None:
+    assert parse(text, KNOWN) == query
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "order", "limit"),
+    [
+        ("", Everything(), (), None),
+        ("limit 3", Everything(), (), 3),
+        ("run = 1 order by night DESC, events asc, path limit 10", Compare("run", "=", 1),
+         (Order("night", True), Order("events"), Order("path")), 10),
+        ("ORDER  BY zenith", Everything(), (Order("zenith"),), None),
+    ],
+)  # fmt: skip
+def test_an_order_and_a_limit_end_a_search(
+    text: str, where: Query, order: tuple[Order, ...], limit: int | None
+) -> None:
+    assert parse_search(text, KNOWN) == Search(where, order, limit)
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "message"),
+    [
+        ("events = null", 10, "write 'events is null'"),
+        ("events != NULL", 11, "write 'events is not null'"),
+        ("night = 2017-02-30", 9, "day is out of range"),
+        ("order by nigth", 10, "did you mean 'night'"),
+        ("run = 1 limit 0", 15, "a limit of 0"),
+        ("cone(label, zenith, 1, 2, 3)", 6, "'label' is not an angle"),
+        ("cone(azimuth, zenith, 1, 2, 181 deg)", 29, "from 0 to 180"),
+        ("cone(azimuth, zenith, 1 m, 2, 3)", 23, "can't be converted"),
+    ],
+)
+def test_mistakes_of_these_are_told_with_their_place(text: str, column: int, message: str) -> None:
+    with pytest.raises(UsageError, match=f"column {column}: .*{message}"):
+        parse_search(text, ANGLES)
+
+
+@pytest.mark.parametrize("text", ["run = 1 limit 2", "run = 1 order by night", "order by night"])
+def test_a_condition_has_no_order(text: str) -> None:
+    with pytest.raises(UsageError, match="without order and limit"):
+        parse(text, KNOWN)
+
+
+def test_a_cone_is_what_spherical_trigonometry_says() -> None:
+    from astropy import units as u
+    from astropy.coordinates import SkyCoord
+
+    draw = random.Random(1)
+    for _ in range(200):
+        at, radius = (draw.uniform(0, 360), draw.uniform(0, 90)), draw.uniform(0, 60)
+        where = (at[0] + draw.uniform(-70, 70), min(90.0, max(0.0, at[1] + draw.uniform(-70, 70))))
+        away = SkyCoord(at[0], 90 - at[1], unit=u.deg).separation(SkyCoord(where[0], 90 - where[1], unit=u.deg)).deg
+        query = parse_search(f"cone({at[0]}, {at[1]} deg, {radius}°)", ANGLES).where
+        assert query == Cone(("azimuth", "zenith"), at, radius)
+        assert matches(query, {"azimuth": where[0], "zenith": where[1]}) == bool(away <= radius)
+        assert parse(written(query), ANGLES) == query
+        equatorial = Cone(("ra", "dec"), (at[0], 90 - at[1]), radius)
+        assert equatorial.holds(where[0], 90 - where[1]) == bool(away <= radius)
+
+
+def test_ten_thousand_malformed_queries_end_in_a_clear_error_or_a_query() -> None:
+    draw = random.Random(2)
+    good = [
+        "zenith < 30 deg and label like 'x%' or not (run in (1, 2) and events is null) order by night desc limit 3",
+        "cone(azimuth, zenith, 1 deg, 2°, 0.5 rad) and time_start between 2017-10-28T16:30:00+01:00 and 2017-11-01",
+        "night = '2017-10-28' and simulated = true and size >= 1.5e3 kB and path not like '/a\\%_%'",
+    ]
+    odd = ["'", '"', "(", ")", "\\", "null", "9" * 400, "1e999", "-", "\0", "\udcff", "°", "%", ";", "--", "limit"]
+    odd += [
+        "cone(",
+        "order by",
+        "between",
+        "in",
+        ",",
+        "2017-13-45",
+        "T25:61",
+        "+99:99",
+        "\n",
+        "🔭",
+        "=",
+        "is",
+        "not",
+        " ",
+    ]
+    for _ in range(10_000):
+        text = draw.choice(good)
+        for _ in range(draw.randint(1, 4)):
+            place, length = draw.randrange(len(text) + 1), draw.choice([0, 0, 1, 3, 12])
+            text = text[:place] + draw.choice([*odd, ""]) + text[place + length :]
+        try:
+            parse_search(text, ANGLES)
+        except UsageError as error:
+            assert error.what

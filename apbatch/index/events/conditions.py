@@ -108,6 +108,10 @@ def _whole(query: q.Query, known: Mapping[str, Attribute]) -> q.Query:
         case q.IsNull(name):
             _known(name, known)
             return query
+        case q.Cone(pair):
+            for name in pair:
+                _known(name, known)
+            return query
     raise AssertionError(query)
 
 
@@ -166,6 +170,10 @@ def _write(query: q.Query, known: Mapping[str, Attribute], dialect: Dialect, val
         case q.Between(name, low, high):
             column = dialect.name(name)
             return f"({column} >= {bound(low)} AND {column} <= {bound(high)})"
+        case q.Cone(pair):
+            text, bounds = query.sql(dialect.name(pair[0]), dialect.name(pair[1]), dialect.mark)
+            values.extend(bounds)
+            return text
         case q.In(name, ()):
             return f"({dialect.name(name)} IS NULL AND {dialect.name(name)} IS NOT NULL)"
         case q.In(name, choices):

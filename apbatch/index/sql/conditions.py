@@ -81,6 +81,12 @@ def where(part: Condition) -> tuple[str, list[Any]]:
 def _leaf(leaf: q.Query, columns: Columns, db: Database) -> Condition:
     negated = isinstance(leaf, q.Not)
     inner = leaf.part if isinstance(leaf, q.Not) else leaf
+    if isinstance(inner, q.Cone):
+        pair = [columns(name) for name in inner.names]
+        if pair[0] is None or pair[1] is None:
+            return False
+        sql, values = inner.sql(pair[0].sql, pair[1].sql)
+        return (f"NOT {sql}" if negated else sql), values
     (name,) = q.names(inner)
     column = columns(name)
     if isinstance(inner, q.IsNull):
