@@ -16,15 +16,17 @@ from apbatch.sim.chunks import ProductionPlan, Worker, make_block
 from apbatch.sim.primaries import primaries, random_of, throw
 from apbatch.sim.settings import Production, Spectrum
 from apbatch.sim.shower import FirstInteraction, Simulator
+from apbatch.sim.validation import steps
 
 OURS, BARE, MEMORY = "apbatch", "cascade alone", "images in memory"
 _ENERGIES = Spectrum(energy_min=2.0, energy_max=20.0, index=-2.0)
+_BEAMS = 16
 #: Images of the size of a run that stand for one shower.
 _IMAGES_A_SHOWER = 100
 
 
 def simulation_groups(setting: Setting) -> Iterator[Group]:
-    """Yield the groups of the suite: gammas, protons, and gammas into files."""
+    """Yield the groups of the suite: gammas, protons, steps of electrons, and gammas into files."""
     showers = max(4, setting.size.images // _IMAGES_A_SHOWER)
     for primary in ("gamma", "proton"):
         settings = _settings(primary, showers)
@@ -41,6 +43,15 @@ def simulation_groups(setting: Setting) -> Iterator[Group]:
             setting.left_out[f"{OURS}, {operation.name}"] = str(reason)
             continue
         yield Group(operation, [_Showers(operation, OURS, plan), _Showers(operation, BARE, plan)])
+    operation = Operation(
+        "sim", "steps of electrons",
+        f"{_BEAMS} beams of 100 photons of 20 GeV over 84 telescopes, with the usual steps of electrons, half and an "
+        "eighth of them. Light, width and length at seven distances must be those of the shortest steps to "
+        f"{100 * steps.AIM:.0f} % and three standard errors.",
+        "showers/s", float(100 * _BEAMS), None, None, "cpu",
+    )  # fmt: skip
+    finest = _Steps(operation, f"steps x {steps.FINEST:g}", steps.FINEST, None)
+    yield Group(operation, [finest, *(_Steps(operation, f"steps x {one:g}", one, finest) for one in steps.STEPS)])
     settings = _settings("gamma", showers)
     operation = Operation(
         "sim", "gamma showers into files",
@@ -109,6 +120,35 @@ class _Showers(Case):
             self.expected = self.images
         if self.images == 0 or self.images != self.expected:
             raise VerificationError(f"{self.images} images, {self.expected} in the round before")
+
+
+class _Steps(Case):
+    """Beams of photons with steps of one length; `finest` has the shortest ones."""
+
+    def __init__(self, operation: Operation, peer: str, step: float, finest: _Steps | None) -> None:
+        super().__init__(operation, peer)
+        self.step, self.finest = step, finest
+        self.measured: steps.Measured | None = None
+
+    def set_up(self) -> None:
+        steps.measure(self.step, 4, 1)  # compiles
+
+    def run(self) -> None:
+        self.measured = steps.measure(self.step, _BEAMS, int(1000 * self.step))
+
+    def check(self) -> None:
+        fine = self.finest.measured if self.finest else None
+        if self.measured is None or fine is None:
+            return
+        off = np.abs(self.measured.mean / fine.mean - 1.0)
+        error = np.hypot(self.measured.error, fine.error) / fine.mean
+        wrong = np.argwhere(off > steps.AIM + 3.0 * error)
+        if len(wrong):
+            quantity, place = wrong[0]
+            raise VerificationError(
+                f"{steps.QUANTITIES[quantity]} at {steps.DISTANCES[place]:g} m moved by {off[quantity, place]:.1%} "
+                f"(standard error {error[quantity, place]:.1%}) between steps x {self.step:g} and x {steps.FINEST:g}"
+            )
 
 
 class _Files(Case):

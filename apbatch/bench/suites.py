@@ -115,7 +115,7 @@ SUITES: dict[str, Suite] = {
     "sim": Suite(
         "Simulation",
         _sim,
-        operations=3,
+        operations=4,
         limits=(
             "One core. Several processes and Spark's workers run the same code on chunks of their own and share "
             "nothing but the folder.",

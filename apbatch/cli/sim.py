@@ -91,7 +91,7 @@ def _validate(
     size: Annotated[str, typer.Option("--size", help="How much is simulated: smoke, small, full.")] = "smoke",
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same figures.")] = 1,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="taiga, fact, edge, showers, muons; repeatable.")
+        list[str] | None, typer.Option("--only", help="taiga, fact, edge, steps, showers, muons; repeatable.")
     ] = None,
     format: FormatOption = Format.TABLE,
 ) -> None:

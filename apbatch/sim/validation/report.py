@@ -15,13 +15,13 @@ from apbatch.errors import UsageError, nearest_word
 from apbatch.localfiles import written_whole
 from apbatch.progress import progress
 from apbatch.provenance import provenance
-from apbatch.sim.validation import edge, fact, muons, showers, taiga
+from apbatch.sim.validation import edge, fact, muons, showers, steps, taiga
 from apbatch.sim.validation.check import AGREES, DISAGREES, WITHIN, Check, Part
 from apbatch.sim.validation.sizes import Size, size_named
 from apbatch.storage.hashing import hash_stream
 
 #: Comparisons by name, in the order of the report.
-PARTS = ("taiga", "fact", "edge", "showers", "muons")
+PARTS = ("taiga", "fact", "edge", "steps", "showers", "muons")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def validate(
             raise UsageError(f"no comparison '{name}'", nearest=nearest_word(name, PARTS),
                              remedy=f"one of {', '.join(PARTS)}")  # fmt: skip
     began = time.monotonic()
-    with progress("validate", _steps(amount, parts)) as task:
+    with progress("validate", _work(amount, parts)) as task:
         made = []
         for name in (one for one in PARTS if one in parts):
             task.note(name)
@@ -90,6 +90,8 @@ def validate(
                 made.append(fact.compare(data, amount, seed, task))
             elif name == "edge":
                 made.append(edge.compare(amount, seed, task))
+            elif name == "steps":
+                made.append(steps.compare(amount, seed, task))
             elif name == "showers":
                 made.append(showers.compare(amount, seed, task))
             else:
@@ -126,15 +128,16 @@ def _checksum(file: Path) -> str:
         return hash_stream(stream).blake3
 
 
-def _steps(amount: Size, parts: Sequence[str]) -> int:
-    steps = {
+def _work(amount: Size, parts: Sequence[str]) -> int:
+    showers_by_part = {
         "taiga": amount.taiga,
         "fact": 2 * amount.fact_gammas + amount.fact_protons,
         "edge": len(edge.KINDS) * amount.edge,
+        "steps": 3 * amount.beams,
         "showers": 13 * amount.profiles,
         "muons": 2 * amount.muons,
     }
-    return sum(steps[name] for name in parts)
+    return sum(showers_by_part[name] for name in parts)
 
 
 def _plain(check: Check) -> dict[str, object]:

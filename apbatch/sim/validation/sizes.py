@@ -24,6 +24,8 @@ class Size:
     muons : int
     edge : int
         Showers of each kind about its lowest energy.
+    beams : int
+        Beams of photons for each length of steps.
     """
 
     taiga: int
@@ -33,11 +35,16 @@ class Size:
     profiles: int
     muons: int
     edge: int = 0
+    beams: int = 4
 
 
 SIZES = {
-    "smoke": Size(taiga=25, taiga_energy=60.0, fact_gammas=80, fact_protons=80, profiles=8, muons=60, edge=150),
-    "small": Size(taiga=200, taiga_energy=200.0, fact_gammas=500, fact_protons=500, profiles=40, muons=300, edge=1500),
+    "smoke": Size(
+        taiga=25, taiga_energy=60.0, fact_gammas=80, fact_protons=80, profiles=8, muons=60, edge=150, beams=8
+    ),
+    "small": Size(
+        taiga=200, taiga_energy=200.0, fact_gammas=500, fact_protons=500, profiles=40, muons=300, edge=1500, beams=40
+    ),
     "full": Size(
         taiga=2204, taiga_energy=200.0, fact_gammas=1000, fact_protons=1000, profiles=200, muons=1000, edge=10000
     ),

@@ -51,6 +51,9 @@ _UNITS = {
 }
 #: The reference has no ADC: its amplitudes do not saturate.
 DETECTOR = DetectorModel(codes_per_pe=0.0)
+#: Its images lie where showers of the US standard atmosphere put them: with the winter's air they are 11 % (standard
+#: error 4 %) farther from the source.
+SITE = SiteModel(atmosphere="us-standard", ozone_column=300.0)
 
 
 def compare(data: Path, size: Size, seed: int, task: Task) -> Part:
@@ -87,9 +90,8 @@ def compare(data: Path, size: Size, seed: int, task: Task) -> Part:
         thrown = _throw(table, mine, int(rng.integers(1, 2**31)))
         zenith = round(thrown.pointing_zenith)
         if zenith not in simulators:
-            simulators[zenith] = Simulator(
-                Production(gammas=1, protons=0, site=SiteModel(zenith=zenith), detector=DETECTOR, seed=seed)
-            )
+            site = SITE.model_copy(update={"zenith": zenith})
+            simulators[zenith] = Simulator(Production(gammas=1, protons=0, site=site, detector=DETECTOR, seed=seed))
         images, _, trigger = simulators[zenith].images_of(thrown, rng)
         rows.append(mine)
         here.append(_parameters(images, thrown.source))
@@ -129,7 +131,7 @@ def _throw(table: dict[str, Floats], rows: npt.NDArray[np.int64], seed: int) -> 
     towards = np.array([math.sin(zenith) * math.cos(flight), math.sin(zenith) * math.sin(flight), math.cos(zenith)])
     pointing = (math.degrees(first["tel_tet"]), math.degrees(first["tel_fi"]) + 180.0)
     seen = camera_frame(*pointing) @ towards
-    altitude = SiteModel().altitude
+    altitude = SITE.altitude
     places = np.column_stack([table["x_ground"][rows], table["y_ground"][rows], np.full(len(rows), altitude)])
     return Throw(
         shower=int(first["event_number"]),
