@@ -18,8 +18,9 @@ import pytest
 
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.formats.images import TRUTH_SCHEMA, camera_of, from_binary, image_schema
+from apbatch.sim import seeds
 from apbatch.sim.production import simulate
-from apbatch.sim.settings import BankModel, Production, Spectrum
+from apbatch.sim.settings import BankModel, Production, Spectrum, load_production
 
 LOW = Spectrum(energy_min=2.0, energy_max=4.0, index=-2.6)
 # The smallest bank that covers the energies: seconds to make.
@@ -88,6 +89,86 @@ def test_truth_has_one_row_for_each_image_with_its_keys(both: Path) -> None:
     for key in ("experiment", "run", "event", "telescope"):
         assert images[key].to_pylist() == truth[key].to_pylist()
     assert images["event"].to_pylist() == list(range(1, images.num_rows + 1))
+
+
+def test_events_are_a_random_permutation_of_showers(both: Path) -> None:
+    """Images that lie in the order in which showers were made give the truth away by their place."""
+    truth = table(both / "both" / "truth")
+    shower, event = (np.array(truth[name].to_pylist()) for name in ("shower", "event"))
+    n = len(shower)
+    assert n > 40
+    assert (np.diff(event) >= 0).all()
+    # Of two neighbours in the files few are of one shower: a random order has n times the chance that two images share
+    # a shower. (In the order of making, nearly all are.)
+    counts = np.bincount(shower)
+    expected = (counts * (counts - 1)).sum() / n
+    together = int((shower[1:] == shower[:-1]).sum())
+    assert together < expected + 5.0 * np.sqrt(expected) + 1
+    # Nor does the place say anything of the shower's number: the correlation of ranks of a random order.
+    correlation = np.corrcoef(np.argsort(np.argsort(shower, kind="stable")), np.arange(n))[0, 1]
+    assert abs(correlation) < 5.0 / np.sqrt(n - 1)
+
+
+def test_sources_lie_beside_the_images_and_say_nothing_of_the_class(both: Path) -> None:
+    sources, truth = table(both / "both" / "sources"), table(both / "both" / "truth")
+    for key in ("experiment", "run", "event", "telescope"):
+        assert sources[key].to_pylist() == truth[key].to_pylist()
+    assert sources.column_names == ["experiment", "run", "event", "telescope", "source_x", "source_y"]
+    distance = np.hypot(sources["source_x"].to_numpy(), sources["source_y"].to_numpy())
+    assert distance == pytest.approx(np.degrees(np.tan(np.radians(1.22))))
+
+
+def test_point_gammas_are_gammas_in_the_truth_and_come_from_their_source(tmp_path: Path) -> None:
+    settings = small(4).model_copy(update={"point_gammas": 6})
+    summary = simulate(settings, tmp_path / "out", processes=1)
+    assert (summary.showers["gamma"], summary.showers["point gamma"]) == (4, 6)
+    sources, truth = table(tmp_path / "out" / "sources"), table(tmp_path / "out" / "truth")
+    assert set(truth["primary"].to_pylist()) == {"gamma"}
+    same = np.array(truth["true_source_x"]) == np.array(sources["source_x"])
+    assert same.sum() == summary.images["point gamma"] > 0
+    assert (~same).sum() == summary.images["gamma"] > 0
+
+
+def test_the_seed_of_a_secret_production_is_nowhere_in_it_and_can_be_revealed_and_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "secret" / "seed.json"
+    monkeypatch.setenv(seeds.VARIABLE, str(file))
+    (tmp_path / "s.yaml").write_text(
+        "gammas: 4\nprotons: 0\nseed: secret\ntelescopes: 8\ncone: 2 deg\ncore_max: 150 m\n"
+        "gamma: {energy_min: 2 TeV, energy_max: 4 TeV}\n"
+    )
+    settings = load_production(tmp_path / "s.yaml", {})
+    secret = seeds.load_seed(file)
+    assert (settings.seed, settings.seed_commitment) == (secret.seed, secret.commitment)
+    assert file.stat().st_mode & 0o077 == 0
+    out = tmp_path / "out"
+    simulate(settings, out, processes=1)
+    for path in (path for path in out.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        for digits in (str(secret.seed), f"{secret.seed:x}", f"{secret.seed:064x}", secret.salt):
+            assert digits.encode() not in content, path
+        assert str(tmp_path).encode() not in content, path
+    manifest = json.loads((out / "production.json").read_text())
+    assert manifest["seed_commitment"] == secret.commitment
+    assert manifest["parameters"].get("seed") is None
+    assert simulate(settings, out, processes=1).made == 0
+    assert fingerprint(out) != fingerprint_of(tmp_path / "public", settings.model_copy(update={"seed": 1}))
+    # Opened later: anybody can check the seed and make the production again.
+    assert seeds.verify_seed(seeds.commitment_of(out), secret.seed, secret.salt)
+    assert not seeds.verify_seed(seeds.commitment_of(out), secret.seed + 1, secret.salt)
+    revealed = seeds.load_seed(seeds.reveal_seed(out, secret))
+    again = load_production(tmp_path / "s.yaml", {"seed": revealed.seed})
+    assert fingerprint(out) == fingerprint_of(tmp_path / "again", again)
+    with pytest.raises(UsageError, match="not that of this production"):
+        seeds.reveal_seed(out, seeds.SecretSeed(5, "00" * 32))
+    with pytest.raises(UsageError, match="already"):
+        seeds.new_seed(file)
+
+
+def fingerprint_of(folder: Path, settings: Production) -> dict[str, str]:
+    simulate(settings, folder, processes=1)
+    return fingerprint(folder)
 
 
 def test_nothing_but_pixels_tells_the_class(both: Path) -> None:
