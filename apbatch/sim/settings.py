@@ -75,7 +75,7 @@ class DetectorModel(Section):
         description="of a bialkali photo-cathode behind its window (assumed shape)",
     )
     efficiency: float = Field(
-        default=0.285, gt=0, le=1, description="mirror, shadow, light guides, collection: the one fitted number"
+        default=0.275, gt=0, le=1, description="mirror, shadow, light guides, collection: the one fitted number"
     )
     integration_window: float = Field(
         default=100.0, gt=0, description="ns around the median arrival time of the telescope's photons (assumed)"
