@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +62,41 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of a sample with the files of every format, made once for all workers; only to be read."""
+    from apbatch.sample.site import write_sample
+
+    common = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    with (common / "sample.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write_sample(common / "sample")
+    return common / "sample"
+
+
+@pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real data; skips, with the reason, where it is missing."""
     if not DATA.is_dir():
         pytest.skip(f"real data are missing: no folder {DATA} (set APBATCH_TEST_DATA)")
     return DATA
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say in one line how many tests of real data ran, or why none did."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    ran = sum(dict(report.user_properties).get("real data", False) for report in reports if report.when == "call")
+    asked = os.environ.get("APBATCH_TEST_DATA")
+    if DATA.is_dir():
+        line = f"{ran} tests of real data ran, on {DATA}"
+    elif asked:
+        line = f"tests of real data were skipped: APBATCH_TEST_DATA names {DATA}, and there is no such folder"
+    else:
+        line = "tests of real data were skipped: APBATCH_TEST_DATA does not name their folder; others read the sample"
+    terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note which tests look at real data."""
+    if "data" in getattr(item, "fixturenames", ()):
+        item.user_properties.append(("real data", True))

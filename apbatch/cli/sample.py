@@ -1,0 +1,33 @@
+"""`apbatch sample`: a small site of every format, to try things on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apbatch.cli.output import Format, show
+from apbatch.progress import say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("sample")(_sample)
+
+
+def _sample(
+    folder: Annotated[Path, typer.Argument(help="Folder of the sample; it is made.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same gives the same contents.")] = 1,
+    format: Annotated[Format, typer.Option("--format", help="Of the list of files.")] = Format.TABLE,
+) -> None:
+    """Write a small site of every format, with site files beside the data; what is in each file is in contents.json.
+
+    Nothing in it is a measurement: the images are drawn ellipses of light.
+    """
+    from apbatch.sample.site import SITES, write_sample
+
+    contents = write_sample(folder, seed)
+    columns = ("path", "format", "events", "run", "night", "telescope", "cluster", "sums")
+    show([content.to_json() for content in contents], format, columns[:5] if format is Format.TABLE else columns)
+    say(f"register a part of it: apbatch site add {folder / SITES}/taiga-raw.yaml")
