@@ -17,8 +17,8 @@ import numpy as np
 from apbatch.camera.cleaning import clean
 from apbatch.camera.cleaning_rule import Cleaning
 from apbatch.camera.fact import NAME
-from apbatch.camera.geometry import camera_named
 from apbatch.camera.hillas import hillas
+from apbatch.camera.registry import camera_named
 from apbatch.formats.fact import FactPhotonsReader
 from apbatch.formats.tables import FactHillasReader
 from apbatch.sample.contents import Contents

@@ -11,8 +11,8 @@ import numpy as np
 
 from apbatch.camera.cleaning import clean
 from apbatch.camera.cleaning_rule import Cleaning
-from apbatch.camera.geometry import camera_named
 from apbatch.camera.hillas import hillas
+from apbatch.camera.registry import camera_named
 from apbatch.camera.taiga import DEG_PER_CM
 from apbatch.formats.taiga_mc import CAMERA_NAME, TaigaHillasReader, TaigaMcReader
 from apbatch.sample.contents import Contents

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.camera.geometry import CameraGeometry, camera_named
+from apbatch.camera.geometry import CameraGeometry
+from apbatch.camera.registry import camera_named
 from apbatch.camera.taiga import DEG_PER_CM
 from apbatch.formats.taiga_raw import DATA_TYPE, RECORD, TaigaRawReader
 from apbatch.sample.contents import Contents

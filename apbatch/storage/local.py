@@ -89,6 +89,16 @@ class LocalStore(PublishingStore):
             return None
         return FileInfo(path, found.st_size, stat.S_ISDIR(found.st_mode), found.st_mtime_ns)
 
+    def resolved(self, path: str) -> str:
+        """Return the absolute path behind all links.
+
+        Raises
+        ------
+        ServerError
+        """
+        real: str = self._call(self.url_of(path), os.path.realpath, self._file(path))
+        return real
+
     def _all_entries(self, folder: str) -> list[FileInfo]:
         return self._call(self.url_of(folder), self._scan, folder)
 
@@ -99,9 +109,13 @@ class LocalStore(PublishingStore):
                 path = f"{folder}/{entry.name}" if folder else entry.name
                 try:
                     status = entry.stat()
-                except FileNotFoundError:  # went while we looked, or a link to nowhere
-                    continue
-                found.append(FileInfo(path, status.st_size, stat.S_ISDIR(status.st_mode), status.st_mtime_ns))
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.ELOOP):
+                        raise
+                    continue  # went while we looked, or a link to nowhere or to itself
+                is_folder = stat.S_ISDIR(status.st_mode)
+                if is_folder or stat.S_ISREG(status.st_mode):  # who opens a pipe may wait for ever
+                    found.append(FileInfo(path, status.st_size, is_folder, status.st_mtime_ns))
         return found
 
     def _hash(self, path: str) -> Checksums:

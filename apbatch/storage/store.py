@@ -105,6 +105,10 @@ class Store(ABC):
     def info(self, path: str) -> FileInfo | None:
         """Return what is known of `path`, or None if nothing is there."""
 
+    def resolved(self, path: str) -> str:
+        """Return what identifies a file or folder behind links: equal for all its names in this kind of store."""
+        return self.url_of(path)
+
     @abstractmethod
     def entries(self, path: str = "") -> Iterator[FileInfo]:
         """Yield the entries of a folder, names sorted."""

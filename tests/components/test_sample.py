@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.camera.files import camera_from_table
-from apbatch.camera.geometry import camera_named
+from apbatch.camera.registry import camera_named
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import from_binary
 from apbatch.formats.lines import Problems
@@ -48,13 +48,8 @@ def test_every_file_is_listed_and_every_listed_file_is_there(sample: Path, conte
     assert {path for path in files if not path.startswith(SITES)} == set(contents) | tables | {CONTENTS}
 
 
-FORMATS: list[Any] = [
-    pytest.param(name, marks=pytest.mark.xfail(reason="pedestals of FACT are still taken for images", strict=False))
-    if name == "fact-photons"
-    else name
-    for name in sorted(readers())
-]
-IMAGES = [name for name in FORMATS if not isinstance(name, str) or isinstance(readers()[name], ImageReader)]
+FORMATS = sorted(readers())
+IMAGES = [name for name in FORMATS if isinstance(readers()[name], ImageReader)]
 
 
 @pytest.mark.parametrize("format", FORMATS)

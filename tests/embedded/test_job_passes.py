@@ -1,4 +1,4 @@
-"""Steps of a job that share a pass over the pixels, on real images."""
+"""Steps of a job that share a pass over the pixels, on images of the sample."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from apbatch.workflow.model import load_job
 
 pytestmark = pytest.mark.spark
 
-SITE = "name: fact\nexperiment: FACT-MC\nroot: {root}\ninclude: ['*.phs.jsonl.gz']\n"
+SITE = "name: fact\nexperiment: FACT-MC\nroot: {root}\ninclude: ['gamma_*.phs.jsonl']\n"
 HEAD = "name: passes\nselect: \"experiment = 'FACT-MC'\"\nsteps:\n  - ingest: {site: fact.yaml}\n"
 CLEAN = "  - clean: {cleaning: soft, time_limit: 5 ns}\n"
 PLAIN = "  - parameters: {register_events: false}\n"
@@ -33,9 +33,9 @@ def spark() -> Iterator[object]:
 
 
 @pytest.fixture
-def passes(spark, home: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def passes(spark, home: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that runs a job of some steps and returns its outcome, and which passes it made over pixels."""
-    (tmp_path / "fact.yaml").write_text(SITE.format(root=data / "fact_images"))
+    (tmp_path / "fact.yaml").write_text(SITE.format(root=sample / "fact_images"))
     monkeypatch.setattr(sessions, "session", lambda *_: spark)
     monkeypatch.setattr(sessions, "close", lambda *_: None)
     made: list[tuple[str, ...]] = []
@@ -89,13 +89,11 @@ def test_neighbouring_steps_are_one_pass_with_the_addresses_and_rows_that_each_h
 
 
 def test_telescopes_of_two_cameras_meet_in_one_job_whose_datasets_are_compacted_and_looked_at(
-    passes: Any, data: Path, tmp_path: Path
+    passes: Any, sample: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "cta.yaml").write_text(
-        f"name: cta\nexperiment: CTA\nroot: {data}/simtel\ninclude: ['history_meta_75.simtel.zst']\n"
-    )
+    (tmp_path / "cta.yaml").write_text(f"name: cta\nexperiment: CTA\nroot: {sample}/simtel\n")
     head = "name: stereo\nselect: \"format = 'simtel'\"\nsteps:\n  - ingest: {site: cta.yaml}\n"
-    one, other = "LST", "NectarCam"
+    one, other = "SampleCam", "SampleCamFine"
     steps = [
         *(f"  - clean: {{camera: {camera}, picture: 15 pe, boundary: 7.5 pe}}\n{PLAIN}" for camera in (one, other)),
         "  - stereo: {size_min: 50 pe}\n  - compact: {size: 2 Mbyte}\n  - quality: {bin: 1 s}\n",

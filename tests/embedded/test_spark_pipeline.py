@@ -1,4 +1,4 @@
-"""The bulk steps on a real Spark, on the real files, with damaged ones among them."""
+"""The bulk steps on a real Spark, on the sample, with damaged files among them, and on a real run."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ from apbatch.formats.reader import readers
 from apbatch.index.backends import open_catalogue
 from apbatch.index.events.store import open_events
 from apbatch.quality.monitor import BadPixels
+from apbatch.sample.site import read_contents
+from apbatch.sample.taiga_mc import IMAGES
+from apbatch.sample.taiga_raw import DEAD_PIXELS, EVENTS, FACTORS
 from apbatch.spark import frames, pipeline
 from apbatch.spark.compact import compact, content_digest
 from apbatch.spark.connect.session import session
@@ -44,7 +47,7 @@ pytestmark = pytest.mark.spark
 
 ROOT = Path(__file__).resolve().parents[2]
 CAMERA = "TAIGA-IACT01-2017"
-#: Clusters with few records, so that the tests are quick.
+#: One of them has dead pixels.
 SMALL = ("BSM04", "BSM06", "BSM12")
 
 
@@ -55,22 +58,36 @@ def spark() -> Iterator[object]:
     found.stop()
 
 
-def raw(paths: list[Path], data: Path) -> list[Source]:
-    factors = {"factors": str(data / "taiga_raw" / "FACTORS_300917.txt")}
-    return [Source(f"file://{path}", "taiga-raw", "TAIGA", 20171028, None, CAMERA, factors) for path in paths]
+def raw(paths: list[Path], factors: Path) -> list[Source]:
+    calibration = {"factors": str(factors)}
+    return [Source(f"file://{path}", "taiga-raw", "TAIGA", 20171028, None, CAMERA, calibration) for path in paths]
 
 
-def small(data: Path) -> list[Path]:
-    return sorted(path for folder in SMALL for path in (data / "taiga_raw" / folder).iterdir())
+@pytest.fixture
+def small(sample: Path) -> list[Path]:
+    """Files of three clusters, one a cluster."""
+    return [next((sample / "taiga_raw" / folder).glob("*.001")) for folder in SMALL]
+
+
+@pytest.fixture
+def factors(sample: Path) -> Path:
+    return sample / "taiga_raw" / FACTORS
+
+
+@pytest.fixture(scope="module")
+def count(sample: Path) -> int:
+    """Number of images of the sample's Monte Carlo."""
+    (listed,) = (content for content in read_contents(sample)[1] if content.path == f"taiga_mc/{IMAGES}")
+    return listed.events
 
 
 @pytest.fixture(scope="module")
 def everything(spark, data, tmp_path_factory) -> tuple[str, pipeline.StepSummary]:
     """Images of the whole run of 20 clusters."""
     url = f"file://{tmp_path_factory.mktemp('run')}/images"
-    summary = pipeline.clean(
-        spark, raw(sorted((data / "taiga_raw").glob("BSM*/*")), data), url, Cleaning("tailcuts", 14, 7)
-    )
+    files = sorted((data / "taiga_raw").glob("BSM*/*"))
+    factors = data / "taiga_raw" / "FACTORS_300917.txt"
+    summary = pipeline.clean(spark, raw(files, factors), url, Cleaning("tailcuts", 14, 7))
     return url, summary
 
 
@@ -87,19 +104,19 @@ def test_the_real_run_gives_its_events_with_two_and_three_clusters(everything):
     assert len(np.unique(table["event"].to_numpy())) == table.num_rows
 
 
-def test_damaged_files_are_counted_and_the_rest_goes_on(spark, data, tmp_path):
-    good = small(data)
-    whole = pipeline.clean(spark, raw(good, data), f"file://{tmp_path}/good", Cleaning("tailcuts", 14, 7))
+def test_damaged_files_are_counted_and_the_rest_goes_on(spark, small, factors, tmp_path):
+    good = small
+    whole = pipeline.clean(spark, raw(good, factors), f"file://{tmp_path}/good", Cleaning("tailcuts", 14, 7))
     odd = tmp_path / "wie räre [1]"
     odd.mkdir()
     cut = odd / good[0].name
     content = good[0].read_bytes()
-    cut.write_bytes(content[: 156 * 100] + b"rubbish" + content[156 * 100 : 156 * 200] + b"\x00" * 20)
+    cut.write_bytes(content[: 156 * 20] + b"rubbish" + content[156 * 20 : 156 * 40] + b"\x00" * 20)
     nothing = odd / "28107022.001"
     nothing.write_bytes(b"")
     gone = odd / "28107023.001"
     summary = pipeline.clean(
-        spark, raw([*good[1:], cut, nothing, gone], data), f"file://{tmp_path}/bad", Cleaning("tailcuts", 14, 7)
+        spark, raw([*good[1:], cut, nothing, gone], factors), f"file://{tmp_path}/bad", Cleaning("tailcuts", 14, 7)
     )
     assert summary.losses["unreadable files"] == 2
     assert summary.losses["damaged places in files"] == 2
@@ -110,10 +127,10 @@ def test_damaged_files_are_counted_and_the_rest_goes_on(spark, data, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def monte_carlo(spark, data, tmp_path_factory) -> str:
-    """Datasets of the collaboration's Monte Carlo images, at URL/images, URL/parameters and URL/grids."""
+def monte_carlo(spark, sample, tmp_path_factory) -> str:
+    """Datasets of the sample's Monte Carlo images, at URL/images, URL/parameters and URL/grids."""
     url = f"file://{tmp_path_factory.mktemp('mc')}"
-    sources = sources_at([f"file://{data}/taiga_mc"])
+    sources = sources_at([f"file://{sample}/taiga_mc"])
     assert [source.camera for source in sources] == ["TAIGA-IACT01"]
     pipeline.clean(spark, sources, f"{url}/images", Cleaning("tailcuts", 14, 7))
     pipeline.parameters(spark, f"{url}/images", f"{url}/parameters")
@@ -121,23 +138,23 @@ def monte_carlo(spark, data, tmp_path_factory) -> str:
     return url
 
 
-def test_monte_carlo_images_get_parameters_and_grids(monte_carlo):
+def test_monte_carlo_images_get_parameters_and_grids(monte_carlo, count):
     info = dataset.info(f"{monte_carlo}/grids")
-    assert (info["camera"], info["cleaning"], info["images"]) == ("TAIGA-IACT01", "tailcuts-14-7", 5698)
+    assert (info["camera"], info["cleaning"], info["images"]) == ("TAIGA-IACT01", "tailcuts-14-7", count)
     rows, cols = info["grid_shape"]
     grids = dataset.read_table(f"{monte_carlo}/grids")
-    assert from_binary(grids["grid"]).shape == (5698, rows * cols)
+    assert from_binary(grids["grid"]).shape == (count, rows * cols)
     parameters = dataset.read_table(f"{monte_carlo}/parameters")
-    assert parameters.num_rows == 2 * 5698
+    assert parameters.num_rows == 2 * count
     sums = np.asarray(from_binary(grids["grid"]), np.float64).sum(axis=1)
     none = parameters.filter([name == "none" for name in parameters["cleaning"].to_pylist()])
     np.testing.assert_allclose(np.sort(sums), np.sort(none["size"].to_numpy()), rtol=1e-5)
 
 
-def test_image_parameters_become_events_once(monte_carlo, tmp_path):
+def test_image_parameters_become_events_once(monte_carlo, count, tmp_path):
     with open_events(f"file://{tmp_path}/events") as events:
         for _ in range(2):
-            assert register_events(events, f"{monte_carlo}/parameters") == 2 * 5698
+            assert register_events(events, f"{monte_carlo}/parameters") == 2 * count
         rows = sum(batch.num_rows for batch in events.select())
     keys = dataset.read_table(f"{monte_carlo}/parameters", ["experiment", "run", "event", "telescope", "cleaning"])
     assert rows == len(set(zip(*(column.to_pylist() for column in keys.columns), strict=True)))
@@ -147,7 +164,7 @@ def test_events_picked_by_their_image_parameters_are_cleaned_again_and_no_others
     catalogue = open_catalogue(f"sqlite:///{tmp_path}/catalogue.sqlite")
     with catalogue, open_events(f"file://{tmp_path}/events") as events:
         register_events(events, f"{monte_carlo}/parameters")
-        text = "experiment = 'TAIGA-MC' and cleaning = 'tailcuts-14-7' and size > 2000 pe and width < 0.25 deg"
+        text = "experiment = 'TAIGA-MC' and cleaning = 'tailcuts-14-7' and size > 1500 pe and width < 0.4 deg"
         selection = parse_select(catalogue, events, text)
         rows = [row for batch in events.select(selection.query) for row in batch.to_pylist()]
         sources = selected_sources(catalogue, events, selection)
@@ -200,7 +217,7 @@ def test_part_files_are_compacted_in_place(spark, monte_carlo, tmp_path):
     assert compact(spark, url, target_bytes=1 << 20).tasks == 0 and content_digest(url) == before
 
 
-def test_a_new_run_replaces_a_failed_one_does_not_and_a_killed_one_left_no_dataset(spark, data, tmp_path):
+def test_a_new_run_replaces_a_failed_one_does_not_and_a_killed_one_left_no_dataset(spark, small, factors, tmp_path):
     url = f"file://{tmp_path}/images"
     left = tmp_path / "images"
     (left / "_temporary").mkdir(parents=True)
@@ -208,7 +225,7 @@ def test_a_new_run_replaces_a_failed_one_does_not_and_a_killed_one_left_no_datas
     (left / ".apbatch-12345678-000000-aa.parquet").write_bytes(b"half")
     assert not dataset.is_complete(url)
     for picture in (14, 10):
-        pipeline.clean(spark, raw(small(data)[:1], data), url, Cleaning("tailcuts", picture, 7))
+        pipeline.clean(spark, raw(small[:1], factors), url, Cleaning("tailcuts", picture, 7))
         assert dataset.info(url)["cleaning"] == f"tailcuts-{picture}-7"
         there = {path.name for path in left.iterdir()}
         assert there == {"_SUCCESS", "_apbatch.json", *dataset.part_files(url)}
@@ -216,20 +233,20 @@ def test_a_new_run_replaces_a_failed_one_does_not_and_a_killed_one_left_no_datas
     empty = tmp_path / "28107001.001"
     empty.write_bytes(b"")
     with pytest.raises(FormatError, match="not one image"):
-        pipeline.clean(spark, raw([empty], data), url, Cleaning("tailcuts", 14, 7))
+        pipeline.clean(spark, raw([empty], factors), url, Cleaning("tailcuts", 14, 7))
     assert dataset.info(url) == before
     assert dataset.read_table(url).num_rows == before["images"]
     assert {path.name for path in left.iterdir()} == there
 
 
-def test_one_pass_gives_the_datasets_of_three_steps(spark, data, monte_carlo, tmp_path):
-    sources = sources_at([f"file://{data}/taiga_mc"])
+def test_one_pass_gives_the_datasets_of_three_steps(spark, sample, monte_carlo, count, tmp_path):
+    sources = sources_at([f"file://{sample}/taiga_mc"])
     outputs = {role: f"file://{tmp_path}/{role}" for role in ("images", "parameters", "grids")}
     summary = pipeline.images(spark, sources, outputs, Cleaning("tailcuts", 14, 7))
-    assert (summary.images, summary.resumed, summary.retries) == (5698, 0, 0)
+    assert (summary.images, summary.resumed, summary.retries) == (count, 0, 0)
     assert summary.bytes_written == sum(path.stat().st_size for path in tmp_path.glob("*/*.parquet"))
     assert summary.bytes_read == sum(
-        path.stat().st_size for path in (data / "taiga_mc").iterdir() if "clean" in path.name
+        path.stat().st_size for path in (sample / "taiga_mc").iterdir() if "clean" in path.name
     )
     for role, url in outputs.items():
         assert dataset.read_table(url).equals(dataset.read_table(f"{monte_carlo}/{role}")), role
@@ -239,11 +256,13 @@ def test_one_pass_gives_the_datasets_of_three_steps(spark, data, monte_carlo, tm
         assert known.items() <= dataset.info(f"{monte_carlo}/{role}").items()
 
 
-def test_dataframe_steps_give_the_rows_and_datasets_of_the_bulk_path(spark, data, monte_carlo, tmp_path):
+def test_dataframe_steps_give_the_rows_and_datasets_of_the_bulk_path(spark, sample, monte_carlo, count, tmp_path):
     losses = frames.LossCounter(spark)
     camera = camera_named("TAIGA-IACT01")
     images = frames.clean(
-        frames.read_images(spark, sources_at([f"file://{data}/taiga_mc"]), losses), camera, Cleaning("tailcuts", 14, 7)
+        frames.read_images(spark, sources_at([f"file://{sample}/taiga_mc"]), losses),
+        camera,
+        Cleaning("tailcuts", 14, 7),
     )
     order = [(name, "ascending") for name in (*KEYS, "cleaning")]
     made = frames.parametrise(images, camera, "tailcuts-14-7", losses).toArrow().sort_by(order)
@@ -253,7 +272,7 @@ def test_dataframe_steps_give_the_rows_and_datasets_of_the_bulk_path(spark, data
         assert sorted(map(str, made[name].to_pylist())) == sorted(map(str, wanted[name].to_pylist())), name
     url, origin = f"file://{tmp_path}/grids", dataset.info(f"{monte_carlo}/grids")["images_url"]
     summary = save(frames.grid(images, camera), url, camera, "tailcuts-14-7", images_url=origin, losses=losses)
-    assert (summary.images, summary.losses, losses.result()) == (5698, {}, ({}, []))
+    assert (summary.images, summary.losses, losses.result()) == (count, {}, ({}, []))
     grids, theirs = dataset.read_table(url), dataset.read_table(f"{monte_carlo}/grids")
     assert grids.schema.equals(theirs.schema, check_metadata=True)
     for name in ("grid", "grid_cleaned"):
@@ -282,26 +301,28 @@ def test_dataframe_steps_give_the_rows_and_datasets_of_the_bulk_path(spark, data
     assert dataset.info(url)["kind"] == "parameters"
 
 
-def test_senseless_calls_are_refused_before_spark_works(spark, data, tmp_path):
+def test_senseless_calls_are_refused_before_spark_works(spark, small, factors, tmp_path):
     url = f"file://{tmp_path}/images"
     with pytest.raises(UsageError, match="no input files"):
         pipeline.clean(spark, [], url, Cleaning("tailcuts", 14, 7))
     with pytest.raises(UsageError, match="no two levels"):
-        pipeline.clean(spark, raw(small(data), data), url, Cleaning("tailcuts", 7, 14))
+        pipeline.clean(spark, raw(small, factors), url, Cleaning("tailcuts", 7, 14))
     with pytest.raises(NotFoundError):
         pipeline.parameters(spark, url, f"{url}-parameters")
 
 
-def test_other_cleanings_extras_and_mended_pixels_are_options_of_the_pass(spark, data, tmp_path):
+def test_other_cleanings_extras_and_mended_pixels_are_options_of_the_pass(spark, small, factors, tmp_path):
     outputs = {role: f"file://{tmp_path}/{role}" for role in ("images", "parameters")}
     rule = cleaning_of(picture="5 sigma", boundary="3 sigma", largest_island=True)
-    sources, mend = raw(small(data), data), BadPixels("mend")
+    sources, mend = raw(small, factors), BadPixels("mend")
     summary = pipeline.images(spark, sources, outputs, rule, bad_pixels=mend, more=("extras",))
     images = dataset.read_table(outputs["images"], ["image", "mask"])
     known = dataset.info(outputs["images"])
     (run,) = known["pixels_of_runs"]
-    assert len(run["dead"]) == 7 and known["cleaning"] == rule.name == "sigma-5-3-largest"  # as the quality page says
-    assert known["pixels"] == summary.pixels and summary.pixels["mended"] > 1000
+    assert (
+        len(run["dead"]) == DEAD_PIXELS and known["cleaning"] == rule.name == "sigma-5-3-largest"
+    )  # as the quality page says
+    assert known["pixels"] == summary.pixels and summary.pixels["mended"] > EVENTS[0]
     noise = from_binary(images["image"])
     light = noise[:, run["dead"]]
     assert np.nanstd(light) > 0.2 * np.nanstd(noise)  # what neighbours have, where nothing was
@@ -314,12 +335,12 @@ def test_other_cleanings_extras_and_mended_pixels_are_options_of_the_pass(spark,
         np.testing.assert_array_equal(np.sort(kept[name].to_numpy()), np.sort(wanted[name]), err_msg=name)
     assert dataset.info(outputs["parameters"])["units"]["time_slope"] == "ns/deg"
     with pytest.raises(UsageError, match="needs the times of pixels"):
-        pipeline.clean(spark, raw(small(data), data), outputs["images"], cleaning_of(time_limit="2 ns"))
+        pipeline.clean(spark, raw(small, factors), outputs["images"], cleaning_of(time_limit="2 ns"))
     assert dataset.info(outputs["images"]) == known  # refused before anything was touched
 
 
-def test_parameters_of_another_cleaning_are_those_of_images_cleaned_so(spark, data, monte_carlo, tmp_path):
-    sources = sources_at([f"file://{data}/taiga_mc"])
+def test_parameters_of_another_cleaning_are_those_of_images_cleaned_so(spark, sample, monte_carlo, count, tmp_path):
+    sources = sources_at([f"file://{sample}/taiga_mc"])
     outputs = {role: f"file://{tmp_path}/{role}" for role in ("images", "parameters", "grids")}
     pipeline.images(spark, sources, outputs, cleaning_of("soft"))
     for role, url in (("parameters", f"file://{tmp_path}/again"), ("grids", f"file://{tmp_path}/gridded")):
@@ -329,7 +350,7 @@ def test_parameters_of_another_cleaning_are_those_of_images_cleaned_so(spark, da
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="no Java")
-def test_the_entry_points_run_under_spark_submit(data, tmp_path):
+def test_the_entry_points_run_under_spark_submit(sample, count, tmp_path):
     submit = Path(sys.executable).with_name("spark-submit")
     environment = {**os.environ, "APBATCH_HOME": str(tmp_path / "home"), "PYSPARK_PYTHON": sys.executable}
     url = f"file://{tmp_path}/images"
@@ -338,29 +359,27 @@ def test_the_entry_points_run_under_spark_submit(data, tmp_path):
         command = [str(submit), "--master", "local[1]", *arguments]
         return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
-    mc = str(data / "taiga_mc" / "taiga607_clean_iact01_14_7fix_cb0.txt")
+    mc = str(sample / "taiga_mc" / IMAGES)
     done = run("jobs/clean.py", "--input", f"file://{mc}", "--output", url, "--picture", "14 pe", "--boundary", "7 pe")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["images"] == 5698
+    assert json.loads(done.stdout.splitlines()[-1])["images"] == count
     wrong = run("jobs/grid.py", "--input", f"{url}-none", "--output", f"{url}-grid")
     assert wrong.returncode == 2
     said = wrong.stdout + wrong.stderr  # spark-submit sends a program's messages to the output
     assert "grid: " in said and "there is no such dataset" in said and "Traceback" not in said
 
 
-def test_the_quality_of_runs_is_looked_at_in_parallel(spark, data, monte_carlo, tmp_path):
+def test_the_quality_of_runs_is_looked_at_in_parallel(spark, small, factors, monte_carlo, count, tmp_path):
     odd = tmp_path / "28107022.001"
     odd.write_bytes(b"\0" * 1000)
-    (run,), summary = check_quality(spark, raw([*small(data), odd], data), f"file://{tmp_path}/raw")
-    assert run["records"] == 1239 + 833 + 741 and run["files"] == 3
-    assert (
-        summary.bytes_read == sum(path.stat().st_size for path in [*small(data), odd]) and summary.images_a_second > 0
-    )
+    (run,), summary = check_quality(spark, raw([*small, odd], factors), f"file://{tmp_path}/raw")
+    assert run["records"] == 3 * EVENTS[0] and run["files"] == 3
+    assert summary.bytes_read == sum(path.stat().st_size for path in [*small, odd]) and summary.images_a_second > 0
     assert summary.losses["unreadable files"] == 1
     assert any("28107022.001" in problem for problem in run["problems"])
-    assert run["clusters"]["12"]["pixels"]["dead"] == 7
+    assert run["clusters"]["12"]["pixels"]["dead"] == DEAD_PIXELS
     runs, _ = check_quality(spark, image_sources(f"{monte_carlo}/images"), f"file://{tmp_path}/images")
-    assert sum(run["events"] for run in runs) <= 5698 and runs[0]["unit"] == "p.e."
+    assert sum(run["events"] for run in runs) <= count and runs[0]["unit"] == "p.e."
     assert (tmp_path / "images" / "report.html").stat().st_size > 10_000
 
 

@@ -1,4 +1,4 @@
-"""The documented CQL examples, run by the real cqlsh on real registered files."""
+"""The documented CQL examples, run by the real cqlsh on registered files of the sample."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.cassandra
 
 
 @pytest.fixture(scope="module")
-def keyspace(cassandra: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def keyspace(cassandra: str, sample: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     name = f"cookbook_{secrets.token_hex(4)}"
     url = f"{cassandra}/{name}"
     with pytest.MonkeyPatch.context() as patch, open_catalogue(url) as catalogue, open_events(url) as events:
         patch.setenv("APBATCH_HOME", str(tmp_path_factory.mktemp("home")))
-        site, _ = add_site(ROOT / "conf" / "sites" / "taiga-raw.yaml")
+        site, _ = add_site(sample / "sites" / "taiga-raw.yaml")
         ingest(site, catalogue)
         event = {"experiment": "TAIGA", "run": 20171028, "event": 7, "telescope": 1, "cleaning": "none", "size": 3.0}
         events.upsert(pa.RecordBatch.from_pylist([event, {**event, "event": 8, "size": 7.0}]))

@@ -1,4 +1,4 @@
-"""The mirror as the user runs it: real TAIGA files, real servers, kills and damage."""
+"""The mirror as the user runs it: files of the sample, real servers, kills and damage."""
 
 from __future__ import annotations
 
@@ -42,12 +42,13 @@ def apbatch(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def registered(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A site with some of the real TAIGA raw files, one a cluster, and the state in which it is registered."""
+def registered(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A site with some raw files of the sample, one a cluster, and the state in which it is registered."""
     base = tmp_path_factory.mktemp("mirror")
     root, state = base / "site", base / "home"
-    for folder in sorted(path for path in (data / "taiga_raw").iterdir() if path.is_dir())[:FILES]:
-        shutil.copytree(folder, root / folder.name)
+    for file in sorted((sample / "taiga_raw").glob("BSM*/*.001"))[:FILES]:
+        (root / file.parent.name).mkdir(parents=True)
+        shutil.copy(file, root / file.parent.name)
     for file in root.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)
     description = base / "site.yaml"

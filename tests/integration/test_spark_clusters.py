@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.spark, pytest.mark.hdfs]
 
 
 @pytest.fixture(scope="module")
-def wanted(data: Path) -> pa.Table:
-    return without_spark(data / "taiga_raw")
+def wanted(sample: Path) -> pa.Table:
+    return without_spark(sample / "taiga_raw")
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +47,16 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def inputs(hdfs: str, data: Path) -> list[str]:
+def inputs(hdfs: str, sample: Path) -> list[str]:
     store = open_store(f"{hdfs}/clusters")
     for name in SMALL:
         with store.publish(f"site/{name}") as file:
-            file.write((data / "taiga_raw" / name).read_bytes())
+            file.write((sample / "taiga_raw" / name).read_bytes())
     return [store.url_of(f"site/{name}") for name in SMALL]
 
 
-def clean(inputs: list[str], data: Path, url: str) -> list[str]:
-    factors = str(data / "taiga_raw" / "FACTORS_300917.txt")
+def clean(inputs: list[str], sample: Path, url: str) -> list[str]:
+    factors = str(sample / "taiga_raw" / "FACTORS_281017.txt")
     return [f"{ROOT}/jobs/clean.py", "--input", *inputs, "--camera", CAMERA.name, "--factors", factors, "--output", url]
 
 
@@ -149,10 +149,10 @@ def kill(servers: Servers, server: str, process: str) -> None:
 
 
 def test_a_killed_datanode_costs_no_image(
-    servers: Servers, hdfs: str, inputs: list[str], data: Path, wanted: pa.Table, tmp_path: Path, start: Any
+    servers: Servers, hdfs: str, inputs: list[str], sample: Path, wanted: pa.Table, tmp_path: Path, start: Any
 ) -> None:
     url = f"{hdfs}/clusters/datanode"
-    job = start(settings(tmp_path, master="local[2]", ui=True), *clean(inputs, data, url))
+    job = start(settings(tmp_path, master="local[2]", ui=True), *clean(inputs, sample, url))
     job.until_at_work()
     kill(servers, "hdfs", "datanode2")
     try:
@@ -163,13 +163,13 @@ def test_a_killed_datanode_costs_no_image(
 
 
 def test_workers_of_a_standalone_cluster_need_only_python_and_one_may_be_killed(
-    servers: Servers, spark_master: str, hdfs: str, history: str, inputs: list[str], data: Path, wanted: pa.Table,
+    servers: Servers, spark_master: str, hdfs: str, history: str, inputs: list[str], sample: Path, wanted: pa.Table,
     bare_python: str, tmp_path: Path, start: Any, on_servers: Any,
 ) -> None:  # fmt: skip
     on_servers("history")
     url = f"{hdfs}/clusters/standalone"
     conf = {"spark.pyspark.python": bare_python}
-    job = start(settings(tmp_path, master=spark_master, conf=conf), *clean(inputs, data, url))
+    job = start(settings(tmp_path, master=spark_master, conf=conf), *clean(inputs, sample, url))
     job.until_at_work()
     kill(servers, "spark", "worker1")
     try:
@@ -184,7 +184,7 @@ def test_workers_of_a_standalone_cluster_need_only_python_and_one_may_be_killed(
 
 
 def test_workers_with_another_python_are_told_before_the_job(
-    spark_master: str, hdfs: str, inputs: list[str], data: Path, tmp_path: Path, start: Any, on_servers: Any
+    spark_master: str, hdfs: str, inputs: list[str], sample: Path, tmp_path: Path, start: Any, on_servers: Any
 ) -> None:
     on_servers("spark")
     (tmp_path / "sitecustomize.py").write_text(
@@ -194,7 +194,7 @@ def test_workers_with_another_python_are_told_before_the_job(
     other.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}:$PYTHONPATH exec {sys.executable} "$@"\n')
     other.chmod(0o755)
     config = settings(tmp_path, master="{spark}", worker_python=str(other), ship=False)
-    job = start(config, *clean(inputs, data, f"{hdfs}/clusters/never"))
+    job = start(config, *clean(inputs, sample, f"{hdfs}/clusters/never"))
     assert job.process.wait(240) == 1
     job._reader.join(10)
     (line,) = [line for line in job.said if line.startswith("clean: ")]
@@ -217,7 +217,7 @@ def master_node(cluster: Yarn) -> int:
 
 @pytest.mark.yarn
 def test_on_yarn_a_node_may_be_killed_and_workers_need_only_python(
-    servers: Servers, yarn: str, hdfs: str, inputs: list[str], data: Path, wanted: pa.Table, bare_python: str,
+    servers: Servers, yarn: str, hdfs: str, inputs: list[str], sample: Path, wanted: pa.Table, bare_python: str,
     tmp_path: Path, start: Any, our_yarn: Yarn,
 ) -> None:  # fmt: skip
     url = f"{hdfs}/clusters/yarn"
@@ -226,7 +226,7 @@ def test_on_yarn_a_node_may_be_killed_and_workers_need_only_python(
     config = settings(
         tmp_path, master="yarn", hadoop_conf=yarn, worker_python=bare_python, executor_memory="2g", conf=waits
     )
-    job = start(config, *clean(inputs, data, url))
+    job = start(config, *clean(inputs, sample, url))
     job.until_at_work()
     other = 3 - master_node(our_yarn)
     killed = our_yarn.containers(other)
@@ -244,7 +244,7 @@ def test_on_yarn_a_node_may_be_killed_and_workers_need_only_python(
 
 @pytest.mark.yarn
 def test_the_driver_on_yarn_needs_only_python_too(
-    servers: Servers, yarn: str, hdfs: str, inputs: list[str], data: Path, wanted: pa.Table, bare_python: str,
+    servers: Servers, yarn: str, hdfs: str, inputs: list[str], sample: Path, wanted: pa.Table, bare_python: str,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     url = f"{hdfs}/clusters/cluster-mode"
@@ -258,7 +258,7 @@ def test_the_driver_on_yarn_needs_only_python_too(
     script = f'{made.stdout}\nexec {submit} "$@"'
     environment = {name: text for name, text in servers.environment.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        ["sh", "-c", script, "sh", *clean(inputs, data, url)],
+        ["sh", "-c", script, "sh", *clean(inputs, sample, url)],
         env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=560, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]

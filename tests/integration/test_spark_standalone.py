@@ -33,7 +33,7 @@ ORDER = [(name, "ascending") for name in steps.KEYS]
 
 def without_spark(folder: Path) -> pa.Table:
     """The files read whole, calibrated and cleaned here, from the site; events put together one by one."""
-    table = read_factors(folder / "FACTORS_300917.txt")
+    table = read_factors(folder / "FACTORS_281017.txt")
     images: dict[int, np.ndarray] = {}
     times: dict[int, tuple[int, int]] = {}
     for name in SMALL:
@@ -65,9 +65,9 @@ def without_spark(folder: Path) -> pa.Table:
 
 
 def test_images_from_hdfs_on_the_cluster_are_those_of_one_process(
-    spark_master: str, hdfs: str, data: Path, tmp_path: Path
+    spark_master: str, hdfs: str, sample: Path, tmp_path: Path
 ) -> None:
-    folder = data / "taiga_raw"
+    folder = sample / "taiga_raw"
     store = open_store(f"{hdfs}/standalone")
     for name in SMALL:
         with store.publish(f"site/{name}") as file:
@@ -76,7 +76,7 @@ def test_images_from_hdfs_on_the_cluster_are_those_of_one_process(
     command = [
         str(Path(sys.executable).with_name("spark-submit")), "--master", spark_master, "jobs/clean.py",
         "--input", *(store.url_of(f"site/{name}") for name in SMALL),
-        "--camera", CAMERA.name, "--factors", str(folder / "FACTORS_300917.txt"), "--output", url,
+        "--camera", CAMERA.name, "--factors", str(folder / "FACTORS_281017.txt"), "--output", url,
     ]  # fmt: skip
     environment = {**os.environ, "APBATCH_HOME": str(tmp_path / "home"), "PYSPARK_PYTHON": sys.executable}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from apbatch.datasets.image_rows import Rows
-from apbatch.errors import FormatError, NotFoundError, UsageError
-from apbatch.formats.reader import ImageReader, Metadata, Reader, readers, recognise
-from apbatch.formats.taiga_raw import TaigaRawReader
-from apbatch.storage.backends import open_store, open_url
+from apbatch.errors import UsageError
+from apbatch.progress import say
+from apbatch.spark.inputs.files import UNKNOWN_EXPERIMENT, RAW, InputFile, each_content_once, files_at, image_formats, registered_file
 
 if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue
     from apbatch.index.files import FileRecord
 
-#: Format of files of single clusters, which are put together into images; all others hold whole images.
-RAW = TaigaRawReader.name
-_HEAD_BYTES = 4096
-#: Of a file that does not tell, or holds images of several.
-UNKNOWN_EXPERIMENT = "unknown"
+__all__ = ["RAW", "UNKNOWN_EXPERIMENT", "Source", "image_formats", "sources_at", "sources_for"]
+
+#: What a site or an option says of the raw files of one input: camera and table of conversion factors.
+Calibrated = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -60,15 +58,10 @@ class Source:
     only: tuple[tuple[int, int, int], ...] = ()
 
 
-def image_formats() -> list[str]:
-    """Return the names of formats that images can be made of."""
-    return sorted({RAW} | {name for name, reader in readers().items() if isinstance(reader, ImageReader)})
-
-
 def sources_for(
     catalogue: Catalogue, records: Iterable[FileRecord], prefer: str | None = None, *, only_preferred: bool = False
 ) -> list[Source]:
-    """Return the sources of images among the files of a selection, by path.
+    """Return the sources of images among the files of a selection, by path; each content once.
 
     Parameters
     ----------
@@ -76,7 +69,7 @@ def sources_for(
         Knows the replicas.
     records : iterable of FileRecord
         Files of other formats (tables, truth) are passed over; a pedestal file serves the data files of its cluster
-        and night.
+        and night. Of copies at several sites the first is read, or the first with a replica in the preferred store.
     prefer : str, optional
         Kind or URL of the store whose replicas are read; the site by default, and for files without such a replica.
     only_preferred : bool
@@ -97,55 +90,44 @@ def sources_for(
             "no file of the selection holds camera images",
             remedy=f"select files with format in ({', '.join(repr(name) for name in sorted(usable))})",
         )
-
-    def url(record: FileRecord) -> str:
-        replicas = catalogue.replicas([record.path])[record.path] if prefer else []
-        found = best_source(record, replicas, prefer)
-        if only_preferred and found not in {replica.url for replica in replicas}:
-            raise UsageError(
-                f"there is no replica in {prefer}", where=record.path, remedy="apbatch mirror QUERY --to STORE"
-            )
-        return found
-
-    pedestals = {_detector(record): record for record in records if _is_pedestal(record)}
-    found = []
+    mirrored: list[InputFile] = []
+    in_place: list[InputFile] = []
+    replicas_of = catalogue.replicas([record.path for record in records]) if prefer else {}
     for record in records:
-        if _is_pedestal(record):
-            continue
-        camera, calibration = record.attributes.get("camera"), {}
-        if record.format == RAW:
-            site = load_site(record.site)
-            camera = camera or site.camera
-            if camera is None:
-                raise UsageError(
-                    f"site '{site.name}' does not name the camera of its raw data",
-                    remedy="add 'camera: NAME' to its YAML file and add it again",
-                )
-            calibration["factors"] = str(site.calibration_file("factors"))
-            pedestal = pedestals.get(_detector(record))
-            if pedestal is not None:
-                calibration["pedestal"] = url(pedestal)
-        found.append(
-            Source(
-                url=url(record),
-                format=record.format,
-                experiment=record.experiment,
-                run=record.run,
-                cluster=record.cluster,
-                camera=str(camera) if camera else None,
-                calibration=calibration,
-                telescope=record.telescope if record.telescope is not None else 1,
+        replicas = replicas_of.get(record.path, [])
+        url = best_source(record, replicas, prefer)
+        there = url in {replica.url for replica in replicas}
+        (mirrored if there else in_place).append(registered_file(record, url))
+    files = sorted(each_content_once([*mirrored, *in_place]), key=lambda file: file.name)
+
+    def calibrated(file: InputFile) -> Calibrated:
+        site = load_site(file.site)
+        camera = file.camera or site.camera
+        if camera is None:
+            raise UsageError(
+                f"site '{site.name}' does not name the camera of its raw data",
+                remedy="add 'camera: NAME' to its YAML file and add it again",
             )
-        )
-    if not found:
-        raise UsageError("the selection holds pedestal files only", remedy="select the data files as well")
-    return found
+        return camera, str(site.calibration_file("factors"))
+
+    sources = _sources(files, calibrated)
+    if only_preferred:
+        read = {url for source in sources for url in (source.url, source.calibration.get("pedestal"))}
+        for file in in_place:
+            if file.url in read:
+                raise UsageError(
+                    f"there is no replica in {prefer}", where=file.name, remedy="apbatch mirror QUERY --to STORE"
+                )
+    return sources
 
 
 def sources_at(
     urls: Iterable[str], *, camera: str | None = None, factors: str | None = None, calibrated: bool = True
 ) -> list[Source]:
     """Return the sources of images at URLs of files and folders, whether they are registered or not.
+
+    The rules are those of `sources_for`: a pedestal file serves the data files of its cluster and night, and each
+    content is read once.
 
     Parameters
     ----------
@@ -162,79 +144,66 @@ def sources_at(
     ------
     NotFoundError
         If nothing is at a URL.
-    FormatError
-        If all files of images are damaged.
     UsageError
         If no file holds images, or camera or factors are missing for raw files.
+    FormatError
+        If no file can be read; the first of them is named.
     """
-    usable = set(image_formats())
-    found: list[Source] = []
-    broken: list[Source] = []
-    damage: list[FormatError] = []
-    for url in urls:
-        for file_url in _files_at(url):
-            reader: Reader | None = None
-            metadata: Metadata | None = None
-            with open_url(file_url) as stream:
-                try:
-                    reader = recognise(file_url, stream.read(_HEAD_BYTES), stream)
-                    if reader is None or reader.name not in usable:
-                        continue
-                    metadata = reader.metadata(stream, file_url)  # `recognise` left the stream at its start
-                except FormatError as error:
-                    damage.append(error)
-            if reader is None:
-                continue
-            if metadata is None:
-                broken.append(Source(file_url, reader.name, UNKNOWN_EXPERIMENT, camera=camera))
-                continue
-            if reader.name == RAW and (camera is None or (calibrated and factors is None)):
-                what, how = (" and conversion factors", " --factors FILE") if calibrated else ("", "")
-                raise UsageError(
-                    f"raw files need a camera{what}",
-                    where=file_url,
-                    remedy=f"give --camera NAME{how}, or register the site and select",
-                )
-            named = metadata.attributes.get("camera") or camera
-            found.append(
-                Source(
-                    url=file_url,
-                    format=reader.name,
-                    experiment=metadata.experiment or UNKNOWN_EXPERIMENT,
-                    run=metadata.run,
-                    cluster=metadata.cluster,
-                    camera=str(named) if named else None,
-                    calibration={"factors": factors} if reader.name == RAW and factors else {},
-                    telescope=metadata.telescope if metadata.telescope is not None else 1,
-                )
+    files = files_at(urls)
+    if not files:
+        raise UsageError("no file there holds camera images", remedy=f"formats are {', '.join(image_formats())}")
+    faults = [file.fault for file in files if file.fault is not None]
+    if len(faults) == len(files):
+        if len(files) > 1:
+            say(f"of {len(files)} files none can be read; the first is named")
+        raise faults[0]
+    lacking = camera is None or (calibrated and factors is None)
+    if lacking:  # a broken file is no reason to ask for a camera
+        for file in files:
+            if file.format == RAW and file.fault is not None:
+                say(f"left out: {file.fault}")
+        files = [file for file in files if file.format != RAW or file.fault is None]
+
+    def of_options(file: InputFile) -> Calibrated:
+        if camera is None or lacking:
+            what, how = (" and conversion factors", " --factors FILE") if calibrated else ("", "")
+            raise UsageError(
+                f"raw files need a camera{what}",
+                where=file.url,
+                remedy=f"give --camera NAME{how}, or register the site and select",
             )
-    if not found and damage:
-        raise damage[0]
-    if not found:
-        raise UsageError("no file there holds camera images", remedy=f"formats are {', '.join(sorted(usable))}")
-    return [*found, *broken]  # the step says what is wrong with the broken ones
+        return camera, factors
+
+    files = [replace(file, camera=file.camera or camera) for file in files]
+    return _sources(each_content_once(files), of_options)
 
 
-def _files_at(url: str) -> Iterator[str]:
-    store = open_store(url)
-    here = store.info("")
-    if here is None:
-        raise NotFoundError("no such file or folder", where=url)
-    if not here.is_directory:
-        yield store.url
-        return
-    folders = [""]
-    while folders:
-        for entry in store.entries(folders.pop()):
-            if entry.is_directory:
-                folders.append(entry.path)
-            else:
-                yield store.url_of(entry.path)
-
-
-def _is_pedestal(record: FileRecord) -> bool:
-    return record.format == RAW and record.attributes.get("kind") == "pedestal"
-
-
-def _detector(record: FileRecord) -> tuple[object, ...]:
-    return record.site, record.night, record.telescope, record.cluster
+def _sources(files: Sequence[InputFile], calibrated: Callable[[InputFile], Calibrated]) -> list[Source]:
+    """Make sources of files that hold images, each raw one with the pedestal file of its cluster and night."""
+    pedestals = {file.detector: file for file in files if file.pedestal}
+    sources = []
+    for file in files:
+        if file.pedestal:
+            continue
+        camera, calibration = file.camera, {}
+        if file.format == RAW:
+            camera, factors = calibrated(file)
+            if factors is not None:
+                calibration["factors"] = factors
+            if (pedestal := pedestals.get(file.detector)) is not None:
+                calibration["pedestal"] = pedestal.url
+        sources.append(
+            Source(
+                url=file.url,
+                format=file.format,
+                experiment=file.experiment,
+                run=file.run,
+                cluster=file.cluster,
+                camera=camera,
+                calibration=calibration,
+                telescope=file.telescope if file.telescope is not None else 1,
+            )
+        )
+    if not sources:
+        raise UsageError("there are pedestal files only", remedy="name or select the data files as well")
+    return sources
