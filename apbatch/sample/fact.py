@@ -35,6 +35,8 @@ _GAMMAS, _USES = 15, 2
 #: Slices of 0.5 ns in which light may arrive, and its spread.
 _FIRST_SLICE, _LAST_SLICE, _SPREAD = 30, 130, 4.0
 _BACKGROUND = 1.0
+#: In a pixel: at 500 FACT's extraction gives up.
+_MOST_PHOTONS = 450
 _START_S = 1_484_895_000
 _TABLE_ROWS = {"gamma": 1, "proton": 14}
 
@@ -49,7 +51,7 @@ def write(folder: Path, seed: int) -> list[Contents]:
 def _observation(folder: Path, seed: int) -> Contents:
     random, camera = generator(seed, OBSERVATION), camera_named(NAME)
     triggers = random.permutation(_TRIGGERS)
-    photons = draw_showers(camera, len(triggers), random, _BACKGROUND).photons
+    photons = np.minimum(draw_showers(camera, len(triggers), random, _BACKGROUND).photons, _MOST_PHOTONS)
     dark = random.poisson(_BACKGROUND, photons.shape)
     lines = []
     for number, trigger in enumerate(triggers.tolist()):
@@ -72,7 +74,7 @@ def _observation(folder: Path, seed: int) -> Contents:
 
 def _simulation(folder: Path, seed: int) -> Contents:
     random, camera = generator(seed, SIMULATION), camera_named(NAME)
-    photons = draw_showers(camera, _GAMMAS * _USES, random, _BACKGROUND).photons
+    photons = np.minimum(draw_showers(camera, _GAMMAS * _USES, random, _BACKGROUND).photons, _MOST_PHOTONS)
     lines = []
     for number, image in enumerate(photons):
         event, use = divmod(number, _USES)
