@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from apbatch.cli.output import Format, show
-from apbatch.progress import say
+from apbatch.cli.output import ColumnsOption, Format, FormatOption, note, show
+from apbatch.storage.backends import local_path
 
 
 def register(app: typer.Typer) -> None:
@@ -17,9 +17,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _sample(
-    folder: Annotated[Path, typer.Argument(help="Folder of the sample; it is made.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the sample; it is made.", parser=local_path)],
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same gives the same contents.")] = 1,
-    format: Annotated[Format, typer.Option("--format", help="Of the list of files.")] = Format.TABLE,
+    columns: ColumnsOption = "",
+    format: FormatOption = Format.TABLE,
 ) -> None:
     """Write a small site of every format, with site files beside the data; what is in each file is in contents.json.
 
@@ -28,6 +29,7 @@ def _sample(
     from apbatch.sample.site import SITES, write_sample
 
     contents = write_sample(folder, seed)
-    columns = ("path", "format", "events", "run", "night", "telescope", "cluster", "sums")
-    show([content.to_json() for content in contents], format, columns[:5] if format is Format.TABLE else columns)
-    say(f"register a part of it: apbatch site add {folder / SITES}/taiga-raw.yaml")
+    names = ("path", "format", "events", "run", "night", "telescope", "cluster")
+    few = ("path", "format", "events", "run")
+    show([content.to_json() for content in contents], format, names, few=few, wanted=columns)
+    note(f"site files are in {folder / SITES}: apbatch site add {folder / SITES}/taiga-raw.yaml")

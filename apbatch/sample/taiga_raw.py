@@ -26,11 +26,13 @@ FACTORS, COORDINATES = "FACTORS_281017.txt", "xy_turn_2017n.txt"
 #: Events of the two parts; those of the second are read out only where there is light.
 EVENTS = (64, 32)
 #: Light of a cluster below which the second part has no record of it, photo-electrons.
-READ_OUT_PE = 25
+READ_OUT_PE = 90
 #: Clusters with a pedestal file, and its records; the pedestals of others are found in the data.
 PEDESTAL_CLUSTERS, PEDESTAL_RECORDS = (1, 2, 3, 4), 200
 #: Cluster with pixels without high voltage, and how many: they see no light, not even that of the sky.
 DEAD_CLUSTER, DEAD_PIXELS = 12, 5
+#: Light of the night sky in a pixel, photo-electrons; it is what tells a pixel that works from a dead one.
+_SKY_PE = 2.0
 _PEDESTAL, _NOISE, _RATIO, _LAST = 350, 1.5, 4.0, 4095
 _START_NS, _GAP_NS = 15 * 3_600_000_000_000, 40_000_000
 #: Of the mask of triggers: set in every record.
@@ -50,7 +52,7 @@ def write(folder: Path, seed: int) -> list[Contents]:
     contents = []
     first = 1
     for part, count in enumerate(EVENTS, start=1):
-        photons = draw_showers(camera, count, random, background=0.5).photons
+        photons = draw_showers(camera, count, random, background=_SKY_PE).photons
         photons[:, np.flatnonzero(camera.cluster == DEAD_CLUSTER)[:DEAD_PIXELS]] = 0
         event = np.arange(first, first + count)
         time = _START_NS + event * _GAP_NS

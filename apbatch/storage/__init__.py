@@ -1,1 +1,1 @@
-"""Stores on fsspec: local, AFS, HDFS, WebHDFS; atomic, verified writes."""
+"""Stores: local, AFS, HDFS, WebHDFS; atomic, verified writes."""

@@ -1,6 +1,6 @@
 """The one interface to every place where bytes are kept.
 
-fsspec gives reading, listing and renaming; what it lacks is here: a write that is hashed on the way, verified
+Beside reading, listing and renaming it promises what file systems do not: a write that is hashed on the way, verified
 after close and only then visible under its name.
 """
 

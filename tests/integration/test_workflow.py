@@ -1,4 +1,4 @@
-"""The whole job: embedded, killed at any step, and on real servers with the same scores."""
+"""The whole job: embedded, killed at three moments, and on real servers with the same scores."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_dry_run_says_what_is_done_and_changes_nothing(finished: Path, job: Pa
     assert {n for n, t in fingerprint(finished).items() if before.get(n) != t and "catalogue" not in n} == set()
 
 
-def test_killed_at_any_step_it_goes_on_to_the_same_scores(
+def test_killed_between_steps_at_the_start_of_spark_and_in_training_it_goes_on_to_the_same_scores(
     finished: Path, job: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     home = tmp_path_factory.mktemp("killed")

@@ -138,8 +138,8 @@ def files_at(urls: Iterable[str]) -> list[InputFile]:
                 files.append(file)
     if damage and not files:
         raise damage[0]
-    for error in damage[:_NAMED]:
-        say(f"left out: {error}")
+    for fault in damage[:_NAMED]:
+        say(f"left out: {fault}")
     if len(damage) > _NAMED:
         say(f"left out: {len(damage) - _NAMED} more damaged files")
     if named_again:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from apbatch.datasets.image_rows import Rows
 from apbatch.errors import UsageError
 from apbatch.progress import say
-from apbatch.spark.inputs.files import UNKNOWN_EXPERIMENT, RAW, InputFile, each_content_once, files_at, image_formats, registered_file
+from apbatch.spark.inputs.files import (
+    RAW,
+    UNKNOWN_EXPERIMENT,
+    InputFile,
+    each_content_once,
+    files_at,
+    image_formats,
+    registered_file,
+)
 
 if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue

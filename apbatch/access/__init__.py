@@ -1,1 +1,0 @@
-"""Merged tree, policy, mount, export (to come)."""

@@ -1,1 +1,0 @@
-"""REST, GraphQL and the web pages (to come)."""
