@@ -21,9 +21,8 @@ from apbatch.camera.grid import to_grid
 from apbatch.camera.halo import HALO, halo
 from apbatch.camera.hillas import PARAMETERS, clean_and_parametrise, hillas
 from apbatch.errors import FormatError
-from apbatch.formats.images import from_binary, to_binary
+from apbatch.formats.images import IMAGE_KEY, from_binary, to_binary
 
-KEYS = ("experiment", "run", "event", "telescope")
 _KEY_FIELDS = [
     pa.field("experiment", pa.string()),
     pa.field("run", pa.int64()),
@@ -218,7 +217,7 @@ def _parameter_rows(
     schema = parameter_rows(more)
     made = []
     for name, columns in values.items():
-        arrays = [*(batch.column(key) for key in KEYS), pa.array([name] * batch.num_rows, pa.string())]
+        arrays = [*(batch.column(key) for key in IMAGE_KEY), pa.array([name] * batch.num_rows, pa.string())]
         arrays += [pa.array(columns[parameter]) for parameter in PARAMETERS]
         arrays += [batch.column(column) for column in _POINTING]
         arrays += [pa.array(columns[parameter]) for parameter in _columns(more)]
@@ -245,7 +244,7 @@ def gridded(batch: pa.RecordBatch, camera: CameraGeometry, method: str = "axial"
     pixels = _pixels(batch, camera)
     grids = [to_grid(pixels, camera, mask, method) for mask in (None, _mask(batch))]
     return pa.RecordBatch.from_arrays(
-        [*(batch.column(key) for key in KEYS), *(to_binary(grid) for grid in grids)], schema=GRIDS
+        [*(batch.column(key) for key in IMAGE_KEY), *(to_binary(grid) for grid in grids)], schema=GRIDS
     )
 
 

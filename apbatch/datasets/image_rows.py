@@ -17,11 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.errors import FormatError
-from apbatch.formats.images import OPTIONAL
+from apbatch.formats.images import IMAGE_KEY, OPTIONAL
 from apbatch.formats.parquet import open_parquet, reading
 
-#: Columns that together identify an image.
-IMAGE_KEYS = ("experiment", "run", "event", "telescope")
 _MAY_MISS = OPTIONAL.keys() - {"mask"}
 #: Row groups, and which rows of each.
 Rows = tuple[tuple[int, tuple[int, ...]], ...]
@@ -77,10 +75,10 @@ class Places:
         """
         number = len(self.files)
         self.files.append(name)
-        with _opened(stream, name, IMAGE_KEYS) as file:
+        with _opened(stream, name, IMAGE_KEY) as file:
             for group in range(file.num_row_groups):
                 if bounds is None or bounds.may_hold(file.metadata.row_group(group)):
-                    self._add(number, group, file.read_row_group(group, list(IMAGE_KEYS), use_threads=False))
+                    self._add(number, group, file.read_row_group(group, list(IMAGE_KEY), use_threads=False))
 
     def _add(self, number: int, group: int, keys: pa.Table) -> None:
         for key, rows in _by_series(keys):
@@ -94,7 +92,7 @@ class Places:
         Parameters
         ----------
         keys : RecordBatch or Table
-            With the columns `IMAGE_KEYS`.
+            With the columns `IMAGE_KEY`.
 
         Returns
         -------

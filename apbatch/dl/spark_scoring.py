@@ -21,10 +21,9 @@ import pyarrow as pa
 
 from apbatch.camera.registry import camera_named
 from apbatch.datasets import dataset
-from apbatch.dl.blind.image_selection import KEY
 from apbatch.dl.files import read_json, sha256, table_bytes
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
-from apbatch.formats.images import from_binary
+from apbatch.formats.images import IMAGE_KEY, from_binary
 from apbatch.formats.parquet import open_parquet
 from apbatch.index.events.columns import EVENT_KEYS
 from apbatch.provenance import digest, provenance
@@ -58,7 +57,9 @@ class ScoringJob:
         made = []
         with source.open(part) as stream:
             try:
-                for batch in open_parquet(stream, source.url_of(part)).iter_batches(_ROWS, columns=[*KEY, "image"]):
+                for batch in open_parquet(stream, source.url_of(part)).iter_batches(
+                    _ROWS, columns=[*IMAGE_KEY, "image"]
+                ):
                     if not batch.num_rows:
                         continue
                     images = np.asarray(from_binary(batch.column("image")), np.float32)
@@ -70,7 +71,7 @@ class ScoringJob:
                     spent += time.monotonic() - started
                     rows += batch.num_rows
                     lost += int((~usable).sum())
-                    columns = {name: batch.column(name) for name in KEY}
+                    columns = {name: batch.column(name) for name in IMAGE_KEY}
                     made.append(pa.table({**columns, "score": pa.array(np.where(usable, scores, np.nan))}))
             except (pa.ArrowException, OSError, ValueError, KeyError) as error:
                 raise FormatError(f"not readable images: {str(error)[:200]}", where=source.url_of(part)) from error

@@ -16,7 +16,7 @@ from apbatch.errors import ApbatchError, FormatError, NotFoundError
 from apbatch.formats.attributes import CAMERA, ENERGY_MAX, ENERGY_MIN, EVENT_FIRST, EVENT_LAST, PRIMARY, SHOWERS
 from apbatch.formats.clocks import time_of
 from apbatch.formats.embedded import geometry_json
-from apbatch.formats.images import KEYS, OPTIONAL, TRUTH_SCHEMA, camera_in, camera_of, schema_of, version_of
+from apbatch.formats.images import IMAGE_KEY, OPTIONAL, TRUTH_SCHEMA, camera_in, camera_of, schema_of, version_of
 from apbatch.formats.lines import Problems
 from apbatch.formats.parquet import BATCH_ROWS, MAGIC, batches_of_groups, open_parquet
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Reader, Scalar, Span
@@ -100,7 +100,7 @@ class ImagesReader(ImageReader):
             If the file is damaged, columns are missing, or no image can be read.
         """
         problems, images = Problems(), 0
-        ranges = {key: _Range() for key in (*KEYS, "time", "experiment")}
+        ranges = {key: _Range() for key in (*IMAGE_KEY, "time")}
         schema: pa.Schema | None = None
         for batch in self.images(stream, name, BATCH_ROWS, problems=problems):
             schema, images = batch.schema, images + batch.num_rows
@@ -259,7 +259,7 @@ class TruthReader(Reader):
         size = stream.seek(0, 2)
         file = open_parquet(stream, name)
         _check(file, TRUTH_SCHEMA, name)
-        ranges = {key: _Range() for key in (*KEYS, "experiment", "true_energy")}
+        ranges = {key: _Range() for key in (*IMAGE_KEY, "true_energy")}
         primaries: set[str] = set()
         showers: set[tuple[int, int]] = set()
         groups = range(file.num_row_groups)

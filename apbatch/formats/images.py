@@ -33,15 +33,14 @@ OPTIONAL = {
     "mask": pa.field("mask", pa.binary(), nullable=False),
 }
 
-#: Columns that identify an image; unique together within an experiment.
-KEYS = ("run", "event", "telescope")
-
 _KEY_FIELDS = [
     pa.field("experiment", pa.string(), nullable=False),
     pa.field("run", pa.int64(), nullable=False),
     pa.field("event", pa.int64(), nullable=False),
     pa.field("telescope", pa.int32(), nullable=False),
 ]
+#: Columns that identify an image.
+IMAGE_KEY = tuple(field.name for field in _KEY_FIELDS)
 
 #: Monte Carlo truth; never in the same file as the images it belongs to.
 TRUTH_SCHEMA = pa.schema(

@@ -20,11 +20,10 @@ from apbatch.camera.cleaning_words import cleaning_of
 from apbatch.camera.extras import EXTRAS, extras
 from apbatch.camera.pointing import separation
 from apbatch.camera.registry import camera_named
-from apbatch.chain.steps import KEYS
 from apbatch.config import SparkSettings
 from apbatch.datasets import dataset
 from apbatch.errors import FormatError, NotFoundError, UsageError
-from apbatch.formats.images import camera_of, from_binary
+from apbatch.formats.images import IMAGE_KEY, camera_of, from_binary
 from apbatch.formats.reader import readers
 from apbatch.index.backends import open_catalogue
 from apbatch.index.events.store import open_events
@@ -266,7 +265,7 @@ def test_dataframe_steps_give_the_rows_and_datasets_of_the_bulk_path(spark, samp
         camera,
         Cleaning("tailcuts", 14, 7),
     )
-    order = [(name, "ascending") for name in (*KEYS, "cleaning")]
+    order = [(name, "ascending") for name in (*IMAGE_KEY, "cleaning")]
     made = frames.parametrise(images, camera, "tailcuts-14-7", losses).toArrow().sort_by(order)
     wanted = dataset.read_table(f"{monte_carlo}/parameters").sort_by(order)
     # Numbers of simulated events repeat between files: rows of equal keys come in any order.

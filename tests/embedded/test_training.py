@@ -66,12 +66,12 @@ def ranks_below(process: psutil.Process) -> list[psutil.Process]:
 
 
 def wait_for_epoch(log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 500
     while time.monotonic() < deadline:
         if log.exists() and '"event": "epoch"' in log.read_text():
             return
         time.sleep(0.02)
-    raise AssertionError("no epoch within two minutes")
+    raise AssertionError("no epoch was finished")
 
 
 @pytest.mark.horovod

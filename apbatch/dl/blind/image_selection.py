@@ -18,11 +18,10 @@ from apbatch.camera.registry import camera_named
 from apbatch.datasets.dataset import info, is_complete, part_files, read_table
 from apbatch.dl.blind.settings import ImageSelection
 from apbatch.errors import FormatError, NotFoundError, UsageError, nearest_word
+from apbatch.formats.images import IMAGE_KEY
 from apbatch.formats.parquet import open_parquet, reading
 from apbatch.storage.backends import open_store
 
-#: What identifies an image.
-KEY = ("experiment", "run", "event", "telescope")
 #: Endings of the image parameters in a set: of the uncleaned image, and of the cleaning of the selection.
 _ENDINGS = ("none", "cleaned")
 #: Column of the camera's pixels.
@@ -88,7 +87,7 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection) 
     """
     pixels, camera = _pixels(images)
     known = read_table(parameters)
-    _need(known, parameters, (*KEY, "cleaning", "size", "width", "length"))
+    _need(known, parameters, (*IMAGE_KEY, "cleaning", "size", "width", "length"))
     cleaning = _cleaning(known, parameters, selection)
     rows: dict[str, pa.Table] = {
         "none": _sorted(known.filter(pc.equal(known["cleaning"], "none")), parameters, ()),
@@ -101,7 +100,7 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection) 
             "no image has parameters (without and with cleaning) and truth", where=f"{images}, {parameters}, {truth}"
         )
 
-    columns = {name: pixels[name] for name in (*KEY, IMAGE)}
+    columns = {name: pixels[name] for name in (*IMAGE_KEY, IMAGE)}
     for ending, table in zip(_ENDINGS, (plain, cleaned), strict=True):
         for name in FEATURES:
             if name in table.column_names:
@@ -116,7 +115,7 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection) 
             remedy="lower size_min or pixels_min",
         )
     return Selected(
-        table=whole.filter(pa.array(keep)).select([name for name in columns if name not in KEY]),
+        table=whole.filter(pa.array(keep)).select([name for name in columns if name not in IMAGE_KEY]),
         gamma=gamma[keep],
         shower=_shower_numbers(true)[keep],
         experiments=tuple(pc.unique(pixels["experiment"]).to_pylist()),
@@ -136,7 +135,7 @@ def _pixels(url: str) -> tuple[pa.Table, str]:
     known = info(url)
     if known.get("kind") != "images":
         raise FormatError("not a dataset of images", where=url, remedy="give what the step `clean` made")
-    images = _sorted(read_table(url, [*KEY, IMAGE]), url, (IMAGE,))
+    images = _sorted(read_table(url, [*IMAGE_KEY, IMAGE]), url, (IMAGE,))
     camera = camera_named(str(known.get("camera", "")))
     lengths = pc.unique(pc.binary_length(images[IMAGE])).to_pylist()
     if lengths and lengths != [4 * camera.n_pixels]:
@@ -171,17 +170,17 @@ def _need(table: pa.Table, where: str, columns: tuple[str, ...]) -> None:
 
 def _sorted(table: pa.Table, where: str, columns: tuple[str, ...]) -> pa.Table:
     """Order by key; an image that occurs twice would count twice, so it is an error."""
-    _need(table, where, (*KEY, *columns))
-    order = pc.sort_indices(table.select(KEY), sort_keys=[(key, "ascending") for key in KEY])
+    _need(table, where, (*IMAGE_KEY, *columns))
+    order = pc.sort_indices(table.select(IMAGE_KEY), sort_keys=[(key, "ascending") for key in IMAGE_KEY])
     table = table.take(order)
     if table.num_rows > 1:
-        keys = table.select(KEY)
+        keys = table.select(IMAGE_KEY)
         same = np.ones(table.num_rows - 1, bool)
-        for key in KEY:
+        for key in IMAGE_KEY:
             column = keys[key].combine_chunks()
             same &= pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
         if same.any():
-            row = {key: keys[key][int(np.flatnonzero(same)[0])].as_py() for key in KEY}
+            row = {key: keys[key][int(np.flatnonzero(same)[0])].as_py() for key in IMAGE_KEY}
             raise FormatError(f"{int(same.sum())} images occur twice, the first is {row}", where=where)
     return table
 
@@ -204,11 +203,13 @@ def _cleaning(parameters: pa.Table, where: str, selection: ImageSelection) -> st
 
 def _match(first: pa.Table, others: list[pa.Table]) -> tuple[pa.Table, list[pa.Table]]:
     """Keep the images that occur in every table; all come back in the order of the first."""
-    joined = first.select(KEY).append_column("row_first", pa.array(np.arange(first.num_rows)))
+    joined = first.select(IMAGE_KEY).append_column("row_first", pa.array(np.arange(first.num_rows)))
     for number, other in enumerate(others):
-        keys = other.select(KEY).append_column(f"row_{number}", pa.array(np.arange(other.num_rows)))
-        keys = keys.cast(pa.schema([*(first.schema.field(key) for key in KEY), keys.schema.field(f"row_{number}")]))
-        joined = joined.join(keys, list(KEY), join_type="inner")
+        keys = other.select(IMAGE_KEY).append_column(f"row_{number}", pa.array(np.arange(other.num_rows)))
+        keys = keys.cast(
+            pa.schema([*(first.schema.field(key) for key in IMAGE_KEY), keys.schema.field(f"row_{number}")])
+        )
+        joined = joined.join(keys, list(IMAGE_KEY), join_type="inner")
     joined = joined.sort_by("row_first")
     return first.take(joined["row_first"]), [other.take(joined[f"row_{number}"]) for number, other in enumerate(others)]
 

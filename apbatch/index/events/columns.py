@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from apbatch.camera.parameters import UNITS
 from apbatch.errors import UsageError, nearest_word
+from apbatch.formats.images import IMAGE_KEY
 from apbatch.formats.reader import Attribute, AttributeType
 
 #: Key of an event: `cleaning` names how an image was cleaned (``none``, ``tailcuts-14-7``, …).
-EVENT_KEYS = ("experiment", "run", "event", "telescope", "cleaning")
+EVENT_KEYS = (*IMAGE_KEY, "cleaning")
 #: Where an event's image is: URL of a dataset, name of its part file, row group, row in the row group.
 POINTER = ("dataset", "image_file", "image_row_group", "image_row")
 

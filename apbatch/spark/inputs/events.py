@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from apbatch.camera.calibration import FEWEST_RECORDS, assemble, photo_electrons
 from apbatch.camera.geometry import CameraGeometry, Floats, Ints
-from apbatch.chain.steps import IMAGES, KEYS, conform
+from apbatch.chain.steps import IMAGES, conform
 from apbatch.datasets.commit import Loss
 from apbatch.errors import ApbatchError
-from apbatch.formats.images import to_binary
+from apbatch.formats.images import IMAGE_KEY, to_binary
 from apbatch.formats.reader import Span
 from apbatch.formats.taiga_raw import DAY_NS, parse_name, read_records, utc
 from apbatch.spark.inputs.reading import (
@@ -246,7 +246,7 @@ def _images(split: EventSplit, images: npt.NDArray[np.float32], event: Ints, tim
         pa.array(time, mask=time == _NO_TIME),
         to_binary(images),
     ]
-    return conform(dict(zip((*KEYS, "time_ns", "image"), arrays, strict=True)), count, IMAGES)
+    return conform(dict(zip((*IMAGE_KEY, "time_ns", "image"), arrays, strict=True)), count, IMAGES)
 
 
 def _records(file: RawFile, first: int, stop: int) -> Iterator[npt.NDArray[np.void]]:

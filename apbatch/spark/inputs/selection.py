@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from apbatch.datasets import dataset
-from apbatch.datasets.image_rows import IMAGE_KEYS, Bounds, Places, rows_by_file
+from apbatch.datasets.image_rows import Bounds, Places, rows_by_file
 from apbatch.errors import NotFoundError, UsageError
 from apbatch.formats.image_files import ImagesReader
+from apbatch.formats.images import IMAGE_KEY
 from apbatch.index.events.columns import POINTER
 from apbatch.index.query import And, Compare, In, Query
 from apbatch.index.selection import Selection, parse_selection
@@ -111,7 +112,7 @@ def selected_events(store: EventStore, query: Query) -> pa.Table:
     # Rows come by key: a row that repeats the one before is of another cleaning.
     repeats = pa.array(np.zeros(1, bool))
     same = None
-    for name in IMAGE_KEYS:
+    for name in IMAGE_KEY:
         column = events.column(name).combine_chunks()
         equal = pc.equal(column.slice(1), column.slice(0, len(column) - 1))
         same = equal if same is None else pc.and_(same, equal)
@@ -120,7 +121,7 @@ def selected_events(store: EventStore, query: Query) -> pa.Table:
 
 def events_digest(events: pa.Table) -> str:
     """Return the hash of which events are picked, and of the datasets that hold their images."""
-    return digest([events.column(name).to_pylist() for name in (*IMAGE_KEYS, "dataset")])
+    return digest([events.column(name).to_pylist() for name in (*IMAGE_KEY, "dataset")])
 
 
 def _pointer_fields() -> Iterator[pa.Field]:
