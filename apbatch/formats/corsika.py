@@ -40,7 +40,7 @@ from apbatch.formats.event_columns import (
     run_of_name,
 )
 from apbatch.formats.eventio_objects import first_kind, objects_of
-from apbatch.formats.lines import Problems
+from apbatch.formats.lines import Problems, is_text
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 
 #: CORSIKA's numbers of particles; nuclei are 100 x mass number + charge.
@@ -237,7 +237,7 @@ class CorsikaReader(Reader):
         content = plain_head(head)
         if _begins(content) or first_kind(content) in _KINDS:
             return True
-        return kind_of(head) == "zstandard" or (self.claims(name) and not (head and (content or head).isascii()))
+        return kind_of(head) == "zstandard" or (self.claims(name) and not is_text(content or head))
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
         """Look into compressed files, whose head may be less than a block; of a broken file the name decides."""

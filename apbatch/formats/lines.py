@@ -138,6 +138,11 @@ def head_lines(head: bytes) -> list[str] | None:
     return [line.rstrip("\r") for line in whole if line.strip()]
 
 
+def is_text(head: bytes) -> bool:
+    """Tell whether the first bytes of a file are of plain ASCII text."""
+    return bool(head) and head.isascii() and b"\0" not in head
+
+
 def numbers(words: list[str]) -> list[float] | None:
     """Return the words as numbers, or None if one is none (``nan`` is a number here, ``1_000`` is none)."""
     try:

@@ -42,7 +42,11 @@ def open_trees(stream: BinaryIO, name: str, *trees: str) -> list[Any]:
         ) from error
     try:
         file = uproot.open(_Borrowed(stream))
-        return [file.get(tree, None) for tree in trees]
+        opened = [file.get(tree, None) for tree in trees]
+        begin, end, size = file.file.fBEGIN, file.file.fEND, stream.seek(0, 2)
+        if opened[0] is None and not begin < end <= size:
+            raise ValueError(f"its header speaks of bytes {begin} to {end}, there are {size}")
+        return opened
     except MemoryError:
         raise
     except Exception as error:  # uproot raises almost anything at a damaged file

@@ -31,7 +31,7 @@ from apbatch.formats.attributes import (
 from apbatch.formats.compressed import kind_of, plain, plain_head
 from apbatch.formats.eventio_objects import first_kind
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
-from apbatch.formats.lines import Problems
+from apbatch.formats.lines import Problems, is_text
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Scalar, Span
 from apbatch.formats.simtel_file import OF_PIXELS, OF_SHOWERS, OF_TELESCOPES, Image, Kind, Shower, SimtelFile
 
@@ -66,11 +66,7 @@ class SimtelReader(ImageReader):
         if first_kind(content) in _KINDS:
             return True
         # A block of zstandard is larger than the head: `confirm` looks into it.
-        return (
-            kind_of(head) == "zstandard"
-            or (self.claims(name) and not head.isascii())
-            or (self.claims(name) and not head)
-        )
+        return kind_of(head) == "zstandard" or (self.claims(name) and not is_text(content or head))
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
         """Look at the first object; of a broken file the name decides."""

@@ -45,10 +45,11 @@ class Kind(IntEnum):
     USE = 2021
     MONITORING = 2022
     LASER = 2023
+    CALIBRATION = 2028
 
 
 #: Objects that describe showers; those that describe telescopes; what calibrates their pixels.
-OF_SHOWERS = frozenset({Kind.RUN, Kind.SHOWER, Kind.USE, Kind.ARRAY})
+OF_SHOWERS = frozenset({Kind.RUN, Kind.SHOWER, Kind.USE, Kind.ARRAY, Kind.CALIBRATION})
 OF_TELESCOPES = frozenset({Kind.META, Kind.RUN, Kind.CAMERA})
 OF_PIXELS = frozenset({Kind.PIXELS, Kind.DISABLED, Kind.MONITORING, Kind.LASER})
 _TRIGGER, _SUMS, _SAMPLES = 2009, 2012, 2013
@@ -109,7 +110,7 @@ class SimtelFile:
         self.telescopes: dict[int, Telescope] = {}
         self.shower: Shower | None = None
         self.core: tuple[float, float] | None = None
-        #: Array events before the first shower: pedestals and light pulses.
+        #: Events marked as calibration, and array events before the first shower: pedestals and light pulses.
         self.calibrations = 0
         self._showers_began = False
         self._cameras: dict[tuple[str, bytes, bytes, int, float], CameraGeometry | None] = {}
@@ -129,7 +130,7 @@ class SimtelFile:
             self._showers_began |= found.kind in (Kind.SHOWER, Kind.USE)
             if found.kind in takers:
                 self._guarded(found, takers[found.kind])
-            if found.kind == Kind.ARRAY and not self._showers_began:
+            if found.kind == Kind.CALIBRATION or (found.kind == Kind.ARRAY and not self._showers_began):
                 self.calibrations += 1
                 continue
             yield found

@@ -35,7 +35,7 @@ import pyarrow as pa
 from apbatch.errors import FormatError
 from apbatch.formats.attributes import EVENT_FIRST, EVENT_LAST
 from apbatch.formats.event_columns import EVENT_CLUSTER, event_batch, run_of_name
-from apbatch.formats.lines import Problem, Problems
+from apbatch.formats.lines import Problem, Problems, is_text
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar, Span, even_spans
 
 RECORD = np.dtype(
@@ -346,7 +346,7 @@ class TaigaRawReader(Reader):
                 return True
             at = head.find(_START, at + 1)
         # Its metadata will say what is wrong with it: a broken file must not pass for no file.
-        return self.claims(name) and (not head or b"\0" in head or not head.isascii())
+        return self.claims(name) and not is_text(head)
 
     def isolated(self, head: bytes) -> bool:
         """Return False: no library in C parses it."""

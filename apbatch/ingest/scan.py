@@ -81,8 +81,8 @@ class IngestSummary:
         """Return the files behind the counts that are not simply registered, all of them."""
         return {
             "quarantined_files": [{"source": source, "reason": reason} for source, reason in self.quarantined.items()],
-            "unrecognised_files": self.unrecognised,
-            "busy_files": self.busy,
+            "unrecognised_files": sorted(self.unrecognised),
+            "busy_files": sorted(self.busy),
             "unreadable_folders": [{"source": source, "reason": reason} for source, reason in self.unreadable.items()],
         }
 

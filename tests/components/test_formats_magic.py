@@ -15,6 +15,7 @@ from apbatch.formats.images import camera_in, from_binary
 from apbatch.formats.lines import Problems
 from apbatch.formats.magic import MagicReader, parse_name
 from apbatch.formats.reader import Span, recognise
+from apbatch.formats.root_columns import Column
 
 uproot = pytest.importorskip("uproot")
 READER = MagicReader()
@@ -108,6 +109,28 @@ def test_a_damaged_basket_costs_its_entries_and_says_which(file: Path, tree: Any
     assert not batches
     assert problems.kept[0].reason.startswith("entries 0 to 99 of MArrivalTime.fData")
     assert problems.kept[0].offset == place
+    # What can't be read is not announced.
+    with pytest.raises(FormatError, match=r"no event: entries 0 to 99 of MArrivalTime"):
+        READER.metadata(io.BytesIO(bytes(content)), file.name)
+
+
+def test_light_pulses_are_counted_apart(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Column.rows
+
+    def rows(self: Column, start: int, stop: int, problems: Problems) -> Any:
+        values, good = real(self, start, stop, problems)
+        if self.name == "MTriggerPattern.fPrescaled":
+            values[:10] = [[2]] * 5 + [[16]] * 3 + [[8]] * 2
+        return values, good
+
+    before = READER.metadata(io.BytesIO(file.read_bytes()), file.name)
+    monkeypatch.setattr(Column, "rows", rows)
+    found = READER.metadata(io.BytesIO(file.read_bytes()), file.name)
+    assert (before.events, before.attributes["pedestals"], before.attributes["calibrations"]) == (89, 11, 0)
+    assert found.attributes["calibrations"] == 8
+    assert (found.events or 0) + int(found.attributes["pedestals"]) == 92
+    batches, _ = read(file.read_bytes(), file.name)
+    assert sum(batch.num_rows for batch in batches) == found.events
 
 
 @pytest.mark.parametrize("keep", [0, 3, 60, 1000, 100_000, 500_000])

@@ -232,3 +232,48 @@ def test_no_bytes_crash_the_reader(junk: bytes) -> None:
         READER.sniff("x", content)
         with pytest.raises(FormatError):
             READER.metadata(io.BytesIO(content), "x")
+
+
+class _Every:
+    def __contains__(self, kind: int) -> bool:
+        return True
+
+
+def pieces(content: bytes) -> list[tuple[int, bytes]]:
+    """Return the objects of a file as (type, bytes)."""
+    objects = list(objects_of(io.BytesIO(content), _Every(), Problems()))
+    ends = [*(one.offset for one in objects[1:]), len(content)]
+    return [(one.kind, content[one.offset : end]) for one, end in zip(objects, ends, strict=True)]
+
+
+def test_calibration_before_the_first_shower_is_counted_and_makes_no_images(folder: Path) -> None:
+    parts = pieces(muons(folder / MUONS))
+    first = next(place for place, (kind, _) in enumerate(parts) if kind == 2020)
+    events = [part for kind, part in parts if kind == 2010]
+    wrapped = MARK + (2028).to_bytes(4, "little") + bytes(4) + len(events[0]).to_bytes(4, "little") + events[0]
+    before = b"".join(part for _, part in parts[:first])
+    showers = b"".join(part for _, part in parts[first:])
+    for content, images, calibrations in (
+        (before + events[0] + events[1] + showers + wrapped, 3, 3),
+        (before + b"".join(events) * 2, 0, 6),
+    ):
+        found = READER.metadata(io.BytesIO(content), "x.simtel")
+        assert (found.events, found.attributes["calibrations"]) == (images, calibrations)
+        assert sum(batch.num_rows for batch in read(content)[0]) == images
+        assert sum(batch.num_rows for batch in READER.truth(io.BytesIO(content), "x.simtel")) == images
+
+
+@pytest.mark.parametrize("lost", [2002, 2022, 2023])
+def test_images_of_a_camera_that_is_lost_are_not_announced(folder: Path, lost: int) -> None:
+    content = b"".join(part for kind, part in pieces(muons(folder / MUONS)) if kind != lost)
+    found = READER.metadata(io.BytesIO(content), "x.simtel")
+    batches, problems = read(content)
+    assert (found.events, sum(batch.num_rows for batch in batches)) == (0, 0)
+    assert found.problems == problems.result() and len(found.problems) == 3
+
+
+def test_a_zenith_angle_is_not_negative_by_rounding(folder: Path) -> None:
+    found = READER.metadata(io.BytesIO(muons(folder / MUONS)), "x.simtel")
+    assert (found.attributes["zenith_min"], found.attributes["zenith_max"]) == (0.0, 0.0)  # float32 of pi/2 is larger
+    zeniths = [row for batch in READER.truth(io.BytesIO(muons(folder / MUONS)), "x") for row in batch["true_zenith"]]
+    assert {zenith.as_py() for zenith in zeniths} == {0.0}

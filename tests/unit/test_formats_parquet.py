@@ -230,6 +230,45 @@ def test_a_damaged_geometry_is_refused_with_file_and_reason(tmp_path: Path, geom
     assert caught.value.where == "a.parquet"
 
 
+def flipped_in_group(path: Path, group: int) -> bytes:
+    """Return a file with one bit of the images of a row group turned."""
+    column = pq.read_metadata(path).row_group(group).column(5)
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    return bytes(content)
+
+
+def test_a_turned_bit_costs_its_row_group_and_is_noted_at_registration(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_images(path, 40, row_group_size=10, compression="none", use_dictionary=False, write_page_checksum=True)
+    path.write_bytes(flipped_in_group(path, 1))
+    reader, problems = reader_of(path), Problems()
+    assert isinstance(reader, ImageReader)
+    batches = images(path, problems=problems)
+    assert [event for batch in batches for event in batch["event"].to_pylist()] == [*range(10, 20), *range(30, 50)]
+    with path.open("rb") as stream:
+        found = reader.metadata(stream, "a.parquet")
+    assert found.events == 30
+    assert found.problems == problems.result() and "rows 10 to 19 can't be read" in found.problems[0].reason
+
+
+@pytest.mark.parametrize("column", ["primary", "shower", "event", "experiment"])
+def test_a_row_of_truth_that_lacks_something_is_passed_over(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "truth.parquet"
+    write_truth(path)
+    table = pq.read_table(path)
+    schema = pa.schema([field.with_nullable(True) for field in table.schema], metadata=table.schema.metadata)
+    values = [None, *table[column].to_pylist()[1:]]
+    place = table.schema.get_field_index(column)
+    columns = [pa.array(values, field.type) if at == place else table[at] for at, field in enumerate(schema)]
+    pq.write_table(pa.table(columns, schema=schema), path)
+    reader = reader_of(path)
+    assert reader is not None
+    with path.open("rb") as stream:
+        found = reader.metadata(stream, "truth.parquet")
+    assert found.events == 1 and found.problems[0].reason == f"row 0: {column} is missing"
+
+
 def test_an_image_of_another_length_or_without_a_key_is_passed_over(tmp_path: Path) -> None:
     pixels = write_images(tmp_path / "a.parquet", 6)
     table = pq.read_table(tmp_path / "a.parquet")

@@ -394,3 +394,88 @@ def test_another_experiment_moves_the_files_in_the_tree(root: Path, catalogue: C
         "/tunka/s/BSM01/28107001.001",
         "/tunka/s/BSM02/28107002.001",
     ]
+
+
+def test_a_value_that_no_catalogue_holds_sets_its_file_aside_and_no_other(root: Path, catalogue: Catalogue) -> None:
+    put(root, "run12345678901234567890/28107001.001", 1)
+    put(root, "run8/28107001.002", 2)
+    put(root, "z1e999/28107001.003", 1)
+    late = put(root, "run9/28107001.004", 1)
+    os.utime(late, (16_725_225_600, 16_725_225_600))  # in the year 2500
+    rules = [{"pattern": "run{run:int}/*"}, {"pattern": "z{height:float}/*"}]
+    summary = ingest(site(root, attributes=rules), catalogue)
+    assert sorted(summary.quarantined) == [
+        "run12345678901234567890/28107001.001",
+        "run9/28107001.004",
+        "z1e999/28107001.003",
+    ]
+    assert "12345678901234567890" in summary.quarantined["run12345678901234567890/28107001.001"]
+    assert "time of change" in summary.quarantined["run9/28107001.004"]
+    assert "no finite number" in summary.quarantined["z1e999/28107001.003"]
+    records = found(catalogue)
+    assert {source: one.state for source, one in records.items() if source in summary.quarantined} == dict.fromkeys(
+        summary.quarantined, State.QUARANTINED
+    )
+    assert records["run8/28107001.002"].run == 8 and len(records) == 6
+
+
+def test_a_day_that_no_calendar_has_is_a_problem(root: Path, catalogue: Catalogue) -> None:
+    put(root, "20130230/28107001.001", 1)
+    put(root, "BSM03/30027003.001", 1, board=2)
+    ingest(site(root, attributes=[{"pattern": "{night:%Y%m%d}/*"}]), catalogue)
+    records = found(catalogue)
+    assert records["20130230/28107001.001"].attributes["problem"] == "the path: '20130230' is no date for night"
+    assert "no date" in str(records["BSM03/30027003.001"].attributes["problem"])
+
+
+def test_what_macos_leaves_beside_files_is_passed_over(root: Path, catalogue: Catalogue) -> None:
+    put(root, "BSM01/._28107001.001", 1)
+    (root / "._.DS_Store").write_bytes(b"Mac OS X")
+    assert counts(ingest(site(root), catalogue)) == (2, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("events.h5", b"\x89HDF\r\n\x1a\n" + bytes(500), "a damaged HDF5 file"),
+        ("events.root", b"root" + bytes(500), "not a readable ROOT file"),
+        ("data.gz", b"\x1f\x8b\x08\x00" + bytes([255]) * 500, "a damaged gzip file"),
+        ("data.parquet", b"PAR1" + bytes(500), "not a readable Parquet file"),
+        ("x.phs.jsonl.gz", b"\x1f\x8b\x08\x00" + bytes([255]) * 500, "the gzip data are corrupt"),
+        ("x.simtel.zst", b"\x28\xb5\x2f\xfd" + bytes([255]) * 500, "telescope"),
+        ("corsika000001.bz2", b"BZh9" + bytes(500), "no header of a run"),
+    ],
+)
+def test_a_damaged_file_is_no_file_of_no_known_format(
+    root: Path, catalogue: Catalogue, name: str, content: bytes, reason: str
+) -> None:
+    (root / name).write_bytes(content)
+    summary = ingest(site(root), catalogue)
+    assert summary.unrecognised == []
+    assert reason in summary.quarantined[name] and name not in summary.quarantined[name]
+
+
+def test_a_registered_file_that_is_damaged_says_what_happened(root: Path, catalogue: Catalogue) -> None:
+    h5py = pytest.importorskip("h5py")
+    import numpy as np
+
+    names = ("run_id", "event_id", "timestamp", "nanoseconds", "energy", "zenith")
+    rows = np.array([(6402, 4, 1_207_904_712, 0, 1e15, 0.3)], [(name, "f8") for name in names])
+    with h5py.File(root / "table.h5", "w") as file:
+        file["events"] = rows
+    ingest(site(root), catalogue)
+    assert found(catalogue)["table.h5"].format == "kascade"
+    (root / "table.h5").write_bytes((root / "table.h5").read_bytes()[:-100])
+    ingest(site(root), catalogue)
+    broken = found(catalogue)["table.h5"]
+    assert (broken.format, broken.state) == ("kascade", State.QUARANTINED)
+    assert "no longer recognised as kascade" in (broken.reason or "") and "truncated" in (broken.reason or "")
+
+
+def test_all_files_behind_the_counts_can_be_had(root: Path, catalogue: Catalogue) -> None:
+    for number in range(30):
+        (root / f"letter{number:02}.txt").write_text("Dear colleagues\n")
+    (root / "BSM01" / "28107001.002").write_bytes(b"\0" * 1000)
+    lists = ingest(site(root), catalogue).lists()
+    assert lists["unrecognised_files"] == [f"letter{number:02}.txt" for number in range(30)]
+    assert [one["source"] for one in lists["quarantined_files"]] == ["BSM01/28107001.002"]  # type: ignore[attr-defined]
