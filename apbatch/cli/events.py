@@ -10,6 +10,7 @@ from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named
 
 #: What fits a terminal.
 _USUAL = ("run", "event", "cleaning", "size", "length", "width", "alpha")
+_PAIR = ("a_experiment", "a_run", "a_event", "b_experiment", "b_run", "b_event", "time_difference", "angle")
 _EVENTS = "Such as \"experiment = 'TAIGA' and cleaning = 'tailcuts-14-7' and size > 200 pe\"."
 
 
@@ -17,6 +18,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("events")(events)
     app.command("check-events")(check_events)
+    app.command("coincidences")(coincidences)
 
 
 def events(
@@ -70,3 +72,36 @@ def check_events(
         ("part", "fault", "forgotten"),
     )
     return 1 if faults and not forget else 0
+
+
+def coincidences(
+    first: Annotated[str, typer.Argument(help="Name of an experiment, or a query of events.")],
+    second: Annotated[str, typer.Argument(help="The same of the other experiment.")],
+    within: Annotated[str, typer.Option("--within", help="Largest difference of the times, such as 1ms.")],
+    angle: Annotated[str, typer.Option("--angle", help="Largest angle between the directions, such as 2deg.")] = "",
+    frame: Annotated[
+        str, typer.Option("--frame", help="Of the directions: horizon (zenith, azimuth) or sky (right ascension).")
+    ] = "horizon",
+    nearest: Annotated[
+        bool, typer.Option("--nearest", help="Of each event of the first, only the pair that is nearest in time.")
+    ] = False,
+    output: Annotated[str, typer.Option("--output", help="Parquet file to write instead of a table.")] = "",
+    columns: ColumnsOption = "",
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Find events of two experiments within a time and an angle; times are UTC, compared to the nanosecond."""
+    from apbatch.config import load_settings
+    from apbatch.index.events import coincidences as pairs
+    from apbatch.index.events.upgrade import events_of
+    from apbatch.units import parse_quantity
+
+    widest = parse_quantity(angle, "deg") if angle else None
+    window = pairs.Window(round(parse_quantity(within, "ns")), widest, frame, nearest)  # type: ignore[arg-type]
+    with events_of(load_settings()) as store:
+        batches = pairs.coincidences(store, first, second, window)
+        if output:
+            number = pairs.write(batches, output)
+            show([{"pairs": number, "output": output}], format, ("pairs", "output"))
+            return
+        rows = (row for batch in batches for row in batch.to_pylist())
+        show(rows, format, pairs.COLUMNS, few=_PAIR, wanted=columns)

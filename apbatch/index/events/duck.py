@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import duckdb
@@ -95,6 +96,30 @@ class Duck:
         """Run a query; return its rows, None if there are none."""
         batches = list(self.batches(sql, values, tables))
         return pa.Table.from_batches(batches) if batches else None
+
+    def load(self, name: str, batches: Iterator[pa.RecordBatch]) -> None:
+        """Keep rows as a table of this connection, beyond the limit of memory on the disk; no table for no rows.
+
+        Raises
+        ------
+        EngineError
+        """
+        first = next(batches, None)
+        if first is None:
+            return
+        reader = pa.RecordBatchReader.from_batches(first.schema, chain([first], batches))
+        try:
+            self._connection.register("incoming", reader)
+            self._connection.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise EngineError(error, memory=isinstance(error, duckdb.OutOfMemoryException)) from error
+        finally:
+            self._connection.unregister("incoming")
+
+    def has(self, name: str) -> bool:
+        """Tell whether `load` has made a table."""
+        found = self._connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [name]).fetchone()
+        return found is not None
 
     def close(self) -> None:
         """Close; what it wrote for sorting is removed."""

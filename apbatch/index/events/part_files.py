@@ -29,7 +29,7 @@ _LONGEST_FOLDER = 100
 _REMEDY = "apbatch check-events --forget, then register these events again"
 
 
-class _Sink(io.RawIOBase):
+class Sink(io.RawIOBase):
     """What pyarrow writes to: a publication."""
 
     def __init__(self, publication: Publication) -> None:
@@ -37,12 +37,15 @@ class _Sink(io.RawIOBase):
         self._publication, self._position = publication, 0
 
     def writable(self) -> bool:
+        """Return True."""
         return True
 
     def tell(self) -> int:
+        """Return how many bytes were written."""
         return self._position
 
     def write(self, block: Any) -> int:
+        """Append a block."""
         view = memoryview(block)
         self._publication.write(view)
         self._position += view.nbytes
@@ -95,7 +98,7 @@ def _write(store: Store, experiment: str, night: Any, rows: pa.Table) -> Part:
     with store.publish(path) as file:
         pq.write_table(
             rows,
-            _Sink(file),
+            Sink(file),
             row_group_size=_ROW_GROUP,
             compression="snappy",  # zstd would save a tenth of the space and double the time of a search
             use_dictionary=texts,

@@ -15,7 +15,7 @@ from apbatch.index.events.columns import EVENT_KEYS
 from apbatch.index.events.cursor import Cursor
 from apbatch.index.query import Everything, Query
 
-_SCHEMES = ("file", "hdfs", "webhdfs", "afs", "cassandra")
+_SCHEMES = ("file", "hdfs", "webhdfs", "afs", "cassandra", "postgresql")
 #: Most events of one page.
 LARGEST_PAGE = 1_000_000
 
@@ -217,7 +217,7 @@ def open_events(url: str) -> EventStore:
     ----------
     url : str
         ``file:///FOLDER``, ``hdfs://HOST:PORT/FOLDER`` or another store for Parquet files;
-        ``cassandra://HOST:PORT/KEYSPACE``.
+        ``cassandra://HOST:PORT/KEYSPACE``; ``postgresql://USER@HOST:PORT/DATABASE``.
 
     Raises
     ------
@@ -234,14 +234,18 @@ def open_events(url: str) -> EventStore:
             f"no store of events of kind '{scheme}'",
             where=url,
             nearest=nearest_word(scheme, _SCHEMES),
-            remedy="file:///FOLDER, hdfs://HOST:PORT/FOLDER or cassandra://HOST:PORT/KEYSPACE",
+            remedy="file:///FOLDER, hdfs://HOST:PORT/FOLDER, cassandra://HOST:PORT/KEYSPACE or postgresql://…/DATABASE",
         )
-    extra = "cassandra" if scheme == "cassandra" else "duckdb"
+    extra = {"cassandra": "cassandra", "postgresql": "postgres"}.get(scheme, "duckdb")
     try:
         if scheme == "cassandra":
             from apbatch.index.events.cassandra import CassandraEvents
 
             return CassandraEvents(url)
+        if scheme == "postgresql":
+            from apbatch.index.events.postgres import PostgresEvents
+
+            return PostgresEvents(url)
         from apbatch.index.events.parquet import ParquetEvents
 
         return ParquetEvents(url)
