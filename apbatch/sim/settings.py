@@ -206,9 +206,9 @@ class Production(Section):
     )  # fmt: skip
     array_trigger: int = Field(default=1, ge=1, description="telescopes that must fire for any to be kept")
     gamma: Spectrum = Spectrum(energy_min=0.5, energy_max=200.0, index=-2.6)
-    proton: Spectrum = Spectrum(energy_min=1.0, energy_max=500.0, index=-2.7)
+    proton: Spectrum = Spectrum(energy_min=0.8, energy_max=500.0, index=-2.7)
     electron: Spectrum = Spectrum(energy_min=0.5, energy_max=60.0, index=-3.9)
-    helium: Spectrum = Spectrum(energy_min=1.5, energy_max=500.0, index=-2.64)
+    helium: Spectrum = Spectrum(energy_min=1.2, energy_max=500.0, index=-2.64)
     iron: Spectrum = Spectrum(energy_min=6.0, energy_max=1000.0, index=-2.6)
     cone: Degrees = Field(default=5.0, ge=0, le=20, description="arrival directions: within this of the pointing")
     source_offset: Degrees = Field(
