@@ -40,6 +40,12 @@ EXTRAS = {
     "time_deviation": "ns",  # r.m.s. about that line
 }
 
+# Rows of the kernel's result, in the order of `EXTRAS`.
+(
+    _LENGTH_ERROR, _WIDTH_ERROR, _PSI_ERROR, _TRANSVERSE_ERROR, _LEAKAGE_PIXELS_1, _LEAKAGE_PIXELS_2, _LEAKAGE_1,
+    _LEAKAGE_2, _COG, _CORE, _BRIGHTEST, _SMALL, _MEDIUM, _LARGE, _SLOPE, _INTERCEPT, _DEVIATION,
+) = range(17)  # fmt: skip
+
 
 def extras(
     images: Images,
@@ -135,7 +141,7 @@ def _extras_batch(
                 medium += 1
             else:
                 large += 1
-        out[11, i], out[12, i], out[13, i] = small, medium, large
+        out[_SMALL, i], out[_MEDIUM, i], out[_LARGE, i] = small, medium, large
         size, cog_x, cog_y, length, width = sizes[i], cogs_x[i], cogs_y[i], lengths[i], widths[i]
         if not size > 0.0:
             continue
@@ -175,9 +181,9 @@ def _extras_batch(
                 sum_l += along
                 sum_tl += time * along
                 sum_ll += along * along
-        out[4, i], out[5, i] = outer / count, outer_two / count
-        out[6, i], out[7, i] = light_outer / size, light_two / size
-        out[8, i], out[9, i], out[10, i] = light_cog / size, light_core / size, brightest / size
+        out[_LEAKAGE_PIXELS_1, i], out[_LEAKAGE_PIXELS_2, i] = outer / count, outer_two / count
+        out[_LEAKAGE_1, i], out[_LEAKAGE_2, i] = light_outer / size, light_two / size
+        out[_COG, i], out[_CORE, i], out[_BRIGHTEST, i] = light_cog / size, light_core / size, brightest / size
         if not math.isfinite(psi):
             continue  # without an axis none of the rest is defined
         xx, yy, xy = xx / size, yy / size, xy / size
@@ -190,15 +196,15 @@ def _extras_batch(
                 a, b, c = (dx * dx - xx) / size, (dy * dy - yy) / size, (dx * dy - xy) / size
                 long_sum += value * (one * a + two * b + three * c) ** 2
                 wide_sum += value * (two * a + one * b - three * c) ** 2
-        out[0, i] = math.sqrt(long_sum) / (2.0 * length)
+        out[_LENGTH_ERROR, i] = math.sqrt(long_sum) / (2.0 * length)
         if width > 0.0:
-            out[1, i] = math.sqrt(wide_sum) / (2.0 * width)
+            out[_WIDTH_ERROR, i] = math.sqrt(wide_sum) / (2.0 * width)
         # A line through the pixels along the axis, weighted by light: about the centre of gravity its sums decouple.
         tilt = lt / ll
-        out[2, i] = math.degrees(
+        out[_PSI_ERROR, i] = math.degrees(
             math.sqrt(area / ll + tilt * tilt) * (1.0 + math.tan(width / length * math.pi / 2.0) ** 2)
         )
-        out[3, i] = math.sqrt(area / size * (1.0 + math.sin(tilt) ** 2))
+        out[_TRANSVERSE_ERROR, i] = math.sqrt(area / size * (1.0 + math.sin(tilt) ** 2))
         spread = timed * sum_ll - sum_l * sum_l
         if timed < 2 or not spread > 0.0:
             continue
@@ -209,4 +215,4 @@ def _extras_batch(
             if lit[i, p] and math.isfinite(times[i, p]):
                 along = (x[p] - cog_x) * cosine + (y[p] - cog_y) * sine
                 square += (float(times[i, p]) - slope * along - intercept) ** 2
-        out[14, i], out[15, i], out[16, i] = slope, intercept, math.sqrt(square / timed)
+        out[_SLOPE, i], out[_INTERCEPT, i], out[_DEVIATION, i] = slope, intercept, math.sqrt(square / timed)

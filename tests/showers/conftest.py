@@ -1,0 +1,12 @@
+"""Every test of showers begins from the same random numbers of the compiled functions, which have a state of their own."""
+
+from __future__ import annotations
+
+import pytest
+
+from apbatch.sim.electromagnetic import seed_kernels
+
+
+@pytest.fixture(autouse=True)
+def _seeded_kernels() -> None:
+    seed_kernels(20181)
