@@ -1,4 +1,4 @@
-"""Every test of showers begins from the same random numbers of the compiled functions, which have a state of their own."""
+"""Every test of showers begins from the same random numbers of the compiled functions, which have their own state."""
 
 from __future__ import annotations
 
