@@ -132,6 +132,9 @@ def read_all(name: str, content: bytes, images: bool = True) -> Reading:
     if reader is not None:
         with suppress(FormatError):
             reader.spans(io.BytesIO(content), name, 100_000)
+        with suppress(FormatError):
+            for rows in reader.events(io.BytesIO(content), name):
+                rows.validate(full=True)
     if isinstance(reader, ImageReader) and images:
         count, problems = 0, Problems()
         try:
