@@ -14,8 +14,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 # Tests run beside servers and each other, where OpenMP threads, which wait by spinning, made trees 8 times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# The time of a first call tells of compilers and busy machines, not of the code.
-settings.register_profile("apbatch", deadline=None)
+# The time of a first call tells of compilers and busy machines, not of the code; the same code gets the same examples.
+# `--hypothesis-profile=explore` draws others each time.
+settings.register_profile("apbatch", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
 settings.load_profile("apbatch")
 
 pytest_plugins = ("tests.servers",)

@@ -15,6 +15,8 @@ from typing import IO
 
 import pytest
 
+from tests.waits import PATIENCE_S
+
 _COMMAND = str(Path(sys.executable).with_name("apbatch"))
 
 
@@ -65,7 +67,7 @@ class Servers:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=PATIENCE_S,
             check=False,
         )
 
@@ -175,7 +177,7 @@ def cqlsh(cassandra: str) -> Callable[[str], str]:
             input=statements.rstrip().rstrip(";") + ";\n",
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.waits import PATIENCE_S
+
 
 def apbatch(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "from apbatch.cli.main import main; main()", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         env={**os.environ, "APBATCH_HOME": str(home), **environment},
     )
 

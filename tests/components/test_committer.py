@@ -19,6 +19,7 @@ from apbatch.errors import ServerError, UsageError
 from apbatch.storage import names
 from apbatch.storage.backends import open_store
 from apbatch.storage.lock import Lock
+from tests.waits import until
 
 SCHEMA = pa.schema([("n", pa.int64()), ("image", pa.binary())])
 CONTENT = {"one": {"kind": "images"}, "two": {"kind": "grids"}}
@@ -222,12 +223,15 @@ def test_a_lock_of_another_machine_lives_while_it_is_renewed(tmp_path, monkeypat
     lock = Lock(store, ".lock", "this", renew_s=0.05)
     with lock:
         monkeypatch.setattr(names, "_machine", lambda: "0" * 8)  # we are somewhere else now
-        threading.Event().wait(0.4)
+        owner = tmp_path / "one" / ".lock" / "owner.json"
+        os.utime(owner, (1e9, 1e9))  # silent for years, until it is renewed
+        until(lambda: owner.stat().st_mtime > 1e9)
         with pytest.raises(UsageError, match="by another program"):
-            Lock(store, ".lock", "this", life_s=0.3).__enter__()
+            Lock(store, ".lock", "this", life_s=3600).__enter__()
         lock._stop.set()
-        threading.Event().wait(0.5)
-        with Lock(store, ".lock", "this", life_s=0.3):
+        lock._renewing.join()
+        os.utime(owner, (1e9, 1e9))
+        with Lock(store, ".lock", "this", life_s=3600):
             with pytest.raises(ServerError, match="taken over"):
                 lock.check()
             with pytest.raises(UsageError, match="by another program"):

@@ -8,10 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +21,7 @@ from apbatch.formats.images import TRUTH_SCHEMA, camera_of, from_binary, image_s
 from apbatch.sim import seeds
 from apbatch.sim.production import simulate
 from apbatch.sim.settings import BankModel, Production, Spectrum, load_production
+from tests.waits import until, until_ended
 
 LOW = Spectrum(energy_min=2.0, energy_max=4.0, index=-2.6)
 # The smallest bank that covers the energies: seconds to make.
@@ -233,16 +234,14 @@ def test_killed_it_goes_on_and_gives_what_an_unbroken_run_gives(tmp_path: Path) 
     output = tmp_path / "killed"
     running = run_in_background(output, settings)
     chunks = output / ".work" / "chunks"
-    for _ in range(1200):
-        if list(chunks.glob("*.arrow")) or running.poll() is not None:
-            break
-        time.sleep(0.05)
+    until(lambda: list(chunks.glob("*.arrow")) or running.poll() is not None)
+    family = psutil.Process(running.pid).children(recursive=True)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
+    until_ended(family)  # its workers see that it is gone
     there = {file.name: file.stat().st_mtime_ns for file in chunks.glob("*.arrow")}
     assert there
     assert not (output / "production.json").exists()
-    time.sleep(1.5)  # its workers see that it is gone
     summary = simulate(production, output, processes=1)
     assert 0 < summary.made < 24
     simulate(production, tmp_path / "whole", processes=1)

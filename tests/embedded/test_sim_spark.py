@@ -7,14 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
 from apbatch.sim.production import simulate
 from apbatch.sim.settings import Production, Spectrum
+from tests.waits import until, until_ended
 
 pytestmark = pytest.mark.spark
 
@@ -68,16 +69,14 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path: Path, expected: dict[str, b
     run = command(output, tmp_path / "s.yaml", config(tmp_path, "local[1]", 6))
     running = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     chunks = output / ".work" / "chunks"
-    for _ in range(3000):
-        if len(list(chunks.glob("*.arrow"))) >= 2 or running.poll() is not None:
-            break
-        time.sleep(0.05)
+    until(lambda: len(list(chunks.glob("*.arrow"))) >= 2 or running.poll() is not None)
+    family = psutil.Process(running.pid).children(recursive=True)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
+    until_ended(family)
     there = {file: file.stat().st_mtime_ns for file in chunks.glob("*.arrow")}
     assert 0 < len(there) < 12
     assert not (output / "production.json").exists()
-    time.sleep(1.0)
     summary = simulate(SETTINGS, output, processes=1)
     assert 0 < summary.made <= 24 - 2 * len(there)
     assert parts(output) == expected

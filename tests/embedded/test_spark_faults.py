@@ -33,6 +33,7 @@ from apbatch.spark.bulk import Work, _placed
 from apbatch.spark.connect.session import close, session
 from apbatch.spark.inputs.sources import Source, sources_at
 from apbatch.spark.inputs.splits import Split
+from tests.waits import PATIENCE_S, until
 
 pytestmark = [pytest.mark.spark, pytest.mark.skipif(shutil.which("java") is None, reason="no Java")]
 
@@ -99,11 +100,11 @@ class Driver:
         )  # fmt: skip
 
     def wait_for_records(self, count: int) -> None:
-        deadline = time.monotonic() + 240
-        while len(list(self.output.glob(".apbatch-*.json"))) <= count:  # the job's own file is among them
+        def written() -> bool:
             assert self.process.poll() is None, self.process.communicate()[1][-2000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+            return len(list(self.output.glob(".apbatch-*.json"))) > count  # the job's own file is among them
+
+        until(written)
 
     def children(self, word: str) -> list[psutil.Process]:
         found = []
@@ -116,7 +117,7 @@ class Driver:
         return found
 
     def summary(self) -> dict[str, object]:
-        out, err = self.process.communicate(timeout=300)
+        out, err = self.process.communicate(timeout=PATIENCE_S)
         assert self.process.returncode == 0, err[-3000:]
         found: dict[str, object] = json.loads(out.splitlines()[-1])
         return found

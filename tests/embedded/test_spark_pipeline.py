@@ -41,6 +41,7 @@ from apbatch.spark.registration import register_events
 from apbatch.spark.saving import save
 from apbatch.spark.stereo import stereo
 from tests.synthetic import write_dataset
+from tests.waits import PATIENCE_S
 
 pytestmark = pytest.mark.spark
 
@@ -326,7 +327,8 @@ def test_other_cleanings_extras_and_mended_pixels_are_options_of_the_pass(spark,
     assert known["pixels"] == summary.pixels and summary.pixels["mended"] > EVENTS[0]
     noise = from_binary(images["image"])
     light = noise[:, run["dead"]]
-    assert np.nanstd(light) > 0.2 * np.nanstd(noise)  # what neighbours have, where nothing was
+    # What neighbours have, where nothing was but the noise of electronics; showers are too few for the median.
+    assert np.nanmedian(np.abs(light)) > 0.2 * np.nanmedian(np.abs(noise))
     rows = dataset.read_table(outputs["parameters"])
     camera = camera_named(CAMERA)
     mask = from_binary(images["mask"], "u1").astype(bool)
@@ -358,7 +360,7 @@ def test_the_entry_points_run_under_spark_submit(sample, count, tmp_path):
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(submit), "--master", "local[1]", *arguments]
-        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
 
     mc = str(sample / "taiga_mc" / IMAGES)
     done = run("jobs/clean.py", "--input", f"file://{mc}", "--output", url, "--picture", "14 pe", "--boundary", "7 pe")

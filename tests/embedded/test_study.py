@@ -33,7 +33,7 @@ def start(home: Path) -> subprocess.Popen[str]:
 def test_a_killed_study_goes_on_and_ends_in_a_report(tmp_path: Path) -> None:
     first = start(tmp_path)
     trainings = tmp_path / "jobs" / "talk-study-smoke"
-    deadline = time.monotonic() + 1500
+    deadline = time.monotonic() + 2000
     try:
         while not list(trainings.glob("study-*/trainings/talk-cnn-1/trained.json")):
             assert first.poll() is None, first.communicate()[1]

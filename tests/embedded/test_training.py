@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from apbatch.dl.training.data import load
 from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import ApbatchError, UsageError
 from tests.synthetic import showers
+from tests.waits import until, until_ended
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,7 @@ def ranks_below(process: psutil.Process) -> list[psutil.Process]:
 
 
 def wait_for_epoch(log: Path) -> None:
-    deadline = time.monotonic() + 500
-    while time.monotonic() < deadline:
-        if log.exists() and '"event": "epoch"' in log.read_text():
-            return
-        time.sleep(0.02)
-    raise AssertionError("no epoch was finished")
+    until(lambda: log.exists() and '"event": "epoch"' in log.read_text(), "no epoch")
 
 
 @pytest.mark.horovod
@@ -131,8 +126,7 @@ def test_a_killed_launcher_leaves_no_orphan_and_a_restart_gives_the_same_scores(
     os.kill(launcher.pid, signal.SIGKILL)
     launcher.wait()
     assert ranks
-    _, alive = psutil.wait_procs(ranks, timeout=20)
-    assert not alive
+    until_ended(ranks)
 
     launch.train(spec, "single")
     assert np.array_equal(scores_of(spec.output), scores_of(one_rank))

@@ -26,6 +26,7 @@ from apbatch.storage.backends import open_store, open_url
 from apbatch.storage.publishing import PublishingStore
 from apbatch.storage.store import Store
 from apbatch.storage.webhdfs import WebHdfsStore
+from tests.waits import PATIENCE_S
 
 COMMAND = str(Path(sys.executable).with_name("apbatch"))
 FILES = 6
@@ -38,7 +39,7 @@ TARGETS = [
 
 
 def apbatch(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 @pytest.fixture(scope="module")

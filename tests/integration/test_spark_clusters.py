@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from apbatch.datasets import dataset
 from apbatch.storage.backends import open_store
 from tests.integration.test_spark_standalone import CAMERA, ORDER, ROOT, SMALL, without_spark
 from tests.servers import Servers
+from tests.waits import PATIENCE_S, until
 
 pytestmark = [pytest.mark.spark, pytest.mark.hdfs]
 
@@ -39,9 +39,11 @@ def wanted(sample: Path) -> pa.Table:
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Python with nothing installed, not even pip."""
     folder = tmp_path_factory.mktemp("bare") / "python"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=PATIENCE_S)
     python = folder / "bin" / "python"
-    missing = subprocess.run([str(python), "-I", "-c", "import numpy"], capture_output=True, check=False, timeout=60)
+    missing = subprocess.run(
+        [str(python), "-I", "-c", "import numpy"], capture_output=True, check=False, timeout=PATIENCE_S
+    )
     assert missing.returncode == 1
     return str(python)
 
@@ -87,11 +89,12 @@ class Job:
 
     def until_at_work(self) -> None:
         """Wait until tasks of the step run; the first one of a job only looks at the workers."""
-        deadline = time.monotonic() + 240
-        while not self._at_work():
+
+        def at_work() -> bool:
             assert self.process.poll() is None, "\n".join(self.said)
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+            return self._at_work()
+
+        until(at_work, "no task has begun", pause_s=0.1)
 
     def _at_work(self) -> bool:
         page = self.address("Spark UI")
@@ -105,16 +108,16 @@ class Job:
         assert self.process.stdout is not None
         try:
             out = self.process.stdout.read()
-            assert self.process.wait(300) == 0, "\n".join(self.said)[-4000:]
+            assert self.process.wait(PATIENCE_S) == 0, "\n".join(self.said)[-4000:]
         finally:
             self.process.kill()
-        self._reader.join(10)
+        self._reader.join(PATIENCE_S)
         found: dict[str, Any] = json.loads(out.splitlines()[-1])
         return found
 
 
 def ask(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
         return json.load(answer)
 
 
@@ -195,8 +198,8 @@ def test_workers_with_another_python_are_told_before_the_job(
     other.chmod(0o755)
     config = settings(tmp_path, master="{spark}", worker_python=str(other), ship=False)
     job = start(config, *clean(inputs, sample, f"{hdfs}/clusters/never"))
-    assert job.process.wait(240) == 1
-    job._reader.join(10)
+    assert job.process.wait(PATIENCE_S) == 1
+    job._reader.join(PATIENCE_S)
     (line,) = [line for line in job.said if line.startswith("clean: ")]
     assert "the workers run Python 3.12, and this is Python 3.11" in line and "worker_python" in line
 
@@ -222,7 +225,7 @@ def test_on_yarn_a_node_may_be_killed_and_workers_need_only_python(
 ) -> None:  # fmt: skip
     url = f"{hdfs}/clusters/yarn"
     # Two workers of this size do not fit on one node, and the job begins when both are there.
-    waits = {"spark.scheduler.maxRegisteredResourcesWaitingTime": "240s"}
+    waits = {"spark.scheduler.maxRegisteredResourcesWaitingTime": f"{PATIENCE_S:.0f}s"}
     config = settings(
         tmp_path, master="yarn", hadoop_conf=yarn, worker_python=bare_python, executor_memory="2g", conf=waits
     )
@@ -252,14 +255,14 @@ def test_the_driver_on_yarn_needs_only_python_too(
     program = str(Path(sys.executable).with_name("apbatch"))
     made = subprocess.run(
         [program, "cluster", "env", "--config", str(config)],
-        env=servers.environment, capture_output=True, text=True, timeout=240, check=True,
+        env=servers.environment, capture_output=True, text=True, timeout=PATIENCE_S, check=True,
     )  # fmt: skip
     submit = " ".join([str(Path(sys.executable).with_name("spark-submit")), "--deploy-mode", "cluster"])
     script = f'{made.stdout}\nexec {submit} "$@"'
     environment = {name: text for name, text in servers.environment.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         ["sh", "-c", script, "sh", *clean(inputs, sample, url)],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=560, check=False,
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     assert "final status: SUCCEEDED" in done.stderr
@@ -273,11 +276,11 @@ def test_a_killed_node_whose_containers_went_on_leaves_nothing_behind(
     servers: Servers, yarn: str, our_yarn: Yarn
 ) -> None:
     folder = our_yarn.folder / "nodemanager1" / "local" / "usercache"
-    stray = subprocess.Popen(["sleep", "600"], env={**os.environ, "LOCAL_DIRS": str(folder)})
+    stray = subprocess.Popen(["sleep", "3600"], env={**os.environ, "LOCAL_DIRS": str(folder)})
     try:
         assert [process.pid for process in our_yarn.containers(1)] == [stray.pid]
         assert servers.command("down", "yarn").returncode == 0
-        assert stray.wait(10) == -signal.SIGKILL
+        assert stray.wait(PATIENCE_S) == -signal.SIGKILL
     finally:
         stray.kill()
         servers.url("yarn")

@@ -22,6 +22,7 @@ from apbatch.formats.images import to_binary
 from apbatch.formats.taiga_calibration import read_factors
 from apbatch.formats.taiga_raw import read_records
 from apbatch.storage.backends import open_store
+from tests.waits import PATIENCE_S
 
 pytestmark = [pytest.mark.spark, pytest.mark.hdfs]
 
@@ -79,7 +80,9 @@ def test_images_from_hdfs_on_the_cluster_are_those_of_one_process(
         "--camera", CAMERA.name, "--factors", str(folder / "FACTORS_281017.txt"), "--output", url,
     ]  # fmt: skip
     environment = {**os.environ, "APBATCH_HOME": str(tmp_path / "home"), "PYSPARK_PYTHON": sys.executable}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     summary = json.loads(done.stdout.splitlines()[-1])
     host, _, port = spark_master.removeprefix("spark://").rpartition(":")

@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.waits import PATIENCE_S
+
 pytestmark = [pytest.mark.spark, pytest.mark.horovod]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +57,7 @@ def start(home: Path, job: Path, *more: str) -> subprocess.Popen[str]:
 
 def run(home: Path, job: Path, *more: str) -> tuple[str, str]:
     process = start(home, job, *more)
-    out, err = process.communicate(timeout=580)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     return out, err
 
@@ -130,7 +132,7 @@ def test_killed_between_steps_at_the_start_of_spark_and_in_training_it_goes_on_t
                 os.killpg(process.pid, signal.SIGKILL)
                 kills += 1
                 break
-        process.wait(30)
+        process.wait(PATIENCE_S)
         process.communicate()
     assert kills == 3
     _, err = run(home, job)
@@ -162,7 +164,7 @@ def test_two_runs_of_a_job_do_not_meet(finished: Path, job: Path) -> None:
     with (finished / "jobs" / "small" / "lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         process = start(finished, job)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1 and "running already" in err
 
 
@@ -174,7 +176,7 @@ def test_without_java_it_says_which_package(tmp_path: Path, finished: Path, job:
     environment = {**os.environ, "APBATCH_HOME": str(home), "PATH": str(bare)}
     environment.pop("JAVA_HOME", None)
     done = subprocess.run(
-        [COMMAND, "run", str(job)], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [COMMAND, "run", str(job)], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 1
     assert "apt-get install openjdk-17-jre-headless" in done.stderr and "Traceback" not in done.stderr

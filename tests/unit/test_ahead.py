@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apbatch.dl.training.prefetch import ahead
+from tests.waits import PATIENCE_S, until
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))
@@ -28,7 +28,7 @@ def test_the_next_item_is_made_while_the_last_is_in_use() -> None:
 
     stream = ahead(items())
     assert next(stream) == 1
-    assert made.wait(5)
+    assert made.wait(PATIENCE_S)
     assert list(stream) == [2]
 
 
@@ -57,8 +57,6 @@ def test_a_caller_who_stops_early_leaves_no_thread_behind() -> None:
     stream = ahead(items(), 2)
     assert next(stream) == 1
     stream.close()
-    limit = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < limit:
-        time.sleep(0.01)
+    until(lambda: threading.active_count() <= before)
     assert threading.active_count() == before
-    assert ended.wait(5)
+    assert ended.wait(PATIENCE_S)

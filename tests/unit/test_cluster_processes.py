@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +20,7 @@ from apbatch.cluster.process import Daemon
 from apbatch.cluster.server import Server, up
 from apbatch.config import endpoints
 from apbatch.errors import ServerError, UsageError
+from tests.waits import until
 
 Starter = Callable[..., Daemon]
 
@@ -39,13 +39,6 @@ def daemon(tmp_path: Path) -> Iterator[Starter]:
     for made in started:
         if (running := made.process()) is not None:
             running.kill()
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_daemon_is_known_again_by_another_command(daemon: Starter) -> None:
