@@ -22,7 +22,7 @@ from apbatch.errors import UsageError
 from apbatch.messages import ERRORS_VARIABLE
 
 #: Modules of `apbatch.cli`, each with a function ``register(app)``.
-GROUPS = ("doctor", "cluster", "site", "find", "events", "mirror", "sample", "sim", "run", "blind", "bench")
+GROUPS = ("doctor", "cluster", "site", "find", "index", "events", "mirror", "sample", "sim", "run", "blind", "bench")
 _DEBUG = "APBATCH_DEBUG"
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.changes import Change
 from apbatch.index.contents import Content
@@ -21,6 +23,13 @@ from apbatch.index.query import Query, Search
 LISTING = ("path", "source", "size", "mtime_ns", "state", "format", "checksum")
 #: Rows of a page unless the caller says otherwise.
 PAGE = 1000
+
+
+def _own_tools() -> UsageError:
+    return UsageError(
+        "this back-end is backed up by its own tools (nodetool snapshot)",
+        remedy="apbatch index export copies any catalogue",
+    )
 
 
 class Catalogue(ABC):
@@ -286,6 +295,32 @@ class Catalogue(ABC):
     @abstractmethod
     def remove_description(self, kind: DescriptionKind, name: str) -> None:
         """Forget a description; the files of a site stay."""
+
+    # operations
+
+    def damage(self) -> list[str]:
+        """Return what the back-end finds damaged in its own files; a cluster of servers repairs its own."""
+        return []
+
+    def backup(self, path: Path) -> None:
+        """Write an exact copy, revisions included, to a new file, while others go on; for this back-end alone.
+
+        Raises
+        ------
+        UsageError
+            If the file is there already, or this back-end has tools of its own.
+        """
+        raise _own_tools()
+
+    def restore(self, path: Path) -> None:
+        """Put a copy that `backup` wrote into an empty catalogue.
+
+        Raises
+        ------
+        UsageError
+            If the catalogue holds files, or this back-end has tools of its own.
+        """
+        raise _own_tools()
 
     @abstractmethod
     def close(self) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -14,7 +17,7 @@ import psycopg
 from psycopg import sql
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from apbatch.errors import ApbatchError, ServerError, UsageError
+from apbatch.errors import ApbatchError, MissingSoftwareError, ServerError, UsageError
 from apbatch.index.sql.database import ConnectionLostError, Database, Row, Session
 from apbatch.index.sql.keeping import SqlKeeping
 from apbatch.index.sql.schema import SCHEMA_VERSION, staging_columns, tables
@@ -193,6 +196,34 @@ class PostgresDatabase(Database):
     def clock(self, session: Session) -> tuple[float, str]:
         """Return the server's time."""
         return float(session.value(f"SELECT {self.now}")), "server"
+
+    def damage(self) -> list[str]:
+        """Return nothing: PostgreSQL's pages carry checksums, which it compares whenever it reads."""
+        return []
+
+    def backup(self, path: Path) -> None:
+        """Write a copy of one state by pg_dump."""
+        self._program("pg_dump", "--format=custom", "--no-owner", f"--file={path}", self.url)
+
+    def restore(self, path: Path) -> None:
+        """Take over a copy in one transaction, by pg_restore."""
+        self._program(
+            "pg_restore",
+            "--clean",
+            "--if-exists",
+            "--no-owner",
+            "--single-transaction",
+            f"--dbname={self.url}",
+            str(path),
+        )
+
+    def _program(self, name: str, *arguments: str) -> None:
+        program = shutil.which(name)
+        if program is None:
+            raise MissingSoftwareError(f"{name} is not installed", remedy="as root: apt-get install postgresql-client")
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ServerError(f"{name} failed: {done.stderr.strip()[-500:]}", where=self.shown)
 
     def close(self) -> None:
         """Close the connections."""

@@ -13,10 +13,11 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from apbatch.errors import ApbatchError, ServerError, UsageError
 from apbatch.index.sql.database import Database, Row, Session
@@ -189,6 +190,38 @@ class SqliteDatabase(Database):
         with suppress(OSError):
             return time.clock_gettime(time.CLOCK_BOOTTIME), Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return time.time(), "wall clock"
+
+    def damage(self) -> list[str]:
+        """Return what SQLite's own check finds."""
+        rows = self.ask("PRAGMA integrity_check(100)", ())
+        return [row[0] for row in rows if row[0] != "ok"]
+
+    def backup(self, path: Path) -> None:
+        """Write a copy of one state, page by page; other processes go on."""
+        path.unlink(missing_ok=True)
+        self._copy(self._session().connection, path, reverse=False)
+
+    def restore(self, path: Path) -> None:
+        """Take over a copy in one transaction, if it is whole and of this schema."""
+        try:
+            with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as copy:
+                (version,) = copy.execute("PRAGMA user_version").fetchone()
+                whole = copy.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok"
+        except sqlite3.Error as error:
+            raise explained(error, path) from error
+        if not whole or version != SCHEMA_VERSION:
+            raise UsageError(f"not a whole copy of a catalogue of schema {SCHEMA_VERSION}", where=str(path))
+        self._copy(self._session().connection, path, reverse=True)
+
+    def _copy(self, connection: sqlite3.Connection, path: Path, *, reverse: bool) -> None:
+        try:
+            with closing(sqlite3.connect(path, timeout=_PATIENCE_S)) as other:
+                source, target = (other, connection) if reverse else (connection, other)
+                source.backup(target, pages=-1)
+                if not reverse:
+                    other.execute("PRAGMA journal_mode=DELETE")  # one file, which a read-only medium can hold too
+        except sqlite3.Error as error:
+            raise explained(error, path) from error
 
     def close(self) -> None:
         """Close the connections; after many writes, refresh what the query planner knows of the tables first."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 from apbatch.errors import UsageError
@@ -63,6 +64,37 @@ class SqlBase(Catalogue):
         self._joined, self._joined_version = "", -1
         self._joined_columns: list[tuple[str, str]] = []
         self._narrows = db.narrow("x") != "x"
+
+    def damage(self) -> list[str]:
+        """Return what is damaged, and rows without their file."""
+        with self._db.read() as session:
+            tables = [side_table(table.number) for table in self._declared(session).tables.values()]
+            lost = []
+            for table in ("replica", *tables):
+                statement = f"SELECT COUNT(*) FROM {table} WHERE id NOT IN (SELECT id FROM file)"
+                if number := session.value(statement):
+                    lost.append(f"{number} rows of {table} belong to no file")
+        return [*self._db.damage(), *lost]
+
+    def backup(self, path: Path) -> None:
+        """Write an exact copy to a new file."""
+        if path.exists():
+            raise UsageError("the file is there already", where=str(path), remedy="name another one")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        self._db.backup(part)
+        part.rename(path)
+
+    def restore(self, path: Path) -> None:
+        """Put a copy that `backup` wrote into this catalogue, which must be empty."""
+        if not path.is_file():
+            raise UsageError("there is no such file", where=str(path))
+        if self.revision():
+            raise UsageError(
+                "the catalogue is not empty", remedy="restore into another one, and name that in the settings"
+            )
+        self._db.restore(path)
+        self._declarations, self._joined_version = Declarations(), -1
 
     def close(self) -> None:
         """Close the connections."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, ClassVar
 
 from apbatch.errors import ServerError
@@ -104,6 +105,18 @@ class Database(ABC):
     @abstractmethod
     def clock(self, session: Session) -> tuple[float, str]:
         """Return the time, in seconds, of the clock that leases go by, and the name of that clock."""
+
+    @abstractmethod
+    def damage(self) -> list[str]:
+        """Return what is damaged."""
+
+    @abstractmethod
+    def backup(self, path: Path) -> None:
+        """Write an exact copy to a file."""
+
+    @abstractmethod
+    def restore(self, path: Path) -> None:
+        """Replace the content by that of a copy."""
 
     @abstractmethod
     def close(self) -> None:
