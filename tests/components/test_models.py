@@ -19,7 +19,7 @@ from apbatch.errors import UsageError
 #: Axial steps to the neighbours of a hexagon (q, r).
 DIRECTIONS = ((1, 0), (0, 1), (-1, 1), (-1, 0), (0, -1), (1, -1))
 keras = pytest.importorskip("keras")
-NAMES = ("talk-cnn", "hillas-cnn", "resnet", "hex-cnn")
+NAMES = ("talk-cnn", "hillas-cnn", "resnet", "hex-cnn", "halo-net")
 
 
 def layer(strides: int = 1) -> Any:
@@ -141,7 +141,7 @@ def test_image_parameters_go_into_onnx(tmp_path: Path) -> None:
     assert to_onnx(tmp_path / "model.keras", tmp_path / "model.onnx").stat().st_size > 10_000  # compared with Keras
 
 
-@pytest.mark.parametrize("name", ["talk-cnn", "hillas-cnn"])
+@pytest.mark.parametrize("name", ["talk-cnn", "hillas-cnn", "halo-net"])
 def test_a_symmetric_network_scores_an_image_and_its_turned_forms_alike(name: str, tmp_path: Path) -> None:
     """Turned here by the pixels' places on the sky; the score is the mean of what the network says of all forms."""
     pytest.importorskip("onnxruntime")

@@ -26,9 +26,10 @@ from apbatch.storage.backends import open_store
 _ENDINGS = ("none", "cleaned")
 #: Column of the camera's pixels.
 IMAGE = "image"
-#: What a set may know of the truth of training images, and the column it comes from: TeV, deg in the camera, deg.
+#: What a set may know of the truth of training images, and the column it comes from: TeV, deg in the camera, deg, m.
 TRUTH = {
     "energy": "true_energy", "source_x": "true_source_x", "source_y": "true_source_y", "zenith": "true_zenith",
+    "impact": "true_impact",
 }  # fmt: skip
 #: Image parameters that are features; times, pointings, numbers of events and anything of the truth are not.
 FEATURES = (
@@ -93,7 +94,7 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection) 
         "none": _sorted(known.filter(pc.equal(known["cleaning"], "none")), parameters, ()),
         "cleaned": _sorted(known.filter(pc.equal(known["cleaning"], cleaning)), parameters, ()),
     }
-    true = _sorted(_read_truth(truth), truth, ("shower", "primary", "true_energy"))
+    true = _sorted(_with_impact(_read_truth(truth)), truth, ("shower", "primary", "true_energy"))
     pixels, (plain, cleaned, true) = _match(pixels, [rows["none"], rows["cleaned"], true])
     if pixels.num_rows == 0:
         raise UsageError(
@@ -158,6 +159,18 @@ def _read_truth(url: str) -> pa.Table:
     if not tables:
         raise NotFoundError("there are no Parquet files of the truth", where=url)
     return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _with_impact(true: pa.Table) -> pa.Table:
+    """Add the distance of the telescope from the shower's axis, m, where core and direction are known."""
+    names = ("true_core_x", "true_core_y", "true_zenith", "true_azimuth")
+    if "true_impact" in true.column_names or not set(names) <= set(true.column_names):
+        return true
+    x, y, zenith, azimuth = (true[name].to_numpy().astype(np.float64) for name in names)
+    zenith, azimuth = np.radians(zenith), np.radians(azimuth)
+    along = np.stack([np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)], axis=1)
+    away = np.linalg.norm(np.cross(np.stack([x, y, np.zeros_like(x)], axis=1), along), axis=1)
+    return true.append_column("true_impact", pa.array(away))
 
 
 def _need(table: pa.Table, where: str, columns: tuple[str, ...]) -> None:

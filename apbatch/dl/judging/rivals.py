@@ -1,4 +1,4 @@
-"""Classical rivals of the networks: boosted trees and a random forest on image parameters.
+"""Classical rivals of the networks: boosted trees and a random forest on image parameters, boosted trees on the halo.
 
 They see what a careful analysis of the last generation sees: size, shape, place and concentration of the image, with
 width and length scaled by those of gammas of the same size. Times, numbers and truth are not among the features.
@@ -7,12 +7,15 @@ width and length scaled by those of gammas of the same size. Times, numbers and 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from apbatch.camera.cleaning_rule import NONE
+from apbatch.dl.judging.halo_trees import HALO_TREES, rings, split_by_cleaning
 from apbatch.errors import MissingSoftwareError, UsageError, nearest_word
 
 Floats = npt.NDArray[np.float64]
@@ -23,7 +26,7 @@ COLUMNS = (
     "size", "width", "length", "distance", "cog_x", "cog_y", "con1", "con2", "n_pixels", "skewness", "kurtosis",
     "n_islands", "leakage",
 )  # fmt: skip
-METHODS = ("trees", "forest")
+METHODS = ("trees", "forest", HALO_TREES)
 
 
 def check_method(name: str) -> None:
@@ -34,15 +37,31 @@ def check_method(name: str) -> None:
         )
 
 
-def matrix(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+def takes(method: str, cleaning: str) -> bool:
+    """Return whether a method can work with images of a cleaning: a halo is in uncleaned ones only."""
+    return method != HALO_TREES or cleaning == NONE
+
+
+def matrix(columns: Mapping[str, npt.NDArray[Any]], features: Sequence[str] = ()) -> npt.NDArray[np.float32]:
     """Return features of shape (n_images, n_features) from columns of image parameters.
 
     Width x length over size (how dense the light is) and their ratio are added: trees cut along axes only.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray, shape (n_images,)
+    features : sequence of str
+        Image parameters beside `COLUMNS`, such as ``alpha`` and ``miss`` where the source is a point.
+
+    Raises
+    ------
+    UsageError
+        If one of them, the size, width or length is missing.
     """
-    known = {name: np.asarray(columns[name], np.float64) for name in COLUMNS if name in columns}
-    for name in ("size", "width", "length"):
+    known = {name: np.asarray(columns[name], np.float64) for name in (*COLUMNS, *features) if name in columns}
+    for name in ("size", "width", "length", *features):
         if name not in known:
-            raise UsageError(f"there is no image parameter '{name}'")
+            raise UsageError(f"there is no image parameter '{name}'", nearest=nearest_word(name, columns))
     with np.errstate(divide="ignore", invalid="ignore"):
         area = known["width"] * known["length"]
         known["density"] = np.log10(known["size"] / area)
@@ -50,6 +69,22 @@ def matrix(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         known["size"] = np.log10(known["size"])
     table = np.column_stack(list(known.values()))
     return np.where(np.isfinite(table), table, np.nan).astype(np.float32)
+
+
+def features_of(
+    method: str, columns: Mapping[str, npt.NDArray[Any]], features: Sequence[str] = ()
+) -> npt.NDArray[np.float32]:
+    """Return what a method looks at, shape (n_images, n_features); those of the halo trees after each cleaning.
+
+    Raises
+    ------
+    UsageError
+        As `matrix`.
+    """
+    if method != HALO_TREES:
+        return matrix(columns, features)
+    tables = [matrix(own, features) for own in split_by_cleaning(columns)]
+    return np.column_stack([*tables, rings(columns)]).astype(np.float32)
 
 
 def classifier(method: str, seed: int) -> Any:
@@ -64,7 +99,7 @@ def classifier(method: str, seed: int) -> Any:
     """
     check_method(method)
     ensemble = ensembles()
-    if method == "trees":
+    if method != "forest":
         return ensemble.HistGradientBoostingClassifier(
             learning_rate=0.08,
             max_iter=600,
@@ -104,18 +139,21 @@ def fit_and_score(
     gamma: Flags,
     others: Mapping[str, Mapping[str, npt.NDArray[Any]]],
     seed: int = 1,
+    features: Sequence[str] = (),
 ) -> dict[str, Floats]:
     """Fit on the training images and score others, both classes weighing the same.
 
     Parameters
     ----------
     method : str
-        ``trees`` (histogram gradient boosting) or ``forest``.
+        ``trees`` (histogram gradient boosting), ``forest``, or ``halo-trees`` (boosting on the halo).
     train : mapping of str to ndarray
         Columns of image parameters.
     gamma : ndarray of bool, shape (n_images,)
     others : mapping
         By name of the split, columns of image parameters.
+    features : sequence of str
+        As of `matrix`.
 
     Returns
     -------
@@ -127,21 +165,34 @@ def fit_and_score(
     UsageError
         If a class is missing.
     """
-    model = fit(method, train, gamma, seed)
-    return {split: score(model, columns) for split, columns in others.items()}
+    rival = fit(method, train, gamma, seed, features)
+    return {split: score(rival, columns) for split, columns in others.items()}
 
 
-def fit(method: str, train: Mapping[str, npt.NDArray[Any]], gamma: Flags, seed: int = 1) -> Any:
+@dataclass(frozen=True)
+class Rival:
+    """A fitted classifier of scikit-learn, and what it looks at (`features_of`)."""
+
+    method: str
+    features: tuple[str, ...]
+    model: Any
+
+
+def fit(
+    method: str, train: Mapping[str, npt.NDArray[Any]], gamma: Flags, seed: int = 1, features: Sequence[str] = ()
+) -> Rival:
     """Fit a classifier on columns of image parameters, both classes weighing the same; a UsageError without both."""
     if not gamma.any() or gamma.all():
         raise UsageError("trees need gammas and hadrons to be fitted on")
     weights = np.where(gamma, 0.5 / gamma.mean(), 0.5 / (1 - gamma.mean()))
-    return classifier(method, seed).fit(_filled(matrix(train)), gamma, sample_weight=weights)
+    table = _filled(features_of(method, train, features))
+    return Rival(method, tuple(features), classifier(method, seed).fit(table, gamma, sample_weight=weights))
 
 
-def score(model: Any, columns: Mapping[str, npt.NDArray[Any]]) -> Floats:
+def score(rival: Rival, columns: Mapping[str, npt.NDArray[Any]]) -> Floats:
     """Return scores in 0…1 of a fitted classifier."""
-    return np.asarray(model.predict_proba(_filled(matrix(columns)))[:, 1], np.float64)
+    table = _filled(features_of(rival.method, columns, rival.features))
+    return np.asarray(rival.model.predict_proba(table)[:, 1], np.float64)
 
 
 def _filled(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

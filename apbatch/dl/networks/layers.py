@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -74,16 +74,61 @@ class ImageMoments(layers.Layer):  # type: ignore[misc]
     def call(self, inputs: Any) -> Any:
         """Return parameters, shape (n, levels x features), of grids in p.e., shape (n, rows, cols)."""
         rows, cols = inputs.shape[1:]
-        r, q = np.mgrid[:rows, :cols].reshape(2, -1).astype(np.float32) - [[(rows - 1) / 2], [(cols - 1) / 2]]
-        x, y = (np.asarray(values, np.float32) for values in (q + r / 2, r * np.sqrt(0.75)))  # pitches
-        flat = ops.reshape(ops.cast(inputs, "float32"), (-1, rows * cols))
-        return ops.concatenate([_moments(flat, x, y, rows / 2, level) for level in self.levels], axis=1)
+        x, y = places(rows, cols)
+        pixels = ops.reshape(ops.cast(inputs, "float32"), (-1, rows * cols))
+        numbers = []
+        for level in self.levels:
+            lit = ops.cast(pixels > level, "float32")
+            numbers.append(describe(measure(pixels * lit, lit, x, y), rows / 2))
+        return ops.concatenate(numbers, axis=1)
 
 
-def _moments(pixels: Any, x: Any, y: Any, radius: float, level: float) -> Any:
-    """Return the parameters of one level, shape (n, `ImageMoments.FEATURES`)."""
-    lit = ops.cast(pixels > level, "float32")
-    light = pixels * lit
+def places(rows: int, cols: int) -> tuple[Any, Any]:
+    """Return where the cells of an axial grid lie, in pitches from its middle, each of shape (rows * cols,)."""
+    r, q = np.mgrid[:rows, :cols].reshape(2, -1).astype(np.float32) - [[(rows - 1) / 2], [(cols - 1) / 2]]
+    return np.asarray(q + r / 2, np.float32), np.asarray(r * np.sqrt(0.75), np.float32)
+
+
+class Shape(NamedTuple):
+    """Moments of the light of images, in pitches; tensors of shape (n, 1), `share`, `dx` and `dy` (n, cells).
+
+    Attributes
+    ----------
+    number : tensor
+        Pixels with light.
+    cosine, sine : tensor
+        Direction of the long axis.
+    share : tensor
+        Of the light, in each cell.
+    dx, dy : tensor
+        From the centre of gravity to each cell.
+    """
+
+    size: Any
+    number: Any
+    cog_x: Any
+    cog_y: Any
+    length: Any
+    width: Any
+    cosine: Any
+    sine: Any
+    share: Any
+    dx: Any
+    dy: Any
+
+
+def measure(light: Any, lit: Any, x: Any, y: Any) -> Shape:
+    """Return the moments of images.
+
+    Parameters
+    ----------
+    light : tensor of shape (n, cells)
+        p.e., 0 where a cell is not lit.
+    lit : tensor of shape (n, cells)
+        1 or 0.
+    x, y : ndarray of shape (cells,)
+        See `places`.
+    """
     size, number = ops.sum(light, axis=1, keepdims=True), ops.sum(lit, axis=1, keepdims=True)
     share = light / ops.maximum(size, _LEAST)
 
@@ -99,14 +144,25 @@ def _moments(pixels: Any, x: Any, y: Any, radius: float, level: float) -> Any:
     # Half angles, without an arc tangent: it has no counterpart in every format that networks are written to.
     cosine = ops.sqrt(ops.relu(1 + (xx - yy) / apart) / 2)
     sine = ops.where(xy < 0, -1.0, 1.0) * ops.sqrt(ops.relu(1 - (xx - yy) / apart) / 2)
-    along = (dx * cosine + dy * sine) / ops.maximum(length, 0.3)
-    outwards = ops.tanh(cog_x * cosine + cog_y * sine)  # the long axis has no head: the camera's centre gives it one
+    return Shape(size, number, cog_x, cog_y, length, width, cosine, sine, share, dx, dy)
+
+
+def describe(shape: Shape, radius: float) -> Any:
+    """Return the parameters of images, shape (n, `ImageMoments.FEATURES`); the camera's `radius` is in pitches."""
+    size, number, width, length, share = shape.size, shape.number, shape.width, shape.length, shape.share
+
+    def mean(values: Any) -> Any:
+        return ops.sum(share * values, axis=1, keepdims=True)
+
+    along = (shape.dx * shape.cosine + shape.dy * shape.sine) / ops.maximum(length, 0.3)
+    # The long axis has no head: the camera's centre gives it one.
+    outwards = ops.tanh(shape.cog_x * shape.cosine + shape.cog_y * shape.sine)
     skewness, kurtosis = mean(along**3), mean(along**4)
     brightest = ops.top_k(share, 2)[0]
     features = [
         ops.log(size + 1) / 2 - 2.5,
         ops.log(number + 1) - 2,
-        ops.sqrt(cog_x**2 + cog_y**2 + _LEAST) / radius,
+        ops.sqrt(shape.cog_x**2 + shape.cog_y**2 + _LEAST) / radius,
         width,
         length / 2,
         width / (length + 0.1) - 0.5,

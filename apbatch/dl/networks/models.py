@@ -17,6 +17,8 @@ Builder = Callable[..., Any]
 _MODELS: dict[str, Builder] = {}
 #: Networks that know where a pixel's neighbours lie on the axial grid.
 _AXIAL: set[str] = set()
+#: The layer whose numbers are asked for.
+_NUMBERS = "numbers"
 
 
 def register_model(name: str, *, axial: bool = False) -> Callable[[Builder], Builder]:
@@ -71,6 +73,7 @@ def build(
     spread: float,
     outputs: int = 1,
     options: Mapping[str, Any] | None = None,
+    auxiliary: int = 0,
 ) -> Any:
     """Build a Keras model from grids in p.e., shape (n, rows, cols), to numbers, shape (n, outputs).
 
@@ -86,6 +89,8 @@ def build(
         1 for the logit of a gamma; more for parameters of the shower.
     options : mapping, optional
         Of this model, such as ``filters``.
+    auxiliary : int
+        Further numbers behind them, which only training knows: `without_auxiliary` takes them away.
     """
     import keras
 
@@ -93,8 +98,18 @@ def build(
     grid = keras.Input(shape)
     features = _MODELS[name](grid, _scaled(grid, shape, mean, spread), **(options or {}))
     # Numbers come out in full precision, also where the rest of the network computes in half of it.
-    numbers = keras.layers.Dense(outputs, dtype="float32")(features)
+    numbers = keras.layers.Dense(outputs, dtype="float32", name=_NUMBERS)(features)
+    if auxiliary:
+        more = keras.layers.Dense(auxiliary, dtype="float32", name="auxiliary")(features)
+        numbers = keras.layers.Concatenate(dtype="float32")([numbers, more])
     return keras.Model(grid, numbers, name=name.replace("-", "_"))
+
+
+def without_auxiliary(model: Any) -> Any:
+    """Return a network that `build` made, without its auxiliary numbers; its weights are shared."""
+    import keras
+
+    return keras.Model(model.input, model.get_layer(_NUMBERS).output, name=model.name)
 
 
 def symmetrised(model: Any, tables: npt.NDArray[np.int64]) -> Any:
@@ -179,9 +194,41 @@ def resnet(grid: Any, x: Any, filters: int = 16, blocks: int = 1, hidden: int = 
 @register_model("hex-cnn", axial=True)
 def hex_cnn(grid: Any, x: Any, filters: int = 16, blocks: int = 1, hidden: int = 64, dropout: float = 0.2) -> Any:
     """The residual network with convolutions over hexagons."""
+    return hexagonal_features(x, filters, blocks, hidden, dropout)
+
+
+def hexagonal_features(x: Any, filters: int, blocks: int, hidden: int, dropout: float) -> Any:
+    """Return what a residual network over hexagons makes of scaled images with channels, shape (n, hidden)."""
     from apbatch.dl.networks.layers import HexConv2D
 
     return _residual(HexConv2D, x, filters, blocks, hidden, dropout)
+
+
+#: Levels whose pixels the halo network measures without asking for neighbours, p.e.
+HALO_LEVELS = (2.5, 3.5, 5.0, 7.0, 14.0)
+
+
+@register_model("halo-net", axial=True)
+def halo_net(
+    grid: Any, x: Any, filters: int = 12, blocks: int = 1, hidden: int = 64, moments: int = 128, dropout: float = 0.3
+) -> Any:
+    """Convolutions over the uncleaned image and the mask of soft cleaning, beside what trees are given of the halo.
+
+    Light outside the main image tells hadrons (Olivera-Nieto et al., arXiv:2211.13167); it wants uncleaned images.
+    """
+    from keras import layers
+
+    from apbatch.camera.cleaning_rule import PRESETS
+    from apbatch.dl.networks.halo_layers import HaloMoments, TailCuts
+    from apbatch.dl.networks.layers import ImageMoments
+
+    soft = PRESETS["soft"]
+    kept = layers.Reshape((*grid.shape[1:], 1))(TailCuts(soft.picture, soft.boundary)(grid))
+    seen = hexagonal_features(layers.Concatenate()([x, kept]), filters, blocks, hidden, dropout)
+    known = layers.Concatenate()([ImageMoments(HALO_LEVELS)(grid), HaloMoments()(grid)])
+    known = layers.Dropout(dropout)(layers.Dense(moments, activation="relu")(known))
+    known = layers.Dense(moments, activation="relu")(known)
+    return layers.Dense(hidden, activation="relu")(layers.Concatenate()([seen, known]))
 
 
 def _residual(convolve: Callable[..., Any], x: Any, filters: int, blocks: int, hidden: int, dropout: float) -> Any:

@@ -104,6 +104,7 @@ def load_model(place: Path) -> Any:
     try:
         import keras
 
+        import apbatch.dl.networks.halo_layers
         import apbatch.dl.networks.layers  # noqa: F401
     except ImportError as error:
         raise MissingSoftwareError("Keras is not installed", remedy="pip install 'apbatch[dl]'") from error

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.camera.cleaning import PRESETS, Cleaning, clean
+from apbatch.camera.cleaning import NONE, PRESETS, Cleaning, clean
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import METHODS, grid_of, to_grid
+from apbatch.camera.halo import halo
 from apbatch.camera.hillas import hillas
 from apbatch.errors import UsageError, nearest_word
 
@@ -66,8 +67,9 @@ def grids(images: Pixels, camera: CameraGeometry, treatment: Treatment) -> Pixel
 
 
 def parameters(images: Pixels, camera: CameraGeometry, cleaning: str) -> dict[str, npt.NDArray[np.float64]]:
-    """Return image parameters after a cleaning, each of shape (n_images,)."""
-    return hillas(images, camera, cleaned(images, camera, cleaning))
+    """Return image parameters after a cleaning, of uncleaned images those of the halo as well; shape (n_images,)."""
+    columns = hillas(images, camera, cleaned(images, camera, cleaning))
+    return columns | halo(images, camera) if cleaning == NONE else columns
 
 
 def grid_shape(camera: CameraGeometry, treatment: Treatment) -> tuple[int, int]:

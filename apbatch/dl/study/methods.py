@@ -40,6 +40,9 @@ METHODS = {
     "hillas-cnn": Method("CNN and image parameters", "#e69f00", "P"),
     "resnet": Method("residual network", "#d55e00", "D"),
     "hex-cnn": Method("hexagonal network", "#cc79a7", "h"),
+    "halo-trees": Method("boosted trees on the halo", "#117733", ">", network=False),
+    "halo-net": Method("halo network", "#882255", "*"),
+    "halo": Method("halo network and halo trees, mean", "#000000", "X"),
 }
 #: Q in A. Kryukov's talk (VLVNT 2018) by method and cleaning: its slides say "after soft cleaning". They are of other
 #: events, with neither errors nor numbers of hadrons: to be compared with, not to be met.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from apbatch.camera.cleaning_rule import NONE
 from apbatch.dl.judging.observation import Observation
 from apbatch.dl.study.methods import BOX, training_name
 from apbatch.dl.training.hyperparameters import Hyperparameters
@@ -30,6 +31,11 @@ class StudySettings(Hyperparameters):
         Further grids on which `grid_model` is trained, with the first of the cleanings.
     rivals : tuple of str
         See `apbatch.dl.judging.rivals`.
+    means : dict
+        Methods that are the mean of others' scores of uncleaned images, such as ``{halo: [halo-net, halo-trees]}``;
+        which mean it is, the validation set decides (`apbatch.dl.judging.score_means`).
+    auxiliary : dict
+        By network, the loss weights of its auxiliary outputs (`apbatch.dl.training.spec.TrainSpec`).
     seeds : int
         Trainings of each network and each tree; they differ in their random start and the order of the images.
     """
@@ -40,7 +46,9 @@ class StudySettings(Hyperparameters):
     )
     grids: tuple[str, ...] = ()
     grid_model: str = "talk-cnn"
-    rivals: tuple[str, ...] = ("trees", "forest")
+    rivals: tuple[str, ...] = ("trees", "forest", "halo-trees")
+    means: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    auxiliary: dict[str, dict[Literal["energy", "impact"], float]] = Field(default_factory=dict)
     seeds: int = Field(default=3, ge=1, le=20)
 
     def check(self) -> None:
@@ -58,6 +66,18 @@ class StudySettings(Hyperparameters):
             check_grid(self.grid_model, grid)
         for name in self.rivals:
             rivals.check_method(name)
+        for name in self.auxiliary:
+            if name not in self.models:
+                raise UsageError(f"auxiliary outputs of '{name}', which is not among the models")
+        for name, members in self.means.items():
+            for member in members:
+                if member not in (*self.models, *self.rivals):
+                    known = ", ".join((*self.models, *self.rivals))
+                    raise UsageError(
+                        f"the mean '{name}' is of '{member}', which is not compared", remedy=f"compared are {known}"
+                    )
+            if len(members) < 2 or NONE not in self.cleanings:
+                raise UsageError(f"the mean '{name}' is to be of two methods and more, on uncleaned images")
         for name in (*self.cleanings, *(f"{self.cleanings[0]}:{grid}" for grid in self.grids)):
             treatment_named(name)
 
@@ -86,6 +106,7 @@ class StudySettings(Hyperparameters):
                         treatments=self.cleanings + more,
                         model=name,
                         options=options,
+                        auxiliary=self.auxiliary.get(name, {}),
                         seed=seed,
                         **computing,
                         **self.model_dump(include=set(Hyperparameters.model_fields)),

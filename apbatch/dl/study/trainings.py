@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from apbatch.camera.cleaning_rule import NONE
 from apbatch.camera.registry import camera_named
 from apbatch.config import TrainingSettings
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_json, read_parquet, write_table
 from apbatch.dl.judging import box_cuts, rivals
+from apbatch.dl.judging.score_means import mean_scores
 from apbatch.dl.networks.treatment import parameters
 from apbatch.dl.study.methods import BOX, training_name
 from apbatch.dl.study.settings import StudySettings
@@ -78,6 +81,7 @@ def run(
     for name, spec in planned:
         predictions = read_parquet(spec.output / "predictions.parquet", ["treatment", "split", "id", "score"])
         tables.append(predictions.add_column(0, "method", pa.array([name] * predictions.num_rows)))
+    tables += list(_means(made, pa.concat_tables(tables), settings))
     write_table(frozen, pa.concat_tables(tables).combine_chunks())
     protocol.submit(folder, frozen, again=made.open, rule=rule)
     protocol.unseal(folder)
@@ -97,6 +101,8 @@ def _by_parameters(made: blind.BlindSet, output: Path, settings: StudySettings) 
     for cleaning in settings.cleanings:
         columns: dict[str, Columns] = {}
         for method, seed in methods:
+            if not rivals.takes(method, cleaning):
+                continue
             place = output / f"{method}-{seed}-{cleaning}.parquet"
             if not place.exists():
                 say(f"study: {method}, {cleaning}, {seed}")
@@ -111,6 +117,27 @@ def _by_parameters(made: blind.BlindSet, output: Path, settings: StudySettings) 
                 rows = [_rows(name, cleaning, split, ids[split], scores[split]) for split in ids]
                 write_table(place, pa.concat_tables(rows))
             yield read_parquet(place)
+
+
+def _means(made: blind.BlindSet, scored: pa.Table, settings: StudySettings) -> Iterator[pa.Table]:
+    """Yield the scores of the means, one for each training of their members, of uncleaned images."""
+    splits = ("validation", "test")
+    ids = {split: read_parquet(made.files / f"{split}.parquet", ["id"])["id"].combine_chunks() for split in splits}
+    gamma = read_parquet(made.files / "validation.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
+
+    def scores_of(method: str, split: str) -> npt.NDArray[np.float64]:
+        mine = (pc.field("method") == method) & (pc.field("treatment") == NONE) & (pc.field("split") == split)
+        own = scored.filter(mine).combine_chunks()
+        places = pc.index_in(ids[split], own["id"].combine_chunks())
+        return np.asarray(own["score"].take(places).to_numpy(), np.float64)
+
+    for name, members in settings.means.items():
+        for seed in range(1, settings.seeds + 1):
+            each = [{split: scores_of(training_name(member, seed), split) for split in splits} for member in members]
+            scores, kind = mean_scores(each, np.asarray(gamma, bool))
+            say(f"study: {name} {seed} is the mean of the {kind} of {', '.join(members)}")
+            for split in splits:
+                yield _rows(training_name(name, seed), NONE, split, ids[split], scores[split])
 
 
 def _rows(method: str, treatment: str, split: str, ids: Any, scores: npt.NDArray[np.float64]) -> pa.Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -31,12 +32,22 @@ class Engine(ABC):
     classify : bool
         Cross-entropy of a logit against 0 or 1; otherwise the Huber loss of all outputs.
     collective : Collective
+    auxiliary : sequence of float
+        Of a classification, the weights of the Huber losses of the outputs after the first; a target of NaN has none.
     """
 
-    def __init__(self, model: Any, learning_rate: float, classify: bool, collective: Collective) -> None:
+    def __init__(
+        self,
+        model: Any,
+        learning_rate: float,
+        classify: bool,
+        collective: Collective,
+        auxiliary: Sequence[float] = (),
+    ) -> None:
         import keras
 
         self.model, self._classify, self._collective = model, classify, collective
+        self._auxiliary = tuple(auxiliary)
         self.optimizer = keras.optimizers.Adam(learning_rate)
         self.optimizer.build(model.trainable_variables)
 
@@ -79,19 +90,34 @@ class Engine(ABC):
 class TensorFlowEngine(Engine):
     """Compiled steps; gradients are averaged over the ranks."""
 
-    def __init__(self, model: Any, learning_rate: float, classify: bool, collective: Collective) -> None:
+    def __init__(
+        self,
+        model: Any,
+        learning_rate: float,
+        classify: bool,
+        collective: Collective,
+        auxiliary: Sequence[float] = (),
+    ) -> None:
         import tensorflow as tf
 
-        super().__init__(model, learning_rate, classify, collective)
+        super().__init__(model, learning_rate, classify, collective, auxiliary)
         own = parts_of(collective.size) // collective.size
         optimizer, shape, n_outputs = self.optimizer, model.input_shape[1:], model.output_shape[-1]
 
         def loss_of(outputs: Any, targets: Any, weights: Any) -> Any:
             if classify:
-                return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets[:, 0], outputs[:, 0]) * weights)
-            error = tf.abs(outputs - targets)
-            huber = tf.where(error < 1, 0.5 * error**2, error - 0.5)
-            return tf.reduce_mean(tf.reduce_mean(huber, axis=1) * weights)
+                crossed = tf.nn.sigmoid_cross_entropy_with_logits(targets[:, 0], outputs[:, 0])
+                for number, share in enumerate(self._auxiliary, start=1):
+                    wanted = targets[:, number]
+                    there = tf.math.is_finite(wanted)
+                    # What is not known is replaced before the difference: the gradient of a choice knows both sides.
+                    crossed += share * huber(outputs[:, number] - tf.where(there, wanted, outputs[:, number]))
+                return tf.reduce_mean(crossed * weights)
+            return tf.reduce_mean(tf.reduce_mean(huber(outputs - targets), axis=1) * weights)
+
+        def huber(difference: Any) -> Any:
+            error = tf.abs(difference)
+            return tf.where(error < 1, 0.5 * error**2, error - 0.5)
 
         @tf.function(  # type: ignore[untyped-decorator]
             input_signature=[
@@ -144,10 +170,17 @@ class TensorFlowEngine(Engine):
 class TorchEngine(Engine):
     """Eager steps in one process, on the whole batch."""
 
-    def __init__(self, model: Any, learning_rate: float, classify: bool, collective: Collective) -> None:
+    def __init__(
+        self,
+        model: Any,
+        learning_rate: float,
+        classify: bool,
+        collective: Collective,
+        auxiliary: Sequence[float] = (),
+    ) -> None:
         if collective.size != 1:
             raise UsageError("PyTorch trains in one process", remedy="--collective single, or the TensorFlow back-end")
-        super().__init__(model, learning_rate, classify, collective)
+        super().__init__(model, learning_rate, classify, collective, auxiliary)
 
     def step(self, pixels: Floats, targets: Floats, weights: Floats) -> SupportsFloat:
         """Take one step."""
@@ -158,6 +191,10 @@ class TorchEngine(Engine):
         outputs = self.model(images, training=True)
         if self._classify:
             loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], wanted[:, 0], weight=weight)
+            for number, share in enumerate(self._auxiliary, start=1):
+                target = torch.where(torch.isfinite(wanted[:, number]), wanted[:, number], outputs[:, number].detach())
+                errors = torch.nn.functional.huber_loss(outputs[:, number], target, reduction="none")
+                loss = loss + share * (errors * weight).mean()
         else:
             huber = torch.nn.functional.huber_loss(outputs, wanted, reduction="none").mean(dim=1)
             loss = (huber * weight).mean()
@@ -199,7 +236,14 @@ def repeatable(backend: str) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
-def engine(backend: str, model: Any, learning_rate: float, classify: bool, collective: Collective) -> Engine:
+def engine(
+    backend: str,
+    model: Any,
+    learning_rate: float,
+    classify: bool,
+    collective: Collective,
+    auxiliary: Sequence[float] = (),
+) -> Engine:
     """Return the engine of a back-end for a model that was built under it.
 
     Raises
@@ -214,4 +258,4 @@ def engine(backend: str, model: Any, learning_rate: float, classify: bool, colle
             f"Keras runs on {keras.backend.backend()}, not on {backend}", remedy=f"set KERAS_BACKEND={backend}"
         )
     kind = TensorFlowEngine if backend == "tensorflow" else TorchEngine
-    return kind(model, learning_rate, classify, collective)
+    return kind(model, learning_rate, classify, collective, auxiliary)

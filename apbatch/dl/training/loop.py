@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from apbatch.dl.blind.blind_set import read_manifest
 from apbatch.dl.files import write_json, write_table
-from apbatch.dl.networks.models import build, symmetrised
+from apbatch.dl.networks.models import build, symmetrised, without_auxiliary
 from apbatch.dl.training.checkpoint import Checkpoint
 from apbatch.dl.training.collective import Collective, collective_named
 from apbatch.dl.training.data import Floats, order_of, parts_of, scale_of
@@ -121,9 +121,11 @@ class Trainer:
         _, rows, cols = train.pixels.shape
         mean, spread = scale_of(train)
         self._targets = run.targets["train"]
-        model = build(spec.model, (rows, cols), mean, spread, self._targets.shape[1], options=spec.options)
         self._classify = spec.task == "separation"
-        self._engine = engine(spec.backend, model, spec.learning_rate, self._classify, collective)
+        weights = tuple(spec.auxiliary.values())
+        self._outputs = self._targets.shape[1] - len(weights)
+        model = build(spec.model, (rows, cols), mean, spread, self._outputs, spec.options, len(weights))
+        self._engine = engine(spec.backend, model, spec.learning_rate, self._classify, collective, weights)
         self.n_parameters = int(model.count_params())
         self._weights = np.ones(len(train.ids), np.float32)
         if self._classify:  # both classes weigh the same in the loss, whatever their numbers
@@ -160,6 +162,8 @@ class Trainer:
                 state.write(run.checkpoint)
                 tell("epoch", treatment=run.treatment, epoch=state.epoch, epochs=spec.epochs, **entry)
         self._engine.restore(state.best, state.optimizer)
+        if spec.auxiliary:
+            self._engine.finish(without_auxiliary(self._engine.model))
         tables = run.turning.cell_tables()
         if spec.symmetric and len(tables) > 1:
             self._engine.finish(symmetrised(self._engine.model, tables))
@@ -229,12 +233,12 @@ class Trainer:
 
         Ranks take blocks in turn; each gets the numbers of all.
         """
-        numbers = np.zeros((len(pixels), self._targets.shape[1]), np.float32)
+        numbers = np.zeros((len(pixels), self._outputs), np.float32)
         # Blocks do not depend on the number of ranks, so neither do the last bits of the scores.
         mine = range(self._collective.rank * _PREDICT, len(pixels), self._collective.size * _PREDICT)
         for start in mine:
             block = slice(start, start + _PREDICT)
-            outputs = self._engine.outputs(pixels[block])
+            outputs = self._engine.outputs(pixels[block])[:, : self._outputs]
             numbers[block] = 1 / (1 + np.exp(-outputs)) if self._classify else outputs
         return self._collective.sum_array(numbers)
 

@@ -84,6 +84,9 @@ def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Pending
                     raise UsageError(f"there are no {name} in the {split} set", where=where)
         targets = {split: images[split].gamma for split in ("train", "validation")}
         wanted = {split: _labels(gamma) for split, gamma in targets.items()}
+        if spec.auxiliary:
+            more = {split: _auxiliary(spec.data / f"{split}.parquet", list(spec.auxiliary)) for split in wanted}
+            wanted = {split: np.concatenate([wanted[split], more[split]], axis=1) for split in wanted}
         if shards is not None:
             shards.steps(spec.batch_size, parts_of(ranks))
         if spec.task == "showers" and shards is not None:
@@ -114,6 +117,24 @@ def _first(shards: Shards, files: Path) -> Images:
 def _labels(gamma: npt.NDArray[np.bool_] | None) -> Floats:
     assert gamma is not None
     return gamma.astype(np.float32)[:, None]
+
+
+def _auxiliary(place: Path, names: list[str]) -> Floats:
+    """Return the auxiliary targets of a split, of the order of 1, shape (n, n_names); NaN where the truth is not known.
+
+    Raises
+    ------
+    FormatError
+        If the set does not hold the truth of its training images.
+    """
+    table = read_parquet(place, names)
+    targets = []
+    for name in names:
+        values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = np.log10(values) if name == "energy" else values / 100.0
+        targets.append(np.where(np.isfinite(values), values, np.nan))
+    return np.column_stack(targets).astype(np.float32)
 
 
 def _showers(place: Path, images: Images) -> tuple[Images, Floats, npt.NDArray[np.bool_]]:

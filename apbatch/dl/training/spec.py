@@ -45,6 +45,9 @@ class TrainSpec(Hyperparameters):
         Name of a network, see `apbatch.dl.networks.models`.
     options : dict
         Of that network, such as ``filters``.
+    auxiliary : dict
+        Loss weights of further outputs of a separation, which are trained and then taken away: ``energy`` (log10 of
+        TeV) and ``impact`` (100 m), of gammas and hadrons alike. To estimate them a network must measure the shower.
     """
 
     data: Path
@@ -57,6 +60,7 @@ class TrainSpec(Hyperparameters):
     treatments: tuple[str, ...] = Field(default=("none", "standard"), min_length=1)
     model: str = "talk-cnn"
     options: dict[str, int | float] = Field(default_factory=dict)
+    auxiliary: dict[Literal["energy", "impact"], float] = Field(default_factory=dict)
     seed: int = Field(default=1, ge=0, lt=2**31)
 
     @property
@@ -69,6 +73,13 @@ class TrainSpec(Hyperparameters):
         check_model(self.model, self.options)
         if self.symmetric and self.task != "separation":
             raise UsageError("a direction turns with its image: only networks of the task 'separation' are symmetric")
+        if self.auxiliary and self.task != "separation":
+            raise UsageError("auxiliary outputs belong to a separation", remedy="leave out auxiliary")
+        for name, weight in self.auxiliary.items():
+            if not 0 < weight < float("inf"):
+                raise UsageError(
+                    f"the loss weight of '{name}' is {weight}", remedy="give a number above 0, such as 0.3"
+                )
         if self.symmetric and not self.augment:
             raise UsageError("a symmetric network is trained on turned images", remedy="augment: true")
         for treatment in self.treatments:
