@@ -112,3 +112,18 @@ def test_without_horovod_it_says_so_and_takes_one_process(
     assert "Horovod is not installed: training in one process" in capsys.readouterr().err
     with pytest.raises(ApbatchError, match="Horovod is not installed"):
         launch._choose("horovod", 2)
+
+
+def test_auxiliary_outputs_are_of_a_separation_with_weights_above_0(files: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="auxiliary outputs belong to a separation"):
+        launch.train(TrainSpec(data=files, output=out, task="showers", auxiliary={"energy": 0.3}))
+    with pytest.raises(UsageError, match="loss weight of 'energy' is 0"):
+        launch.train(TrainSpec(data=files, output=out, auxiliary={"energy": 0.0}))
+
+
+def test_auxiliary_outputs_without_their_truth_name_the_column(files: Path, tmp_path: Path) -> None:
+    table = pq.read_table(files / "train.parquet")
+    replace(files, "train", table.drop_columns([name for name in ("energy", "impact") if name in table.column_names]))
+    with pytest.raises(FormatError, match="energy"):
+        launch.train(TrainSpec(data=files, output=tmp_path / "out", auxiliary={"energy": 0.3}))
