@@ -252,3 +252,59 @@ def test_a_method_whose_cut_keeps_everything_is_said_to_cut_nothing(inputs: dict
     assert said["box"] and not said["resnet"]
     assert "cuts nothing: Q is 1" in render_table(result)
     assert all(verdict["rival_cuts_nothing"] for verdict in result["verdicts"])
+
+
+def test_the_mean_of_methods_has_a_score_for_every_image_in_any_order_of_its_members(made: BlindSet) -> None:
+    """The members' tables come in another order than the set; the mean of equal scores is these scores."""
+    random = np.random.default_rng(4)
+    tables, wanted = [], {}
+    for split in ("validation", "test"):
+        ids = pq.read_table(made.files / f"{split}.parquet", columns=["id"])["id"].to_pylist()
+        values = random.random(len(ids))
+        wanted |= dict(zip(ids, values, strict=True))
+        for method in ("halo-net#1", "halo-trees#1"):
+            order = random.permutation(len(ids))
+            names = [ids[place] for place in order]
+            tables.append(study._rows(method, "none", split, pa.array(names), values[order]))
+    settings = StudySettings(models={"halo-net": {}}, means={"halo": ("halo-net", "halo-trees")}, seeds=1)
+    settings.check()
+    mean = pa.concat_tables(study._means(made, pa.concat_tables(tables), settings))
+    assert set(mean["method"].to_pylist()) == {"halo#1"} and mean.num_rows == len(wanted)
+    ranks = np.argsort(np.argsort([wanted[name] for name in mean["id"].to_pylist()]))
+    assert np.corrcoef(ranks, np.argsort(np.argsort(mean["score"].to_numpy())))[0, 1] > 0.99
+
+
+def test_a_mean_of_what_is_not_compared_is_refused() -> None:
+    with pytest.raises(UsageError, match="is of 'halo-net', which is not compared"):
+        StudySettings(means={"halo": ("halo-net", "halo-trees")}).check()
+
+
+def test_the_impact_is_the_distance_of_the_telescope_from_the_axis() -> None:
+    from apbatch.dl.blind.image_selection import _with_impact
+
+    random = np.random.default_rng(2)
+    zenith, azimuth, impact, turn = (
+        *random.uniform([[20], [0]], [[40], [360]], (2, 20)),
+        *random.uniform(0, 6, (2, 20)),
+    )
+    theta, phi = np.radians(zenith), np.radians(azimuth)
+    axis = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)])
+    one = np.stack([-np.sin(phi), np.cos(phi), 0 * phi])
+    away = impact * (one * np.cos(turn) + np.cross(axis.T, one.T).T * np.sin(turn))
+    core = away - axis * away[2] / axis[2]  # along the axis to the ground
+    true = pa.table({"true_core_x": core[0], "true_core_y": core[1], "true_zenith": zenith, "true_azimuth": azimuth})
+    assert _with_impact(true)["true_impact"].to_numpy() == pytest.approx(impact)
+    assert _with_impact(true.drop_columns(["true_azimuth"])).column_names == [
+        "true_core_x",
+        "true_core_y",
+        "true_zenith",
+    ]
+
+
+def test_the_halo_network_is_trained_on_uncleaned_images_only(tmp_path: Path) -> None:
+    settings = StudySettings(models={"talk-cnn": {}, "halo-net": {}}, auxiliary={"halo-net": {"energy": 0.3}}, seeds=1)
+    specs = dict(settings.trainings(tmp_path, tmp_path, {}))
+    assert specs["talk-cnn#1"].treatments == ("none", "soft", "standard") and not specs["talk-cnn#1"].auxiliary
+    assert specs["halo-net#1"].treatments == ("none",) and specs["halo-net#1"].auxiliary == {"energy": 0.3}
+    with pytest.raises(UsageError, match="takes uncleaned images only"):
+        StudySettings(models={"halo-net": {}}, cleanings=("soft",)).check()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from apbatch.dl.blind import blind_set as blind
-from apbatch.dl.blind.blind_set import BlindSet, BlindSettings
+from apbatch.dl.blind.blind_set import BlindSet
+from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.files import read_parquet
 from apbatch.dl.networks.scoring import load_model
 from apbatch.dl.training import launch

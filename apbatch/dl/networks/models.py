@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from apbatch.camera.cleaning_rule import NONE
 from apbatch.errors import UsageError, nearest_word
 
 #: (grids in p.e., the same scaled and with a channel, options by name) to features, shape (n, n_features).
@@ -17,11 +18,13 @@ Builder = Callable[..., Any]
 _MODELS: dict[str, Builder] = {}
 #: Networks that know where a pixel's neighbours lie on the axial grid.
 _AXIAL: set[str] = set()
+#: Networks that clean images themselves.
+_UNCLEANED: set[str] = set()
 #: The layer whose numbers are asked for.
 _NUMBERS = "numbers"
 
 
-def register_model(name: str, *, axial: bool = False) -> Callable[[Builder], Builder]:
+def register_model(name: str, *, axial: bool = False, uncleaned: bool = False) -> Callable[[Builder], Builder]:
     """Make a builder known by name; its arguments after the images are the options of a specification.
 
     Parameters
@@ -29,12 +32,16 @@ def register_model(name: str, *, axial: bool = False) -> Callable[[Builder], Bui
     name : str
     axial : bool
         Whether it works on the axial grid only.
+    uncleaned : bool
+        Whether it cleans images itself, so that cleaned ones hold nothing for it.
     """
 
     def keep(builder: Builder) -> Builder:
         _MODELS[name] = builder
         if axial:
             _AXIAL.add(name)
+        if uncleaned:
+            _UNCLEANED.add(name)
         return builder
 
     return keep
@@ -56,6 +63,11 @@ def check_model(name: str, options: Mapping[str, Any] | None = None) -> None:
             )
         if not isinstance(value, int | float) or value < 0:
             raise UsageError(f"option '{option}' of model '{name}' is no number from 0 on: {value!r}")
+
+
+def takes(name: str, cleaning: str) -> bool:
+    """Return whether a model is meant for images of a cleaning."""
+    return name not in _UNCLEANED or cleaning == NONE
 
 
 def check_grid(name: str, grid: str) -> None:
@@ -208,7 +220,7 @@ def hexagonal_features(x: Any, filters: int, blocks: int, hidden: int, dropout: 
 HALO_LEVELS = (2.5, 3.5, 5.0, 7.0, 14.0)
 
 
-@register_model("halo-net", axial=True)
+@register_model("halo-net", axial=True, uncleaned=True)
 def halo_net(
     grid: Any, x: Any, filters: int = 12, blocks: int = 1, hidden: int = 64, moments: int = 128, dropout: float = 0.3
 ) -> Any:

@@ -54,11 +54,13 @@ class StudySettings(Hyperparameters):
     def check(self) -> None:
         """Raise a UsageError for anything unknown, before anything is trained."""
         from apbatch.dl.judging import rivals
-        from apbatch.dl.networks.models import check_grid, check_model
+        from apbatch.dl.networks.models import check_grid, check_model, takes
         from apbatch.dl.networks.treatment import treatment_named
 
         for name, options in self.models.items():
             check_model(name, options)
+            if not any(takes(name, cleaning) for cleaning in self.cleanings):
+                raise UsageError(f"'{name}' takes uncleaned images only", remedy="have 'none' among the cleanings")
         check_model(self.grid_model)
         if self.grids and self.grid_model not in self.models:
             raise UsageError(f"the model of the grids, '{self.grid_model}', is not among the models")
@@ -93,6 +95,7 @@ class StudySettings(Hyperparameters):
         computing : dict
             What computes: ``backend``, ``device``, ``mixed_precision``.
         """
+        from apbatch.dl.networks.models import takes
         from apbatch.dl.training.spec import TrainSpec
 
         for seed in range(1, self.seeds + 1):
@@ -103,7 +106,7 @@ class StudySettings(Hyperparameters):
                     TrainSpec(
                         data=files,
                         output=output / f"{name}-{seed}",
-                        treatments=self.cleanings + more,
+                        treatments=tuple(cleaning for cleaning in self.cleanings if takes(name, cleaning)) + more,
                         model=name,
                         options=options,
                         auxiliary=self.auxiliary.get(name, {}),
