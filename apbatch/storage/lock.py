@@ -149,7 +149,7 @@ class Lock:
         with suppress(ApbatchError):
             self._store.rename(self._name, aside)
         caught = self._read(f"{aside}/{_OWNER}")
-        if caught is not None and owner is not None and caught.get("token") != owner.get("token"):
+        if caught is not None and (owner is None or caught.get("token") != owner.get("token")):
             with suppress(ApbatchError):
                 self._store.rename(aside, self._name)
         with suppress(ApbatchError):

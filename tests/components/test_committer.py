@@ -259,3 +259,32 @@ def test_a_part_is_there_whole_or_not_at_all(tmp_path):
         writer.write(pa.RecordBatch.from_pydict({"n": [1], "image": [b""]}, schema=SCHEMA))
         raise RuntimeError("died")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seen", [{"token": "of a dead owner"}, None])
+def test_a_lock_that_another_took_meanwhile_is_given_back(tmp_path, seen):
+    store = open_store(f"file://{tmp_path}/one")
+    with Lock(store, ".lock", "this") as lock:
+        late = Lock(store, ".lock", "this")
+        late._break(seen)  # what it saw before `lock` was quicker
+        assert lock.held()
+        lock.check()
+        with pytest.raises(UsageError, match="another program"):
+            late.__enter__()
+    assert there(store.url) == set()
+
+
+@pytest.mark.parametrize("role", ["one", "two"])
+def test_nothing_is_committed_when_another_program_holds_a_lock(outputs, role):
+    with DatasetCommit(outputs, "old") as job:
+        job.commit([attempt(job, 0, value=100)], CONTENT)
+    with DatasetCommit(outputs, "new") as job:
+        records = [attempt(job, 0)]
+        owner = Path(outputs[role].removeprefix("file://"), f"{dataset.HIDDEN}lock", "owner.json")
+        owner.write_text(json.dumps({**json.loads(owner.read_text()), "token": "another"}))
+        before = {url: there(url) for url in outputs.values()}
+        with pytest.raises(ServerError, match="another program has taken over"):
+            job.commit(records, CONTENT)
+        assert {url: there(url) for url in outputs.values()} == before
+    assert [numbers(url) for url in outputs.values()] == [[100, 101, 102]] * 2
+    assert owner.is_file(), "the other program's lock was removed"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from apbatch.errors import NotFoundError, UsageError
 from apbatch.ingest.patterns import compile_glob, compile_pattern, decode_path, encode_path
-from apbatch.ingest.sites import Site, add_site, load_site, read_site_file, remove_site, resolve_site, sites
+from apbatch.ingest.sites import Site, add_site, load_site, open_plain, read_site_file, remove_site, resolve_site, sites
 
 MINIMAL = "name: one\nexperiment: TAIGA\nroot: .\n"
 
@@ -190,3 +190,17 @@ def test_the_logical_path_is_experiment_site_source() -> None:
     one = site(experiment="TAIGA MC")
     assert one.path_of("a/b") == "/taiga-mc/s/a/b"
     assert one.url_of("a/b%FF") == "file:///tmp/a/b" + os.fsdecode(b"\xff")
+
+
+@pytest.mark.parametrize("target", ["other", "../outside", "fifo"])
+def test_a_link_is_never_opened_wherever_it_points(tmp_path: Path, target: str) -> None:
+    root = tmp_path / "site"
+    root.mkdir()
+    (root / "other").write_bytes(b"x")
+    (tmp_path / "outside").write_bytes(b"secret")
+    os.mkfifo(root / "fifo")
+    (root / "link").symlink_to(target)
+    with pytest.raises(OSError):
+        open_plain(os.fsencode(root / "link"), os.fsencode(root))
+    with os.fdopen(open_plain(os.fsencode(root / "other"), os.fsencode(root)), "rb") as file:
+        assert file.read() == b"x"

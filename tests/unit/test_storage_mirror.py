@@ -17,6 +17,7 @@ from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord, Replica
 from apbatch.index.query import Everything
 from apbatch.ingest.mirror import MirrorSummary, Outcome, best_source, mirror, target_store
+from apbatch.ingest.sites import add_site
 from apbatch.storage.backends import open_store
 from apbatch.storage.local import LocalStore
 from apbatch.storage.store import Store
@@ -188,6 +189,39 @@ def test_a_file_registered_anew_replaces_its_old_replica(shelf: Shelf, store: St
     summary = run(shelf, store, site)
     assert summary.count(Outcome.COPIED) == 1
     assert replica_file(store, shelf.records[0]).read_bytes() == b"new content"
+
+
+def test_a_replica_of_an_older_content_of_the_same_size_is_replaced(shelf: Shelf, store: Store, site: Site) -> None:
+    run(shelf, store, site)
+    content = os.urandom(shelf.records[0].size)
+    shelf.records[0] = site.register("file 0", content)
+    summary = run(shelf, store, site)
+    assert (summary.count(Outcome.COPIED), summary.count(Outcome.SKIPPED)) == (1, 4)
+    assert replica_file(store, shelf.records[0]).read_bytes() == content
+    path = shelf.records[0].path
+    (replica,) = shelf.replicas([path])[path]
+    assert replica.checksum == blake3(content).hexdigest()
+
+
+def test_a_changed_source_is_named_with_the_command_that_registers_it(home: Path, tmp_path: Path, store: Store) -> None:
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "f"
+    file.write_bytes(b"old content")
+    (tmp_path / "site.yaml").write_text("name: here\nexperiment: E\nroot: data\n")
+    add_site(tmp_path / "site.yaml")
+    status = file.stat()
+    record = FileRecord(
+        "/e/here/f", "here", "f", 11, status.st_mtime_ns, blake3(b"old content").hexdigest(),
+        f"{zlib.adler32(b'old content'):08x}", "test", "E",
+    )  # fmt: skip
+    for change, command in (("same size and time", "apbatch ingest here --again"), ("later", "apbatch ingest here ")):
+        file.write_bytes(b"new content")
+        if change == "same size and time":
+            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        summary = mirror(cast(Catalogue, Shelf([record])), Everything(), store)
+        (failure,) = summary.failures
+        assert command in str(failure.reason), change
+        assert ("--again" in str(failure.reason)) == (change == "same size and time")
 
 
 def test_replicas_can_lie_under_a_folder(shelf: Shelf, store: Store, site: Site) -> None:
