@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from apbatch.errors import ServerError
 from apbatch.yamlfile import load_model
 
+_NAME = re.compile(r"\{(\w+)\}")
+
 
 def home() -> Path:
     """Return the folder of all state: ``$APBATCH_HOME`` or the platform's data folder."""
@@ -136,15 +138,30 @@ def fill_in(text: str) -> str:
     ServerError
         If a named server is not up.
     """
+    require_up(text)
     known = {"home": str(home()), **endpoints()}
+    return _NAME.sub(lambda match: known[match[1]], text)
 
-    def replace(match: re.Match[str]) -> str:
-        name = match[1]
-        if name not in known:
-            raise ServerError(f"the server '{name}' is not up", remedy=f"apbatch cluster up {name}")
-        return known[name]
 
-    return re.sub(r"\{(\w+)\}", replace, text)
+def require_up(*texts: str) -> None:
+    """Make sure that every server that is named by ``{NAME}`` is up.
+
+    Raises
+    ------
+    ServerError
+        With all that are not.
+    """
+    wanted = dict.fromkeys(match[1] for text in texts for match in _NAME.finditer(text))
+    missing = [name for name in wanted if name not in {"home", *endpoints()}]
+    if missing:
+        names = ", ".join(f"'{name}'" for name in missing)
+        what = f"the server {names} is not up" if len(missing) == 1 else f"the servers {names} are not up"
+        raise ServerError(what, remedy=f"apbatch cluster up {' '.join(missing)}")
+
+
+def file_url(path: str, folder: Path) -> str:
+    """Return the URL of a path; a relative one lies in `folder`, for a URL has no current folder."""
+    return f"file://{(folder / Path(path).expanduser()).absolute()}"
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -160,14 +177,12 @@ def load_settings(path: Path | None = None) -> Settings:
     if path is None and os.environ.get("APBATCH_CONFIG"):
         path = Path(os.environ["APBATCH_CONFIG"])
     settings = load_model(path, Settings) if path else Settings()
+    folder = path.absolute().parent if path else Path.cwd()
     addresses = {name: getattr(settings.spark, name) for name in ("master", "hadoop_conf", "event_log")}
+    texts = [text for text in addresses.values() if isinstance(text, str)]
+    require_up(settings.catalogue, settings.events, settings.store, *texts)  # all that are missing, at once
     filled = {name: fill_in(text) for name, text in addresses.items() if isinstance(text, str)}
     spark = settings.spark.model_copy(update=filled)
-    return settings.model_copy(
-        update={
-            "catalogue": fill_in(settings.catalogue),
-            "events": fill_in(settings.events),
-            "store": fill_in(settings.store),
-            "spark": spark,
-        }
-    )
+    stores = {"events": fill_in(settings.events), "store": fill_in(settings.store)}
+    urls = {name: text if "://" in text else file_url(text, folder) for name, text in stores.items()}
+    return settings.model_copy(update={"catalogue": fill_in(settings.catalogue), **urls, "spark": spark})

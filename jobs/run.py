@@ -1,8 +1,5 @@
-"""Run a job description under spark-submit: ``spark-submit jobs/run.py jobs/gamma_hadron.yaml [--config FILE]``."""
-
-import sys
+"""`apbatch run` for spark-submit: ``spark-submit jobs/run.py …`` takes the same options."""
 
 from apbatch.cli.main import main
 
-sys.argv[1:1] = ["run"]
-main()
+main("run")

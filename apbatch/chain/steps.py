@@ -273,4 +273,4 @@ def _mask(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
     try:
         return np.asarray(from_binary(batch.column("mask"), "u1")).astype(np.bool_)
     except (KeyError, ValueError) as error:
-        raise FormatError(f"images without a usable mask: {error}", remedy="run jobs/clean.py first") from error
+        raise FormatError(f"images without a usable mask: {error}", remedy="run apbatch clean first") from error

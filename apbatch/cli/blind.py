@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
 from apbatch.cli.output import Format, FormatOption, show
 from apbatch.storage.backends import local_path
+from apbatch.storage.places import url_of_place
 
 _Folder = Annotated[Path, typer.Argument(help="Folder of the blind analysis.", parser=local_path, metavar="FOLDER")]
 _Head = Annotated[
     str | None, typer.Option("--head", help="Head that the last act printed; not needed where a custodian signs.")
 ]
 _Key = Annotated[Path, typer.Option("--key", help="Private key of the custodian.", parser=local_path, metavar="FILE")]
+
+
+def _place(name: str, help: str) -> Any:
+    return typer.Option(name, parser=url_of_place, metavar="PLACE", help=f"Path or URL of {help}")
+
 
 group = typer.Typer(no_args_is_help=True, help="Blind test sets: labels sealed until the scores are frozen.")
 
@@ -28,9 +34,9 @@ def register(app: typer.Typer) -> None:
 @group.command()
 def make(
     folder: _Folder,
-    images: Annotated[str, typer.Option("--images", help="URL of the images, as `clean` makes them.")],
-    parameters: Annotated[str, typer.Option("--parameters", help="URL of the image parameters.")],
-    truth: Annotated[str, typer.Option("--truth", help="URL of the Monte Carlo truth.")],
+    images: Annotated[str, _place("--images", "the images, as `clean` makes them.")],
+    parameters: Annotated[str, _place("--parameters", "the image parameters.")],
+    truth: Annotated[str, _place("--truth", "the Monte Carlo truth.")],
     size_min: Annotated[
         str | None, typer.Option("--size-min", help="Smallest size after cleaning, such as '60 pe'.")
     ] = None,

@@ -22,7 +22,10 @@ from apbatch.errors import UsageError
 from apbatch.messages import ERRORS_VARIABLE
 
 #: Modules of `apbatch.cli`, each with a function ``register(app)``.
-GROUPS = ("doctor", "cluster", "site", "find", "index", "events", "mirror", "sample", "sim", "run", "blind", "bench")
+GROUPS = (
+    *("doctor", "cluster", "site", "find", "index", "events", "mirror", "images", "datasets", "sample"),
+    *("sim", "train", "run", "blind", "bench"),
+)
 _DEBUG = "APBATCH_DEBUG"
 
 
@@ -123,10 +126,10 @@ def _run(command: Any, program: str, arguments: list[str] | None) -> int:
         return report(error, program)
 
 
-def main() -> None:
-    """Run the command line and exit."""
+def main(*command: str) -> None:
+    """Run the command line and exit; with `command`, a program that is one command, such as ``jobs/clean.py``."""
     _use_utf8()
-    sys.exit(run_command(application()))
+    sys.exit(run_command(application(), arguments=[*command, *sys.argv[1:]]))
 
 
 def _use_utf8() -> None:

@@ -145,6 +145,11 @@ def show_text(text: str) -> None:
     _write(lambda stream: print(visible(text, keep="\n\t"), file=stream))
 
 
+def show_line(record: Mapping[str, Any]) -> None:
+    """Print one record as one line of JSON: what a program that works for long says at its end."""
+    _write(lambda stream: stream.write(json.dumps(_plain(record), default=str) + "\n"), for_program=True)
+
+
 def note(text: str) -> None:
     """Print a message about what goes on to standard error."""
     with suppress(OSError, ValueError):

@@ -23,6 +23,7 @@ from apbatch.ingest.sites import ingest_remedy, source_url
 from apbatch.ingest.sites import open_source as open_at_site
 from apbatch.progress import progress, say
 from apbatch.storage.backends import open_store
+from apbatch.storage.places import url_of_place
 from apbatch.storage.store import Checksums, Store, StoreRefusedError
 from apbatch.storage.transfer import InterruptedTransferError, SourceChangedError, transfer
 
@@ -112,13 +113,13 @@ def target_store(target: str, settings: Settings | None = None) -> Store:
     ServerError
         If the server of that name is not up.
     """
-    if "://" in target:
-        return open_store(target)
+    if "/" in target:
+        return open_store(url_of_place(target))
     if target not in TARGETS:
         raise UsageError(
             f"unknown target '{target}'",
             nearest=nearest_word(target, TARGETS),
-            remedy=f"give a URL or one of {', '.join(TARGETS)}",
+            remedy=f"give a path, a URL or one of {', '.join(TARGETS)}",
         )
     if target == "local":
         return open_store(f"file://{home()}/mirror")

@@ -307,7 +307,7 @@ def skim(
     _check_roles(outputs)
     for source in sources:
         if not source.rows or not dataset.is_complete(source.url.rpartition("/")[0]):
-            raise UsageError("these images were not cleaned", where=source.url, remedy="clean them: jobs/clean.py")
+            raise UsageError("these images were not cleaned", where=source.url, remedy="clean them: apbatch clean")
     folders = sorted({source.url.rpartition("/")[0] for source in sources})
     kinds = {(str(known["cleaning"]), str(known["camera"])) for known in map(dataset.info, folders)}
     if len(kinds) != 1:

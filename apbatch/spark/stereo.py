@@ -122,7 +122,7 @@ def stereo(
     """
     started = time.monotonic()
     if not parameters_urls:
-        raise UsageError("there are no datasets of image parameters", remedy="make them with jobs/parameters.py")
+        raise UsageError("there are no datasets of image parameters", remedy="make them: apbatch parameters")
     cleaning, known = _checked(parameters_urls, output_url)
     sizes = {url: size for folder in parameters_urls for url, size in dataset_files(folder)[1].items()}
     splits = range_splits({url: telescopes for folder, telescopes in known.items() for url in _files(folder)})
@@ -156,7 +156,7 @@ def _checked(urls: Sequence[str], output_url: str) -> tuple[str, dict[str, Teles
             raise UsageError("input and output are the same dataset", where=url)
         about = dataset.info(url)
         if about.get("kind") != "parameters" or not isinstance(about.get("cleaning"), str):
-            raise UsageError("not a dataset of image parameters", where=url, remedy="make one with jobs/parameters.py")
+            raise UsageError("not a dataset of image parameters", where=url, remedy="make one: apbatch parameters")
         schema = dataset.schema(url)
         lacking = [name for name in _COLUMNS if name not in schema.names]
         if lacking:

@@ -23,7 +23,7 @@ def local_path(place: str) -> Path:
     """
     scheme, separator, rest = place.partition("://")
     if not separator:
-        return Path(place)
+        return Path(place).absolute()
     if scheme != "file" or not rest.startswith("/"):
         raise UsageError("a path or a mount is wanted here", where=place, remedy="give PATH or file:///PATH")
     return Path(rest)

@@ -1,7 +1,8 @@
 """The one interface to every place where bytes are kept.
 
-Beside reading, listing and renaming it promises what file systems do not: a write that is hashed on the way, verified
-after close and only then visible under its name.
+Reading, listing and renaming are what the back-ends' clients give. What they lack is here: a write that is hashed on
+the way, verified after close and only then visible under its name. File objects of fsspec can't promise that: closed by
+an exception, they would publish what was written until then.
 """
 
 from __future__ import annotations

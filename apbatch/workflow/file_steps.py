@@ -133,6 +133,15 @@ class Ingest(Step):
         )
         return {"selection": context.selection_digest()}
 
+    def check(self, context: Context) -> None:
+        """Find the site, or its file; its root may be made by an earlier step."""
+        from apbatch.ingest.sites import load_site, read_site_file
+
+        if self.site.endswith((".yaml", ".yml")):
+            read_site_file(context.base / self.site)
+        else:
+            load_site(self.site)
+
     def foresee(self, context: Context) -> bool:
         """Nothing new at the site: the selection is what the catalogue gives now."""
         context.products["selection"] = context.selection_digest(empty=True)
@@ -148,6 +157,12 @@ class Mirror(Step):
     makes: ClassVar[tuple[str, ...]] = ("mirrored",)
 
     to: str = Field(default="store", description="store (of the settings), hdfs, webhdfs, afs, local, or a URL")
+
+    def check(self, context: Context) -> None:
+        """Find the store."""
+        from apbatch.ingest.mirror import target_store
+
+        target_store(self.to, context.settings)
 
     def inputs(self, context: Context) -> Any:
         """Return the selection and the store."""

@@ -163,10 +163,32 @@ def _surroundings(job: JobDescription, settings: Settings) -> Iterator[tuple[Con
 
         context = Context(job.name, job.path.parent, settings, catalogue, events, job.select, spark)
         stack.enter_context(locked(context.folder / "lock", lambda process: _runs_already(process, context.folder)))
+        _check_steps(job, context)
         _check_query(job, context)
         elsewhere = [] if settings.events == fill_in(Settings().events) else [settings.events]
         services = digest([settings.catalogue, settings.store, *elsewhere])
         yield context, Records(context.folder / "steps" / services)
+
+
+def _check_steps(job: JobDescription, context: Context) -> None:
+    """Find every site and store that is named wrongly, or whose server is not up, before anything starts."""
+    from apbatch.storage.backends import open_store
+
+    faults: list[tuple[str, ApbatchError]] = []
+    try:
+        open_store(context.settings.store)
+    except ApbatchError as error:
+        faults.append((error.where or "settings: store", error))
+    for step, line in zip(job.steps, job.lines, strict=True):
+        try:
+            step.check(context)
+        except ApbatchError as error:
+            faults.append((f"{job.path}:{line}: {step.kind}", error))
+    if faults:
+        if len(faults) == 1:
+            faults[0][1].where = faults[0][0]
+            raise faults[0][1]
+        raise UsageError("\n".join(f"{place}: {fault}" for place, fault in faults))
 
 
 def _check_query(job: JobDescription, context: Context) -> None:

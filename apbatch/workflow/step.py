@@ -171,6 +171,14 @@ class Step(BaseModel):
         """
         raise NotImplementedError
 
+    def check(self, context: Context) -> None:
+        """Find what is wrong with the sites and stores that the step names, before any step works.
+
+        Raises
+        ------
+        ApbatchError
+        """
+
     def foresee(self, context: Context) -> bool:
         """Add the products that a run would make if nothing changed outside; False if they can't be known."""
         return False

@@ -15,6 +15,7 @@ import pytest
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.registry import camera_named
 from apbatch.chain import steps
+from apbatch.cli import on_spark
 from apbatch.config import load_settings
 from apbatch.datasets import dataset
 from apbatch.datasets.image_rows import read_rows
@@ -28,7 +29,7 @@ from apbatch.index.events.store import EventStore, open_events
 from apbatch.index.selection import parse_selection
 from apbatch.ingest.scan import ingest
 from apbatch.ingest.sites import add_site, load_site
-from apbatch.spark import pipeline, submit
+from apbatch.spark import pipeline
 from apbatch.spark.inputs.selection import (
     event_sources,
     events_digest,
@@ -265,7 +266,7 @@ def test_a_skim_wants_cleaned_images_of_one_kind(catalogue: Catalogue, events: E
         ]
         pipeline.skim(None, sources, outputs)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="the query picks files, not events"):
-        submit.selected_events("run = 1", load_settings(settings_file(tmp_path)))
+        on_spark.selected_events("run = 1", load_settings(settings_file(tmp_path)))
     shutil.rmtree(tmp_path / "tailcuts-14-7" / "images")
     sources = event_sources(catalogue, events, parse_select(catalogue, events, TEXT).query)  # from the site
     with pytest.raises(UsageError, match="not cleaned"):

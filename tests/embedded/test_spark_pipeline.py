@@ -369,7 +369,7 @@ def test_the_entry_points_run_under_spark_submit(sample, count, tmp_path):
     wrong = run("jobs/grid.py", "--input", f"{url}-none", "--output", f"{url}-grid")
     assert wrong.returncode == 2
     said = wrong.stdout + wrong.stderr  # spark-submit sends a program's messages to the output
-    assert "grid: " in said and "there is no such dataset" in said and "Traceback" not in said
+    assert "apbatch: " in said and "there is no such dataset" in said and "Traceback" not in said
 
 
 def test_the_quality_of_runs_is_looked_at_in_parallel(spark, small, factors, monte_carlo, count, tmp_path):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any, get_args
 
 import pytest
 
 from apbatch.camera.cleaning_rule import Cleaning, Method
 from apbatch.camera.cleaning_words import METHODS, WORDS, cleaning_of, words_of
+from apbatch.cli.main import application
+from apbatch.cli.on_spark import cleaning_in
 from apbatch.errors import ApbatchError
 from apbatch.provenance import digest
-from apbatch.spark.submit import add_cleaning, cleaning_in
 from apbatch.workflow.image_steps import Clean, CleaningWords, Grid, Parameters
 
 CASES: list[tuple[dict[str, Any], Cleaning]] = [
@@ -38,12 +38,12 @@ def test_the_methods_are_those_of_the_rule() -> None:
 def test_words_mean_the_same_in_python_in_a_job_and_on_a_command_line(words: dict[str, Any], wanted: Cleaning) -> None:
     assert cleaning_of(**words) == wanted
     assert (Clean(**words).rule or cleaning_of()) == wanted
-    options = argparse.ArgumentParser()
-    add_cleaning(options)
-    line: list[str] = []
+    line = ["--input", "x", "--output", "y"]
     for word, value in words.items():
         line += [f"--{word.replace('_', '-')}", *([] if value is True else [str(value)])]
-    assert (cleaning_in(options.parse_args(line)) or cleaning_of()) == wanted
+    for name in ("clean", "parameters", "grid"):
+        given = application().commands[name].make_context(name, list(line)).params
+        assert (cleaning_in(**{word: given[word] for word in WORDS}) or cleaning_of()) == wanted
 
 
 @pytest.mark.parametrize(("words", "wanted"), CASES)

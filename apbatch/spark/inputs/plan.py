@@ -96,7 +96,7 @@ def dataset_of_images(url: str) -> tuple[dict[str, Any], CameraGeometry, Telesco
     """
     known = dataset.info(url)
     if known.get("kind") != "images" or not isinstance(known.get("cleaning"), str):
-        raise UsageError("not a dataset of cleaned images", where=url, remedy="make one with jobs/clean.py")
+        raise UsageError("not a dataset of cleaned images", where=url, remedy="make one: apbatch clean")
     schema = dataset.schema(url)
     if camera_of(schema) != known.get("camera"):  # of yesterday: the name is in the sidecar only
         return known, camera_named(str(known.get("camera"))), {}

@@ -105,7 +105,7 @@ def _dataset(stream: BinaryIO, piece: Piece, batch_size: int, problems: Problems
         file = open_parquet(stream, url)
         known = file.schema_arrow
         if "mask" not in known.names:
-            raise FormatError("there is no column 'mask'", where=url, remedy="make the images again with jobs/clean.py")
+            raise FormatError("there is no column 'mask'", where=url, remedy="make the images again: apbatch clean")
         columns = [name for name in CLEANED.names if name in known.names]
         groups = list(range(*(piece.stretch or (0, file.num_row_groups))))
         schema = pa.schema([known.field(name) for name in columns], metadata=known.metadata)

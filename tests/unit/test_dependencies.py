@@ -1,0 +1,60 @@
+"""What is imported is declared, what is declared is imported, and every declaration has a lower bound."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Built from source beside the environment; a part of psycopg[pool]; a peer that is measured where it is installed.
+_ELSEWHERE = {"horovod", "psycopg_pool", "dl1_data_handler"}
+
+
+def imported() -> set[str]:
+    found: set[str] = set()
+    for file in (ROOT / "apbatch").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"apbatch"} - _ELSEWHERE
+
+
+def declared() -> tuple[list[Requirement], list[Requirement]]:
+    """What every installation needs, and what extras need."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    extras = settings["options.extras_require"]
+    return (
+        [Requirement(line) for line in settings["options"]["install_requires"].split()],
+        [Requirement(line) for name in extras for line in extras[name].split() if not line.startswith("apbatch[")],
+    )
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    needed, optional = declared()
+    names = {canonicalize_name(requirement.name) for requirement in (*needed, *optional)}
+    homes = packages_distributions()
+    missing = {
+        module for module in imported() if not {canonicalize_name(name) for name in homes.get(module, [module])} & names
+    }
+    assert missing == set()
+
+
+def test_what_every_installation_needs_is_imported() -> None:
+    homes = packages_distributions()
+    used = {canonicalize_name(name) for module in imported() for name in homes.get(module, [module])}
+    assert {canonicalize_name(requirement.name) for requirement in declared()[0]} <= used
+
+
+def test_every_declaration_has_a_lower_bound() -> None:
+    needed, optional = declared()
+    unbound = {requirement.name for requirement in (*needed, *optional) if ">=" not in str(requirement.specifier)}
+    assert unbound == set()
