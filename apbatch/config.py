@@ -159,9 +159,15 @@ def require_up(*texts: str) -> None:
         raise ServerError(what, remedy=f"apbatch cluster up {' '.join(missing)}")
 
 
+def absolute_path(path: str, folder: Path) -> Path:
+    """Return a path from the root, without ``..``; a relative one lies in `folder`, ``~`` is the home folder."""
+    whole = (folder / Path(path).expanduser()).absolute()
+    return whole.resolve() if ".." in whole.parts else whole  # what '..' means, links included, the system says
+
+
 def file_url(path: str, folder: Path) -> str:
-    """Return the URL of a path; a relative one lies in `folder`, for a URL has no current folder."""
-    return f"file://{(folder / Path(path).expanduser()).absolute()}"
+    """Return the URL of a path; a URL has no current folder, so a relative path is resolved at once."""
+    return f"file://{absolute_path(path, folder)}"
 
 
 def load_settings(path: Path | None = None) -> Settings:

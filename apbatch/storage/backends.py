@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+from apbatch.config import absolute_path
 from apbatch.errors import UsageError, nearest_word
 from apbatch.storage.store import Store
 
@@ -23,10 +24,10 @@ def local_path(place: str) -> Path:
     """
     scheme, separator, rest = place.partition("://")
     if not separator:
-        return Path(place).absolute()
+        return absolute_path(place, Path.cwd())
     if scheme != "file" or not rest.startswith("/"):
         raise UsageError("a path or a mount is wanted here", where=place, remedy="give PATH or file:///PATH")
-    return Path(rest)
+    return absolute_path(rest, Path.cwd())
 
 
 def split_url(url: str) -> tuple[str, str]:

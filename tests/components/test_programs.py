@@ -68,6 +68,8 @@ def test_places_are_absolute_urls_before_any_work(tmp_path: Path, monkeypatch: p
     assert (found["input"], found["output"]) == (f"file://{tmp_path}/a b/?#", "file:///home/me/c")
     assert url_of_place("hdfs://h:1/x") == "hdfs://h:1/x"
     assert local_path("prod") == tmp_path / "prod"
+    assert url_of_place(f"../{tmp_path.name}/./x") == f"file://{tmp_path}/x"
+    assert local_path(f"file://{tmp_path}/a/../b") == tmp_path / "b"
     assert given("sim", "--output", "prod")["output"] == tmp_path / "prod"
     assert target_store("./mirrored").url == f"file://{tmp_path}/mirrored"
     for wrong in ("hfds://h/x", "file://relative"):
@@ -79,7 +81,7 @@ def test_a_relative_store_lies_beside_the_settings(home: Path, tmp_path: Path) -
     (tmp_path / "conf").mkdir()
     file = tmp_path / "conf" / "settings.yaml"
     file.write_text("store: ../data\n")
-    assert load_settings(file).store == f"file://{tmp_path}/conf/../data"
+    assert load_settings(file).store == f"file://{tmp_path}/data"
 
 
 @pytest.mark.parametrize(
