@@ -133,7 +133,7 @@ class Ingest(Step):
         )
         return {"selection": context.selection_digest()}
 
-    def check(self, context: Context) -> None:
+    def check_places(self, context: Context) -> None:
         """Find the site, or its file; its root may be made by an earlier step."""
         from apbatch.ingest.sites import load_site, read_site_file
 
@@ -158,7 +158,7 @@ class Mirror(Step):
 
     to: str = Field(default="store", description="store (of the settings), hdfs, webhdfs, afs, local, or a URL")
 
-    def check(self, context: Context) -> None:
+    def check_places(self, context: Context) -> None:
         """Find the store."""
         from apbatch.ingest.mirror import target_store
 

@@ -181,7 +181,7 @@ def _check_steps(job: JobDescription, context: Context) -> None:
         faults.append((error.where or "settings: store", error))
     for step, line in zip(job.steps, job.lines, strict=True):
         try:
-            step.check(context)
+            step.check_places(context)
         except ApbatchError as error:
             faults.append((f"{job.path}:{line}: {step.kind}", error))
     if faults:

@@ -171,7 +171,7 @@ class Step(BaseModel):
         """
         raise NotImplementedError
 
-    def check(self, context: Context) -> None:
+    def check_places(self, context: Context) -> None:
         """Find what is wrong with the sites and stores that the step names, before any step works.
 
         Raises
