@@ -27,8 +27,15 @@ class Blind(BlindSettings, Step):
         """Make the set and seal its labels."""
         from apbatch.dl.blind import blind_set as blind
 
-        images, parameters, truth = (context.products[name] for name in self.needs)
-        return {"blind": str(blind.make(images, parameters, truth, context.folder / f"blind-{key}", self).folder)}
+        given = {name: context.products[name] for name in (*self.needs, *self._more(context))}
+        return {"blind": str(blind.make(**given, folder=context.folder / f"blind-{key}", settings=self).folder)}
+
+    def inputs(self, context: Context) -> Any:
+        """Return the datasets; the place of the source where the world asks for it."""
+        return {**super().inputs(context), **{name: context.products[name] for name in self._more(context)}}
+
+    def _more(self, context: Context) -> tuple[str, ...]:
+        return ("sources",) if self.world != "all" and "sources" in context.products else ()
 
     def intact(self, products: Products) -> bool:
         """The set's manifest must be there."""

@@ -298,3 +298,42 @@ def test_all_test_events_come_from_the_inputs(made: BlindSet, inputs: dict[str, 
     test = pq.read_table(made.files / "test.parquet")
     assert pc.unique(test["id"]).to_pylist() == test["id"].to_pylist()
     assert set(test["image"].to_pylist()) <= known
+
+
+@pytest.fixture
+def of_a_source(inputs: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The same showers, and a place of the observed source for each: every third gamma comes from there."""
+    truth = pq.read_table(inputs["truth"].removeprefix("file://"))
+    gamma = np.array(truth["primary"].to_pylist()) == "gamma"
+    away = np.where(gamma & (truth["shower"].to_numpy() % 3 == 0), 0.0, 0.8)
+    place = {"source_x": truth["true_source_x"].to_numpy() + away, "source_y": truth["true_source_y"].to_numpy()}
+    table = truth.select(["experiment", "run", "event", "telescope"])
+    for name, values in place.items():
+        table = table.append_column(name, pa.array(values))
+    return {**inputs, "sources": write_dataset(tmp_path / "sources", table, {"kind": "sources"})}
+
+
+def test_worlds_share_their_hadrons_and_no_gamma(of_a_source: dict[str, str], home: Path, tmp_path: Path) -> None:
+    flows = {}
+    for world in ("all", "point", "diffuse"):
+        settings = BlindSettings(world=world)  # type: ignore[arg-type]
+        one = blind.make(**of_a_source, folder=tmp_path / world, settings=settings)
+        flows[world] = one.manifest["cut_flow"][-1]
+        assert ("observed_x" in pq.read_schema(one.files / "test.parquet").names) == (world == "point")
+    assert flows["point"]["gamma"] + flows["diffuse"]["gamma"] == flows["all"]["gamma"] > flows["point"]["gamma"] > 0
+    assert {flow["hadron"] for flow in flows.values()} == {flows["all"]["hadron"]}
+
+
+def test_gammas_of_the_world_point_come_from_where_the_set_says_the_source_is(
+    of_a_source: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    one = blind.make(**of_a_source, folder=tmp_path / "point", settings=BlindSettings(world="point"))
+    table = pq.read_table(one.files / "train.parquet")
+    away = np.hypot(*(table[f"observed_{axis}"].to_numpy() - table[f"source_{axis}"].to_numpy() for axis in "xy"))
+    gamma = table["gamma"].to_numpy(zero_copy_only=False).astype(bool)
+    assert away[gamma].max() < 0.01 and away[~gamma].min() > 0.5
+
+
+def test_a_world_without_the_place_of_the_source_is_an_error(inputs: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs the place of the observed source"):
+        blind.make(**inputs, folder=tmp_path / "blind", settings=BlindSettings(world="point"))

@@ -81,7 +81,14 @@ class BlindSet:
         return bool(self.manifest["open"])
 
 
-def make(images: str, parameters: str, truth: str, folder: Path, settings: BlindSettings | None = None) -> BlindSet:
+def make(
+    images: str,
+    parameters: str,
+    truth: str,
+    folder: Path,
+    settings: BlindSettings | None = None,
+    sources: str | None = None,
+) -> BlindSet:
     """Select, split by shower, draw the proportion, seal the labels. Made already from the same: nothing is done.
 
     Parameters
@@ -90,6 +97,9 @@ def make(images: str, parameters: str, truth: str, folder: Path, settings: Blind
         URLs of the images (of the step `clean`), the image parameters and the truth.
     folder : pathlib.Path
         Local folder of the analysis.
+    settings : BlindSettings, optional
+    sources : str, optional
+        URL of the observed source's place, image by image; for the worlds ``point`` and ``diffuse``.
 
     Raises
     ------
@@ -99,11 +109,13 @@ def make(images: str, parameters: str, truth: str, folder: Path, settings: Blind
     settings = settings or BlindSettings()
     settings.check()
     inputs = {"images": images, "parameters": parameters, "truth": truth}
+    if sources is not None:
+        inputs["sources"] = sources
     made_from = digest({"inputs": inputs, "settings": settings.model_dump()})
     if Ledger(folder / "ledger.jsonl").last("made") is not None:
         return _made_already(folder, made_from)
     secret = secrets.token_bytes(32) if settings.seed is None else _from_seed(settings.seed)
-    selected = select(images, parameters, truth, settings)
+    selected = select(images, parameters, truth, settings, sources)
     reasons = _openness(settings, selected, truth)
     splits = _split(selected, settings, secret)
     ids = _opaque_ids(secret, sum(len(rows) for rows in splits.values()))

@@ -71,13 +71,15 @@ class Selected:
     cut_flow: list[dict[str, Any]]
 
 
-def select(images: str, parameters: str, truth: str, selection: ImageSelection) -> Selected:
+def select(images: str, parameters: str, truth: str, selection: ImageSelection, sources: str | None = None) -> Selected:
     """Join images, parameters and truth, apply the cuts, and order by key.
 
     Parameters
     ----------
     images, parameters, truth : str
         URLs of the datasets.
+    sources : str, optional
+        URL of the observed source's place in the camera, image by image; needed for the worlds ``point``, ``diffuse``.
 
     Raises
     ------
@@ -106,9 +108,21 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection) 
         for name in FEATURES:
             if name in table.column_names:
                 columns[f"{name}_{ending}"] = table[name].cast(pa.float32())
-    whole = pa.table(columns)
     gamma = np.asarray(pc.equal(true["primary"], "gamma").to_numpy(zero_copy_only=False), bool)
-    keep, cut_flow = _cuts(whole, gamma, selection)
+    wanted = np.ones(len(gamma), bool)
+    if selection.world != "all":
+        if sources is None:
+            raise UsageError(
+                f"the world '{selection.world}' needs the place of the observed source",
+                where=truth,
+                remedy="give the folder `sources` of the production",
+            )
+        places = _places(pixels, sources)
+        wanted = ~gamma | (_of_source(true, places) == (selection.world == "point"))
+        if selection.world == "point":
+            columns |= {f"observed_{axis}": pa.array(places[axis].astype(np.float32)) for axis in places}
+    whole = pa.table(columns)
+    keep, cut_flow = _cuts(whole, gamma, wanted, selection)
     if not keep.any():
         raise UsageError(
             f"no image passes the selection ({len(keep)} before it)",
@@ -234,14 +248,36 @@ def _shower_numbers(truth: pa.Table) -> npt.NDArray[np.int64]:
     return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
 
 
+def _places(images: pa.Table, url: str) -> dict[str, npt.NDArray[np.float64]]:
+    """Return x and y of the observed source in the camera (deg) for images, in their order.
+
+    Raises
+    ------
+    FormatError
+        If an image has none.
+    """
+    known = _sorted(_read_truth(url), url, ("source_x", "source_y"))
+    matched, (found,) = _match(images, [known])
+    if matched.num_rows != images.num_rows:
+        raise FormatError(f"{images.num_rows - matched.num_rows} images have no observed source", where=url)
+    return {axis: np.asarray(found[f"source_{axis}"].to_numpy(), np.float64) for axis in ("x", "y")}
+
+
+def _of_source(truth: pa.Table, places: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.bool_]:
+    """Tell which showers come from the observed source: within a hundredth of a degree."""
+    away = [truth[f"true_source_{axis}"].to_numpy().astype(np.float64) - place for axis, place in places.items()]
+    return np.asarray(np.hypot(*away) < 0.01)
+
+
 def _cuts(
-    table: pa.Table, gamma: npt.NDArray[np.bool_], selection: ImageSelection
+    table: pa.Table, gamma: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_], selection: ImageSelection
 ) -> tuple[npt.NDArray[np.bool_], list[dict[str, Any]]]:
     def column(name: str) -> npt.NDArray[np.float32]:
         return np.asarray(table[name].to_numpy(), np.float32)
 
     cuts: list[tuple[str, npt.NDArray[np.bool_]]] = [
         ("recorded", np.ones(table.num_rows, bool)),
+        *([] if selection.world == "all" else [(f"gammas of the world '{selection.world}'", wanted)]),
         (f"size after cleaning > {selection.size_min:g} p.e.", column("size_cleaned") > selection.size_min),
     ]
     if "n_pixels_cleaned" in table.column_names:

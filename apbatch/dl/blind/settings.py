@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from apbatch.errors import UsageError
@@ -21,6 +23,9 @@ class ImageSelection(BaseModel):
         Largest share of the light in edge pixels; 1 keeps images at the edge.
     cleaning : str, optional
         Name of the cleaning in the image parameters, such as ``tailcuts-14-7``; the only one there by default.
+    world : str
+        Which gammas: ``point``, those of the observed source; ``diffuse``, those from anywhere; ``all`` of them.
+        Hadrons are the same in each. A set of the world ``point`` holds the source's place in the camera, image by image.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,6 +34,7 @@ class ImageSelection(BaseModel):
     pixels_min: int = Field(default=4, ge=3)
     leakage_max: float = Field(default=1.0, ge=0, le=1)
     cleaning: str | None = None
+    world: Literal["all", "diffuse", "point"] = "all"
 
 
 class BlindSettings(ImageSelection):

@@ -57,7 +57,7 @@ def robustness(
     gamma = np.array([labels[name]["gamma"] for name in ids])
     draws = Resamples(gamma, np.array([labels[name]["shower"] for name in ids], np.int64), 300)
     cuts = {(row["method"], row["treatment"]): row["trainings"][0]["cut"] for row in judged["rows"]}
-    scorers = _scorers(made, study, models)
+    scorers = _scorers(made, study, models, set(cuts))
     entries = []
     plain = {}
     for key, scorer in scorers.items():
@@ -92,7 +92,10 @@ def robustness(
     return output
 
 
-def _scorers(made: blind.BlindSet, study: Path, models: tuple[str, ...] | None) -> dict[tuple[str, str], Scorer]:
+def _scorers(
+    made: blind.BlindSet, study: Path, models: tuple[str, ...] | None, judged: set[tuple[str, str]]
+) -> dict[tuple[str, str], Scorer]:
+    """Return the first training of each network, and of box and trees where they were `judged`."""
     camera = camera_named(made.manifest["camera"])
     trained = [entry for entry in networks(study) if ":" not in entry[1]]
     first = min(seed for _, _, seed, _ in trained)
@@ -105,12 +108,13 @@ def _scorers(made: blind.BlindSet, study: Path, models: tuple[str, ...] | None) 
     gamma = np.asarray(read_parquet(made.files / "train.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False))
     for treatment in dict.fromkeys(treatment for _, treatment in list(scorers)):
         columns = parameters(train, camera, treatment)
-        scorers[BOX, treatment] = _simple(columns, gamma, treatment, made)
-        scorers["trees", treatment] = _trees(columns, gamma, treatment, made)
+        for rival, fitted in ((BOX, _box), ("trees", _trees)):
+            if (rival, treatment) in judged:
+                scorers[rival, treatment] = fitted(columns, gamma, treatment, made)
     return scorers
 
 
-def _simple(columns: dict[str, Floats], gamma: npt.NDArray[np.bool_], treatment: str, made: blind.BlindSet) -> Scorer:
+def _box(columns: dict[str, Floats], gamma: npt.NDArray[np.bool_], treatment: str, made: blind.BlindSet) -> Scorer:
     camera = camera_named(made.manifest["camera"])
     box = box_cuts.fit(box_cuts.features(columns), gamma)
 
