@@ -25,7 +25,7 @@ class ImageSelection(BaseModel):
         Name of the cleaning in the image parameters, such as ``tailcuts-14-7``; the only one there by default.
     world : str
         Which gammas: ``point``, those of the observed source; ``diffuse``, those from anywhere; ``all`` of them.
-        Hadrons are the same in each. A set of the world ``point`` holds the source's place in the camera for each image.
+        Hadrons are the same in each. A set of the world ``point`` holds the source's place in the camera.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
