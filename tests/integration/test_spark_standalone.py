@@ -18,7 +18,7 @@ from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.registry import camera_named
 from apbatch.chain import steps
 from apbatch.datasets import dataset
-from apbatch.formats.images import to_binary
+from apbatch.formats.images import IMAGE_KEY, to_binary
 from apbatch.formats.taiga_calibration import read_factors
 from apbatch.formats.taiga_raw import read_records
 from apbatch.storage.backends import open_store
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.hdfs]
 ROOT = Path(__file__).resolve().parents[2]
 CAMERA = camera_named("TAIGA-IACT01-2017")
 SMALL = ("BSM04/28107004.001", "BSM06/28107006.001", "BSM12/28107012.001")
-ORDER = [(name, "ascending") for name in steps.KEYS]
+ORDER = [(name, "ascending") for name in IMAGE_KEY]
 
 
 def without_spark(folder: Path) -> pa.Table:
