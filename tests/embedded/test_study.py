@@ -54,7 +54,9 @@ def test_a_killed_study_goes_on_and_ends_in_a_report(tmp_path: Path) -> None:
     study = json.loads(report.read_text())["study"]
     methods = {row["method"] for row in study["rows"]}
     assert methods == {"box"} | {
-        name + mean for name in ("trees", "forest", "talk-cnn", "hex-cnn") for mean in ("", "+")
+        name + mean
+        for name in ("trees", "forest", "talk-cnn", "hex-cnn", "halo-trees", "halo-net", "halo")
+        for mean in ("", "+")
     }
     assert {row["treatment"] for row in study["rows"]} == {"none", "soft", "standard"}
     assert "simple 2-D technique" in out and str(report.with_suffix(".html")) in out

@@ -23,7 +23,7 @@ from apbatch.dl.judging.observation import hours_needed, price
 from apbatch.dl.judging.q_factor import SCORE_CUTS, Flags, Floats, bootstrap, curve, roc
 from apbatch.dl.judging.resampling import Comparison, Interval, Resamples, compare
 from apbatch.dl.networks.treatment import parameters
-from apbatch.dl.study.methods import BOX, MEAN, TALK, base_of, title_of
+from apbatch.dl.study.methods import MEAN, RIVALS, TALK, base_of, title_of
 from apbatch.dl.study.rows import Events, Row, events_of, rows_of
 from apbatch.dl.study.settings import JudgingSettings
 from apbatch.dl.study.verdicts import orders_of, verdicts_on
@@ -115,7 +115,7 @@ def _numbers_of(
     quoted = min(left) >= settings.hadrons_min
     cleaning = row.treatment.partition(":")[0]
     against = {}
-    for rival in (BOX, "trees"):
+    for rival in RIVALS:
         # A mean is compared with a mean, where there is one.
         alike = by_name.get((rival + MEAN, cleaning)) if row.method.endswith(MEAN) else None
         other = alike or by_name.get((rival, cleaning))

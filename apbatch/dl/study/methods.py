@@ -44,6 +44,8 @@ METHODS = {
     "halo-net": Method("halo network", "#882255", "*"),
     "halo": Method("halo network and halo trees, mean", "#000000", "X"),
 }
+#: Methods that every row of the table is compared with on the same images.
+RIVALS = (BOX, "trees", "halo-trees")
 #: Q in A. Kryukov's talk (VLVNT 2018) by method and cleaning: its slides say "after soft cleaning". They are of other
 #: events, with neither errors nor numbers of hadrons: to be compared with, not to be met.
 TALK = {

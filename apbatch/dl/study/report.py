@@ -69,7 +69,7 @@ def write_report(study: dict[str, Any], parts: dict[str, Any], output: Path) -> 
         plots={name: Markup(text) for name, text in drawn.items()},
         pictures=_pictures(parts),
         shown=_images(Path(study["blind"]["folder"]), cleanings),
-        rivals={name: methods.title_of(name) for name in (methods.BOX, "trees")},
+        rivals={name: methods.title_of(name) for name in methods.RIVALS},
         parts={name: parts.get(name) for name in PARTS},
         few=least,
     )
