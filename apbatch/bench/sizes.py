@@ -20,6 +20,7 @@ class Size(BaseModel):
     small_files: int = Field(ge=1)
     small_kb: int = Field(ge=1, description="size of each small file, 10³ bytes")
     records: int = Field(ge=100, description="files registered in each catalogue")
+    events: int = Field(default=20_000, ge=1000, description="events loaded and searched")
     lookups: int = Field(ge=1, description="single calls in one round of an index operation")
     images: int = Field(default=2000, ge=100, description="images of one round of a camera operation")
 
@@ -32,7 +33,16 @@ class _Sizes(BaseModel):
 
 BUILT_IN = {
     "smoke": Size(repeats=5, large_mb=32, small_files=30, small_kb=20, records=600, lookups=20, images=2000),
-    "small": Size(repeats=9, large_mb=256, small_files=500, small_kb=20, records=20_000, lookups=100, images=10_000),
+    "small": Size(
+        repeats=9,
+        large_mb=256,
+        small_files=500,
+        small_kb=20,
+        records=20_000,
+        lookups=100,
+        images=10_000,
+        events=400_000,
+    ),
 }
 
 

@@ -17,10 +17,12 @@ def _storage(setting: Setting) -> Iterator[Group]:
 
 
 def _index(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.events import event_groups
     from apbatch.bench.index import index_groups
     from apbatch.bench.peers import catalogues
 
-    return index_groups(setting.size, catalogues(setting))
+    yield from index_groups(setting.size, catalogues(setting))
+    yield from event_groups(setting.size, setting)
 
 
 def _grids(setting: Setting) -> Iterator[Group]:
@@ -88,7 +90,7 @@ SUITES: dict[str, Suite] = {
     "index": Suite(
         "Index",
         _index,
-        operations=6,
+        operations=8,
         servers=("cassandra",),
         choices=(("SQLite", "Cassandra"),),
         limits=_ONE_MACHINE,

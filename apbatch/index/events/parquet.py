@@ -266,6 +266,22 @@ class ParquetEvents(EventStore):
                 continue  # from where it came to, with the parts that there are now
         raise ServerError("the parts are replaced faster than they can be read", where=self._store.url)
 
+    def parts_for(self, where: q.Query) -> tuple[list[Part], dict[str, Attribute]]:
+        """Return the parts that may hold events that match, for an engine that reads them itself, and the attributes.
+
+        Raises
+        ------
+        UsageError
+            If the query names what is not known.
+        """
+        manifest = self._manifests.newest()
+        known = manifest.attributes()
+        return parts_for(simplify(where, known), manifest.parts), known
+
+    def url_of(self, part: Part) -> str:
+        """Return the URL of a part's file."""
+        return self._store.url_of(part.file)
+
     def _batches(self, sql: str, values: Sequence[Any], parts: Sequence[Part]) -> Iterator[pa.RecordBatch]:
         if not parts:
             return
