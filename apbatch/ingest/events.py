@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 
-from apbatch.errors import ApbatchError, FormatError
+from apbatch.errors import FormatError
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Reader, readers
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.events.store import EventStore
 from apbatch.index.files import FileRecord, State
 from apbatch.index.query import And, Compare
-from apbatch.ingest.sites import Site, open_source
+from apbatch.ingest.event_reading import read_events
+from apbatch.ingest.sites import Site
 
 
 @dataclass
@@ -102,19 +102,8 @@ def load_events(site: Site, catalogue: Catalogue, store: EventStore, *, again: b
 
 
 def _of_file(site: Site, record: FileRecord, reader: Reader, problems: Problems) -> Iterator[pa.RecordBatch]:
-    try:
-        with open_source(record) as stream:
-            for batch in reader.events(stream, record.source, problems):
-                more: dict[str, Any] = {
-                    "experiment": site.experiment, "file": record.path, "content": record.checksum,
-                }  # fmt: skip
-                columns = {name: batch.column(name) for name in batch.schema.names}
-                yield pa.RecordBatch.from_pydict(
-                    {**{name: pa.array([value] * batch.num_rows) for name, value in more.items()}, **columns}
-                )
-    except (ApbatchError, OSError):
-        raise
-    except Exception as error:  # a parser may raise anything at a damaged file
-        raise FormatError(
-            f"its events can't be read: {type(error).__name__}: {str(error)[:120]}", where=record.source
-        ) from error
+    more = {"experiment": site.experiment, "file": record.path, "content": record.checksum}
+    for batch in read_events(record, reader, problems):
+        columns = {name: batch.column(name) for name in batch.schema.names}
+        origin = {name: pa.array([value] * batch.num_rows, pa.string()) for name, value in more.items()}
+        yield pa.RecordBatch.from_pydict({**origin, **columns})

@@ -65,8 +65,8 @@ class ParserProcess:
         self.files += 1
         limit_s = LIMIT_S + entry.size / BYTES_A_SECOND
         try:
-            _send(self._process.stdin, (entry, root, known_format, limit_s))
-            answer = _receive(self._process.stdout)
+            send(self._process.stdin, (entry, root, known_format, limit_s))
+            answer = receive(self._process.stdout)
         except (EOFError, BrokenPipeError) as error:
             raise FormatError(self._end(limit_s), remedy=_REMEDY) from error
         if isinstance(answer, MemoryError):
@@ -153,13 +153,21 @@ def describe_apart(entry: Entry, root: bytes, known_format: str | None) -> Descr
         _waiting.give_back(process)
 
 
-def _send(stream: Any, message: Any) -> None:
+def send(stream: Any, message: Any) -> None:
+    """Write a message for another process of this program."""
     content = pickle.dumps(message)
     stream.write(_LENGTH.pack(len(content)) + content)
     stream.flush()
 
 
-def _receive(stream: Any) -> Any:
+def receive(stream: Any) -> Any:
+    """Read the next message.
+
+    Raises
+    ------
+    EOFError
+        If the other process has ended.
+    """
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         raise EOFError
@@ -181,7 +189,7 @@ def _serve(requests: BinaryIO, answers: BinaryIO, memory_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program that asks decides
     while True:
         try:
-            entry, root, known_format, limit_s = _receive(requests)
+            entry, root, known_format, limit_s = receive(requests)
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, limit_s)
@@ -193,7 +201,7 @@ def _serve(requests: BinaryIO, answers: BinaryIO, memory_bytes: int) -> None:
         except Exception as error:
             answer = error
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _send(answers, answer)
+        send(answers, answer)
 
 
 if __name__ == "__main__":

@@ -232,3 +232,33 @@ def test_an_ingest_loads_events_once_and_replaces_those_of_a_changed_file(
     (root / "b.dat").write_text("".join(lines[2:6]))  # two events of it are those of the other file
     assert apbatch("ingest", str(tmp_path / "s.yaml"), monkeypatch=monkeypatch) == 0
     assert "2 events were replaced by those of another file" in capsys.readouterr().err
+
+
+def test_a_file_whose_parser_dies_stops_no_other(
+    home: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    from apbatch.ingest import event_reading
+
+    root = tmp_path / "data"
+    root.mkdir()
+    for number, name in enumerate(("kascade.h5", "kascade.dat")):
+        shutil.copy(data / "kascade" / name, root / f"{number}-{name}")
+    site(home, root)
+    assert apbatch("ingest", str(tmp_path / "s.yaml"), monkeypatch=monkeypatch) == 0
+    serve = "import os, signal\nimport apbatch.ingest.event_reading\nos.kill(os.getpid(), signal.SIGSEGV)\n"
+    popen = event_reading.subprocess.Popen
+
+    def dies(command: list[str], **more: Any) -> Any:
+        return popen([command[0], "-c", serve], **more)
+
+    capsys.readouterr()
+    monkeypatch.setattr(event_reading.subprocess, "Popen", dies)
+    assert apbatch("ingest", str(tmp_path / "s.yaml"), "--events", "--format", "json", monkeypatch=monkeypatch) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)[0]["events_loaded"] == 10
+    assert "0-kascade.h5: its parser was ended by it (signal SIGSEGV)" in told.err
+    monkeypatch.setattr(event_reading.subprocess, "Popen", popen)
+    assert apbatch("ingest", str(tmp_path / "s.yaml"), "--events", "--format", "json", monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)[0]["events_loaded"] == 10

@@ -17,9 +17,16 @@ from apbatch.index.events.store import EventStore, open_events
 from apbatch.index.parser import parse
 from apbatch.spark.connect.session import close, session
 from apbatch.spark.inputs.event_search import coincident_pairs, event_frame
-from tests.contract.test_events import DECLARED, QUERIES, loaded, sample
+from tests.contract.test_events import DECLARED, loaded, sample
 
 pytestmark = pytest.mark.spark
+#: Of each kind of condition one; a query takes Spark a second or more.
+SOME = [
+    "", "not cleaning like 'tail%' and (run > 1.5 or width is null)", "night = 2017-10-28 or night is null",
+    "time < 2017-10-28T12:00:00.5 and simulated = true",
+    "primary like '%''%' or primary like '\\%' or event in (-1, 4096)",
+    "electrons > 9007199254740992.0 and not energy > 3",
+]  # fmt: skip
 START = 1_207_904_712_000_000_000
 
 
@@ -45,7 +52,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventStore]:
 
 
 def test_spark_answers_as_duckdb(spark: Any, store: EventStore) -> None:
-    for text in QUERIES:
+    for text in SOME:
         query = parse("experiment = 'F'" + (f" and ({text})" if text else ""), store.attributes())
         expected = [row for batch in store.select(query) for row in batch.to_pylist()]
         rows = event_frame(spark, store, query).orderBy(*EVENT_KEYS).toArrow().to_pylist()
@@ -53,9 +60,7 @@ def test_spark_answers_as_duckdb(spark: Any, store: EventStore) -> None:
     assert event_frame(spark, store, parse("experiment = 'nobody'", store.attributes())).count() == 0
 
 
-@pytest.mark.parametrize(
-    "window", [Window(0), Window(1_000), Window(2_500, 30.0), Window(5_000, nearest=True)], ids=str
-)
+@pytest.mark.parametrize("window", [Window(1_000), Window(2_500, 30.0, nearest=True)], ids=str)
 def test_spark_finds_the_pairs_that_duckdb_finds(spark: Any, store: EventStore, window: Window) -> None:
     expected = [row for batch in coincidences(store, "A", "B", window) for row in batch.to_pylist()]
     rows = coincident_pairs(spark, store, "A", "experiment = 'B'", window).toArrow().cast(SCHEMA).to_pylist()
