@@ -8,12 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from apbatch.errors import UsageError
-
-if TYPE_CHECKING:
-    from apbatch.index.catalogue import Catalogue
 
 #: A holder that was not heard of for so long is taken for dead, seconds.
 TTL_S = 60.0
@@ -66,10 +63,23 @@ def this_process() -> str:
     return f"{platform.node() or 'a host'}, process {os.getpid()}"
 
 
+class LeaseStore(Protocol):
+    """Where leases are kept: a catalogue."""
+
+    def acquire(self, name: str, holder: str, ttl_s: float) -> Lease:
+        """Take a lease, or raise `LeaseHeldError`."""
+
+    def renew(self, lease: Lease) -> None:
+        """Begin its time anew, or raise `LeaseLostError`."""
+
+    def release(self, lease: Lease) -> None:
+        """Give it back."""
+
+
 class Keeper:
     """Renews a lease when a third of its time is over; call `keep` between pieces of work."""
 
-    def __init__(self, catalogue: Catalogue, lease: Lease) -> None:
+    def __init__(self, catalogue: LeaseStore, lease: Lease) -> None:
         self.lease = lease
         self._catalogue = catalogue
         self._renewed = time.monotonic()
@@ -88,7 +98,7 @@ class Keeper:
 
 
 @contextmanager
-def leased(catalogue: Catalogue, name: str, ttl_s: float = TTL_S) -> Iterator[Keeper]:
+def leased(catalogue: LeaseStore, name: str, ttl_s: float = TTL_S) -> Iterator[Keeper]:
     """Hold a lease for a block of work.
 
     Raises

@@ -20,8 +20,9 @@ from apbatch.config import load_settings
 from apbatch.errors import UsageError
 from apbatch.formats.event_columns import AZIMUTH, ZENITH
 from apbatch.formats.reader import Attribute
+from apbatch.index.events.backends import open_events
 from apbatch.index.events.coincidences import Window, coincidences
-from apbatch.index.events.store import EventStore, open_events
+from apbatch.index.events.store import EventStore
 from tests.components.test_sites_cli import apbatch
 
 SKY = (

@@ -14,7 +14,7 @@ import pytest
 
 from apbatch.config import load_settings
 from apbatch.errors import ServerError
-from apbatch.index.events.store import open_events
+from apbatch.index.events.backends import open_events
 from apbatch.index.events.upgrade import events_of, take_over
 
 #: The tables of events of a catalogue in SQLite, schema 2, as `.dump` wrote them.

@@ -17,8 +17,8 @@ import pytest
 from apbatch.config import load_settings
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Reader, readers, recognise
+from apbatch.index.events.backends import open_events
 from apbatch.index.events.columns import canonical, event_attributes
-from apbatch.index.events.store import open_events
 from apbatch.ingest.events import event_readers
 from tests.components.test_sites_cli import apbatch
 

@@ -24,8 +24,9 @@ from apbatch.formats.images import image_schema, to_binary
 from apbatch.index.attributes import COMMON
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
+from apbatch.index.events.backends import open_events
 from apbatch.index.events.columns import event_attributes
-from apbatch.index.events.store import EventStore, open_events
+from apbatch.index.events.store import EventStore
 from apbatch.index.selection import parse_selection
 from apbatch.ingest.scan import ingest
 from apbatch.ingest.sites import add_site, load_site

@@ -15,7 +15,7 @@ import pytest
 from apbatch.errors import ApbatchError, ServerError, UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.backends import open_catalogue
-from apbatch.index.events.store import open_events
+from apbatch.index.events.backends import open_events
 from apbatch.index.events.upgrade import take_over
 from apbatch.index.files import FileRecord
 from apbatch.index.parser import parse

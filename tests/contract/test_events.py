@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
+from apbatch.index.events.backends import open_events
 from apbatch.index.events.columns import EVENT_KEYS, POINTER
-from apbatch.index.events.store import EventStore, Order, open_events
+from apbatch.index.events.store import EventStore, Order
 from apbatch.index.parser import parse
 from apbatch.index.query import Query, matches, normalise
 

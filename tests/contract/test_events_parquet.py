@@ -19,17 +19,17 @@ import pytest
 
 from apbatch.errors import ApbatchError, FormatError, NotFoundError, ServerError, UsageError
 from apbatch.index.events import part_files, ranges
+from apbatch.index.events.backends import open_events
 from apbatch.index.events.columns import canonical, event_attributes
 from apbatch.index.events.manifest import Manifests, Part
 from apbatch.index.events.parquet import ParquetEvents
-from apbatch.index.events.store import open_events
 from apbatch.index.parser import parse
 from apbatch.storage.backends import open_store
 
 WRITER = """
 import sys
 import pyarrow as pa
-from apbatch.index.events.store import open_events
+from apbatch.index.events.backends import open_events
 url, who, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with open_events(url) as store:
     for n in range(rounds):

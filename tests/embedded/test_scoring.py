@@ -23,7 +23,7 @@ from apbatch.dl.training.data import load
 from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import from_binary
-from apbatch.index.events.store import open_events
+from apbatch.index.events.backends import open_events
 from apbatch.index.parser import parse
 from apbatch.spark.connect.session import close, session
 from tests.synthetic import showers

@@ -26,7 +26,7 @@ from apbatch.errors import FormatError, NotFoundError, UsageError
 from apbatch.formats.images import IMAGE_KEY, camera_of, from_binary
 from apbatch.formats.reader import readers
 from apbatch.index.backends import open_catalogue
-from apbatch.index.events.store import open_events
+from apbatch.index.events.backends import open_events
 from apbatch.quality.monitor import BadPixels
 from apbatch.sample.site import read_contents
 from apbatch.sample.taiga_mc import IMAGES

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from apbatch.index.backends import open_catalogue
-from apbatch.index.events.store import open_events
+from apbatch.index.events.backends import open_events
 from apbatch.ingest.scan import ingest
 from apbatch.ingest.sites import add_site
 from apbatch.sample.site import read_contents

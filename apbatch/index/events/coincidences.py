@@ -21,8 +21,8 @@ from apbatch.errors import ServerError, UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
 from apbatch.index.events.columns import EVENT_KEYS
+from apbatch.index.events.engine_error import EngineError
 from apbatch.index.events.part_files import Sink
-from apbatch.index.events.search import EngineError
 from apbatch.index.events.store import EventStore
 from apbatch.index.parser import parse
 from apbatch.storage.backends import open_store, split_url

@@ -13,7 +13,7 @@ import duckdb
 import fsspec
 import pyarrow as pa
 
-from apbatch.index.events.search import EngineError
+from apbatch.index.events.engine_error import EngineError
 
 if TYPE_CHECKING:
     from apbatch.storage.store import Store

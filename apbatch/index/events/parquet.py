@@ -23,9 +23,10 @@ from apbatch.index.events import part_files
 from apbatch.index.events.columns import EVENT_KEYS, canonical, chunks_of, schema_of, undeclared, wanted_columns
 from apbatch.index.events.compaction import small_parts
 from apbatch.index.events.conditions import condition, simplify
+from apbatch.index.events.engine_error import EngineError
 from apbatch.index.events.manifest import Manifest, Manifests, Part
 from apbatch.index.events.ranges import parts_for
-from apbatch.index.events.search import DIALECT, EngineError, as_stored, files, source, statement, stretches
+from apbatch.index.events.search import DIALECT, as_stored, files, source, statement, stretches
 from apbatch.index.events.store import EventStore, Order, order_of
 from apbatch.storage.backends import open_store
 

@@ -23,21 +23,6 @@ _TYPES = {"string": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "boolean
           "time": "TIMESTAMPTZ"}  # fmt: skip
 
 
-class EngineError(Exception):
-    """A query that DuckDB could not answer.
-
-    Parameters
-    ----------
-    cause : Exception
-    memory : bool
-        Whether memory, or disk for what it put aside, did not suffice.
-    """
-
-    def __init__(self, cause: Exception, *, memory: bool) -> None:
-        super().__init__(" ".join(str(cause).split())[:300])
-        self.memory = memory
-
-
 def stretches(parts: Sequence[Part], columns: int) -> list[list[Part]]:
     """Group parts so that every key of a group comes before those of the next; parts in a group may overlap.
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from apbatch.errors import ApbatchError, MissingSoftwareError, UsageError, nearest_word
+from apbatch.errors import ApbatchError, UsageError, nearest_word
 from apbatch.formats.reader import Attribute
 from apbatch.index.events.columns import EVENT_KEYS
 from apbatch.index.events.cursor import Cursor
 from apbatch.index.query import Everything, Query
 
-_SCHEMES = ("file", "hdfs", "webhdfs", "afs", "cassandra", "postgresql")
 #: Most events of one page.
 LARGEST_PAGE = 1_000_000
 
@@ -208,48 +207,3 @@ def compare_rows(
         less = mine is None or (theirs is not None and mine < theirs)
         return 1 if less == down else -1
     return 0
-
-
-def open_events(url: str) -> EventStore:
-    """Open (and on first use create) the store of events at a URL.
-
-    Parameters
-    ----------
-    url : str
-        ``file:///FOLDER``, ``hdfs://HOST:PORT/FOLDER`` or another store for Parquet files;
-        ``cassandra://HOST:PORT/KEYSPACE``; ``postgresql://USER@HOST:PORT/DATABASE``.
-
-    Raises
-    ------
-    UsageError
-        If the scheme is unknown.
-    ServerError
-        If the server can't be reached.
-    MissingSoftwareError
-        If a package is missing.
-    """
-    scheme = url.partition("://")[0]
-    if scheme not in _SCHEMES:
-        raise UsageError(
-            f"no store of events of kind '{scheme}'",
-            where=url,
-            nearest=nearest_word(scheme, _SCHEMES),
-            remedy="file:///FOLDER, hdfs://HOST:PORT/FOLDER, cassandra://HOST:PORT/KEYSPACE or postgresql://…/DATABASE",
-        )
-    extra = {"cassandra": "cassandra", "postgresql": "postgres"}.get(scheme, "duckdb")
-    try:
-        if scheme == "cassandra":
-            from apbatch.index.events.cassandra import CassandraEvents
-
-            return CassandraEvents(url)
-        if scheme == "postgresql":
-            from apbatch.index.events.postgres import PostgresEvents
-
-            return PostgresEvents(url)
-        from apbatch.index.events.parquet import ParquetEvents
-
-        return ParquetEvents(url)
-    except ImportError as error:
-        raise MissingSoftwareError(
-            f"a package for {scheme} is missing: {error}", remedy=f"pip install 'apbatch[{extra}]'"
-        ) from error

@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from apbatch.config import Settings
 from apbatch.errors import ServerError
+from apbatch.index.events.backends import open_events
 from apbatch.index.events.columns import ARROW_TYPES, EVENT_COLUMNS, EVENT_KEYS, POINTER, arrow_type
-from apbatch.index.events.store import EventStore, open_events
+from apbatch.index.events.store import EventStore
 from apbatch.progress import say
 
 _ROWS = 50_000
