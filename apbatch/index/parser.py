@@ -91,7 +91,7 @@ def names_in(text: str) -> set[str]:
     """
     if not text.strip():
         return set()
-    return {str(token).lower() for token in _tree(text).scan_values(lambda token: token.type == "NAME")}
+    return {str(token).lower() for token in _tree(text).scan_values(lambda token: getattr(token, "type", "") == "NAME")}
 
 
 def _tree(text: str) -> Any:
