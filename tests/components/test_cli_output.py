@@ -243,7 +243,7 @@ def test_every_command_has_help_that_fits(path: tuple[str, ...], monkeypatch: py
 
 
 def test_the_shell_completes_commands(home: Path) -> None:
-    done = run(home=home, _APBATCH_COMPLETE="complete_bash", COMP_WORDS="apbatch in", COMP_CWORD="1")
+    done = run(home=home, _APBATCH_COMPLETE="complete_bash", COMP_WORDS="apbatch inges", COMP_CWORD="1")
     assert done.stdout.split() == ["ingest"]
 
 
