@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.attributes import COMMON
-from apbatch.index.parser import parse, parse_search
+from apbatch.index.parser import names_in, parse, parse_search
 from apbatch.index.query import (
     And,
     Between,
@@ -384,3 +384,7 @@ def test_ten_thousand_malformed_queries_end_in_a_clear_error_or_a_query() -> Non
             parse_search(text, ANGLES)
         except UsageError as error:
             assert error.what
+
+
+def test_the_names_in_a_query_are_those_of_its_attributes() -> None:
+    assert names_in("experiment = 'TAIGA-SIM' and format = 'apbatch-images'") == {"experiment", "format"}
