@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from apbatch.bench.bare_index import BareSqlite
 from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
 from apbatch.bench.sizes import Size
@@ -158,6 +159,8 @@ class _Load(Case):
     def __init__(self, operation: Operation, peer: str, catalogue: Catalogue, records: list[FileRecord]) -> None:
         super().__init__(operation, peer)
         self._catalogue, self._records = catalogue, records
+        if isinstance(catalogue, BareSqlite):
+            catalogue.prepare(records)
 
     def run(self) -> None:
         self._catalogue.upsert(self._records)

@@ -19,6 +19,8 @@ _COLOURS = {
     "HDFS (WebHDFS)": "#e0a458",
     "AFS": "#6a8f3c",
     "SQLite": "#3b6ea5",
+    "SQLite (bare driver)": "#9db7d2",
+    "PostgreSQL": "#2f7d6b",
     "Cassandra": "#7a4fa3",
     "apbatch": "#3b6ea5",
     "ctapipe": "#c9711c",

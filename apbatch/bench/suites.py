@@ -91,8 +91,8 @@ SUITES: dict[str, Suite] = {
         "Index",
         _index,
         operations=8,
-        servers=("cassandra",),
-        choices=(("SQLite", "Cassandra"),),
+        servers=("postgres", "cassandra"),
+        choices=(("SQLite", "PostgreSQL"), ("SQLite", "Cassandra")),
         limits=_ONE_MACHINE,
     ),
     "kernels": Suite(

@@ -175,3 +175,37 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_an_unknown_scheme_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'sqlite'"):
         open_catalogue("sqllite:///x")
+
+
+FILLER = """
+import resource, sys
+from apbatch.errors import ServerError
+from apbatch.index.backends import open_catalogue
+from apbatch.index.files import FileRecord
+with open_catalogue(sys.argv[1]) as catalogue:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))  # what a full disk does to a file that grows
+    import signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for n in range(10_000):
+        name = f"{n}"
+        try:
+            catalogue.upsert([FileRecord(
+                path=f"/e/s/{name}", site="s", source=name, size=n, mtime_ns=n, checksum="c" * 64, adler32="",
+                format="f", experiment="e",
+            )])
+        except ServerError as error:
+            print("refused", error, flush=True)
+            break
+        print(name, flush=True)
+"""
+
+
+def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/c.sqlite"
+    done = subprocess.run([sys.executable, "-c", FILLER, url], capture_output=True, text=True, timeout=300, check=True)
+    *acknowledged, last = done.stdout.splitlines()
+    assert last.startswith("refused") and acknowledged
+    with open_catalogue(url) as catalogue:
+        assert {file.source for file in catalogue.of_site("s")} == set(acknowledged)
+        assert catalogue.damage() == []
+        catalogue.upsert([record("after")])
