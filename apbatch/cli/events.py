@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -85,6 +86,7 @@ def coincidences(
     nearest: Annotated[
         bool, typer.Option("--nearest", help="Of each event of the first, only the pair that is nearest in time.")
     ] = False,
+    spark: Annotated[bool, typer.Option("--spark", help="Search on Spark, over the same Parquet parts.")] = False,
     output: Annotated[str, typer.Option("--output", help="Parquet file to write instead of a table.")] = "",
     columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
@@ -97,8 +99,19 @@ def coincidences(
 
     widest = parse_quantity(angle, "deg") if angle else None
     window = pairs.Window(round(parse_quantity(within, "ns")), widest, frame, nearest)  # type: ignore[arg-type]
-    with events_of(load_settings()) as store:
-        batches = pairs.coincidences(store, first, second, window)
+    settings = load_settings()
+    with ExitStack() as stack:
+        store = stack.enter_context(events_of(settings))
+        if spark:
+            from apbatch.spark.connect.session import close, session
+            from apbatch.spark.inputs.event_search import coincident_pairs
+
+            started = session(settings.spark, "apbatch coincidences")
+            stack.callback(close, started)
+            pairs_frame = coincident_pairs(started, store, first, second, window)
+            batches = iter(pairs_frame.toArrow().cast(pairs.SCHEMA).to_batches())
+        else:
+            batches = pairs.coincidences(store, first, second, window)
         if output:
             number = pairs.write(batches, output)
             show([{"pairs": number, "output": output}], format, ("pairs", "output"))
