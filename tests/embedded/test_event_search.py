@@ -11,9 +11,10 @@ import pytest
 from apbatch.config import SparkSettings
 from apbatch.errors import UsageError
 from apbatch.formats.event_columns import AZIMUTH, ZENITH
+from apbatch.index.events.backends import open_events
 from apbatch.index.events.coincidences import SCHEMA, Window, coincidences
 from apbatch.index.events.columns import EVENT_KEYS
-from apbatch.index.events.store import EventStore, open_events
+from apbatch.index.events.store import EventStore
 from apbatch.index.parser import parse
 from apbatch.spark.connect.session import close, session
 from apbatch.spark.inputs.event_search import coincident_pairs, event_frame
