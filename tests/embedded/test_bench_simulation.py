@@ -24,7 +24,7 @@ class NoServers:
 
 @pytest.fixture
 def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
-    """Four gammas of little energy, and no generator of hadronic interactions."""
+    """Four gammas of little energy, four beams, and no generator of hadronic interactions."""
     plan = simulation._plan
 
     def without_protons(settings: Production, folder: Path) -> ProductionPlan:
@@ -33,6 +33,7 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
         return plan(settings, folder)
 
     monkeypatch.setattr(simulation, "_plan", without_protons)
+    monkeypatch.setattr(simulation, "_BEAMS", 4)
     monkeypatch.setattr(simulation, "_ENERGIES", Spectrum(energy_min=2.0, energy_max=2.5, index=-2.0))
     return Setting(BUILT_IN["smoke"].model_copy(update={"images": 400}), NoServers(), tmp_path)
 
@@ -45,7 +46,7 @@ def test_gammas_are_simulated_with_and_without_telescopes_and_into_files(setting
     for group in groups:
         run_group(group, 1, samples.append)
     assert {sample.error for sample in samples} == {None}
-    assert {sample.peer for sample in samples} == {simulation.OURS, simulation.BARE, simulation.MEMORY}
+    assert {sample.peer for sample in samples} >= {simulation.OURS, simulation.BARE, simulation.MEMORY}
     assert all(sample.figure > 0 for sample in samples)
 
 
