@@ -215,7 +215,9 @@ def test_what_spark_submit_needs_is_written_with_addresses_filled_in(
 ) -> None:
     parcel = shipping.Shipment((tmp_path / "p.tar.gz", tmp_path / "l.tar.gz"))
     monkeypatch.setattr("apbatch.spark.connect.configuration.shipment", lambda: parcel)
-    given = Settings(spark=SparkSettings(master="yarn"), store="hdfs://nn:8020/data", catalogue="sqlite:///x")
+    given = Settings(
+        spark=SparkSettings(master="yarn"), store="hdfs://nn:8020/data", catalogue="sqlite:///x", events="file:///e"
+    )
     variables = write_environment(given)
     assert variables["HADOOP_CONF_DIR"] == hadoop_conf
     assert load_settings(Path(variables["APBATCH_CONFIG"])) == given

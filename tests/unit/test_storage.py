@@ -434,8 +434,8 @@ def test_a_file_too_large_to_be_kept_is_not_written_again(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("place", "path"), [("a/b", "a/b"), ("/a b", "/a b"), ("file:///a/b", "/a/b"), ("x:y", "x:y"), (".", ".")]
 )
-def test_a_local_path_is_given_as_path_or_url(place: str, path: str) -> None:
-    assert local_path(place) == Path(path)
+def test_a_local_path_is_given_as_path_or_url_and_is_absolute(place: str, path: str) -> None:
+    assert local_path(place) == Path.cwd() / path
 
 
 @pytest.mark.parametrize("place", ["hdfs://host:1/a", "afs:///a", "file://a/b", "http://x/y"])
