@@ -36,7 +36,7 @@ def open_catalogue(url: str) -> Catalogue:
         return PostgresCatalogue(url)
     if scheme == "cassandra":
         try:
-            from apbatch.index.cassandra import CassandraCatalogue
+            from apbatch.index.cassandra.catalogue import CassandraCatalogue
         except ImportError as error:
             raise MissingSoftwareError(
                 f"the Cassandra driver is missing: {error}", remedy="pip install 'apbatch[cassandra]'"

@@ -52,7 +52,7 @@ def catalogue(request: pytest.FixtureRequest, new_url: Callable[[str], str]) -> 
     yield from _opened(new_url(request.param))
 
 
-@pytest.fixture(scope="module", params=["sqlite", POSTGRES])
+@pytest.fixture(scope="module", params=["sqlite", POSTGRES, CASSANDRA])
 def whole(request: pytest.FixtureRequest, new_url: Callable[[str], str]) -> Iterator[Catalogue]:
     """The back-ends that have the whole interface."""
     yield from _opened(new_url(request.param))

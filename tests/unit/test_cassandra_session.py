@@ -8,8 +8,8 @@ import pytest
 from cassandra import ReadFailure
 
 from apbatch.errors import ServerError
-from apbatch.index import cassandra_session
-from apbatch.index.cassandra_session import CassandraSession
+from apbatch.index.cassandra import session as cassandra_session
+from apbatch.index.cassandra.session import CassandraSession
 
 NOT_YET = ReadFailure("Operation failed - received 0 responses and 1 failures: INDEX_NOT_AVAILABLE from /127.0.0.1")
 

@@ -9,8 +9,8 @@ import pytest
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.attributes import COMMON
+from apbatch.index.cassandra.plan import Access, Index, Nights, Path, Run, Site, Tree, describe, plan
 from apbatch.index.parser import parse
-from apbatch.index.plan import Access, Index, Nights, Path, Run, Site, Tree, describe, plan
 from apbatch.index.query import of_registered
 
 KNOWN = {

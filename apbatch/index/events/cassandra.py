@@ -23,7 +23,8 @@ from cassandra.query import UNSET_VALUE, BatchStatement, BatchType
 from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
 from apbatch.index.attributes import known_attribute, merge_declarations
-from apbatch.index.cassandra_session import ALL, CassandraSession
+from apbatch.index.cassandra.plan import Events, plan_events
+from apbatch.index.cassandra.session import ALL, CassandraSession
 from apbatch.index.events.columns import (
     EVENT_COLUMNS,
     EVENT_KEYS,
@@ -37,7 +38,6 @@ from apbatch.index.events.columns import (
 )
 from apbatch.index.events.conditions import simplify
 from apbatch.index.events.store import EventStore, Order, compare_rows, order_of
-from apbatch.index.plan import Events, plan_events
 
 _EVENTS_A_BUCKET = 4096
 #: Cassandra warns of batches of 5 kB and refuses those of 50 kB; numbers of 8 bytes and their overhead.

@@ -17,7 +17,7 @@ from cassandra import ConsistencyLevel
 from cassandra.query import BatchStatement, BatchType
 
 from apbatch.errors import ServerError
-from apbatch.index.cassandra_session import ALL, CassandraSession
+from apbatch.index.cassandra.session import ALL, CassandraSession
 
 #: Revisions in one partition of the table `change`.
 BUCKET = 10_000

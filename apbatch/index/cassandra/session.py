@@ -19,10 +19,18 @@ from cassandra.query import PreparedStatement, dict_factory
 
 from apbatch.errors import ServerError, UsageError
 
-SCHEMA_VERSION = 3
-#: What makes the schema of the version before into that of the version named.
+SCHEMA_VERSION = 4
+#: What makes the schema of the version before into that of the version named. The rows of schema 3 are written anew by
+#: the catalogue, which notes the new version only then.
+_NEW_COLUMNS = "(place text, tree_name text, tree_number int, first_revision bigint)"
 _UPGRADES = {
-    3: "ALTER TABLE IF EXISTS event_by_run ADD IF NOT EXISTS (image_file text)",
+    3: ["ALTER TABLE IF EXISTS event_by_run ADD IF NOT EXISTS (image_file text)"],
+    4: [
+        f"ALTER TABLE file_by_directory ADD IF NOT EXISTS {_NEW_COLUMNS}",
+        f"ALTER TABLE file_by_night ADD IF NOT EXISTS {_NEW_COLUMNS}",
+        "ALTER TABLE change ADD IF NOT EXISTS (kind text, detail text)",
+        "ALTER TABLE replica ADD IF NOT EXISTS (revision bigint)",
+    ],
 }
 #: The one partition of small tables.
 ALL = "all"
@@ -61,6 +69,8 @@ class CassandraSession:
             raise UsageError("not a Cassandra URL", where=url, remedy="cassandra://HOST:PORT/KEYSPACE, lower case")
         self._url = url
         self._prepared: dict[str, PreparedStatement] = {}
+        #: Whether the rows are still those of an older schema.
+        self.is_old = False
         user = os.environ.get("APBATCH_CASSANDRA_USER")
         password = os.environ.get("APBATCH_CASSANDRA_PASSWORD", "")
         profile = ExecutionProfile(
@@ -79,6 +89,7 @@ class CassandraSession:
         )
         try:
             self._session = self._cluster.connect()
+            self._session.use_client_timestamp = False  # clocks of hosts may differ
             self._create(match[3])
         except (NoHostAvailable, DriverException, RequestExecutionException) as error:
             self.close()
@@ -120,18 +131,24 @@ class CassandraSession:
                 return
             if version is not None and version + 1 in _UPGRADES:
                 for number in range(version + 1, SCHEMA_VERSION + 1):
-                    self._session.execute(_UPGRADES[number], timeout=120)
-                self._write_version()
+                    for statement in _UPGRADES[number]:
+                        self._session.execute(statement, timeout=120)
+                self._make_tables()
+                self.is_old = True
                 return
             if version is not None:
                 raise self._refusal(f"this catalogue has schema {version}, this program knows {SCHEMA_VERSION}")
-        text = re.sub(r"--.*", "", files("apbatch.index").joinpath("schema.cql").read_text(encoding="utf-8"))
+        self._make_tables()
+        self._session.execute("INSERT INTO revision (catalogue, next) VALUES ('all', 1) IF NOT EXISTS")
+        self.write_version()
+
+    def _make_tables(self) -> None:
+        text = re.sub(r"--.*", "", files("apbatch.index.cassandra").joinpath("schema.cql").read_text(encoding="utf-8"))
         for statement in filter(str.strip, text.split(";")):
             self._session.execute(statement, timeout=120)
-        self._session.execute("INSERT INTO revision (catalogue, next) VALUES ('all', 1) IF NOT EXISTS")
-        self._write_version()
 
-    def _write_version(self) -> None:
+    def write_version(self) -> None:
+        """Note that the keyspace has this program's schema, its rows included."""
         self._session.execute("INSERT INTO schema_version (catalogue, version) VALUES ('all', %s)", [SCHEMA_VERSION])
 
     def _refusal(self, what: str) -> UsageError:
@@ -193,6 +210,11 @@ class CassandraSession:
         """Run statements that give no rows, some at a time."""
         for _ in self.concurrently(statements):
             pass
+
+    def now_ms(self) -> int:
+        """Return the time of the server, ms since 1970."""
+        (row,) = self.do("SELECT toUnixTimestamp(now()) AS now FROM system.local")
+        return int(row["now"])
 
     def _failure(self, error: Exception) -> ServerError:
         return ServerError(f"Cassandra failed: {_short(error)}", where=self._url)

@@ -16,7 +16,7 @@ from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute, Scalar
 from apbatch.index import query as q
 from apbatch.index.attributes import COMMON
-from apbatch.index.cassandra_rows import LONGEST_INDEXED, is_indexed
+from apbatch.index.cassandra.rows import LONGEST_INDEXED, is_indexed
 
 #: Common attributes with an index of their own; those in _COARSE pick too many files to be worth it alone.
 _INDEXED = {
@@ -305,7 +305,7 @@ def describe(access: Access) -> str:
         case Tree(folder, prefix):
             return f"file_by_directory: folders below {folder or '/'!r}, paths from {prefix!r}"
         case Site(site):
-            return f"directory_of_site, file_by_directory: all folders of site {site!r}"
+            return f"file_of_site, file_by_directory: all files of site {site!r}, folder by folder"
         case Run(experiment, run):
             return f"file_by_run: run {run} of {experiment!r}"
         case Nights(None, None, None, None):
@@ -318,4 +318,5 @@ def describe(access: Access) -> str:
                 return f"file_by_night: {whose}, every night"
             return f"file_by_night: {whose}, nights {low or 'from the first'} to {high or 'the last'}"
         case Index(conditions):
-            return "file_by_night by index: " + " and ".join(f"{n} {sign} {value}" for n, sign, value in conditions)
+            tests = " and ".join(f"{n} {sign} {value}" for n, sign, value in conditions)
+            return f"file_by_night by index, asked of every node: {tests}"

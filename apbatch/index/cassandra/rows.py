@@ -13,7 +13,9 @@ from apbatch.index.files import COMMON_FIELDS, FileRecord, State
 from apbatch.index.records import from_plain, to_plain
 
 #: Columns of file_by_night that are no common attributes; an attribute of such a name gets no column of its own.
-_OWN = {"parent", "name", "microseconds", "numbers", "integers", "texts"}
+_OWN = {
+    "parent", "name", "microseconds", "numbers", "integers", "texts", "tree_name", "tree_number", "first_revision"
+}  # fmt: skip
 _MAPS = ("numbers", "integers", "texts")
 _CQL: dict[AttributeType, str] = {
     "string": "text",
@@ -52,7 +54,7 @@ def night_partition(night: date | None, path: str) -> str:
 
 def to_cells(record: FileRecord) -> dict[str, Any]:
     """Return the cells that both tables of files have; `night` is the partition's name."""
-    cells: dict[str, Any] = {name: getattr(record, name) for name in COMMON_FIELDS if name != "place"}
+    cells: dict[str, Any] = {name: getattr(record, name) for name in COMMON_FIELDS}
     cells["state"] = record.state.value
     cells["night"] = night_partition(record.night, record.path)
     cells["microseconds"] = {}
@@ -89,10 +91,10 @@ def attribute_names(row: Mapping[str, Any]) -> set[str]:
 
 
 def columns_for(names: Iterable[str]) -> list[str]:
-    """Return the columns that hold attributes of these names, and the path."""
-    wanted = {"path"}
+    """Return the columns that hold attributes of these names, and those by which each content is seen once."""
+    wanted = {"path", "site", "place", "tree_name", "tree_number"}
     for name in names:
-        wanted.update(("path" if name == "place" else name,) if name in COMMON else _MAPS)
+        wanted.update((name,) if name in COMMON else _MAPS)
         if name in _TIMES:
             wanted.add("microseconds")
     return sorted(wanted)
@@ -101,7 +103,6 @@ def columns_for(names: Iterable[str]) -> list[str]:
 def from_cells(row: Mapping[str, Any], declared: Mapping[str, Attribute]) -> dict[str, Any]:
     """Return what a row holds, exactly: common attributes, and the others under their own names."""
     values = {name: row[name] for name in COMMON_FIELDS if name in row}
-    values["place"] = row["path"]
     if "night" in values:
         values["night"] = None if values["night"].startswith("none") else date.fromisoformat(values["night"])
     for name in _TIMES:

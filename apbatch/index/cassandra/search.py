@@ -1,0 +1,279 @@
+"""Searching files: pages merged from partitions sorted by path, or picked in one pass over what is read."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from operator import itemgetter
+from typing import Any
+
+from apbatch.formats.reader import Attribute
+from apbatch.index import query as q
+from apbatch.index.attributes import known_attribute
+from apbatch.index.cassandra import plan as p
+from apbatch.index.cassandra.base import blocks
+from apbatch.index.cassandra.rows import columns_for, from_cells, to_record
+from apbatch.index.cassandra.session import ALL
+from apbatch.index.cassandra.tree import CassandraTree
+from apbatch.index.catalogue import PAGE
+from apbatch.index.files import FileRecord
+from apbatch.index.pages import Page, RecordPage, identity_of, ordering, read_cursor, to_batch, write_cursor
+
+#: A row and the values of its attributes.
+_Match = tuple[dict[str, Any], dict[str, Any]]
+_BY_PATH = (q.Order("path"),)
+#: Rows of a page where each page reads everything again.
+_LARGE_PAGE = 20_000
+_ROWS_A_LOOK = 200
+_LEAST_FETCH, _MOST_FETCH = 20, 5000
+
+
+class CassandraSearch(CassandraTree):
+    """Select, count, explain."""
+
+    def select_records(self, search: q.Search, cursor: str | None = None, size: int = PAGE) -> RecordPage:
+        """Return some files that match, as records."""
+        declared = self.attributes()
+        found, following = self._page(search, declared, None, cursor, size)
+        return RecordPage([to_record(row, declared) for row, _ in found], following)
+
+    def select_batch(
+        self, search: q.Search, columns: Sequence[str], cursor: str | None = None, size: int = 10_000
+    ) -> Page:
+        """Return some files that match, as a batch; see `Catalogue.select_batch`."""
+        declared = self.attributes()
+        names = [known_attribute(name, declared).name for name in columns]
+        found, following = self._page(search, declared, set(names), cursor, size)
+        return Page(to_batch([[v.get(name) for name in names] for _, v in found], names, declared), following)
+
+    def select(self, search: q.Query | q.Search, limit: int | None = None) -> Iterator[FileRecord]:
+        """Yield the files that match, page by page; larger pages where each reads everything again."""
+        if not isinstance(search, q.Search):
+            search = q.Search(search, limit=limit)
+        in_order = _in_order(search, p.plan(q.of_registered(search.where), self.attributes()))
+        cursor: str | None = None
+        while True:
+            page = self.select_records(search, cursor, PAGE if in_order else _LARGE_PAGE)
+            yield from page.records
+            if (cursor := page.cursor) is None:
+                return
+
+    def _page(
+        self, search: q.Search, declared: dict[str, Attribute], names: set[str] | None, cursor: str | None, size: int
+    ) -> tuple[list[_Match], str | None]:
+        order = ordering(search)
+        types = [known_attribute(one.name, declared).type for one in order]
+        after, given = None, 0
+        if cursor is not None:
+            position = read_cursor(cursor, identity_of(search), types)
+            after, given = position.after, position.given
+        wanted = size if search.limit is None else min(size, search.limit - given)
+        if wanted <= 0:
+            return [], None
+        whole = q.of_registered(search.where)
+        accesses = p.plan(whole, declared)
+        named = None if names is None else names | {one.name for one in order}
+        columns = _columns(named, whole)
+        if _in_order(search, accesses):
+            found = list(islice(self._merged(accesses, columns, whole, declared, after, wanted), wanted + 1))
+        else:
+            key = _sort_key(order)
+            least = None if after is None else key(dict(zip([one.name for one in order], after, strict=True)))
+            later = (
+                match for match in self._matching(whole, accesses, columns, declared)
+                if least is None or key(match[1]) > least
+            )  # fmt: skip
+            found = heapq.nsmallest(wanted + 1, later, key=lambda match: key(match[1]))
+        more = len(found) > wanted and (search.limit is None or given + wanted < search.limit)
+        found = found[:wanted]
+        if not more:
+            return found, None
+        last = [found[-1][1].get(one.name) for one in order]
+        return found, write_cursor(identity_of(search), last, given + len(found))
+
+    # rows
+
+    def _merged(
+        self, accesses: Sequence[p.Access], columns: str, whole: q.Query, declared: dict[str, Attribute],
+        after: Sequence[Any] | None, wanted: int,
+    ) -> Iterator[_Match]:  # fmt: skip
+        """Yield matches by path, from the partitions of nights, whose first rows are asked for at the same time."""
+        keys = list(dict.fromkeys(key for access in accesses if isinstance(access, p.Nights)
+                                  for key in self._partitions(access)))  # fmt: skip
+        if not keys:
+            return
+        cql = f"SELECT {columns} FROM file_by_night WHERE experiment = ? AND night = ?"
+        statement = self._session.prepare(cql if after is None else f"{cql} AND path > ?")
+        fetch = max(_LEAST_FETCH, min(_MOST_FETCH, 2 * wanted // len(keys)))
+        reads = []
+        for key in keys:
+            bound = statement.bind(key if after is None else (*key, after[0]))
+            bound.fetch_size = fetch
+            reads.append((bound, ()))
+        rows = heapq.merge(*self._session.concurrently(reads), key=itemgetter("path"))
+        yield from self._once(self._tested(rows, whole, declared), whole, declared)
+
+    def _matching(
+        self, whole: q.Query, accesses: Sequence[p.Access], columns: str, declared: dict[str, Attribute]
+    ) -> Iterator[_Match]:
+        """Yield matches in no order, each file once."""
+
+        def rows() -> Iterator[dict[str, Any]]:
+            seen: set[str] = set()
+            for access in accesses:
+                for row in self._read(access, columns):
+                    if len(accesses) > 1:
+                        if row["path"] in seen:
+                            continue
+                        seen.add(row["path"])
+                    yield row
+
+        yield from self._once(self._tested(rows(), whole, declared), whole, declared)
+
+    def _tested(
+        self, rows: Iterable[dict[str, Any]], whole: q.Query, declared: dict[str, Attribute]
+    ) -> Iterator[_Match]:
+        for row in rows:
+            if row["site"] is None:  # a name that came later than the removal of its file
+                continue
+            values = from_cells(row, declared)
+            if q.matches(whole, values):
+                yield row, values
+
+    def _once(self, matches: Iterator[_Match], whole: q.Query, declared: dict[str, Attribute]) -> Iterator[_Match]:
+        """Leave out the files of which another source of the same content, with a lower number, matches too."""
+        for part in blocks(matches, _ROWS_A_LOOK):
+            copies = [row for row, _ in part if row["tree_number"]]
+            if not copies:
+                yield from part
+                continue
+            holders = self._holders({row["place"] for row in copies})
+            paths = [path for many in holders.values() for path in many]
+            lowest: dict[tuple[str, str], int] = {}
+            others = self._look_up(paths, _columns(set(), whole))
+            for row, _ in self._tested(others, whole, declared):
+                key = (row["place"], row["tree_name"])
+                number = row["tree_number"] or 0
+                lowest[key] = min(number, lowest.get(key, number))
+            for row, values in part:
+                number = row["tree_number"] or 0
+                if number <= lowest.get((row["place"], row["tree_name"]), number):
+                    yield row, values
+
+    def _read(self, access: p.Access, columns: str) -> Iterator[dict[str, Any]]:
+        match access:
+            case p.Path(paths):
+                yield from self._look_up(paths, columns)
+            case p.Tree(folder, prefix):
+                yield from self._below(folder, prefix, columns)
+            case p.Site(site):
+                yield from self._look_up((row["path"] for row in self._of_site(site, "", ("", ""))), columns)
+            case p.Run(experiment, run):
+                rows = self._session.run(
+                    "SELECT path FROM file_by_run WHERE experiment = ? AND run = ?", experiment, run
+                )
+                yield from self._look_up((row["path"] for row in rows), columns)
+            case p.Nights():
+                cql = f"SELECT {columns} FROM file_by_night WHERE experiment = ? AND night = ?"
+                for key in self._partitions(access):
+                    yield from self._session.run(cql, *key)
+            case p.Index(conditions):
+                tests = " AND ".join(f'"{name}" {operator} ?' for name, operator, _ in conditions)
+                yield from self._session.run(
+                    f"SELECT {columns} FROM file_by_night WHERE {tests}", *(value for _, _, value in conditions)
+                )
+
+    def _below(self, folder: str, prefix: str, columns: str) -> Iterator[dict[str, Any]]:
+        folders = [folder]
+        while folders:
+            folder = folders.pop()
+            for row in self._session.run(f"SELECT {columns} FROM file_by_directory WHERE parent = ?", folder):
+                if row["path"] is not None and row["path"].startswith(prefix):
+                    yield row
+            for row in self._session.run("SELECT name FROM directory WHERE parent = ?", folder):
+                child = f"{folder}/{row['name']}"
+                if f"{child}/".startswith(prefix) or prefix.startswith(f"{child}/"):
+                    folders.append(child)
+
+    def _partitions(self, access: p.Nights) -> Iterator[tuple[str, str]]:
+        """Yield the partitions of file_by_night that a plan reads."""
+        experiments = [access.experiment]
+        if access.experiment is None:
+            rows = self._session.run("SELECT experiment FROM experiment WHERE catalogue = ?", ALL)
+            experiments = [row["experiment"] for row in rows]
+        for experiment in experiments:
+            assert experiment is not None
+            for row in self._session.run("SELECT night FROM night_of_experiment WHERE experiment = ?", experiment):
+                if access.holds(row["night"]):
+                    yield experiment, row["night"]
+
+    # counting, plans
+
+    def count(self, query: q.Query, by: str | None = None) -> dict[Any, int]:
+        """Count matching files, by the values of attribute `by`; rows stream past, none is kept."""
+        declared = self.attributes()
+        whole = q.of_registered(query)
+        names = set() if by is None else {known_attribute(by, declared).name}
+        matches = self._matching(whole, p.plan(whole, declared), _columns(names, whole), declared)
+        if by is None:
+            return {None: sum(1 for _ in matches)}
+        counts = Counter(values.get(by) for _, values in matches)
+        return dict(sorted(counts.items(), key=lambda item: (item[0] is not None, item[0])))
+
+    def explain(self, search: q.Query | q.Search) -> str:
+        """Return what is read, what is tested row by row, and how an order comes about."""
+        if not isinstance(search, q.Search):
+            search = q.Search(search)
+        whole = q.of_registered(search.where)
+        accesses = p.plan(whole, self.attributes())
+        if _in_order(search, accesses):
+            order = "pages are merged from partitions sorted by path"
+        else:
+            order = "no table has this order: each page reads all of this again and keeps the rows of the page"
+        return "\n".join([*map(p.describe, accesses), f"each row read is tested: {q.written(whole)}", order])
+
+
+def _columns(names: set[str] | None, whole: q.Query) -> str:
+    return "*" if names is None else ", ".join(columns_for(names | q.names(whole)))
+
+
+def _in_order(search: q.Search, accesses: Sequence[p.Access]) -> bool:
+    """Tell whether all is read from partitions in the order that is asked."""
+    return ordering(search) == _BY_PATH and all(isinstance(access, p.Nights) for access in accesses)
+
+
+class _Down:
+    """A key that sorts the other way round."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+
+    def __lt__(self, other: _Down) -> bool:
+        return bool(other.key < self.key)
+
+    def __gt__(self, other: _Down) -> bool:
+        return bool(other.key > self.key)  # tuples with > compare their first difference by it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Down) and bool(self.key == other.key)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def _sort_key(order: Sequence[q.Order]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Return the key by which rows sort: a missing value is the least."""
+
+    def key(values: dict[str, Any]) -> tuple[Any, ...]:
+        keys = []
+        for one in order:
+            value = values.get(one.name)
+            known = (value is not None, value)
+            keys.append(_Down(known) if one.descending else known)
+        return tuple(keys)
+
+    return key
