@@ -32,7 +32,7 @@ from apbatch.index.query import (
     matches,
     of_registered,
 )  # fmt: skip
-from tests.contract.conftest import record
+from tests.contract.conftest import CASSANDRA, POSTGRES, record
 
 _TIMES = [datetime(2017, 10, 28, tzinfo=UTC) + timedelta(microseconds=us) for us in (0, 1, 999, 1_000_000)]
 #: Values by attribute, so that records and conditions meet.
@@ -120,9 +120,25 @@ def _sorted(records: list[FileRecord], order: tuple[Order, ...]) -> list[FileRec
     return sorted(records, key=cmp_to_key(compare))
 
 
+@pytest.mark.parametrize("whole", ["sqlite", POSTGRES], indirect=True)
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(_records, _queries, _orders, st.integers(1, 5), st.none() | st.integers(1, 6))
 def test_random_queries_over_random_records_mean_what_python_says(
+    whole: Catalogue, many: list[dict[str, Any]], query: Query, order: list[Order], size: int, limit: int | None
+) -> None:
+    check_a_search(whole, many, query, order, size, limit)
+
+
+@pytest.mark.parametrize("whole", [CASSANDRA], indirect=True)
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(_records, _queries, _orders, st.integers(1, 5), st.none() | st.integers(1, 6))
+def test_so_do_some_of_them_in_cassandra(
+    whole: Catalogue, many: list[dict[str, Any]], query: Query, order: list[Order], size: int, limit: int | None
+) -> None:
+    check_a_search(whole, many, query, order, size, limit)
+
+
+def check_a_search(
     whole: Catalogue, many: list[dict[str, Any]], query: Query, order: list[Order], size: int, limit: int | None
 ) -> None:
     experiment = f"E{secrets.token_hex(4)}"

@@ -202,7 +202,7 @@ class CassandraSession:
         """Run statements, some at a time; yield the rows of each in the order given."""
         try:
             for _, result in execute_concurrent(self._session, statements, concurrency=_WINDOW):
-                yield iter(result)
+                yield (row for row in result)  # asked for its iterator twice, a result begins a page anew
         except (NoHostAvailable, DriverException, RequestExecutionException) as error:
             raise self._failure(error) from None
 
