@@ -21,7 +21,7 @@ from apbatch.index.contents import BLOCK, Content
 from apbatch.index.descriptions import Description, DescriptionKind
 from apbatch.index.files import FileRecord, Replica, State
 from apbatch.index.leases import LeaseHeldError, LeaseLostError, leased
-from tests.contract.conftest import POSTGRES, record
+from tests.contract.conftest import CASSANDRA, POSTGRES, record
 
 _WHEN = datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
 
@@ -121,7 +121,7 @@ def loader(url: str, who: str, many: int) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", LOADER, url, who, str(many)], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("backend", ["sqlite", POSTGRES])
+@pytest.mark.parametrize("backend", ["sqlite", POSTGRES, CASSANDRA])
 def test_a_follower_of_three_writers_ends_with_the_catalogue_itself(
     new_url: Callable[[str], str], backend: str
 ) -> None:
@@ -149,7 +149,7 @@ def test_a_follower_of_three_writers_ends_with_the_catalogue_itself(
         assert sum(len(catalogue.entries(f"/e/{n}", limit=10_000).entries) for n in range(7)) == 30 * 20 - 6 * 3
 
 
-@pytest.mark.parametrize("backend", ["sqlite", POSTGRES])
+@pytest.mark.parametrize("backend", ["sqlite", POSTGRES, CASSANDRA])
 def test_a_loader_that_is_killed_leaves_whole_records(new_url: Callable[[str], str], backend: str) -> None:
     url = new_url(backend)
     for who in "abcd":

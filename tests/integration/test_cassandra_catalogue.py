@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ import pytest
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.backends import open_catalogue
+from apbatch.index.changes import ChangeKind, StaleReaderError
 from apbatch.index.events.backends import open_events
 from apbatch.index.events.upgrade import take_over
-from apbatch.index.files import FileRecord
+from apbatch.index.files import FileRecord, Replica, State
 from apbatch.index.parser import parse
 
 pytestmark = pytest.mark.cassandra
@@ -141,6 +143,59 @@ def test_another_schema_and_another_programs_keyspace_are_refused(
     )
     with pytest.raises(UsageError, match="another program"):
         open_catalogue(f"{cassandra}/{keyspace}_x")
+
+
+def test_files_and_replicas_of_schema_3_are_all_there_after_an_upgrade(
+    cassandra: str, url: str, cqlsh: Callable[[str], str]
+) -> None:
+    keyspace = url.rpartition("/")[2]
+    dump = Path(__file__).with_name("catalogue_schema_3.cql").read_text()
+    cqlsh(
+        f"CREATE KEYSPACE {keyspace} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}; "
+        f"USE {keyspace}; {dump.partition(chr(10))[2]}"
+    )
+    a = record(
+        "a", size=10, mtime_ns=1500000000000000001, checksum="c1", adler32="00000001", run=7, night=date(2017, 10, 28),
+        time_start=datetime(2017, 10, 28, 16, 1, 2, 345678, tzinfo=UTC), cluster=3, events=10_000,
+        attributes={"zenith": 2.5, "label": "ü"},
+    )  # fmt: skip
+    b = replace(
+        record("d/b", size=10, mtime_ns=a.mtime_ns, checksum="c2", adler32="00000002", cluster=3),
+        state=State.QUARANTINED, reason="cut",
+    )  # fmt: skip
+    c = record("d/e/c", size=10, mtime_ns=a.mtime_ns, checksum="c3", adler32="00000003", cluster=3)
+    for _ in range(2):  # an upgrade is done once, a catalogue opened many times
+        with open_catalogue(url) as catalogue:
+            assert [replace(file, revision=0) for file in catalogue.of_site("s")] == [a, b, c]
+            (change, *_), replicas = list(catalogue.all_changes(3)), catalogue.replicas([a.path])[a.path]
+            assert change.kind is ChangeKind.CHANGED and catalogue.revision() == 7
+            assert replicas == [
+                Replica(a.path, "hdfs://h/a", "hdfs", "c1", datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC))
+            ]
+            known = catalogue.attributes()
+            assert [f.source for f in catalogue.select(parse("zenith = 2.5 and label = 'ü'", known))] == ["a"]
+            assert [f.source for f in catalogue.select(parse("path like '/e/s/d/%'", known))] == ["d/e/c"]
+            assert [entry.name for entry in catalogue.entries("/e/s").entries] == ["a", "d"]
+            assert [entry.name for entry in catalogue.entries("/e/s/d").entries] == ["e"]
+
+
+def test_a_reader_from_before_the_oldest_removal_starts_again(url: str, cqlsh: Callable[[str], str]) -> None:
+    keyspace = url.rpartition("/")[2]
+    with open_catalogue(url) as catalogue:
+        catalogue.upsert([record(name) for name in "abc"])
+        seen = catalogue.revision()
+        catalogue.remove(["/e/s/a"])
+        assert [change.kind for change in catalogue.changes(seen)] == [ChangeKind.GONE]
+        # the row of the day is as it will be after that time; the removal itself expires two days later
+        cqlsh(
+            f"INSERT INTO {keyspace}.removal (catalogue, day, revision) VALUES ('all', '2026-01-01', {seen + 1}); "
+            f"DELETE FROM {keyspace}.change WHERE bucket = 0 AND revision = {seen + 1}"
+        )
+        with pytest.raises(StaleReaderError, match="from revision 0"):
+            catalogue.changes(seen)
+        catalogue.remove(["/e/s/b"])
+        assert [change.key for change in catalogue.all_changes(0)] == ["/e/s/c", "/e/s/b"]
+        assert [change.key for change in catalogue.changes(seen + 1)] == ["/e/s/b"]
 
 
 #: The tables of events of schema 2, and some rows.
