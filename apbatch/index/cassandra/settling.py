@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ KEYS = (
     "mtime_ns, checksum, numbers, integers, texts"
 )
 _LOCK = "names of the merged tree"
-_LOCK_S, _PATIENCE_S = 30.0, 300.0
+_LOCK_S, _PATIENCE_S = 60.0, 300.0
 _PLACES_A_BLOCK = 200
 
 
@@ -39,6 +40,10 @@ def bucket_of(place: str) -> int:
 
 class CassandraSettling(CassandraFeed):
     """Settles places; see `apbatch.index.places`."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._turn = threading.local()
 
     def _settle(
         self, places: Collection[str], folders: Collection[str], named: Mapping[str, tuple[str | None, int]]
@@ -78,6 +83,9 @@ class CassandraSettling(CassandraFeed):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Let one process at a time change names that are in doubt; a killed one's turn expires."""
+        if getattr(self._turn, "is_ours", False):
+            yield
+            return
         locks = Locks(self._session)
         until = time.monotonic() + _PATIENCE_S
         holder = uuid.uuid4().hex
@@ -89,9 +97,11 @@ class CassandraSettling(CassandraFeed):
                 if time.monotonic() > until:
                     raise ServerError("others settle the merged tree without end", remedy="try again") from None
                 time.sleep(random.uniform(0.01, 0.1))
+        self._turn.is_ours = True
         try:
             yield
         finally:
+            self._turn.is_ours = False
             locks.release(lease)
 
     def _settle_block(self, places: Sequence[str]) -> None:

@@ -55,7 +55,19 @@ class CassandraWriting(CassandraSettling):
     def _write(self, records: Sequence[FileRecord], declared: dict[str, Attribute]) -> None:
         if not records:
             return
-        old = {row["path"]: row for row in self._look_up([record.path for record in records], KEYS)}
+        old = self._old(record.path for record in records)
+        if any(row["tree_number"] or row["tree_name"] not in (row["place"], None) for row in old.values()):
+            with self._alone():  # or a name that another process gives meanwhile would stay beside ours
+                self._write_block(records, declared, self._old(old))
+        else:
+            self._write_block(records, declared, old)
+
+    def _old(self, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
+        return {row["path"]: row for row in self._look_up(paths, KEYS)}
+
+    def _write_block(
+        self, records: Sequence[FileRecord], declared: dict[str, Attribute], old: dict[str, dict[str, Any]]
+    ) -> None:
         self._enter_partitions(records)
         folders = set(ancestors({parent_of(record.place) for record in records}))
         entering = self._folders(records, folders)
@@ -163,33 +175,36 @@ class CassandraWriting(CassandraSettling):
     def remove(self, paths: Iterable[str]) -> int:
         """Forget files, their replicas, and folders left empty."""
         removed = 0
-        prepare = self._session.prepare
         for block in blocks(paths, BATCH):
             wanted = [path for path in dict.fromkeys(block) if is_text(path)]
-            old = {row["path"]: row for row in self._look_up(wanted, KEYS)}
-            if not old:
-                continue
-            removed += len(old)
-            copies: dict[str, list[Write]] = {}
-            for row in self._replica_rows(old):
-                if row["revision"] is not None:
-                    copies.setdefault(row["path"], []).append(self._untell(row["revision"]))
-            with self._revisions.block(len(old)) as first:
-                self._date_removals(first + len(old) - 1)
-                told = self._tell_removals(first, [(path, ChangeKind.GONE, "") for path in old])
-                groups = []
-                for (path, row), tell in zip(old.items(), told, strict=True):
-                    groups.append([
-                        (prepare("DELETE FROM replica WHERE path = ?"), (path,)), *copies.get(path, ()), tell,
-                        *self._remove_old(row, None),
-                        (prepare("DELETE FROM file_by_directory WHERE parent = ? AND name = ?"), split(path)),
-                    ])  # fmt: skip
-                write_whole(self._session, groups)
-            places = {row["place"] for row in old.values() if row["place"]}
-            self._leave({parent_of(path) for path in old}, "directory", "file_by_directory")
-            gone = self._leave({parent_of(place) for place in places}, "tree_directory", "holding")
-            self._settle(places | gone, (), {})
+            with self._alone():  # or a name that another process gives meanwhile would stay
+                old = self._old(wanted)
+                if old:
+                    self._remove(old)
+                removed += len(old)
         return removed
+
+    def _remove(self, old: dict[str, dict[str, Any]]) -> None:
+        prepare = self._session.prepare
+        copies: dict[str, list[Write]] = {}
+        for row in self._replica_rows(old):
+            if row["revision"] is not None:
+                copies.setdefault(row["path"], []).append(self._untell(row["revision"]))
+        with self._revisions.block(len(old)) as first:
+            self._date_removals(first + len(old) - 1)
+            told = self._tell_removals(first, [(path, ChangeKind.GONE, "") for path in old])
+            groups = []
+            for (path, row), tell in zip(old.items(), told, strict=True):
+                groups.append([
+                    (prepare("DELETE FROM replica WHERE path = ?"), (path,)), *copies.get(path, ()), tell,
+                    *self._remove_old(row, None),
+                    (prepare("DELETE FROM file_by_directory WHERE parent = ? AND name = ?"), split(path)),
+                ])  # fmt: skip
+            write_whole(self._session, groups)
+        places = {row["place"] for row in old.values() if row["place"]}
+        self._leave({parent_of(path) for path in old}, "directory", "file_by_directory")
+        gone = self._leave({parent_of(place) for place in places}, "tree_directory", "holding")
+        self._settle(places | gone, (), {})
 
     def _leave(self, folders: Iterable[str], directories: str, files: str) -> set[str]:
         """Remove folders that are empty now, and those above them; return which."""
