@@ -101,9 +101,10 @@ def test_telescopes_of_two_cameras_meet_in_one_job_whose_datasets_are_compacted_
     outcome, made = passes(*steps, head=head)
     assert made == [("images", "parameters")] * 2
     assert outcome.ran == ["ingest", "clean", "parameters", "clean", "parameters", "stereo", "compact", "quality"]
-    (shower,) = dataset.read_table(outcome.products["stereo"]).to_pylist()
+    showers = dataset.read_table(outcome.products["stereo"]).to_pylist()
     known = dataset.info(outcome.products["stereo"])
-    assert shower["reason"] == "found" and len(known["provenance"]["inputs"]) == 2
+    directions = [shower for shower in showers if shower["reason"] == "found"]
+    assert len(directions) > len(showers) / 2 > 1 and len(known["provenance"]["inputs"]) == 2
     assert len(outcome.products["compacted"]) == 4
     outcome, made = passes(*steps, head=head)
     assert made == [] and outcome.ran == ["ingest"]
