@@ -208,21 +208,32 @@ class Catalogue(ABC):
         """Return the revision of the last change."""
 
     @abstractmethod
-    def changes(self, since: int, limit: int = PAGE) -> list[Change]:
+    def changes(self, since: int, limit: int = PAGE, *, from_start: bool = False) -> list[Change]:
         """Return the next changes after revision `since`, in order; none only if there are no more.
 
         Of a file that changed several times, the last change comes. Every change becomes visible before those with a
         higher revision do, so that a follower who goes on from the last revision that it saw misses none.
 
+        Parameters
+        ----------
+        since : int
+            The last revision that the reader saw; 0 for one that begins.
+        limit : int
+            Changes at most.
+        from_start : bool
+            The reader began at 0, less than `KEEP_DAYS` days ago: it never saw what was removed before it began, so it
+            may go on from a revision before the oldest removal that is remembered.
+
         Raises
         ------
         StaleReaderError
-            If removals after `since` are no longer remembered; from 0 everything can always be read.
+            If removals after `since` are no longer remembered and the reader did not begin at 0.
         """
 
     def all_changes(self, since: int) -> Iterator[Change]:
         """Yield the changes after revision `since`, page by page."""
-        while page := self.changes(since):
+        from_start = since == 0
+        while page := self.changes(since, from_start=from_start):
             yield from page
             since = page[-1].revision
 

@@ -103,7 +103,7 @@ def _fault(store: Store, inside: str, record: FileRecord, checksum: str, read: b
 
 def _pages(catalogue: Catalogue) -> Iterator[list[FileRecord]]:
     since = 0
-    while page := catalogue.changes(since):
+    while page := catalogue.changes(since, from_start=True):
         yield [change.record for change in page if change.record is not None]
         since = page[-1].revision
 

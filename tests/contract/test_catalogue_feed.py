@@ -93,6 +93,10 @@ def test_a_reader_from_before_the_oldest_removal_starts_again(
         with pytest.raises(StaleReaderError, match="from revision 0"):
             catalogue.changes(seen)
         assert [c.key for c in told(catalogue, 0)] == [f"/{experiment}/site/{name}" for name in "bc"]
+        # one that began at 0 and has read no further than that yet goes on
+        assert [c.key for c in catalogue.changes(seen, from_start=True)] == [
+            f"/{experiment}/site/{name}" for name in "bc"
+        ]
         assert [c.key for c in told(catalogue, seen + 1)] == [f"/{experiment}/site/{name}" for name in "bc"]
 
 

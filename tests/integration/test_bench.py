@@ -57,7 +57,12 @@ def index_run(cassandra: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_catalogues_give_the_right_answers_to_every_question(index_run: Path) -> None:
     samples = read_run(index_run).samples
     assert {sample.error for sample in samples} == {None}
-    assert len(samples) == 6 * 2 * (1 + TINY.repeats)
+    questions = {
+        peer: {sample.operation for sample in samples if sample.peer == peer} for peer in ("SQLite", "Cassandra")
+    }
+    assert questions["SQLite"] == questions["Cassandra"] and len(questions["SQLite"]) == 6
+    cases = {(sample.operation, sample.peer) for sample in samples}
+    assert len(samples) == len(cases) * (1 + TINY.repeats)
 
 
 @pytest.mark.cassandra

@@ -29,9 +29,9 @@ class CassandraFeed(CassandraBase):
         """Return the revision before which nothing more will be written."""
         return self._revisions.settled() - 1
 
-    def changes(self, since: int, limit: int = PAGE) -> list[Change]:
+    def changes(self, since: int, limit: int = PAGE, *, from_start: bool = False) -> list[Change]:
         """Return the next changes after a revision, up to where no writer is under way; see `Catalogue.changes`."""
-        horizon = self._horizon() if since > 0 else 0
+        horizon = self._horizon() if since > 0 and not from_start else 0
         if 0 < since < horizon:
             raise stale_reader(since, horizon)
         end = self._revisions.settled()

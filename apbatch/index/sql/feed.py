@@ -15,7 +15,7 @@ from apbatch.index.sql.database import Session
 class SqlFeed(SqlBase):
     """Changes and replicas."""
 
-    def changes(self, since: int, limit: int = PAGE) -> list[Change]:
+    def changes(self, since: int, limit: int = PAGE, *, from_start: bool = False) -> list[Change]:
         """Return the next changes after a revision; see `Catalogue.changes`.
 
         Rows of files, replicas and descriptions carry the revision of their last change, so that only removals need a
@@ -24,7 +24,7 @@ class SqlFeed(SqlBase):
         bound = [since, limit]
         with self._db.read() as session:
             horizon = int(session.value("SELECT value FROM counter WHERE name = 'horizon'"))
-            if 0 < since < horizon:
+            if 0 < since < horizon and not from_start:
                 raise stale_reader(since, horizon)
             files = session.rows(
                 f"SELECT {self._columns}, {self._version} FROM file f WHERE f.revision > ? ORDER BY f.revision LIMIT ?",
