@@ -30,7 +30,9 @@ from tests.waits import until, until_ended
 def made(tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
     folder = tmp_path_factory.mktemp("training")
     return blind.make(
-        **showers(folder / "data", 130, 200), folder=folder / "blind", settings=BlindSettings(open=True, seed=3)
+        **showers(folder / "data", 130, 200, contrast=3.0),
+        folder=folder / "blind",
+        settings=BlindSettings(open=True, seed=3),
     )
 
 
