@@ -467,13 +467,20 @@ def test_the_kernels_are_measured_on_showers_and_checked_against_ctapipe(tmp_pat
     left_out = run(["kernels"], "tiny", TINY.model_copy(update={"images": 120, "repeats": 1}), NoServers(), tmp_path)
     samples = read_run(tmp_path).samples
     assert not left_out and {sample.error for sample in samples} == {None}
-    assert {sample.peer for sample in samples} == {"apbatch", "ctapipe", "numpy.sum", "numpy", "copy"}
+    assert {sample.peer for sample in samples} == {
+        "apbatch",
+        "ctapipe",
+        "numpy.sum",
+        "numpy",
+        "copy",
+        "without and with cleaning",
+    }
     gains = {figure.peer: figure.gain for result in results(read_run(tmp_path)) for figure in result.figures}
     assert None not in gains.values()
 
 
 def test_a_kernel_that_cleans_otherwise_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def wrong(images, camera, cleaning, out):  # type: ignore[no-untyped-def]
+    def wrong(images, camera, cleaning, out=None):  # type: ignore[no-untyped-def]
         return clean_and_parametrise(images, camera, replace(cleaning, boundary=cleaning.boundary / 2), out=out)
 
     monkeypatch.setattr("apbatch.bench.kernels.clean_and_parametrise", wrong)
