@@ -92,3 +92,15 @@ def test_a_missing_class_is_an_error() -> None:
     known, gamma = images(50)
     with pytest.raises(UsageError, match="gammas and hadrons"):
         fit(known, np.ones_like(gamma))
+
+
+def test_an_image_without_light_is_in_no_box_and_spoils_no_other() -> None:
+    random = np.random.default_rng(4)
+    size, width = 10 ** random.uniform(2, 3, 400), random.normal(0.1, 0.01, 400)
+    gamma = np.arange(400) % 2 == 0
+    width[~gamma] += 0.05
+    images = Features(size, width, 2 * width)
+    dark = Features(np.append(size, 0.0), np.append(width, np.nan), np.append(2 * width, np.nan))
+    cut = fit(dark, np.append(gamma, True))
+    assert np.array_equal(cut.score(dark)[:-1], fit(images, gamma).score(images))
+    assert cut.score(dark)[-1] == 0.0

@@ -28,6 +28,11 @@ class Features:
     width: Floats
     length: Floats
 
+    @property
+    def lit(self) -> Flags:
+        """Which images have light left after their cleaning, hence an ellipse."""
+        return np.asarray((self.size > 0) & np.isfinite(self.width) & np.isfinite(self.length))
+
 
 @dataclass(frozen=True)
 class _Profile:
@@ -78,10 +83,16 @@ class BoxCut:
         return of_width.scaled(images.size, images.width), of_length.scaled(images.size, images.length)
 
     def score(self, images: Features) -> Floats:
-        """Return a score in 0…1, the higher the more like a gamma; the box is at 0.5, similar boxes around it."""
-        width, length = self.scaled(images)
+        """Return a score in 0…1, the higher the more like a gamma; the box is at 0.5, similar boxes around it.
+
+        An image that its cleaning left without light is in no box: its score is 0.
+        """
+        lit = images.lit
+        width, length = self.scaled(Features(images.size[lit], images.width[lit], images.length[lit]))
         outside = np.maximum(_distance(width, self.width_range), _distance(length, self.length_range))
-        return np.asarray(1 / (1 + np.exp(np.clip(outside, -50, 50))))
+        scores = np.zeros(len(lit))
+        scores[lit] = 1 / (1 + np.exp(np.clip(outside, -50, 50)))
+        return scores
 
 
 def _distance(values: Floats, border: tuple[float, float]) -> Floats:
@@ -107,6 +118,8 @@ def fit(images: Features, gamma: Flags, efficiency_min: float = 0.2, hadrons_min
     UsageError
         If a class is missing.
     """
+    lit = images.lit
+    images, gamma = Features(images.size[lit], images.width[lit], images.length[lit]), gamma[lit]
     if not gamma.any() or gamma.all():
         raise UsageError("cuts need gammas and hadrons to be fitted on")
     size = images.size[gamma]
