@@ -403,7 +403,23 @@ def test_experiments_of_any_name_are_kept(store: EventStore, name: str) -> None:
         ({"night": pa.array([2**30], pa.date32())}, "before the year 1000 or after 9998"),
         ({"primary": [3]}, "not a string"),
     ],
-    ids=str,
+    ids=[
+        "no-telescope",
+        "run-is-text",
+        "half-an-event",
+        "event-is-nan",
+        "telescope-above-int32",
+        "event-above-int64",
+        "experiment-is-a-number",
+        "nul",
+        "width-is-text",
+        "parameter-is-text",
+        "capital-letter",
+        "time-is-a-number",
+        "time-too-late",
+        "night-too-late",
+        "primary-is-a-number",
+    ],
 )
 def test_wrong_events_are_refused_and_change_nothing(
     store: EventStore, experiment: str, columns: dict[str, Any], message: str
