@@ -2,6 +2,7 @@
 
 Width and length grow with the size of an image, so each is taken relative to gammas of the same size:
 ``(width - mean(log size)) / rms(log size)``. Mean and rms come from training gammas, the box from training images.
+Where gammas come from one source, a cut on alpha, the angle between the image and the source, is chosen with the box.
 """
 
 from __future__ import annotations
@@ -18,15 +19,25 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 #: Borders that a box may have, in rms from the mean of gammas.
 _EDGES = np.array([-np.inf, *np.arange(-2.5, 0, 0.25), *np.arange(0, 3.01, 0.2), *np.arange(3.5, 6.1, 0.5), np.inf])
+#: Largest angles to the source that a box may allow, deg.
+_ALPHAS = (4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 18.0, 22.0, 27.0, 35.0, 45.0, 60.0, 90.0)
+#: An angle outside of the box by so much counts like one rms of width, deg.
+_ALPHA_UNIT = 5.0
 
 
 @dataclass(frozen=True)
 class Features:
-    """Size (p.e.), width and length (deg) of images, each of shape (n_images,)."""
+    """Size (p.e.), width and length (deg) of images, each of shape (n_images,); alpha (deg) where there is a source."""
 
     size: Floats
     width: Floats
     length: Floats
+    alpha: Floats | None = None
+
+    def taken(self, rows: Flags) -> Features:
+        """Return the features of some of the images."""
+        alpha = None if self.alpha is None else self.alpha[rows]
+        return Features(self.size[rows], self.width[rows], self.length[rows], alpha)
 
     @property
     def lit(self) -> Flags:
@@ -70,12 +81,15 @@ class BoxCut:
         The box, in rms from the mean of gammas of the same size; may be infinite on a side.
     quality : float
         Q on the training images: optimistic, for information.
+    alpha_max : float, optional
+        Largest angle between the image and the source, deg; None where gammas come from anywhere.
     """
 
     profiles: tuple[_Profile, _Profile]
     width_range: tuple[float, float]
     length_range: tuple[float, float]
     quality: float
+    alpha_max: float | None = None
 
     def scaled(self, images: Features) -> tuple[Floats, Floats]:
         """Return scaled width and length."""
@@ -88,11 +102,19 @@ class BoxCut:
         An image that its cleaning left without light is in no box: its score is 0.
         """
         lit = images.lit
-        width, length = self.scaled(Features(images.size[lit], images.width[lit], images.length[lit]))
+        images = images.taken(lit)
+        width, length = self.scaled(images)
         outside = np.maximum(_distance(width, self.width_range), _distance(length, self.length_range))
+        if self.alpha_max is not None and images.alpha is not None:
+            outside = np.maximum(outside, (_angles(images.alpha) - self.alpha_max) / _ALPHA_UNIT)
         scores = np.zeros(len(lit))
         scores[lit] = 1 / (1 + np.exp(np.clip(outside, -50, 50)))
         return scores
+
+
+def _angles(alpha: Floats) -> Floats:
+    """Return angles; an image without an axis points anywhere, so it is at the far end."""
+    return np.nan_to_num(alpha, nan=90.0)
 
 
 def _distance(values: Floats, border: tuple[float, float]) -> Floats:
@@ -118,8 +140,7 @@ def fit(images: Features, gamma: Flags, efficiency_min: float = 0.2, hadrons_min
     UsageError
         If a class is missing.
     """
-    lit = images.lit
-    images, gamma = Features(images.size[lit], images.width[lit], images.length[lit]), gamma[lit]
+    images, gamma = images.taken(images.lit), gamma[images.lit]
     if not gamma.any() or gamma.all():
         raise UsageError("cuts need gammas and hadrons to be fitted on")
     size = images.size[gamma]
@@ -128,36 +149,51 @@ def fit(images: Features, gamma: Flags, efficiency_min: float = 0.2, hadrons_min
         profile.scaled(images.size, values)
         for profile, values in zip(profiles, (images.width, images.length), strict=True)
     )
-    below = [_counts_below(width[chosen], length[chosen]) for chosen in (gamma, ~gamma)]
     low, high = np.triu_indices(len(_EDGES), 1)
-    passed = [
-        counts[np.ix_(high, high)] - counts[np.ix_(low, high)] - counts[np.ix_(high, low)] + counts[np.ix_(low, low)]
-        for counts in below
-    ]
-    efficiency, leaking = passed[0] / gamma.sum(), passed[1] / (~gamma).sum()
-    allowed = (efficiency >= efficiency_min) & (passed[1] >= min(hadrons_min, (~gamma).sum()))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        quality = np.where(allowed, efficiency / np.sqrt(leaking), 0.0)
-    in_width, in_length = np.unravel_index(int(quality.argmax()), quality.shape)
-    return BoxCut(
-        profiles=profiles,
-        width_range=(float(_EDGES[low[in_width]]), float(_EDGES[high[in_width]])),
-        length_range=(float(_EDGES[low[in_length]]), float(_EDGES[high[in_length]])),
-        quality=float(quality[in_width, in_length]),
-    )
+    best = BoxCut(profiles, (-np.inf, np.inf), (-np.inf, np.inf), -1.0)
+    for alpha_max in (None,) if images.alpha is None else _ALPHAS:
+        inside = np.ones(len(gamma), bool)
+        if alpha_max is not None and images.alpha is not None:
+            inside = _angles(images.alpha) <= alpha_max
+        below = [_counts_below(width[chosen & inside], length[chosen & inside]) for chosen in (gamma, ~gamma)]
+        passed = [
+            counts[np.ix_(high, high)]
+            - counts[np.ix_(low, high)]
+            - counts[np.ix_(high, low)]
+            + counts[np.ix_(low, low)]
+            for counts in below
+        ]
+        efficiency, leaking = passed[0] / gamma.sum(), passed[1] / (~gamma).sum()
+        allowed = (efficiency >= efficiency_min) & (passed[1] >= min(hadrons_min, (~gamma).sum()))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            quality = np.where(allowed, efficiency / np.sqrt(leaking), 0.0)
+        in_width, in_length = np.unravel_index(int(quality.argmax()), quality.shape)
+        if quality[in_width, in_length] > best.quality:
+            best = BoxCut(
+                profiles=profiles,
+                width_range=(float(_EDGES[low[in_width]]), float(_EDGES[high[in_width]])),
+                length_range=(float(_EDGES[low[in_length]]), float(_EDGES[high[in_length]])),
+                quality=float(quality[in_width, in_length]),
+                alpha_max=alpha_max,
+            )
+    return best
 
 
-def features(columns: Mapping[str, Floats]) -> Features:
-    """Return what the technique looks at, from columns of image parameters."""
-    return Features(columns["size"], columns["width"], columns["length"])
+def features(columns: Mapping[str, Floats], *, direction: bool = False) -> Features:
+    """Return what the technique looks at, from columns of image parameters; ``alpha`` too if there is a `direction`."""
+    return Features(columns["size"], columns["width"], columns["length"], columns["alpha"] if direction else None)
 
 
 def fit_and_score(
-    train: Mapping[str, Floats], gamma: Flags, others: Mapping[str, Mapping[str, Floats]]
+    train: Mapping[str, Floats],
+    gamma: Flags,
+    others: Mapping[str, Mapping[str, Floats]],
+    *,
+    direction: bool = False,
 ) -> dict[str, Floats]:
     """Fit the box on the training images and score others, as `apbatch.dl.judging.rivals.fit_and_score` does."""
-    box = fit(features(train), gamma)
-    return {split: box.score(features(columns)) for split, columns in others.items()}
+    box = fit(features(train, direction=direction), gamma)
+    return {split: box.score(features(columns, direction=direction)) for split, columns in others.items()}
 
 
 def _counts_below(width: Floats, length: Floats) -> Floats:

@@ -15,13 +15,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from apbatch.camera.cleaning_rule import NONE
+from apbatch.camera.cleaning import clean
+from apbatch.camera.cleaning_rule import NONE, PRESETS
+from apbatch.camera.hillas import hillas
 from apbatch.camera.registry import camera_named
 from apbatch.config import TrainingSettings
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_json, read_parquet, write_table
 from apbatch.dl.judging import box_cuts, rivals
+from apbatch.dl.judging.direction import DIRECTION, observed_places, towards, with_direction
 from apbatch.dl.judging.score_means import mean_scores
 from apbatch.dl.networks.treatment import parameters
 from apbatch.dl.study.methods import BOX, training_name
@@ -81,6 +84,9 @@ def run(
     for name, spec in planned:
         predictions = read_parquet(spec.output / "predictions.parquet", ["treatment", "split", "id", "score"])
         tables.append(predictions.add_column(0, "method", pa.array([name] * predictions.num_rows)))
+    if observed_places(made.files, "train") is not None:
+        learned = pa.concat_tables(tables[-len(planned) :])
+        tables[-len(planned) :] = list(_towards_source(made, learned))
     tables += list(_means(made, pa.concat_tables(tables), settings))
     write_table(frozen, pa.concat_tables(tables).combine_chunks())
     protocol.submit(folder, frozen, again=made.open, rule=rule)
@@ -97,26 +103,60 @@ def _by_parameters(made: blind.BlindSet, output: Path, settings: StudySettings) 
         split: read_parquet(made.files / f"{split}.parquet", ["id"])["id"].combine_chunks()
         for split in ("validation", "test")
     }
+    places = {split: observed_places(made.files, split) for split in images}
+    direction = places["train"] is not None
     methods = [(BOX, 1)] + [(name, seed) for name in settings.rivals for seed in range(1, settings.seeds + 1)]
     for cleaning in settings.cleanings:
         columns: dict[str, Columns] = {}
         for method, seed in methods:
             if not rivals.takes(method, cleaning):
                 continue
-            place = output / f"{method}-{seed}-{cleaning}.parquet"
-            if not place.exists():
+            kept = output / f"{method}-{seed}-{cleaning}.parquet"
+            if not kept.exists():
                 say(f"study: {method}, {cleaning}, {seed}")
-                columns = columns or {split: parameters(pixels, camera, cleaning) for split, pixels in images.items()}
+                for split, pixels in () if columns else images.items():
+                    columns[split], place = parameters(pixels, camera, cleaning), places[split]
+                    if place is not None:
+                        columns[split] = towards(columns[split], *place)
                 others = {split: columns[split] for split in ids}
                 scores = (
-                    box_cuts.fit_and_score(columns["train"], gamma, others)
+                    box_cuts.fit_and_score(columns["train"], gamma, others, direction=direction)
                     if method == BOX
-                    else rivals.fit_and_score(method, columns["train"], gamma, others, seed)
+                    else rivals.fit_and_score(
+                        method, columns["train"], gamma, others, seed, DIRECTION[:2] if direction else ()
+                    )
                 )
                 name = method if method == BOX else training_name(method, seed)
                 rows = [_rows(name, cleaning, split, ids[split], scores[split]) for split in ids]
-                write_table(place, pa.concat_tables(rows))
-            yield read_parquet(place)
+                write_table(kept, pa.concat_tables(rows))
+            yield read_parquet(kept)
+
+
+def _towards_source(made: blind.BlindSet, learned: pa.Table) -> Iterator[pa.Table]:
+    """Yield the scores of networks put together with the direction of the softly cleaned image."""
+    camera, cleaning = camera_named(made.manifest["camera"]), PRESETS["soft"]
+    columns: dict[str, Columns] = {}
+    ids = {}
+    for split in ("validation", "test"):
+        pixels, place = load_pixels(made.files, made.manifest, split), observed_places(made.files, split)
+        assert place is not None
+        columns[split] = towards(hillas(pixels, camera, clean(pixels, camera, cleaning)), *place)
+        ids[split] = read_parquet(made.files / f"{split}.parquet", ["id"])["id"].combine_chunks()
+    known = read_parquet(made.files / "validation.parquet", ["gamma", "shower"])
+    gamma, shower = (np.asarray(known[name].to_numpy(zero_copy_only=False)) for name in ("gamma", "shower"))
+    for method in pc.unique(learned["method"]).to_pylist():
+        mine = learned.filter(pc.equal(learned["method"], method))
+        for treatment in pc.unique(mine["treatment"]).to_pylist():
+            own = mine.filter(pc.equal(mine["treatment"], treatment))
+            plain = {split: _scores_of(own.filter(pc.equal(own["split"], split)), ids[split]) for split in ids}
+            scores = with_direction(plain, columns, gamma, shower)
+            yield from (_rows(method, treatment, split, ids[split], scores[split]) for split in ids)
+
+
+def _scores_of(table: pa.Table, ids: Any) -> npt.NDArray[np.float64]:
+    """Return scores in the order of the names of images."""
+    table = table.combine_chunks()
+    return np.asarray(table["score"].take(pc.index_in(ids, table["id"].combine_chunks())).to_numpy(), np.float64)
 
 
 def _means(made: blind.BlindSet, scored: pa.Table, settings: StudySettings) -> Iterator[pa.Table]:
@@ -127,9 +167,7 @@ def _means(made: blind.BlindSet, scored: pa.Table, settings: StudySettings) -> I
 
     def scores_of(method: str, split: str) -> npt.NDArray[np.float64]:
         mine = (pc.field("method") == method) & (pc.field("treatment") == NONE) & (pc.field("split") == split)
-        own = scored.filter(mine).combine_chunks()
-        places = pc.index_in(ids[split], own["id"].combine_chunks())
-        return np.asarray(own["score"].take(places).to_numpy(), np.float64)
+        return _scores_of(scored.filter(mine), ids[split])
 
     for name, members in settings.means.items():
         for seed in range(1, settings.seeds + 1):
