@@ -210,6 +210,17 @@ def read_yaml(path: Path) -> tuple[Any, Lines]:
         raise UsageError(f"can't be read: {error}", where=str(path)) from error
     if len(content) > _MOST_BYTES:
         raise UsageError(f"larger than {_MOST_BYTES >> 20} MiB: no file of settings", where=str(path))
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: Path) -> tuple[Any, Lines]:
+    """Return the content of YAML, and lines, as `read_yaml` does; `path` is what messages call the text.
+
+    Raises
+    ------
+    UsageError
+        If it is not YAML (with line and column).
+    """
     try:
         value = _Builder(path, YAML(typ="safe", pure=True).parse(text)).document()
     except YAMLError as error:

@@ -140,7 +140,25 @@ class Everything:
     """The empty query."""
 
 
-Query = Compare | Between | In | Like | IsNull | Cone | Not | And | Or | Everything
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What is asked, of what a rule allows: both hold. Only what is asked decides how a back-end searches.
+
+    Attributes
+    ----------
+    asked : Query
+    rule : Query
+        A condition that whoever asks did not write: it never makes a query one that the back-end refuses, and a
+        `state` in it does not ask for files that are not registered.
+    """
+
+    asked: Query
+    rule: Query
+
+
+Query = Compare | Between | In | Like | IsNull | Cone | Not | And | Or | Everything | Allowed
+#: The query that nothing matches.
+NOTHING: Query = Not(Everything())
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +210,8 @@ def written(query: Query) -> str:
             return " and ".join(f"({written(part)})" if isinstance(part, And | Or) else written(part) for part in parts)
         case Or(parts):
             return " or ".join(f"({written(part)})" if isinstance(part, And | Or) else written(part) for part in parts)
+        case Allowed(asked, rule):
+            return " and ".join(f"({text})" for text in (written(asked), written(rule)) if text)
 
 
 def _literal(value: Scalar) -> str:
@@ -211,6 +231,8 @@ def names(query: Query) -> set[str]:
             return set().union(*(names(part) for part in parts))
         case Not(part):
             return names(part)
+        case Allowed(asked, rule):
+            return names(asked) | names(rule)
         case Everything():
             return set()
         case Cone(pair):
@@ -281,12 +303,21 @@ def normalise(query: Query, negated: bool = False) -> Query:
             return Compare(name, _OPPOSITE[operator], value)
         case Between(name, low, high) if negated:
             return Or((Compare(name, "<", low), Compare(name, ">", high)))
+        case Allowed(asked, rule):
+            return normalise(And((asked, rule)), negated)
         case _:
             return Not(query) if negated else query
 
 
+def asked_of(query: Query) -> Query:
+    """Return what is asked, without the rule that is added to it."""
+    return query.asked if isinstance(query, Allowed) else query
+
+
 def of_registered(query: Query) -> Query:
     """Leave out quarantined and missing files, unless the query names `state`; the result is normalised."""
+    if isinstance(query, Allowed):
+        return And((of_registered(query.asked), normalise(query.rule)))
     if "state" in names(query):
         return normalise(query)
     registered = Compare("state", "=", "registered")
@@ -298,6 +329,8 @@ def matches(query: Query, values: Mapping[str, Any]) -> bool:
     match query:
         case And(parts):
             return all(matches(part, values) for part in parts)
+        case Allowed(asked, rule):
+            return matches(asked, values) and matches(rule, values)
         case Or(parts):
             return any(matches(part, values) for part in parts)
         case Everything():

@@ -99,7 +99,7 @@ class SqlSearch(SqlBase):
         selects: list[str] = []
         values: list[Any] = []
         branches = self._branches(session, known, search.where, asked)
-        by_index = bool(q.names(search.where) - _COARSE)
+        by_index = bool(q.names(q.asked_of(search.where)) - _COARSE)
         for branch in branches:
             whole = branch.condition
             if after is not None:

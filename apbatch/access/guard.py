@@ -1,0 +1,311 @@
+"""The one door: whatever lists, searches, reads, exports or serves the merged tree for somebody asks here.
+
+It has the methods of the catalogue and of the store of events that read, with the same meaning, over what the policy
+lets somebody see. What may not be seen is answered as what is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from apbatch.access.policy import Policy
+from apbatch.access.principals import Principal
+from apbatch.errors import NotFoundError, UsageError
+from apbatch.formats.reader import Attribute
+from apbatch.index import query as q
+from apbatch.index.catalogue import PAGE, Catalogue
+from apbatch.index.changes import Change, ChangeKind
+from apbatch.index.contents import Content
+from apbatch.index.events.store import EventStore, Order
+from apbatch.index.events.store import Page as EventPage
+from apbatch.index.files import VISIBLE, Conflict, Entry, EntryPage, FileRecord, Replica
+from apbatch.index.pages import Page, RecordPage
+
+_OF_FILES = (ChangeKind.NEW, ChangeKind.CHANGED, ChangeKind.GONE, ChangeKind.REPLICA_ADDED, ChangeKind.REPLICA_REMOVED)
+
+
+class Guard:
+    """What one principal may see and read of a catalogue and a store of events. Threads may share it.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    events : EventStore, optional
+    policy : Policy
+    who : Principal
+    """
+
+    def __init__(self, catalogue: Catalogue, events: EventStore | None, policy: Policy, who: Principal) -> None:
+        self._catalogue, self._events, self.policy, self.who = catalogue, events, policy, who
+
+    # the merged tree
+
+    def entries(self, folder: str, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
+        """Return some entries of a folder: files that are seen, and folders that hold any; see `Catalogue.entries`."""
+        rule = self._rule()
+        if rule is None:
+            return self._catalogue.entries(folder, cursor, limit)
+        above = _folder(folder)
+        while True:
+            page = self._catalogue.entries(folder, cursor, limit)
+            shown = [one for entry in page.entries if (one := self._seen_entry(above, entry, rule)) is not None]
+            if shown or page.cursor is None:
+                return EntryPage(shown, page.cursor)
+            cursor = page.cursor
+
+    def entry(self, path: str) -> Entry | None:
+        """Return what is seen under a path of the merged tree, or None; see `Catalogue.entry`."""
+        entry = self._catalogue.entry(path)
+        rule = self._rule()
+        if rule is None or entry is None or not _folder(path):  # the root is there for everybody
+            return entry
+        return self._seen_entry(_folder(path).rpartition("/")[0], entry, rule)
+
+    def sources(self, path: str) -> list[FileRecord]:
+        """Return the files behind an entry that are seen, the one that queries see first; see `Catalogue.sources`."""
+        return self._only_seen(self._catalogue.sources(path), self._rule())
+
+    def conflicts(self, cursor: str | None = None, limit: int = PAGE) -> tuple[list[Conflict], str | None]:
+        """Return some places at which sites hold different content, with what is seen there."""
+        rule = self._rule()
+        conflicts, following = self._catalogue.conflicts(cursor, limit)
+        if rule is None:
+            return conflicts, following
+        records = self._catalogue.get_many(path for one in conflicts for path in one.entries)
+        seen = {record.path for record in self._only_seen(records.values(), rule)}
+        shown = [replace(one, entries={path: name for path, name in one.entries.items() if path in seen})
+                 for one in conflicts]  # fmt: skip
+        return [one for one in shown if one.entries], following
+
+    # files
+
+    def attributes(self) -> dict[str, Attribute]:
+        """Return every attribute that a query of files may name."""
+        return self._catalogue.attributes()
+
+    def get(self, path: str) -> FileRecord | None:
+        """Return one file by its key, or None."""
+        return self.get_many([path]).get(path)
+
+    def get_many(self, paths: Iterable[str]) -> dict[str, FileRecord]:
+        """Return files by path; those that are not seen are left out."""
+        records = self._catalogue.get_many(paths)
+        seen = {record.path for record in self._only_seen(records.values(), self._rule())}
+        return {path: record for path, record in records.items() if path in seen}
+
+    def select_records(self, search: q.Search, cursor: str | None = None, size: int = PAGE) -> RecordPage:
+        """Return some files that match, as records."""
+        return self._catalogue.select_records(self._allowed(search), cursor, size)
+
+    def select_batch(
+        self, search: q.Search, columns: Sequence[str], cursor: str | None = None, size: int = 10_000
+    ) -> Page:
+        """Return some files that match, as a batch; see `Catalogue.select_batch`."""
+        return self._catalogue.select_batch(self._allowed(search), columns, cursor, size)
+
+    def select(self, search: q.Query | q.Search, limit: int | None = None) -> Iterator[FileRecord]:
+        """Yield the files that match, page by page."""
+        if not isinstance(search, q.Search):
+            search = q.Search(search, limit=limit)
+        yield from self._catalogue.select(self._allowed(search))
+
+    def batches(
+        self, search: q.Query | q.Search, columns: Sequence[str], size: int = 10_000
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the files that match as batches, page by page; at least one batch, which tells the types."""
+        if not isinstance(search, q.Search):
+            search = q.Search(search)
+        yield from self._catalogue.batches(self._allowed(search), columns, size)
+
+    def count(self, query: q.Query, by: str | None = None) -> dict[Any, int]:
+        """Count matching files, by the values of attribute `by`."""
+        return self._catalogue.count(_within(query, self._rule()), by)
+
+    def explain(self, search: q.Query | q.Search) -> str:
+        """Return how the back-end would answer, for people; the plan shows the rule as well."""
+        if not isinstance(search, q.Search):
+            search = q.Search(search)
+        return self._catalogue.explain(self._allowed(search))
+
+    # events
+
+    def event_attributes(self) -> dict[str, Attribute]:
+        """Return every attribute that a query of events may name."""
+        return self._store().attributes()
+
+    def events_batches(
+        self,
+        where: q.Query = q.Everything(),
+        columns: Sequence[str] | None = None,
+        *,
+        order: Sequence[Order] = (),
+        limit: int | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield events that match; see `EventStore.select`."""
+        yield from self._store().select(self._of_events(where), columns, order=order, limit=limit)
+
+    def events_page(
+        self,
+        where: q.Query = q.Everything(),
+        columns: Sequence[str] | None = None,
+        *,
+        size: int = 1000,
+        cursor: str | None = None,
+        order: Sequence[Order] = (),
+    ) -> EventPage:
+        """Return some events that match; see `EventStore.page`."""
+        return self._store().page(self._of_events(where), columns, size=size, cursor=cursor, order=order)
+
+    def events_count(self, where: q.Query = q.Everything(), by: str | None = None) -> dict[Any, int]:
+        """Count the events that match, by the values of attribute `by`."""
+        return self._store().count(self._of_events(where), by)
+
+    # the feed
+
+    def revision(self) -> int:
+        """Return the revision of the last change."""
+        return self._catalogue.revision()
+
+    def changes(self, since: int, limit: int = PAGE, *, from_start: bool = False) -> list[Change]:
+        """Return the next changes that are seen; none only if there are no more; see `Catalogue.changes`.
+
+        Of a file that was removed only its path is left: it is told to those whom its path and experiment decide for.
+        What leaves somebody's sight, by its new attributes or a new policy, is not told: a follower looks again at what
+        it holds when the policy changes.
+        """
+        while True:
+            changes, last = self.changes_read(since, limit, from_start=from_start)
+            if changes or last == since:
+                return changes
+            since = last
+
+    def changes_read(self, since: int, limit: int = PAGE, *, from_start: bool = False) -> tuple[list[Change], int]:
+        """Return those of the next changes that are seen, and the revision from which the next ones follow.
+
+        It is that of the last change that was looked at, seen or not; `since` if there is none.
+        """
+        changes = self._catalogue.changes(since, limit, from_start=from_start)
+        if not changes:
+            return [], since
+        rule = self._rule()
+        if rule is None:
+            return changes, changes[-1].revision
+        of_replicas = (ChangeKind.REPLICA_ADDED, ChangeKind.REPLICA_REMOVED)
+        held = self._catalogue.get_many(change.key for change in changes if change.kind in of_replicas)
+        shown = []
+        for change in changes:
+            record = change.record or held.get(change.key)
+            if change.kind is ChangeKind.SITE:
+                continue  # that a site is there is shown by the files of it that are seen
+            if change.kind is ChangeKind.POLICY:
+                shown.append(change)
+            elif record is not None:
+                shown += [change] if q.matches(rule, record.flat()) else []
+            elif change.kind in _OF_FILES and q.matches(_by_path(rule), {"path": change.key}):
+                shown.append(change)
+        return shown, changes[-1].revision
+
+    # copies and hashes
+
+    def replicas(self, paths: Iterable[str]) -> dict[str, list[Replica]]:
+        """Return the replicas of files that are seen, by path; every path that was asked for has a list."""
+        asked = list(dict.fromkeys(paths))
+        seen = self.get_many(asked)
+        return {**{path: [] for path in asked}, **self._catalogue.replicas(seen)}
+
+    def content(self, checksum: str) -> Content | None:
+        """Return the hashes of a content of which some file is seen, by BLAKE3; None otherwise."""
+        if self._rule() is not None:
+            any_state = q.And((q.Compare("checksum", "=", checksum), q.In("state", tuple(map(str, VISIBLE)))))
+            if not self.select_records(q.Search(any_state, limit=1)).records:
+                return None
+        return self._catalogue.contents([checksum]).get(checksum)
+
+    # data
+
+    def may_read(self, record: FileRecord) -> bool:
+        """Tell whether the bytes of a file may be read."""
+        rule = self.policy.data(self.who)
+        return rule is None or q.matches(q.normalise(rule), record.flat())
+
+    def readable(self, path: str) -> list[FileRecord]:
+        """Return the files behind an entry of the merged tree whose bytes may be read, in the order of `sources`.
+
+        Raises
+        ------
+        NotFoundError
+            If there is none; the same whether it is not there, not seen or not to be read.
+        """
+        rule = self.policy.data(self.who)
+        sources = self._only_seen(self._catalogue.sources(path), None if rule is None else q.normalise(rule))
+        if not sources:
+            raise NotFoundError("no such file, or it may not be read", where=path)
+        return sources
+
+    # rules
+
+    def _rule(self) -> q.Query | None:
+        """Return the normalised condition on what is seen; None if everything."""
+        rule = self.policy.metadata(self.who)
+        return None if rule is None else q.normalise(rule)
+
+    def _allowed(self, search: q.Search) -> q.Search:
+        return replace(search, where=_within(search.where, self._rule()))
+
+    def _of_events(self, where: q.Query) -> q.Query:
+        rule = self.policy.events(self.who)
+        return where if rule is None else q.And((where, rule))
+
+    def _store(self) -> EventStore:
+        if self._events is None:
+            raise UsageError("there is no store of events here", remedy="name one by 'events:' in the settings")
+        return self._events
+
+    def _only_seen(self, records: Iterable[FileRecord], rule: q.Query | None) -> list[FileRecord]:
+        return [record for record in records if rule is None or q.matches(rule, record.flat())]
+
+    def _seen_entry(self, folder: str, entry: Entry, rule: q.Query) -> Entry | None:
+        path = f"{folder}/{entry.name}"
+        if entry.kind == "folder":
+            return entry if self._holds_any(path, rule) else None
+        sources = self._only_seen(self._catalogue.sources(path), rule)
+        if not sources:
+            return None
+        first = sources[0]
+        return replace(entry, size=first.size, mtime_ns=first.mtime_ns, state=first.state, checksum=first.checksum)
+
+    def _holds_any(self, folder: str, rule: q.Query) -> bool:
+        cursor: str | None = None
+        while True:
+            page = self._catalogue.entries(folder, cursor)
+            if any(self._seen_entry(folder, entry, rule) for entry in page.entries):
+                return True
+            if (cursor := page.cursor) is None:
+                return False
+
+
+def _within(query: q.Query, rule: q.Query | None) -> q.Query:
+    return query if rule is None else q.Allowed(query, rule)
+
+
+def _folder(path: str) -> str:
+    """Return a path of the merged tree without a slash at its end; the root is the empty text."""
+    path = path.strip("/")
+    return f"/{path}" if path else ""
+
+
+def _by_path(rule: q.Query) -> q.Query:
+    """Return what is left of a normalised condition of which only the path of a file is known: the rest never holds."""
+    match rule:
+        case q.And(parts):
+            return q.And(tuple(map(_by_path, parts)))
+        case q.Or(parts):
+            return q.Or(tuple(map(_by_path, parts)))
+        case q.Everything() | q.Not(q.Everything()):
+            return rule
+        case _:
+            return rule if q.names(rule) == {"path"} else q.NOTHING
