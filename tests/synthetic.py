@@ -34,7 +34,7 @@ def showers(
     """
     from apbatch.camera.cleaning import PRESETS, clean
     from apbatch.camera.hillas import hillas
-    from apbatch.camera.registry import camera_named
+    from apbatch.camera.instruments.registry import camera_named
 
     camera = camera_named("TAIGA-IACT01")
     random = np.random.default_rng(seed)

@@ -10,53 +10,53 @@ from apbatch.errors import UsageError, nearest_word
 
 
 def _storage(setting: Setting) -> Iterator[Group]:
-    from apbatch.bench.peers import stores
-    from apbatch.bench.storage import storage_groups
+    from apbatch.bench.cases.peers import stores
+    from apbatch.bench.cases.storage import storage_groups
 
     return storage_groups(setting.size, stores(setting), setting.scratch)
 
 
 def _index(setting: Setting) -> Iterator[Group]:
-    from apbatch.bench.events import event_groups
-    from apbatch.bench.index import index_groups
-    from apbatch.bench.peers import catalogues
+    from apbatch.bench.cases.events import event_groups
+    from apbatch.bench.cases.index import index_groups
+    from apbatch.bench.cases.peers import catalogues
 
     yield from index_groups(setting.size, catalogues(setting))
     yield from event_groups(setting.size, setting)
 
 
 def _grids(setting: Setting) -> Iterator[Group]:
-    from apbatch.bench.grids import grid_groups
+    from apbatch.bench.cases.grids import grid_groups
 
     return grid_groups(setting)
 
 
 def _decode(setting: Setting) -> Iterator[Group]:
-    from apbatch.bench.decode import decode_groups
+    from apbatch.bench.cases.decode import decode_groups
 
     return decode_groups(setting)
 
 
 def _train(setting: Setting) -> Iterator[Group]:
-    from apbatch.bench.train import train_groups
+    from apbatch.bench.cases.train import train_groups
 
     return train_groups(setting)
 
 
 def _spark(setting: Setting) -> Iterator[Group]:
-    from apbatch.bench.spark import spark_groups
+    from apbatch.bench.cases.spark import spark_groups
 
     return spark_groups(setting)
 
 
 def _kernels(setting: Setting) -> Iterator[Group]:
-    from apbatch.bench.kernels import kernel_groups
+    from apbatch.bench.cases.kernels import kernel_groups
 
     return kernel_groups(setting)
 
 
 def _sim(setting: Setting) -> Iterator[Group]:
-    from apbatch.bench.simulation import simulation_groups
+    from apbatch.bench.cases.simulation import simulation_groups
 
     return simulation_groups(setting)
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from apbatch.camera.cleaning import of_camera
 from apbatch.camera.geometry import CameraGeometry, Ints
-from apbatch.camera.kernel import kernel
+from apbatch.camera.kernels.decorators import kernel
 from apbatch.errors import UsageError
 
 

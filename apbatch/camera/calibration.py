@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry, Floats, Ints
-from apbatch.camera.kernel import kernel
+from apbatch.camera.kernels.decorators import kernel
 from apbatch.errors import UsageError
 
 #: Quarters of an ADC code in one code.

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.camera.board import Numbers
 from apbatch.camera.cleaning_rule import NONE, PRESETS, Cleaning, Method, cleaning_named
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.islands import keep_largest
-from apbatch.camera.kernel import kernel
-from apbatch.camera.light import BLOCK, Tables, Workspace, clean_block, tables_of, workspace
-from apbatch.camera.vector import PIXELS
+from apbatch.camera.kernels.board import Numbers
+from apbatch.camera.kernels.decorators import kernel
+from apbatch.camera.kernels.light import BLOCK, Tables, Workspace, clean_block, tables_of, workspace
+from apbatch.camera.kernels.vector import PIXELS
 from apbatch.errors import UsageError
 
 __all__ = ["NONE", "PRESETS", "Cleaning", "Method", "clean", "cleaning_named", "levels", "of_camera"]

@@ -16,7 +16,7 @@ from apbatch.camera.cleaning import Images, Mask, of_camera
 from apbatch.camera.geometry import CameraGeometry, Floats
 from apbatch.camera.hillas import hillas
 from apbatch.camera.islands import label_islands
-from apbatch.camera.kernel import kernel
+from apbatch.camera.kernels.decorators import kernel
 from apbatch.errors import UsageError
 
 #: Columns of the result, in order, and their units; empty for plain numbers. NaN marks what an image does not define.

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera import interpolation
-from apbatch.camera.blocks import BLOCK, transpose, weighted_sum
 from apbatch.camera.cleaning import of_camera
 from apbatch.camera.geometry import CameraGeometry, Floats, Ints
 from apbatch.camera.interpolation import Weights
-from apbatch.camera.kernel import kernel
+from apbatch.camera.kernels.blocks import BLOCK, transpose, weighted_sum
+from apbatch.camera.kernels.decorators import kernel
 from apbatch.camera.rows import Rows, rows_of
 from apbatch.errors import UsageError, nearest_word
 

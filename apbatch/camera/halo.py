@@ -23,11 +23,11 @@ import numpy as np
 from apbatch.camera.cleaning import Cleaning, Images, levels, of_camera
 from apbatch.camera.geometry import CameraGeometry, Floats
 from apbatch.camera.hillas import put_columns
-from apbatch.camera.kernel import inner, kernel
-from apbatch.camera.light import BLOCK, Number, Tables, Workspace, clean_block, tables_of, workspace
-from apbatch.camera.moments import AXIS_X, AXIS_Y, FLAT, PARAMETERS, ROWS, parametrise_block
+from apbatch.camera.kernels.decorators import inner, kernel
+from apbatch.camera.kernels.light import BLOCK, Number, Tables, Workspace, clean_block, tables_of, workspace
+from apbatch.camera.kernels.moments import AXIS_X, AXIS_Y, FLAT, PARAMETERS, ROWS, parametrise_block
+from apbatch.camera.kernels.vector import LANES, choose, lanes, magnitude, one_by_one, put_lanes, spread
 from apbatch.camera.parameters import UNITS
-from apbatch.camera.vector import LANES, choose, lanes, magnitude, one_by_one, put_lanes, spread
 
 __all__ = ["CLEANINGS", "HALO", "LEVELS", "REFERENCE", "RINGS", "halo"]
 

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from apbatch.camera.cleaning import Cleaning, Images, Mask, clean, levels, of_camera
 from apbatch.camera.geometry import CameraGeometry, Floats
-from apbatch.camera.kernel import inner, kernel
-from apbatch.camera.light import BLOCK, Tables, Workspace, clean_block, lit_block, tables_of, workspace
-from apbatch.camera.moments import FLAT, PARAMETERS, ROWS, parametrise_block
-from apbatch.camera.vector import LANES, lanes, put_lanes
+from apbatch.camera.kernels.decorators import inner, kernel
+from apbatch.camera.kernels.light import BLOCK, Tables, Workspace, clean_block, lit_block, tables_of, workspace
+from apbatch.camera.kernels.moments import FLAT, PARAMETERS, ROWS, parametrise_block
+from apbatch.camera.kernels.vector import LANES, lanes, put_lanes
 from apbatch.errors import UsageError
 
 __all__ = ["PARAMETERS", "clean_and_parametrise", "hillas"]

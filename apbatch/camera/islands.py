@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.camera.board import Numbers
 from apbatch.camera.geometry import CameraGeometry
-from apbatch.camera.kernel import kernel
-from apbatch.camera.light import tables_of
+from apbatch.camera.kernels.board import Numbers
+from apbatch.camera.kernels.decorators import kernel
+from apbatch.camera.kernels.light import tables_of
 from apbatch.errors import UsageError
 
 Mask = npt.NDArray[np.bool_]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from apbatch.camera.calibration import QUARTERS
 from apbatch.camera.geometry import Floats
-from apbatch.camera.kernel import kernel
+from apbatch.camera.kernels.decorators import kernel
 
 _VALUES = 1 << 16
 

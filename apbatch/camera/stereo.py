@@ -29,7 +29,7 @@ from typing import Literal
 import numpy as np
 
 from apbatch.camera.geometry import Floats, Ints
-from apbatch.camera.kernel import kernel
+from apbatch.camera.kernels.decorators import kernel
 from apbatch.camera.pointing import Axes, camera_vectors, offset_vectors, to_angles
 from apbatch.errors import UsageError
 

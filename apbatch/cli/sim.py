@@ -182,7 +182,7 @@ def _raw(
 
     The chain from raw data can then be run with the truth known: event numbers are those of the production.
     """
-    from apbatch.sim.raw import write_raw
+    from apbatch.sim.detector.raw import write_raw
 
     summary = write_raw(production, output, clusters="triggered" if triggered else "all")
     show(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.dl.files import read_json, sha256, table_bytes
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError

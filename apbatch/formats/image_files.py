@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import ApbatchError, FormatError, NotFoundError
 from apbatch.formats.attributes import CAMERA, ENERGY_MAX, ENERGY_MIN, EVENT_FIRST, EVENT_LAST, PRIMARY, SHOWERS
 from apbatch.formats.clocks import time_of

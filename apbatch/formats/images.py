@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from apbatch.camera.geometry import CameraGeometry
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import FormatError
 from apbatch.formats.embedded import Telescopes, camera_from_json, geometry_json, telescopes_from_json
 
@@ -85,7 +85,7 @@ def image_schema(
     Parameters
     ----------
     camera : str or CameraGeometry
-        The camera, or a name known to `apbatch.camera.registry.camera_named`.
+        The camera, or a name known to `apbatch.camera.instruments.registry.camera_named`.
     cleaned : bool
         Whether there is a `mask` column (binary, one byte a pixel, 1 = kept by cleaning).
     peak_time : bool

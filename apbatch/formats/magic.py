@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from apbatch.camera.magic import NAME as CAMERA_NAME
+from apbatch.camera.instruments.magic import NAME as CAMERA_NAME
 from apbatch.errors import FormatError, MissingSoftwareError
 from apbatch.formats.angles import clamped, turned
 from apbatch.formats.attributes import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.camera.kernel import kernel
+from apbatch.camera.kernels.decorators import kernel
 
 #: A line with something else than plain numbers, which Python has to look at.
 STRANGE = -1

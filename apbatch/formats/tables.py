@@ -39,7 +39,7 @@ _GPS_FROM_S, _GPS_TO_S = 315_964_800, 4_102_444_800
 #: Different values of a column that are kept: runs and particles.
 _MOST_VALUES = 100_000
 _LARGEST_WHOLE = 2**53
-#: MAGIC's focal length, m (`apbatch.camera.magic`).
+#: MAGIC's focal length, m (`apbatch.camera.instruments.magic`).
 _MAGIC_FOCUS_M = 16.97
 
 
@@ -187,7 +187,7 @@ class FactHillasReader(_Hdf5Reader):
 
 
 _HALF_DAY_NS = 12 * 3600 * _NS
-#: FACT's focal length, m (`apbatch.camera.fact`).
+#: FACT's focal length, m (`apbatch.camera.instruments.fact`).
 _FACT_FOCUS_M = 4.889
 
 

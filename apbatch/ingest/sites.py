@@ -138,7 +138,7 @@ class Site(BaseModel):
     @field_validator("camera")
     @classmethod
     def _known_camera(cls, value: str | None) -> str | None:
-        from apbatch.camera.registry import camera_named
+        from apbatch.camera.instruments.registry import camera_named
 
         if value is not None:
             try:

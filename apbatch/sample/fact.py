@@ -16,10 +16,10 @@ import numpy as np
 
 from apbatch.camera.cleaning import clean
 from apbatch.camera.cleaning_rule import Cleaning
-from apbatch.camera.fact import NAME
 from apbatch.camera.hillas import hillas
-from apbatch.camera.registry import camera_named
-from apbatch.formats.fact import FactPhotonsReader
+from apbatch.camera.instruments.fact import NAME
+from apbatch.camera.instruments.registry import camera_named
+from apbatch.formats.fact.photons import FactPhotonsReader
 from apbatch.formats.tables import FactHillasReader
 from apbatch.sample.contents import Contents
 from apbatch.sample.hdf5 import open_new

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.formats.image_files import ImagesReader, TruthReader
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.sample.contents import Contents

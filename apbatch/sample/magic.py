@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from apbatch.camera.magic import NAME
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.magic import NAME
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import MissingSoftwareError
 from apbatch.formats.magic import MagicReader
 from apbatch.formats.tables import UciMagicReader

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry, camera_from_positions
-from apbatch.formats.simtel import SimtelReader
-from apbatch.formats.simtel_file import Kind
+from apbatch.formats.simtel.file import Kind
+from apbatch.formats.simtel.reader import SimtelReader
 from apbatch.sample.contents import Contents
 from apbatch.sample.eventio_writer import count, differences, floats, metadata, part, signed_count, string, top
 from apbatch.sample.showers import Floats, Ints, draw_light, generator

@@ -12,9 +12,10 @@ import numpy as np
 from apbatch.camera.cleaning import clean
 from apbatch.camera.cleaning_rule import Cleaning
 from apbatch.camera.hillas import hillas
-from apbatch.camera.registry import camera_named
-from apbatch.camera.taiga import DEG_PER_CM
-from apbatch.formats.taiga_mc import CAMERA_NAME, TaigaHillasReader, TaigaMcReader
+from apbatch.camera.instruments.registry import camera_named
+from apbatch.camera.instruments.taiga import DEG_PER_CM
+from apbatch.formats.taiga.monte_carlo import CAMERA_NAME, TaigaMcReader
+from apbatch.formats.taiga.parameter_table import TaigaHillasReader
 from apbatch.sample.contents import Contents
 from apbatch.sample.showers import draw_showers, generator
 

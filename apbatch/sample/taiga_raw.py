@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry
-from apbatch.camera.registry import camera_named
-from apbatch.camera.taiga import DEG_PER_CM
-from apbatch.formats.taiga_raw import DATA_TYPE, RECORD, TaigaRawReader
+from apbatch.camera.instruments.registry import camera_named
+from apbatch.camera.instruments.taiga import DEG_PER_CM
+from apbatch.formats.taiga.raw import DATA_TYPE, RECORD, TaigaRawReader
 from apbatch.sample.contents import Contents
 from apbatch.sample.showers import Ints, draw_showers, generator
-from apbatch.sim.raw import encode_time
+from apbatch.sim.detector.raw import encode_time
 
 FOLDER = "taiga_raw"
 CAMERA = "TAIGA-IACT01-2017"

@@ -13,8 +13,8 @@ import math
 import numpy as np
 
 from apbatch.sim.atmosphere import REFRACTIVITY
+from apbatch.sim.detector.optics import focus
 from apbatch.sim.kernel import kernel
-from apbatch.sim.optics import focus
 from apbatch.sim.scene import EMITTED, OVERFLOW, PROFILE_STEP, Record, Scene
 
 _LIGHT = 0.299792458  # m/ns

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from apbatch.camera.kernel import compiled
+from apbatch.camera.kernels.decorators import compiled
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def kernel(function: Function) -> Function:
-    """Compile a function with numba; the machine code is cached until any file of its folder changes.
+    """Compile a function with numba; the machine code is cached until any file of `sim` changes.
 
     `fastmath` lets sums be reordered: results repeat bit for bit on one kind of processor, not across kinds.
     """

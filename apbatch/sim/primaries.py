@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.sim.observatory import camera_frame
+from apbatch.sim.detector.observatory import camera_frame
 from apbatch.sim.settings import POINT_GAMMA, PRIMARIES, Production, Spectrum
 
 Floats = npt.NDArray[np.float64]

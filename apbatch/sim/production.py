@@ -32,9 +32,9 @@ from apbatch.localfiles import locked, written_whole
 from apbatch.progress import Task
 from apbatch.progress import progress as show_progress
 from apbatch.provenance import digest, provenance
-from apbatch.sim.cameras import camera_of
 from apbatch.sim.chunks import ProductionPlan, Worker, make_block
 from apbatch.sim.crew import make_chunks
+from apbatch.sim.detector.cameras import camera_of
 from apbatch.sim.interactions import chromo_version, load_bank
 from apbatch.sim.settings import Production
 

@@ -10,15 +10,15 @@ import numpy.typing as npt
 
 from apbatch.errors import ApbatchError
 from apbatch.sim.atmosphere import TOP, height_at
-from apbatch.sim.cameras import camera_of
+from apbatch.sim.detector.cameras import camera_of
+from apbatch.sim.detector.observatory import Optics, make_scene
+from apbatch.sim.detector.response import Camera, digitise, integrate, triggered
 from apbatch.sim.electromagnetic import cascade, loss_table, seed_kernels
 from apbatch.sim.hadronic import ENERGY, UZ, Z, fly, hadron_cascade
 from apbatch.sim.interactions import AIR_MASS, Bank, Events
-from apbatch.sim.observatory import Optics, make_scene
 from apbatch.sim.particles import MASSES, NEUTRON
 from apbatch.sim.particles import PROTON as PROTON_CODE
 from apbatch.sim.primaries import ELECTRON, GAMMA, Nuclear, Throw, random_of, throw
-from apbatch.sim.response import Camera, digitise, integrate, triggered
 from apbatch.sim.scene import FIRST_HEIGHT, OVERFLOW, Record, Scene, make_record
 from apbatch.sim.settings import PRIMARIES, Production
 

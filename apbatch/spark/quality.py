@@ -19,14 +19,14 @@ import pyarrow as pa
 
 from apbatch.camera.calibration import QUARTERS
 from apbatch.camera.geometry import CameraGeometry, Ints
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
 from apbatch.formats.images import camera_in, camera_of, from_binary
 from apbatch.formats.lines import Problems
 from apbatch.formats.parquet import open_parquet, reading
 from apbatch.formats.reader import ImageReader, readers
-from apbatch.formats.taiga_raw import parse_name, read_records
+from apbatch.formats.taiga.raw import parse_name, read_records
 from apbatch.quality.file_quality import NO_TIME, FileQuality, RunKey, clusters_there, since_1970, time_bins
 from apbatch.quality.monitor import ChannelMonitor
 from apbatch.quality.report import write_quality, written

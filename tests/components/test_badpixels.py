@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 from apbatch.camera.badpixels import repair
 from apbatch.camera.calibration import pedestals, photo_electrons
 from apbatch.camera.geometry import camera_from_positions
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.camera.medians import PedestalCounter
-from apbatch.camera.registry import camera_named
 from apbatch.errors import UsageError
 
 CAMERA = camera_named("TAIGA-IACT01")

@@ -15,13 +15,13 @@ from scipy.stats import binom
 
 from apbatch.bench.campaign import latest_folder, run
 from apbatch.bench.case import Case, Operation
-from apbatch.bench.index import synthetic_records
+from apbatch.bench.cases.index import synthetic_records
+from apbatch.bench.cases.storage import storage_groups
 from apbatch.bench.report import rows, write_report
 from apbatch.bench.runner import Group, measure, run_group
 from apbatch.bench.samples import Sample, SampleFile, SampleRun, read_run, write_about
 from apbatch.bench.sizes import BUILT_IN, Size, size_named
 from apbatch.bench.statistics import COVERED, Ratio, advice, ratio_of, results, three_digits
-from apbatch.bench.storage import storage_groups
 from apbatch.bench.suites import SUITES
 from apbatch.camera.hillas import clean_and_parametrise
 from apbatch.errors import NotFoundError, ServerError, UsageError, VerificationError
@@ -421,7 +421,7 @@ def test_a_run_that_was_broken_off_has_a_report_that_says_so(finished: Path, tmp
 
 def test_a_write_that_writes_nothing_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(f"file://{tmp_path}/store")
-    monkeypatch.setattr("apbatch.bench.storage._StorePlace.write", lambda self, name, content: None)
+    monkeypatch.setattr("apbatch.bench.cases.storage._StorePlace.write", lambda self, name, content: None)
     samples: list[Sample] = []
     run_group(next(iter(storage_groups(TINY, {"store": store}, tmp_path))), 1, samples.append)
     assert [bool(sample.error) for sample in samples if sample.peer == "store"] == [True]
@@ -483,7 +483,7 @@ def test_a_kernel_that_cleans_otherwise_is_found_out(monkeypatch: pytest.MonkeyP
     def wrong(images, camera, cleaning, out=None):  # type: ignore[no-untyped-def]
         return clean_and_parametrise(images, camera, replace(cleaning, boundary=cleaning.boundary / 2), out=out)
 
-    monkeypatch.setattr("apbatch.bench.kernels.clean_and_parametrise", wrong)
+    monkeypatch.setattr("apbatch.bench.cases.kernels.clean_and_parametrise", wrong)
     run(["kernels"], "tiny", TINY.model_copy(update={"images": 120, "repeats": 1}), NoServers(), tmp_path)
     errors = {sample.peer: sample.error for sample in read_run(tmp_path).samples if sample.error}
     assert set(errors) == {"apbatch"} and "did not do the work" in errors["apbatch"]

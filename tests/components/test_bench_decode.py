@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from apbatch.bench.decode import decode_groups
+from apbatch.bench.cases.decode import decode_groups
 from apbatch.bench.runner import run_group
 from apbatch.bench.samples import Sample
 from apbatch.bench.sizes import Size

@@ -9,8 +9,8 @@ import pytest
 from apbatch.camera.cleaning import Cleaning, clean
 from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 from apbatch.camera.hillas import clean_and_parametrise, hillas
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.camera.islands import label_islands
-from apbatch.camera.registry import camera_named
 from apbatch.errors import UsageError
 
 Mask = npt.NDArray[np.bool_]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from apbatch.camera.calibration import HIGH_GAIN_LIMIT, assemble, factors_of_cluster, pedestals, photo_electrons
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import UsageError
-from apbatch.formats.taiga_calibration import read_factors
-from apbatch.formats.taiga_raw import read_records
+from apbatch.formats.taiga.calibration import read_factors
+from apbatch.formats.taiga.raw import read_records
 
 
 def adc(high: float, low: float, channels: int = 1) -> np.ndarray:

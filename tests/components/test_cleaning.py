@@ -12,8 +12,8 @@ from ctapipe.instrument import CameraGeometry as CtapipeGeometry
 from apbatch.camera.cleaning import PRESETS, Cleaning, clean, cleaning_named
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.hillas import PARAMETERS, clean_and_parametrise, hillas
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.camera.islands import label_islands
-from apbatch.camera.registry import camera_named
 from apbatch.errors import NotFoundError, UsageError
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apbatch.camera.cleaning import Cleaning, clean
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.formats.images import from_binary
 from apbatch.formats.reader import ImageReader, readers
 

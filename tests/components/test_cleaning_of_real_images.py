@@ -13,9 +13,12 @@ from ctapipe.instrument import CameraGeometry as CtapipeGeometry
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.hillas import clean_and_parametrise
-from apbatch.formats import fact, magic, simtel, taiga_mc
+from apbatch.formats import magic
+from apbatch.formats.fact import photons as fact
 from apbatch.formats.images import camera_in, from_binary
 from apbatch.formats.reader import ImageReader
+from apbatch.formats.simtel import reader as simtel
+from apbatch.formats.taiga import monte_carlo as taiga_mc
 
 FILES = {
     "taiga_mc/taiga607_clean_iact01_14_7fix_cb0.txt": taiga_mc.TaigaMcReader,

@@ -13,7 +13,7 @@ import pytest
 from apbatch.camera.cleaning import PRESETS, clean
 from apbatch.camera.halo import halo
 from apbatch.camera.hillas import hillas
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.judging import box_cuts

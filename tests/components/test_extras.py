@@ -11,7 +11,7 @@ from ctapipe.instrument import CameraGeometry as CtapipeGeometry
 
 from apbatch.camera.cleaning import Cleaning, clean
 from apbatch.camera.extras import EXTRAS, extras
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import UsageError
 
 CAMERA = camera_named("TAIGA-IACT01")

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apbatch.errors import FormatError
-from apbatch.formats import fact
 from apbatch.formats.compressed import MOST_EXPANSION
-from apbatch.formats.fact import FactPhotonsReader
+from apbatch.formats.fact import photons as fact
+from apbatch.formats.fact.photons import FactPhotonsReader
 from apbatch.formats.images import camera_in, from_binary
 from apbatch.formats.lines import Problems
 

@@ -19,7 +19,7 @@ from apbatch.formats.eventio_objects import MARK, objects_of
 from apbatch.formats.images import camera_in, camera_of, from_binary, telescopes_in
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Span
-from apbatch.formats.simtel import SimtelReader
+from apbatch.formats.simtel.reader import SimtelReader
 
 pytest.importorskip("eventio")
 READER = SimtelReader()

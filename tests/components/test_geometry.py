@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apbatch.camera.files import camera_from_camgeom, camera_from_table
 from apbatch.camera.geometry import camera_from_positions
-from apbatch.camera.registry import camera_named, cameras
-from apbatch.camera.taiga import DEG_PER_CM
+from apbatch.camera.instruments.files import camera_from_camgeom, camera_from_table
+from apbatch.camera.instruments.registry import camera_named, cameras
+from apbatch.camera.instruments.taiga import DEG_PER_CM
 from apbatch.errors import FormatError, NotFoundError
 
 

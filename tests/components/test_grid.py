@@ -7,7 +7,7 @@ import pytest
 
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import from_grid, grid_of, to_grid
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import UsageError
 
 

@@ -8,7 +8,7 @@ from scipy.spatial import Delaunay, cKDTree
 
 from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 from apbatch.camera.grid import METHODS, from_grid, grid_of, to_grid
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import UsageError
 from tests.synthetic import disc
 

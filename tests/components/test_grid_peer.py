@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apbatch.bench import grids
 from apbatch.bench.case import Operation
+from apbatch.bench.cases import grids
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import grid_of
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from tests.synthetic import disc
 
 mapper = pytest.importorskip("dl1_data_handler.image_mapper", reason="pip install --no-deps dl1-data-handler")

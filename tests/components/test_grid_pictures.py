@@ -7,7 +7,7 @@ import base64
 import numpy as np
 import pytest
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import UsageError
 
 CAMERA = camera_named("TAIGA-IACT01-2017")

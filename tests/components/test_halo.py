@@ -16,11 +16,12 @@ from apbatch.camera.cleaning import clean
 from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 from apbatch.camera.halo import CLEANINGS, HALO, LEVELS, REFERENCE, RINGS, halo
 from apbatch.camera.hillas import PARAMETERS, hillas
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import UsageError
-from apbatch.formats import fact, taiga_mc
+from apbatch.formats.fact import photons as fact
 from apbatch.formats.images import camera_in, from_binary
 from apbatch.formats.reader import ImageReader
+from apbatch.formats.taiga import monte_carlo as taiga_mc
 
 CAMERA = camera_named("TAIGA-IACT01")
 GEOMETRY = CtapipeGeometry(

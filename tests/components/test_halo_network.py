@@ -10,7 +10,7 @@ import pytest
 from apbatch.camera.cleaning import PRESETS, clean
 from apbatch.camera.grid import from_grid, to_grid
 from apbatch.camera.halo import CLEANINGS, LEVELS, RINGS, halo
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.dl.networks.export import to_onnx
 from apbatch.dl.networks.models import build, without_auxiliary
 

@@ -14,8 +14,8 @@ from ctapipe.instrument import CameraGeometry as CtapipeGeometry
 
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.hillas import PARAMETERS, hillas
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.camera.parameters import UNITS
-from apbatch.camera.registry import camera_named
 from apbatch.formats.images import from_binary
 from apbatch.formats.reader import ImageReader, readers
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apbatch.camera.hillas import PARAMETERS, hillas
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 
 CAMERA = camera_named("TAIGA-IACT01")
 Images = npt.NDArray[np.float32]

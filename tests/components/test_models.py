@@ -10,7 +10,7 @@ import pytest
 
 from apbatch.camera.grid import from_grid, grid_of, to_grid
 from apbatch.camera.hillas import hillas
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.dl.networks.export import to_onnx
 from apbatch.dl.networks.models import build, check_grid, check_model, symmetrised
 from apbatch.dl.training.data import symmetries, turned

@@ -8,8 +8,8 @@ import pytest
 
 from apbatch.camera.calibration import photo_electrons
 from apbatch.camera.cleaning import Cleaning
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.camera.medians import PedestalCounter
-from apbatch.camera.registry import camera_named
 from apbatch.chain import steps
 from apbatch.chain.pixel_states import MENDED, MISSING, NO_NOISE, NO_TIMES, PixelState, Preparation, RunKey, Tally
 from apbatch.chain.recipe import Recipe

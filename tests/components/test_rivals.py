@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from apbatch.camera.halo import halo
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.dl.judging import rivals
 from apbatch.dl.judging.q_factor import roc
 from apbatch.errors import UsageError

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import to_binary
-from apbatch.formats.taiga_raw import RECORD
+from apbatch.formats.taiga.raw import RECORD
 from apbatch.quality.file_quality import FileQuality
 from apbatch.quality.report import is_complete, read_summary, write_quality
 from apbatch.quality.runs import RunQuality, pixel_table, quality_of_runs, rate_table

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.camera.files import camera_from_table
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.files import camera_from_table
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import from_binary
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import ImageReader, Reader, readers, recognise
-from apbatch.formats.taiga_calibration import read_factors
+from apbatch.formats.taiga.calibration import read_factors
 from apbatch.ingest.sites import read_site_file
 from apbatch.sample import corsika, fact, hisparc, kascade, magic, simtel, taiga_mc, taiga_raw
 from apbatch.sample.contents import Contents

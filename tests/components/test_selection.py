@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.camera.cleaning import Cleaning
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.chain import steps
 from apbatch.cli import on_spark
 from apbatch.config import load_settings

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
+from apbatch.sim.detector.observatory import Optics, make_scene
+from apbatch.sim.detector.optics import facet_centres, focus
 from apbatch.sim.electromagnetic import seed_kernels
-from apbatch.sim.observatory import Optics, make_scene
-from apbatch.sim.optics import facet_centres, focus
 from apbatch.sim.scene import Scene
 from apbatch.sim.settings import DetectorModel, SiteModel
 

@@ -11,7 +11,7 @@ from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import METHODS, from_grid, grid_of, to_grid
 from apbatch.camera.halo import halo
 from apbatch.camera.hillas import PARAMETERS, hillas
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.chain import steps
 from apbatch.errors import FormatError
 from apbatch.formats.images import IMAGE_KEY, TRUTH_SCHEMA, from_binary, image_schema, to_binary

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.camera.grid import from_grid
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
 from apbatch.dl.blind.blind_set import BlindSet

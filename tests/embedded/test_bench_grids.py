@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apbatch.bench import grids
+from apbatch.bench.cases import grids
 from apbatch.bench.runner import Group, run_group
 from apbatch.bench.samples import Sample
 from apbatch.bench.sizes import BUILT_IN

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from apbatch.bench import simulation
+from apbatch.bench.cases import simulation
 from apbatch.bench.runner import run_group
 from apbatch.bench.samples import Sample
 from apbatch.bench.sizes import BUILT_IN

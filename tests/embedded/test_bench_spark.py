@@ -7,11 +7,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from apbatch.bench.cases.spark import TWO, spark_groups
+from apbatch.bench.cases.spark_worker import BULK, PLAIN, VERIFIED
 from apbatch.bench.runner import Group, run_group
 from apbatch.bench.samples import Sample
 from apbatch.bench.sizes import BUILT_IN
-from apbatch.bench.spark import TWO, spark_groups
-from apbatch.bench.spark_worker import BULK, PLAIN, VERIFIED
 from apbatch.bench.suite import Setting
 from apbatch.bench.suites import SUITES
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from apbatch.bench.cases.train import ALONE, APART, RANKS, train_groups
 from apbatch.bench.runner import run_group
 from apbatch.bench.samples import Sample
 from apbatch.bench.sizes import BUILT_IN
 from apbatch.bench.suite import Setting
 from apbatch.bench.suites import SUITES
-from apbatch.bench.train import ALONE, APART, RANKS, train_groups
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apbatch.camera.calibration import pedestals, photo_electrons
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.camera.medians import PedestalCounter
-from apbatch.camera.registry import camera_named
 from apbatch.errors import ServerError
 from apbatch.formats.images import from_binary
-from apbatch.formats.taiga_raw import RECORD
+from apbatch.formats.taiga.raw import RECORD
 from apbatch.spark.bulk import read_split
 from apbatch.spark.inputs import surveys
 from apbatch.spark.inputs.events import event_splits, surveyed_urls

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.config import SparkSettings
 from apbatch.datasets import dataset
 from apbatch.dl import spark_scoring

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 
 from apbatch.camera.cleaning import PRESETS, Cleaning, clean
 from apbatch.camera.hillas import hillas
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.config import SparkSettings
 from apbatch.datasets import dataset
 from apbatch.formats.images import from_binary
+from apbatch.sim.detector.raw import write_raw
 from apbatch.sim.production import simulate
-from apbatch.sim.raw import write_raw
 from apbatch.sim.settings import Production, Spectrum
 from apbatch.spark import pipeline
 from apbatch.spark.connect.session import session

@@ -22,7 +22,7 @@ import pytest
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 from apbatch.camera.hillas import PARAMETERS
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.config import SparkSettings
 from apbatch.datasets import dataset
 from apbatch.datasets.commit import DatasetCommit

@@ -18,8 +18,8 @@ import pytest
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.cleaning_words import cleaning_of
 from apbatch.camera.extras import EXTRAS, extras
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.camera.pointing import separation
-from apbatch.camera.registry import camera_named
 from apbatch.config import SparkSettings
 from apbatch.datasets import dataset
 from apbatch.errors import FormatError, NotFoundError, UsageError

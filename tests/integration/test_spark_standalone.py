@@ -15,12 +15,12 @@ import pytest
 
 from apbatch.camera.calibration import factors_of_cluster, pedestals, photo_electrons
 from apbatch.camera.cleaning import Cleaning
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.chain import steps
 from apbatch.datasets import dataset
 from apbatch.formats.images import IMAGE_KEY, to_binary
-from apbatch.formats.taiga_calibration import read_factors
-from apbatch.formats.taiga_raw import read_records
+from apbatch.formats.taiga.calibration import read_factors
+from apbatch.formats.taiga.raw import read_records
 from apbatch.storage.backends import open_store
 from tests.waits import PATIENCE_S
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import MissingSoftwareError, UsageError
 from apbatch.sim import atmosphere, electromagnetic, hadronic, interactions
+from apbatch.sim.detector.observatory import Optics, make_scene, pixel_table
+from apbatch.sim.detector.response import Camera, Light, digitise, integrate, over_threshold, triggered
 from apbatch.sim.interactions import AIR_MASS, Bank
-from apbatch.sim.observatory import Optics, make_scene, pixel_table
 from apbatch.sim.particles import MASSES, MUON, PI_ZERO, PION, PROTON, codes_of, is_produced
 from apbatch.sim.primaries import energy_from, primaries, random_of, throw
 from apbatch.sim.production import simulate
-from apbatch.sim.response import Camera, Light, digitise, integrate, over_threshold, triggered
 from apbatch.sim.scene import DEPOSITED, DROPPED, FIRST_HEIGHT, GROUND, Record, Scene, make_record
 from apbatch.sim.settings import DetectorModel, Production, SiteModel, Spectrum, load_production
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.sim import hadronic
 from apbatch.sim.atmosphere import depth
+from apbatch.sim.detector.observatory import Optics, camera_frame, make_scene
 from apbatch.sim.electromagnetic import seed_kernels
-from apbatch.sim.observatory import Optics, camera_frame, make_scene
 from apbatch.sim.primaries import energy_from, nuclear, primaries, random_of, throw, wounded_nucleons
 from apbatch.sim.scene import EMITTED, make_record
 from apbatch.sim.settings import PRIMARIES, DetectorModel, Production, SiteModel, Spectrum

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apbatch.camera.calibration import factors_of_cluster, pedestals, photo_electrons
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import NotFoundError, UsageError
 from apbatch.formats.images import from_binary
-from apbatch.formats.taiga_calibration import read_factors
-from apbatch.formats.taiga_raw import TaigaRawReader, decode_time, read_records
+from apbatch.formats.taiga.calibration import read_factors
+from apbatch.formats.taiga.raw import TaigaRawReader, decode_time, read_records
+from apbatch.sim.detector.raw import RawSummary, encode_time, write_raw
 from apbatch.sim.production import simulate
-from apbatch.sim.raw import RawSummary, encode_time, write_raw
 from apbatch.sim.settings import DetectorModel, Production, Spectrum
 
 CAMERA = camera_named("TAIGA-IACT01")

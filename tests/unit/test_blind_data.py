@@ -11,7 +11,7 @@ import pytest
 
 from apbatch.camera.geometry import camera_from_positions
 from apbatch.camera.grid import from_grid, grid_of, to_grid
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.dl.training.checkpoint import Checkpoint, read_checkpoint
 from apbatch.dl.training.data import Turning, camera_symmetries, load, order_of, parts_of, steps_of, symmetries, turned
 from apbatch.errors import FormatError, UsageError

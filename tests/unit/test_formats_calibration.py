@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apbatch.errors import FormatError, NotFoundError
-from apbatch.formats.taiga_calibration import read_coordinates, read_factors
+from apbatch.formats.taiga.calibration import read_coordinates, read_factors
 
 HEADER = "LED calibration\n\nCluster Channel Gain K_ADC 1pe Rel_sens\n======\n"
 

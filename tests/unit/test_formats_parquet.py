@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apbatch.camera.geometry import CameraGeometry, camera_from_positions
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import FormatError, NotFoundError
 from apbatch.formats.images import TRUTH_SCHEMA, camera_in, from_binary, image_schema, telescopes_in, to_binary
 from apbatch.formats.lines import Problems

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.datasets.commit import Loss
 from apbatch.errors import FormatError
 from apbatch.spark.inputs.reading import read_piece

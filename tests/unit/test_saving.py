@@ -11,7 +11,7 @@ import pytest
 
 pyspark = pytest.importorskip("pyspark")
 
-from apbatch.camera.registry import camera_named  # noqa: E402
+from apbatch.camera.instruments.registry import camera_named  # noqa: E402
 from apbatch.chain.recipe import Recipe  # noqa: E402
 from apbatch.chain.steps import GRIDS  # noqa: E402
 from apbatch.datasets import dataset  # noqa: E402

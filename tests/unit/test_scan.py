@@ -282,7 +282,7 @@ def test_a_file_that_grows_all_the_time_is_left_for_later(
 def test_a_reader_that_fails_stops_no_other_file(
     root: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from apbatch.formats.taiga_raw import TaigaRawReader
+    from apbatch.formats.taiga.raw import TaigaRawReader
 
     whole = TaigaRawReader.metadata
 

@@ -71,7 +71,7 @@ def test_the_program_is_shipped_with_its_entry_points_and_nothing_but_sources() 
     files = dict(shipping._program_files())
     assert "apbatch/index/cassandra/schema.cql" in files and "apbatch/camera/hillas.py" in files
     (points,) = [what for name, what in files.items() if name.endswith(".dist-info/entry_points.txt")]
-    assert isinstance(points, bytes) and b"taiga-raw = apbatch.formats.taiga_raw:TaigaRawReader" in points
+    assert isinstance(points, bytes) and b"taiga-raw = apbatch.formats.taiga.raw:TaigaRawReader" in points
     assert not [name for name in files if name.endswith((".pyc", ".nbi")) or "/." in name]
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import NotFoundError
-from apbatch.formats.taiga_raw import DATA_TYPE, RECORD
-from apbatch.sim.noise import NoiseLibrary
-from apbatch.sim.response import Camera, Light, digitise, integrate, saturated, triggered
+from apbatch.formats.taiga.raw import DATA_TYPE, RECORD
+from apbatch.sim.detector.noise import NoiseLibrary
+from apbatch.sim.detector.response import Camera, Light, digitise, integrate, saturated, triggered
 from apbatch.sim.settings import DetectorModel, Production
 from apbatch.sim.shower import Simulator
 

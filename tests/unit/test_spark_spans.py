@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.formats.images import image_schema, to_binary
 from apbatch.spark.inputs.reading import read_piece
 from apbatch.spark.inputs.sources import Source

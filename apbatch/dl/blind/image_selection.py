@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.datasets.dataset import info, is_complete, part_files, read_table
 from apbatch.dl.blind.settings import ImageSelection
 from apbatch.errors import FormatError, NotFoundError, UsageError, nearest_word

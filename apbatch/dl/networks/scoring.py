@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.dl.files import read_json
 from apbatch.dl.networks.treatment import Treatment, grids, treatment_named
 from apbatch.errors import FormatError, MissingSoftwareError, NotFoundError, UsageError

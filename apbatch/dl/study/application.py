@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol

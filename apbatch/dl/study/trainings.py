@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from apbatch.camera.cleaning import clean
 from apbatch.camera.cleaning_rule import NONE, PRESETS
 from apbatch.camera.hillas import hillas
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.config import TrainingSettings
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol

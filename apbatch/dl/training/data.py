@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import grid_of, to_grid
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.dl.blind.image_selection import IMAGE
 from apbatch.dl.files import read_parquet
 from apbatch.dl.networks.treatment import cleaned, grids, treatment_named

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apbatch.camera.grid import to_grid
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.dl.blind.image_selection import IMAGE
 from apbatch.dl.files import read_parquet
 from apbatch.dl.networks.treatment import treatment_named

@@ -18,7 +18,7 @@ from apbatch.camera.cleaning import Cleaning, clean
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.errors import MissingSoftwareError
 from apbatch.progress import Task
-from apbatch.sim.cameras import camera_of
+from apbatch.sim.detector.cameras import camera_of
 from apbatch.sim.interactions import Bank, load_bank
 from apbatch.sim.primaries import random_of, throw
 from apbatch.sim.settings import PRIMARIES, Production, Spectrum

@@ -35,9 +35,9 @@ from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.hillas import hillas
 from apbatch.errors import MissingSoftwareError
 from apbatch.progress import Task
-from apbatch.sim.cameras import camera_of
+from apbatch.sim.detector.cameras import camera_of
+from apbatch.sim.detector.observatory import camera_frame
 from apbatch.sim.interactions import load_bank
-from apbatch.sim.observatory import camera_frame
 from apbatch.sim.primaries import Throw, around
 from apbatch.sim.settings import DetectorModel, Production, SiteModel
 from apbatch.sim.shower import Simulator

@@ -2,7 +2,7 @@
 
 A muon that comes down through the mirror, along the axis, gives a ring whose radius is the Cherenkov angle of the air
 above the telescope and whose light is that of the last R/tan(theta) of its way. An ideal mirror shows the angle itself;
-the facets magnify and blur it, as far as `apbatch.sim.optics` says.
+the facets magnify and blur it, as far as `apbatch.sim.detector.optics` says.
 
 References
 ----------
@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from apbatch.progress import Task
 from apbatch.sim.atmosphere import RADIATION_LENGTH, REFRACTIVITY, atmosphere_named, density, depth
-from apbatch.sim.cameras import camera_of
+from apbatch.sim.detector.cameras import camera_of
+from apbatch.sim.detector.observatory import Optics, make_scene
 from apbatch.sim.electromagnetic import seed_kernels
 from apbatch.sim.hadronic import fly
-from apbatch.sim.observatory import Optics, make_scene
 from apbatch.sim.particles import MASSES, MUON
 from apbatch.sim.scene import make_record
 from apbatch.sim.settings import DetectorModel, SiteModel

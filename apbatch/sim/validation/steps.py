@@ -18,9 +18,9 @@ import numpy.typing as npt
 from apbatch.camera.hillas import hillas
 from apbatch.progress import Task
 from apbatch.sim.atmosphere import height_at
-from apbatch.sim.cameras import camera_of
+from apbatch.sim.detector.cameras import camera_of
+from apbatch.sim.detector.observatory import Optics, make_scene
 from apbatch.sim.electromagnetic import cascade, loss_table, seed_kernels
-from apbatch.sim.observatory import Optics, make_scene
 from apbatch.sim.scene import FIRST_HEIGHT, make_record
 from apbatch.sim.settings import DetectorModel, SiteModel
 from apbatch.sim.validation.check import Check, Part

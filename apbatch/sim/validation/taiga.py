@@ -17,9 +17,9 @@ import pyarrow.csv
 
 from apbatch.camera.cleaning import Cleaning, clean
 from apbatch.camera.hillas import hillas
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.progress import Task
-from apbatch.sim.observatory import camera_frame
+from apbatch.sim.detector.observatory import camera_frame
 from apbatch.sim.primaries import GAMMA, Throw
 from apbatch.sim.settings import DetectorModel, Production, SiteModel
 from apbatch.sim.shower import Simulator

@@ -24,7 +24,7 @@ from apbatch.datasets.commit import Loss
 from apbatch.errors import ApbatchError
 from apbatch.formats.images import IMAGE_KEY, to_binary
 from apbatch.formats.reader import Span
-from apbatch.formats.taiga_raw import DAY_NS, parse_name, read_records, utc
+from apbatch.formats.taiga.raw import DAY_NS, parse_name, read_records, utc
 from apbatch.spark.inputs.reading import (
     NO_FACTORS,
     OTHER_CLUSTER,

@@ -17,7 +17,7 @@ from blake3 import blake3
 from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, FormatError, NotFoundError, ServerError
 from apbatch.formats.reader import ImageReader, Metadata, readers, recognise
-from apbatch.formats.taiga_raw import TaigaRawReader
+from apbatch.formats.taiga.raw import TaigaRawReader
 from apbatch.progress import say
 from apbatch.storage.backends import open_store, open_url
 from apbatch.storage.hashing import hash_stream

@@ -11,7 +11,7 @@ import pyarrow as pa
 from apbatch.camera.calibration import factors_of_cluster
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.geometry import CameraGeometry
-from apbatch.camera.registry import camera_named
+from apbatch.camera.instruments.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.datasets.commit import Loss
 from apbatch.datasets.image_rows import schema_in
@@ -19,7 +19,7 @@ from apbatch.errors import ApbatchError, ServerError, UsageError, nearest_word
 from apbatch.formats.embedded import Telescopes
 from apbatch.formats.images import camera_in, camera_of, telescopes_in
 from apbatch.formats.reader import ImageReader, readers
-from apbatch.formats.taiga_calibration import read_factors
+from apbatch.formats.taiga.calibration import read_factors
 from apbatch.spark.bulk import AnySplit
 from apbatch.spark.inputs.events import SHRINK, Factors, event_splits, surveyed_urls
 from apbatch.spark.inputs.reading import read_piece

@@ -1,0 +1,1 @@
+"""Benchmark cases, one module a suite, and the peers they are measured against."""

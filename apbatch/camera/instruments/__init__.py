@@ -1,0 +1,1 @@
+"""Cameras: those built in, their registry, and tables of pixels from files."""

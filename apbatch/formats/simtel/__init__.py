@@ -1,0 +1,1 @@
+"""Files of sim_telarray."""

@@ -1,0 +1,31 @@
+"""How the collaboration numbers its Monte Carlo: showers and their uses, and what only the names of files say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+_PRIMARIES = ("gamma", "proton", "electron", "helium", "iron")
+
+#: An event is ``shower x 100 + array offset``, as in CORSIKA's own numbering of used showers.
+USES = 100
+#: More than any number of a shower or of its use.
+MOST_SHOWER, MOST_USE = 1e15, 1e6
+
+
+def run_of(name: str) -> int | None:
+    """Return the number of the production in a file's name: 607 for ``taiga607_clean_…``."""
+    match = re.match(r"^\D*?(\d{1,18})_", PurePosixPath(name).name)
+    return int(match[1]) if match else None
+
+
+def telescope_of(name: str) -> int:
+    """Return the telescope in a file's name: 1 for ``…_iact01_…``; 1 if there is none."""
+    match = re.search(r"iact(\d{1,9})", PurePosixPath(name).name)
+    return int(match[1]) if match else 1
+
+
+def primary_of(name: str) -> str:
+    """Return the primary that a path names, or ``unknown``: these files do not tell."""
+    lower = name.lower()
+    return next((primary for primary in _PRIMARIES if primary in lower), "unknown")

@@ -1,0 +1,479 @@
+"""Raw files of the TAIGA-IACT data acquisition: what one cluster's MAROC board saw, trigger by trigger.
+
+A file is a sequence of records of 156 bytes, little-endian::
+
+    u16 3032            type of data            u32 event number
+    u16 132             size of what follows    u32 bits of the clusters that triggered
+                        after 24 bytes          4 x u16 time of day (see `decode_time`)
+    u32 board           cluster - 1 in bits 4:0
+    32 x (u16, u16)     high- and low-gain amplitude of 32 MAROC channels, in quarters of an ADC code
+    u32 0xFFFFFFFF      end
+
+Pedestal files (``*.ped``) have the same records. The time of day is UTC: with it, data taking in the Tunka valley
+(UTC+8) falls into the dark hours, with local time it would not.
+
+Files are named ``DDMMYCCC.PPP``: day, month, last digit of the year, cluster, part. The digit is completed to the
+first year from 2016, when the telescope started, unless a folder of the path says ``DDMMYY``, ``DDMMYY.RR`` (with a
+number of the run) or ``YYYY``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from apbatch.errors import FormatError
+from apbatch.formats.attributes import EVENT_FIRST, EVENT_LAST
+from apbatch.formats.event_columns import EVENT_CLUSTER, event_batch, run_of_name
+from apbatch.formats.lines import Problem, Problems, is_text
+from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar, Span, even_spans
+
+RECORD = np.dtype(
+    [
+        ("type", "<u2"),
+        ("size", "<u2"),
+        ("event", "<u4"),
+        ("trigger", "<u4"),
+        ("time", "<u2", 4),
+        ("board", "<u4"),
+        ("adc", "<u2", (32, 2)),
+        ("end", "<u4"),
+    ]
+)
+
+#: One decoded record: `time` in ns since 0 h UTC (-1 if it is no time of day), `adc` as high and low gain of channel k
+#: (the "even" and "odd" channels 2k and 2k+1 of the tables), in quarters of an ADC code.
+#: Without gaps, and of a whole number of int64: the compiled decoder writes it as such.
+DECODED = np.dtype(
+    [
+        ("offset", "i8"),
+        ("event", "i8"),
+        ("time", "i8"),
+        ("trigger", "u4"),
+        ("cluster", "i4"),
+        ("adc", "<u2", (32, 2)),
+    ]
+)
+
+DATA_TYPE = 3032
+_DATA_SIZE = 132
+_END = 0xFFFFFFFF
+_SIZE = RECORD.itemsize
+_START = DATA_TYPE.to_bytes(2, "little") + _DATA_SIZE.to_bytes(2, "little")
+_STOP = _END.to_bytes(4, "little")
+#: Beyond the end of any file.
+_FAR = 1 << 62
+#: Records decoded at a time: 4096 are 0.6 MB.
+BATCH = 4096
+
+DAY_NS = 86_400_000_000_000
+_HOUR_NS = DAY_NS // 24
+#: Before this hour (UTC, noon in the Tunka valley) the time of day belongs to the day after the file's date.
+_NOON_UTC_H = 5
+_FIRST_YEAR = 2016
+
+_NAME = re.compile(r"^(?P<day>\d\d)(?P<month>\d\d)(?P<year>\d)(?P<cluster>\d{3})\.(?P<part>\d{3}|ped)$", re.IGNORECASE)
+_DAY_FOLDER = re.compile(r"^(?P<day>\d\d)(?P<month>\d\d)(?P<year>\d\d)(?:\.(?P<run>\d{1,2}))?$")
+_YEAR_FOLDER = re.compile(r"^20\d\d$")
+_CLUSTER_FOLDER = re.compile(r"^BSM(?P<cluster>\d{1,2})$", re.IGNORECASE)
+
+
+def decode_time(words: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
+    """Unpack the time of day.
+
+    Parameters
+    ----------
+    words : ndarray of shape (n, 4)
+        The four words of the record, from the least significant: tens of nanoseconds (7 bits), microseconds (10),
+        milliseconds (10), seconds (6), minutes (6), hours (5), 20 bits unused.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Nanoseconds since 0 h; -1 where a part is out of its range.
+    """
+    packed = words.astype(np.uint64) << np.array([0, 16, 32, 48], np.uint64)
+    packed = packed.sum(axis=1, dtype=np.uint64)
+    total = np.zeros(len(words), np.int64)
+    valid = np.ones(len(words), bool)
+    shift = 0
+    for bits, limit, unit in (
+        (7, 100, 10),
+        (10, 1000, 1_000),
+        (10, 1000, 1_000_000),
+        (6, 60, 1_000_000_000),
+        (6, 60, 60_000_000_000),
+        (5, 24, 3_600_000_000_000),
+    ):
+        part = ((packed >> np.uint64(shift)) & np.uint64((1 << bits) - 1)).astype(np.int64)
+        valid &= part < limit
+        total += part * unit
+        shift += bits
+    return np.where(valid, total, -1)
+
+
+def read_records(
+    stream: BinaryIO, problems: Problems | None = None, batch: int = BATCH, span: Span | None = None
+) -> Iterator[npt.NDArray[np.void]]:
+    """Yield the whole records of a file, as arrays of dtype `DECODED`, reading it once from start to end.
+
+    Bytes that are no record are passed over up to the next place where one starts and ends properly; each gap is
+    noted in `problems` with its offset.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+        Needs only `read`; for a span also `seek`.
+    problems : Problems, optional
+        Takes what was passed over.
+    batch : int
+        Most records in an array.
+    span : Span, optional
+        Of bytes: only the records that begin in it. Spans that lie end to end hold each record that a reading of
+        the whole file finds exactly once, whatever the damage; a gap over the border of two is noted in both.
+    """
+    problems = problems if problems is not None else Problems()
+    buffer, base, lost_at, stop = b"", 0, -1, _FAR
+    if span is not None:
+        base, stop = _expected_at(stream, span.start), span.stop
+        stream.seek(base)
+    ended = False
+    while base < stop:
+        # A record that begins before the stop may end 155 bytes behind it.
+        block = b"" if ended else stream.read(min(batch * _SIZE, stop + _SIZE - 1 - base - len(buffer)))
+        ended = not block
+        buffer += block
+        at = 0
+        while len(buffer) - at >= _SIZE and base + at < stop:
+            count = min((len(buffer) - at) // _SIZE, -(-(stop - base - at) // _SIZE))
+            records = _decode(buffer, at, count, base + at)
+            if len(records):
+                if lost_at >= 0:
+                    problems.add(lost_at, f"{base + at - lost_at} bytes that are no record")
+                    lost_at = -1
+                yield records
+                at += len(records) * _SIZE
+            if len(records) < count:
+                lost_at = base + at if lost_at < 0 else lost_at
+                at = _next_start(buffer, at + 1)
+        buffer, base = buffer[at:], base + at
+        if ended:
+            break
+    end = min(base + len(buffer), stop)
+    if lost_at >= 0:
+        what = "up to the end that are no record" if end < stop else "that are no record"
+        problems.add(lost_at, f"{end - lost_at} bytes {what}")
+    elif base < end:
+        problems.add(base, f"the last record is cut: {len(buffer)} of {_SIZE} bytes")
+
+
+def _next_start(buffer: bytes, at: int) -> int:
+    """Return where the next record may start: a start mark whose end mark fits or is not in the buffer yet."""
+    while True:
+        at = buffer.find(_START, at)
+        if at < 0:
+            return len(buffer) - min(len(_START) - 1, len(buffer))  # a mark may be cut by the end of the buffer
+        end = buffer[at + _SIZE - 4 : at + _SIZE]
+        if len(end) < 4 or end == _STOP:
+            return at
+        at += 1
+
+
+def _expected_at(stream: BinaryIO, start: int) -> int:
+    """Return where a reading of the whole file would go on at or after `start`: behind a record that covers it.
+
+    A place that looks like a record is one unless it lies within an earlier record. So it is looked back to a place
+    that has no other within the size of a record before it: that one is a record whatever came before, and from
+    there on every record follows.
+    """
+    back = 4 * _SIZE
+    while True:
+        first = max(start - back, 0)
+        stream.seek(first)
+        window = stream.read(start - first + _SIZE - 1)
+        places = [place for place in _records_in(window) if place < start - first]
+        expected = 0 if first == 0 else None
+        previous = -_SIZE
+        for place in places:
+            if expected is None and place >= _SIZE and place - previous >= _SIZE:
+                expected = place
+            previous = place
+            if expected is not None and place >= expected:
+                expected = place + _SIZE
+        if expected is not None:
+            return max(first + expected, start)
+        if not places or places[-1] <= start - first - _SIZE:
+            return start  # nothing reaches over it
+        back *= 4
+
+
+def _records_in(buffer: bytes) -> Iterator[int]:
+    """Yield every place that looks like a whole record, also those within another."""
+    at = buffer.find(_START)
+    while at >= 0:
+        if buffer[at + _SIZE - 4 : at + _SIZE] == _STOP:
+            yield at
+        at = buffer.find(_START, at + 1)
+
+
+def _decode(buffer: bytes, at: int, count: int, offset: int) -> npt.NDArray[np.void]:
+    """Decode up to `count` records from byte `at` of the buffer, up to the first one that is none."""
+    compiled = _compiled()
+    if compiled is None:
+        records = np.frombuffer(buffer, RECORD, count=count, offset=at)
+        good = (records["type"] == DATA_TYPE) & (records["size"] == _DATA_SIZE) & (records["end"] == _END)
+        return decoded_by_numpy(records[: count if good.all() else int(np.argmin(good))], offset)
+    source = np.frombuffer(buffer, np.uint8, count=count * _SIZE, offset=at)
+    if source.ctypes.data % 2:
+        source = source.copy()  # behind damage of an odd number of bytes
+    out = np.empty(count, DECODED)
+    raw = out.view(np.uint8).reshape(count, DECODED.itemsize)
+    good_count = compiled(
+        source.view("<u2").reshape(count, _SIZE // 2), offset, raw.view(np.uint16), raw.view(np.int64)
+    )
+    return out[:good_count]
+
+
+@cache
+def _compiled() -> Callable[..., int] | None:
+    """Return the compiled decoder; None without numba, or where numbers are not little-endian."""
+    if sys.byteorder != "little":
+        return None
+    try:
+        from apbatch.formats.taiga.kernel import decode_words
+    except ImportError:
+        return None
+    return decode_words
+
+
+def decoded_by_numpy(records: npt.NDArray[np.void], offset: int) -> npt.NDArray[np.void]:
+    """Decode records of dtype `RECORD`, field by field: where there is no numba, and as a peer of what there is."""
+    out = np.empty(len(records), DECODED)
+    out["offset"] = offset + np.arange(len(records)) * RECORD.itemsize
+    out["event"] = records["event"]
+    out["trigger"] = records["trigger"]
+    out["time"] = decode_time(records["time"])
+    out["cluster"] = (records["board"] & 0x1F) + 1
+    out["adc"] = records["adc"]
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class FileName:
+    """What the path of a raw file tells; None where it does not."""
+
+    night: date | None = None
+    cluster: int | None = None
+    part: int | None = None
+    pedestal: bool = False
+    run: int | None = None
+
+
+def parse_name(name: str) -> FileName:
+    """Read night, cluster, part and run from a path such as ``281017.01/BSM07/28107007.001``."""
+    path = PurePosixPath(name)
+    match = _NAME.match(path.name)
+    pedestal = path.suffix.lower() == ".ped" or any(folder.upper() == "PED" for folder in path.parts[:-1])
+    cluster = int(match["cluster"]) if match else None
+    part = int(match["part"]) if match and match["part"].isdigit() else None
+    night, number = None, None
+    years = range(_FIRST_YEAR, _FIRST_YEAR + 10)
+    for folder in reversed(path.parts[:-1]):
+        if cluster is None and (found := _CLUSTER_FOLDER.match(folder)):
+            cluster = int(found["cluster"])
+        if _YEAR_FOLDER.match(folder):
+            years = range(int(folder), int(folder) + 1)
+        if night is None and (found := _DAY_FOLDER.match(folder)):
+            night = _date(2000 + int(found["year"]), int(found["month"]), int(found["day"]))
+            number = int(found["run"]) if night and found["run"] else None
+    if match:
+        # The file's own day counts: a folder of a night may hold a file of another one by mistake.
+        if night is not None and night.year % 10 == int(match["year"]):
+            years = range(night.year, night.year + 1)
+        year = next((year for year in years if year % 10 == int(match["year"])), None)
+        night = _date(year, int(match["month"]), int(match["day"])) if year else night
+    run = None
+    if night is not None:
+        run = night.year * 10000 + night.month * 100 + night.day
+        run = run * 100 + number if number is not None else run
+    return FileName(night, cluster, part, pedestal, run)
+
+
+def _date(year: int, month: int, day: int) -> date | None:
+    try:
+        return date(year, month, day)
+    except ValueError:
+        return None
+
+
+def utc(night: date, time_of_day_ns: int) -> datetime:
+    """Return the UTC of a time of day in a night; before 5 h UTC, noon in the Tunka valley, it is the next day's."""
+    day = night if time_of_day_ns >= _NOON_UTC_H * 3_600_000_000_000 else night + timedelta(days=1)
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(microseconds=time_of_day_ns // 1000)
+
+
+class TaigaRawReader(Reader):
+    """Raw cluster files of TAIGA-IACT, data and pedestals."""
+
+    name: ClassVar[str] = "taiga-raw"
+    attributes: ClassVar[tuple[Attribute, ...]] = (
+        Attribute("kind", "string", "data or pedestal."),
+        Attribute("part", "integer", "Number of the part, the extension of the file's name."),
+        EVENT_FIRST,
+        EVENT_LAST,
+        Attribute("duration", "number", "Time from the first to the last record.", "s"),
+        Attribute("trigger_rate", "number", "Records in the file by its duration.", "Hz"),
+        Attribute("adc_mean", "number", "Mean high-gain amplitude of the 28 connected channels, in ADC codes."),
+        Attribute("adc_max", "number", "Largest high-gain amplitude of the 28 connected channels, in ADC codes."),
+    )
+
+    def sniff(self, name: str, head: bytes) -> bool:
+        """Recognise a record at the start or soon after it; a file named like one, but empty or broken, as well."""
+        end = RECORD.itemsize
+        at = head.find(_START)
+        while at >= 0:
+            if head[at + end - 4 : at + end] == b"\xff\xff\xff\xff":
+                return True
+            at = head.find(_START, at + 1)
+        # Its metadata will say what is wrong with it: a broken file must not pass for no file.
+        return self.claims(name) and not is_text(head)
+
+    def isolated(self, head: bytes) -> bool:
+        """Return False: no library in C parses it."""
+        return False
+
+    def claims(self, name: str) -> bool:
+        """Tell whether a file is named as the data acquisition does."""
+        return _NAME.match(PurePosixPath(name).name) is not None
+
+    def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
+        """Return ranges of bytes for `read_records`."""
+        return even_spans(stream.seek(0, 2), max(target_bytes // _SIZE, 1) * _SIZE)
+
+    event_columns: ClassVar[tuple[Attribute, ...]] = (
+        EVENT_CLUSTER,
+        Attribute("triggered", "integer", "Number of channels of the cluster that triggered."),
+        Attribute("adc_sum", "number", "Sum of the high-gain amplitudes of the 28 connected channels, in ADC codes."),
+        Attribute("adc_max", "number", "Largest of these amplitudes, in ADC codes."),
+    )
+
+    def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield what each cluster recorded of an event; `cleaning` names the cluster. Pedestals are no events."""
+        named = parse_name(name)
+        if named.pedestal:
+            return
+        midnight = None if named.night is None else int(utc(named.night, _NOON_UTC_H * _HOUR_NS).timestamp())
+        for records in read_records(stream, problems if problems is not None else Problems()):
+            time = np.where(records["time"] < _NOON_UTC_H * _HOUR_NS, records["time"] + DAY_NS, records["time"])
+            start = 0 if midnight is None else (midnight - _NOON_UTC_H * 3600) * 1_000_000_000
+            time = np.where((records["time"] < 0) | (midnight is None), -1, time + start).astype(np.int64)
+            high = records["adc"][:, 2:30, 0].astype(np.float64) / 4  # see `_Totals.add`
+            bits = np.unpackbits(records["trigger"].astype("<u4").view(np.uint8).reshape(-1, 4), axis=1)
+            for cluster in np.unique(records["cluster"]).tolist():
+                mine = records["cluster"] == cluster
+                columns = {
+                    "cluster": records["cluster"][mine].astype(np.int64),
+                    "triggered": bits[mine].sum(axis=1).astype(np.int64),
+                    "adc_sum": high[mine].sum(axis=1),
+                    "adc_max": high[mine].max(axis=1),
+                }
+                event = records["event"][mine].astype(np.int64)
+                run = named.run if named.run is not None else run_of_name(name)
+                yield event_batch(
+                    run, event, columns, telescope=1, cleaning=f"cluster-{cluster:02}", time_ns=time[mine]
+                )
+
+    def metadata(self, stream: BinaryIO, name: str) -> Metadata:
+        """Read all records: their number, clusters, events, times and amplitudes.
+
+        Raises
+        ------
+        FormatError
+            If there is no whole record.
+        """
+        named = parse_name(name)
+        problems = Problems()
+        seen = _Totals()
+        for records in read_records(stream, problems):
+            seen.add(records)
+        if not seen.count:
+            first = problems.kept[0] if problems.kept else Problem(0, "the file is empty")
+            raise FormatError(
+                f"no whole record of {RECORD.itemsize} bytes: {first.reason}",
+                where=f"{name} at byte {first.offset}",
+                remedy="copy the file again from the data acquisition",
+            )
+        if named.night is None and self.claims(name):
+            problems.add(0, f"day and month in the name {PurePosixPath(name).name} are no date")
+        cluster = int(np.argmax(seen.clusters))
+        others = int(seen.clusters.sum() - seen.clusters[cluster])
+        if others:
+            problems.add(0, f"{others} records are of another cluster than {cluster}")
+        if named.cluster is not None and named.cluster != cluster:
+            problems.add(0, f"the path says cluster {named.cluster}, the records say {cluster}")
+        if seen.bad_times:
+            problems.add(0, f"{seen.bad_times} records without a time of day")
+        attributes: dict[str, Scalar] = {
+            "kind": "pedestal" if named.pedestal else "data",
+            "event_first": seen.event_first,
+            "event_last": seen.event_last,
+            "adc_mean": seen.adc_sum / (seen.count * 28) / 4,
+            "adc_max": seen.adc_max / 4,
+        }
+        if named.part is not None:
+            attributes["part"] = named.part
+        duration = (seen.time_last - seen.time_first) / 1e9
+        if seen.time_first >= 0:
+            attributes["duration"] = duration
+            if duration > 0:
+                attributes["trigger_rate"] = (seen.count - 1) / duration
+        timed = named.night is not None and seen.time_first >= 0
+        return Metadata(
+            experiment="TAIGA",
+            run=named.run,
+            night=named.night,
+            time_start=utc(named.night, seen.time_first % DAY_NS) if named.night and timed else None,
+            time_end=utc(named.night, seen.time_last % DAY_NS) if named.night and timed else None,
+            telescope=1,
+            cluster=cluster,
+            events=seen.count,
+            attributes=attributes,
+            problems=problems.result(),
+        )
+
+
+class _Totals:
+    """What is summed over the records of a file."""
+
+    def __init__(self) -> None:
+        self.count = self.bad_times = self.adc_sum = self.adc_max = 0
+        self.event_first, self.event_last = 1 << 40, -1
+        #: Nanoseconds since 0 h; after midnight they go on from 24 h.
+        self.time_first = self.time_last = -1
+        self.clusters = np.zeros(33, np.int64)
+
+    def add(self, records: npt.NDArray[Any]) -> None:
+        self.count += len(records)
+        self.clusters += np.bincount(records["cluster"], minlength=33)
+        self.event_first = min(self.event_first, int(records["event"].min()))
+        self.event_last = max(self.event_last, int(records["event"].max()))
+        high = records["adc"][:, 2:30, 0]  # channels 0, 1, 30 and 31 of a MAROC are not connected
+        self.adc_sum += int(high.sum(dtype=np.int64))
+        self.adc_max = max(self.adc_max, int(high.max()))
+        times = records["time"][records["time"] >= 0]
+        self.bad_times += len(records) - len(times)
+        if len(times):
+            times = np.where(times < _NOON_UTC_H * 3_600_000_000_000, times + DAY_NS, times)
+            first, last = int(times.min()), int(times.max())
+            self.time_first = first if self.time_first < 0 else min(self.time_first, first)
+            self.time_last = max(self.time_last, last)

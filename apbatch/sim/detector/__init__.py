@@ -1,0 +1,1 @@
+"""The detector: optics, camera, electronics, trigger, and its raw files."""
