@@ -20,7 +20,7 @@ settings.register_profile("apbatch", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("apbatch")
 
-pytest_plugins = ("tests.servers",)
+pytest_plugins = ("tests.servers", "tests.webserver")
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("APBATCH_TEST_DATA", ROOT.parent / "shared" / "data"))

@@ -8,10 +8,12 @@ from urllib.parse import urlsplit
 
 from apbatch.config import absolute_path
 from apbatch.errors import UsageError, nearest_word
-from apbatch.storage.store import Store
+from apbatch.storage.pool import StorePool
+from apbatch.storage.store import ReadableStore, Store
 
-#: Schemes of stores.
-SCHEMES = ("file", "afs", "hdfs", "webhdfs")
+#: Schemes of stores that can only be read, and of all.
+READ_ONLY = ("http", "https")
+SCHEMES = ("file", "afs", "hdfs", "webhdfs", *READ_ONLY)
 
 
 def local_path(place: str) -> Path:
@@ -58,7 +60,9 @@ def split_url(url: str) -> tuple[str, str]:
             )
         return f"{scheme}://", path
     if not authority:
-        raise UsageError("the NameNode's address is missing", where=url, remedy=f"write {scheme}://HOST:PORT/FOLDER")
+        raise UsageError("the server's address is missing", where=url, remedy=f"write {scheme}://HOST:PORT/FOLDER")
+    if scheme in READ_ONLY and ("@" in authority or "?" in url or "#" in url):
+        raise UsageError("the URL of a store has no user, no query and no fragment in it", where=f"{scheme}://…")
     try:
         _ = urlsplit(f"{scheme}://{authority}").port
     except ValueError as error:
@@ -72,7 +76,7 @@ def open_store(url: str) -> Store:
     Raises
     ------
     UsageError
-        If the scheme is unknown.
+        If the scheme is unknown, or files there can only be read.
     MissingSoftwareError
         If the client library of that scheme is not installed.
     """
@@ -86,6 +90,8 @@ def open_store(url: str) -> Store:
         from apbatch.storage.afs import AfsStore
 
         return AfsStore(f"{root}/{path}" if path else root, Path("/") / path)
+    if root.startswith("http"):
+        raise UsageError("files there can only be read", where=url, remedy="write to a path, afs:// or hdfs://")
     if root.startswith("hdfs:"):
         from apbatch.storage.hdfs import HdfsStore
 
@@ -95,6 +101,39 @@ def open_store(url: str) -> Store:
     return WebHdfsStore(f"{root}/{path}")
 
 
+def open_readable(url: str) -> ReadableStore:
+    """Return the store at `url`, for reading: one that `open_store` knows, or ``http://…``, ``https://…``.
+
+    Raises
+    ------
+    UsageError
+        If the scheme is unknown.
+    MissingSoftwareError
+        If the client library of that scheme is not installed.
+    """
+    if url.startswith(tuple(f"{scheme}://" for scheme in READ_ONLY)):
+        split_url(url)
+        from apbatch.storage.http import HttpStore
+
+        return HttpStore(url)
+    return open_store(url)
+
+
+#: Stores that this process reads from, each opened once.
+_pool = StorePool(open_readable)
+
+
+def store_of(url: str) -> tuple[ReadableStore, str]:
+    """Return the store that holds the file at a full URL, and the file's path in it; stores are opened once.
+
+    Raises
+    ------
+    UsageError, MissingSoftwareError
+    """
+    store = _pool.at(split_url(url)[0])
+    return store, store.path_of(url)
+
+
 def open_url(url: str) -> BinaryIO:
     """Open the file at a full URL (of a replica, or of a file in place) for reading, seekable.
 
@@ -102,6 +141,5 @@ def open_url(url: str) -> BinaryIO:
     ------
     UsageError, NotFoundError, ServerError
     """
-    root, _ = split_url(url)
-    store = open_store(root)
-    return store.open(store.path_of(url))
+    store, path = store_of(url)
+    return store.open(path)

@@ -1,4 +1,4 @@
-"""The one interface to every place where bytes are kept.
+"""The interface to every place where bytes are kept: `ReadableStore` where they can be read, `Store` where written too.
 
 Reading, listing and renaming are what the back-ends' clients give. What they lack is here: a write that is hashed on
 the way, verified after close and only then visible under its name. File objects of fsspec can't promise that: closed by
@@ -7,6 +7,8 @@ an exception, they would publish what was written until then.
 
 from __future__ import annotations
 
+import io
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -68,10 +70,71 @@ class Publication(ABC):
         """Return the checksums of what was written until now, to be compared before the context is left."""
 
 
-class Store(ABC):
-    """A place for files under a root URL; paths are relative to the root, ``/``-separated."""
+class Ranges(ABC):
+    """One open file, read by ranges; several threads may read it at the same time.
 
-    #: What the catalogue calls a replica here: ``local``, ``hdfs``, ``webhdfs``, ``afs``.
+    Attributes
+    ----------
+    size : int
+        Bytes of the file when it was opened.
+    """
+
+    size: int
+
+    @abstractmethod
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes of a range, cut at the end of the file and nowhere else.
+
+        Raises
+        ------
+        NotFoundError
+            If the file went meanwhile.
+        ServerError
+            If the range can't be had whole.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is open."""
+
+    def __enter__(self) -> Ranges:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class StreamRanges(Ranges):
+    """Ranges of a seekable stream; one thread reads at a time."""
+
+    def __init__(self, stream: BinaryIO, where: str) -> None:
+        self._stream, self._where, self._turn = stream, where, threading.Lock()
+        self.size = stream.seek(0, io.SEEK_END)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes of a range, cut at the end of the file.
+
+        Raises
+        ------
+        ServerError
+        """
+        wanted = max(0, min(length, self.size - offset))
+        with self._turn:
+            self._stream.seek(offset)
+            data = self._stream.read(wanted)
+        if len(data) != wanted:
+            raise ServerError(f"the file ends at byte {offset + len(data)} of {self.size}", where=self._where)
+        return data
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
+
+
+class ReadableStore(ABC):
+    """A place whose files can be read, under a root URL; paths are relative to the root, ``/``-separated."""
+
+    #: What the catalogue calls a replica here: ``local``, ``hdfs``, ``webhdfs``, ``afs``, ``http``.
     kind: ClassVar[str]
 
     def __init__(self, url: str) -> None:
@@ -106,13 +169,30 @@ class Store(ABC):
     def info(self, path: str) -> FileInfo | None:
         """Return what is known of `path`, or None if nothing is there."""
 
-    def resolved(self, path: str) -> str:
-        """Return what identifies a file or folder behind links: equal for all its names in this kind of store."""
-        return self.url_of(path)
-
     @abstractmethod
     def entries(self, path: str = "") -> Iterator[FileInfo]:
         """Yield the entries of a folder, names sorted."""
+
+    @abstractmethod
+    def checksums(self, path: str) -> Checksums:
+        """Read a file through and return its checksums."""
+
+    def ranges(self, path: str) -> Ranges:
+        """Open a file that is read by ranges.
+
+        Raises
+        ------
+        NotFoundError, ServerError
+        """
+        return StreamRanges(self.open(path), self.url_of(path))
+
+
+class Store(ReadableStore):
+    """A place whose files can be read and written."""
+
+    def resolved(self, path: str) -> str:
+        """Return what identifies a file or folder behind links: equal for all its names in this kind of store."""
+        return self.url_of(path)
 
     @abstractmethod
     def publish(self, path: str) -> AbstractContextManager[Publication]:
@@ -124,10 +204,6 @@ class Store(ABC):
             If what was read back after close is not what was written.
         ServerError
         """
-
-    @abstractmethod
-    def checksums(self, path: str) -> Checksums:
-        """Read a file through and return its checksums."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
