@@ -37,10 +37,22 @@ class Guard:
     events : EventStore, optional
     policy : Policy
     who : Principal
+    scope : Query, optional
+        Condition on files besides the policy, also for the owner: a part of the tree that is served alone. Events are
+        then not served at all.
     """
 
-    def __init__(self, catalogue: Catalogue, events: EventStore | None, policy: Policy, who: Principal) -> None:
-        self._catalogue, self._events, self.policy, self.who = catalogue, events, policy, who
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        events: EventStore | None,
+        policy: Policy,
+        who: Principal,
+        scope: q.Query | None = None,
+    ) -> None:
+        self._catalogue, self.policy, self.who = catalogue, policy, who
+        self._events = events if scope is None else None
+        self._scope = None if scope is None else q.normalise(scope)
 
     # the merged tree
 
@@ -49,21 +61,21 @@ class Guard:
         rule = self._rule()
         if rule is None:
             return self._catalogue.entries(folder, cursor, limit)
-        above = _folder(folder)
-        while True:
-            page = self._catalogue.entries(folder, cursor, limit)
-            shown = [one for entry in page.entries if (one := self._seen_entry(above, entry, rule)) is not None]
-            if shown or page.cursor is None:
-                return EntryPage(shown, page.cursor)
-            cursor = page.cursor
+        return self._catalogue.entries_seen(folder, rule, cursor, limit)
 
     def entry(self, path: str) -> Entry | None:
         """Return what is seen under a path of the merged tree, or None; see `Catalogue.entry`."""
         entry = self._catalogue.entry(path)
         rule = self._rule()
-        if rule is None or entry is None or not _folder(path):  # the root is there for everybody
+        if rule is None or entry is None or not path.strip("/"):  # the root is there for everybody
             return entry
-        return self._seen_entry(_folder(path).rpartition("/")[0], entry, rule)
+        if entry.kind == "folder":
+            return entry if self._catalogue.holds(path, rule) else None
+        seen = self.sources(path)
+        if not seen:
+            return None
+        first = seen[0]
+        return replace(entry, size=first.size, mtime_ns=first.mtime_ns, state=first.state, checksum=first.checksum)
 
     def sources(self, path: str) -> list[FileRecord]:
         """Return the files behind an entry that are seen, the one that queries see first; see `Catalogue.sources`."""
@@ -229,8 +241,8 @@ class Guard:
 
     def may_read(self, record: FileRecord) -> bool:
         """Tell whether the bytes of a file may be read."""
-        rule = self.policy.data(self.who)
-        return rule is None or q.matches(q.normalise(rule), record.flat())
+        rule = self._scoped(self.policy.data(self.who))
+        return rule is None or q.matches(rule, record.flat())
 
     def readable(self, path: str) -> list[FileRecord]:
         """Return the files behind an entry of the merged tree whose bytes may be read, in the order of `sources`.
@@ -240,8 +252,8 @@ class Guard:
         NotFoundError
             If there is none; the same whether it is not there, not seen or not to be read.
         """
-        rule = self.policy.data(self.who)
-        sources = self._only_seen(self._catalogue.sources(path), None if rule is None else q.normalise(rule))
+        rule = self._scoped(self.policy.data(self.who))
+        sources = self._only_seen(self._catalogue.sources(path), rule)
         if not sources:
             raise NotFoundError("no such file, or it may not be read", where=path)
         return sources
@@ -250,8 +262,14 @@ class Guard:
 
     def _rule(self) -> q.Query | None:
         """Return the normalised condition on what is seen; None if everything."""
-        rule = self.policy.metadata(self.who)
-        return None if rule is None else q.normalise(rule)
+        return self._scoped(self.policy.metadata(self.who))
+
+    def _scoped(self, rule: q.Query | None) -> q.Query | None:
+        """Return a normalised condition of the policy within the scope; None if neither leaves anything out."""
+        if rule is None:
+            return self._scope
+        rule = q.normalise(rule)
+        return rule if self._scope is None else q.And((self._scope, rule))
 
     def _allowed(self, search: q.Search) -> q.Search:
         return replace(search, where=_within(search.where, self._rule()))
@@ -268,34 +286,9 @@ class Guard:
     def _only_seen(self, records: Iterable[FileRecord], rule: q.Query | None) -> list[FileRecord]:
         return [record for record in records if rule is None or q.matches(rule, record.flat())]
 
-    def _seen_entry(self, folder: str, entry: Entry, rule: q.Query) -> Entry | None:
-        path = f"{folder}/{entry.name}"
-        if entry.kind == "folder":
-            return entry if self._holds_any(path, rule) else None
-        sources = self._only_seen(self._catalogue.sources(path), rule)
-        if not sources:
-            return None
-        first = sources[0]
-        return replace(entry, size=first.size, mtime_ns=first.mtime_ns, state=first.state, checksum=first.checksum)
-
-    def _holds_any(self, folder: str, rule: q.Query) -> bool:
-        cursor: str | None = None
-        while True:
-            page = self._catalogue.entries(folder, cursor)
-            if any(self._seen_entry(folder, entry, rule) for entry in page.entries):
-                return True
-            if (cursor := page.cursor) is None:
-                return False
-
 
 def _within(query: q.Query, rule: q.Query | None) -> q.Query:
     return query if rule is None else q.Allowed(query, rule)
-
-
-def _folder(path: str) -> str:
-    """Return a path of the merged tree without a slash at its end; the root is the empty text."""
-    path = path.strip("/")
-    return f"/{path}" if path else ""
 
 
 def _by_path(rule: q.Query) -> q.Query:

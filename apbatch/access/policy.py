@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from apbatch.access.principals import Principal
-from apbatch.access.rules import Rule, compile_rules
+from apbatch.access.rules import Rule, RuleText, compile_rules
 from apbatch.errors import ApbatchError, NotFoundError, UsageError
 from apbatch.index import query as q
 from apbatch.index.attributes import COMMON
@@ -110,8 +110,7 @@ class Policy:
                 raise UsageError(f"can't be read: {error}", where=str(path)) from None
 
         def of_catalogue() -> tuple[str | None, Path]:
-            held = catalogue.descriptions(DescriptionKind.POLICY) if catalogue is not None else []
-            return next((one.text for one in held if one.name == SHARED), None), Path("policy of the catalogue")
+            return None if catalogue is None else shared(catalogue), Path("policy of the catalogue")
 
         return cls(of_file if path is not None else of_catalogue, catalogue)
 
@@ -138,6 +137,11 @@ class Policy:
     def events(self, who: Principal) -> q.Query | None:
         """Return the condition on events that somebody may read; None if all. Image parameters are data."""
         return self._condition(who, ("data",), Rule.of_events)
+
+    def rules_today(self) -> list[tuple[RuleText, q.Query, q.Query]]:
+        """Return the rules in force, each with its conditions on files and on events of today."""
+        rules, today = self._fresh(), self._today()
+        return [(rule.text, rule.of_files(today), rule.of_events(today)) for rule in rules]
 
     def explain(self, who: Principal, record: FileRecord) -> Explanation:
         """Say why somebody may see and read a file, rule by rule."""
@@ -188,6 +192,12 @@ class Policy:
                 say(f"the policy that was in force before stays: {error}")
             self._wrong = str(error)
         self._next = time.monotonic() + PERIOD_S
+
+
+def shared(catalogue: Catalogue) -> str | None:
+    """Return the text of the policy that the catalogue holds for all hosts; None if there is none."""
+    held = catalogue.descriptions(DescriptionKind.POLICY)
+    return next((one.text for one in held if one.name == SHARED), None)
 
 
 def share(catalogue: Catalogue, text: str, where: Path) -> None:

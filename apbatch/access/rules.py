@@ -250,9 +250,11 @@ def _translated(query: q.Query) -> q.Query:
     """Return a normalised condition on files as one on events: a part that events have no attribute for never holds."""
     match query:
         case q.And(parts):
-            return q.And(tuple(map(_translated, parts)))
+            parts = tuple(map(_translated, parts))
+            return q.NOTHING if q.NOTHING in parts else q.And(parts)
         case q.Or(parts):
-            return q.Or(tuple(map(_translated, parts)))
+            parts = tuple(part for part in map(_translated, parts) if part != q.NOTHING)
+            return q.Or(parts) if parts else q.NOTHING
         case q.Everything() | q.Not(q.Everything()):
             return query
         case q.Not(part):

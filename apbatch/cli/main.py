@@ -23,7 +23,7 @@ from apbatch.messages import ERRORS_VARIABLE
 
 #: Modules of `apbatch.cli`, each with a function ``register(app)``.
 GROUPS = (
-    *("doctor", "cluster", "site", "find", "index", "events", "mirror", "images", "datasets", "sample"),
+    *("doctor", "cluster", "site", "find", "index", "events", "mirror", "images", "datasets", "sample", "policy"),
     *("sim", "train", "run", "blind", "bench"),
 )
 _DEBUG = "APBATCH_DEBUG"

@@ -128,6 +128,26 @@ class Catalogue(ABC):
         """Return what the merged tree has under a path, or None; the root is a folder named with the empty text."""
 
     @abstractmethod
+    def entries_seen(self, folder: str, rule: Query, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
+        """Return what `entries` would if there were only the files that match a rule.
+
+        A folder shows if it holds any, at any depth; a file shows as the first of its sources that matches. Names stay
+        as they are: that one ends in ``@SITE`` says that another content lies there, seen or not.
+
+        Parameters
+        ----------
+        folder : str
+        rule : Query
+        cursor : str, optional
+            Of the page before, of the same folder and rule.
+        limit : int
+        """
+
+    @abstractmethod
+    def holds(self, folder: str, rule: Query) -> bool:
+        """Tell whether any file below a folder of the merged tree is registered or listed, and matches a rule."""
+
+    @abstractmethod
     def sources(self, path: str) -> list[FileRecord]:
         """Return the files behind an entry of the merged tree, all of one content, the one that queries see first."""
 

@@ -21,8 +21,7 @@ from apbatch.errors import ApbatchError, MissingSoftwareError, ServerError, Usag
 from apbatch.index.sql.database import ConnectionLostError, Database, Row, Session
 from apbatch.index.sql.keeping import SqlKeeping
 from apbatch.index.sql.schema import SCHEMA_VERSION, staging_columns, tables
-from apbatch.index.sql.search import SqlSearch
-from apbatch.index.sql.tree import SqlTree
+from apbatch.index.sql.seen import SqlSeen
 
 #: An index entry takes some 2,700 bytes, four for each of so many characters.
 _NARROW = 640
@@ -260,7 +259,7 @@ class PostgresDatabase(Database):
                 raise explained(error, self.shown) from error
 
 
-class PostgresCatalogue(SqlKeeping, SqlSearch, SqlTree):
+class PostgresCatalogue(SqlKeeping, SqlSeen):
     """A catalogue in one database: ``postgresql://USER@HOST:PORT/DATABASE``."""
 
     def __init__(self, url: str) -> None:

@@ -23,8 +23,7 @@ from apbatch.errors import ApbatchError, ServerError, UsageError
 from apbatch.index.sql.database import Database, Row, Session
 from apbatch.index.sql.keeping import SqlKeeping
 from apbatch.index.sql.schema import SCHEMA_VERSION, staging_columns, tables
-from apbatch.index.sql.search import SqlSearch
-from apbatch.index.sql.tree import SqlTree
+from apbatch.index.sql.seen import SqlSeen
 from apbatch.index.sqlite_upgrade import upgrade
 
 #: Changed rows after which the query planner's knowledge of the tables is refreshed.
@@ -238,7 +237,7 @@ class SqliteDatabase(Database):
         self._local = threading.local()
 
 
-class SqliteCatalogue(SqlKeeping, SqlSearch, SqlTree):
+class SqliteCatalogue(SqlKeeping, SqlSeen):
     """A catalogue at ``sqlite:///FILE``."""
 
     def __init__(self, url: str) -> None:

@@ -8,13 +8,13 @@ from apbatch.index.attributes import COMMON
 from apbatch.index.cassandra.base import BATCH, blocks
 from apbatch.index.cassandra.keeping import CassandraKeeping
 from apbatch.index.cassandra.rows import to_record
-from apbatch.index.cassandra.search import CassandraSearch
+from apbatch.index.cassandra.seen import CassandraSeen
 from apbatch.index.files import FileRecord, Replica
 from apbatch.index.records import from_plain
 from apbatch.progress import say
 
 
-class CassandraCatalogue(CassandraSearch, CassandraKeeping):
+class CassandraCatalogue(CassandraSeen, CassandraKeeping):
     """A catalogue in one keyspace; see `CassandraSession` for the URL."""
 
     def __init__(self, url: str) -> None:

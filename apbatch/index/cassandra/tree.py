@@ -36,7 +36,7 @@ class CassandraTree(CassandraBase):
         entries = [Entry(row["name"], "folder") for row in islice(folders, limit + 1)]
         taken = {entry.name for entry in entries}
         # Until a new folder has displaced a file of its name, the folder shows.
-        shown = (_entry(row) for row in first_files if row["name"] not in taken)
+        shown = (entry_of(row) for row in first_files if row["name"] not in taken)
         entries = sorted([*entries, *islice(shown, limit + 1)], key=lambda entry: entry.name)
         if len(entries) <= limit:
             return EntryPage(entries, None)
@@ -52,7 +52,7 @@ class CassandraTree(CassandraBase):
         parent, name = split(path)
         rows = self._session.do("SELECT * FROM entry WHERE parent = ? AND name = ? LIMIT 1", parent, name)
         if rows:
-            return _entry(rows[0])
+            return entry_of(rows[0])
         return Entry(name, "folder") if self._folders_of_tree([path]) else None
 
     def sources(self, path: str) -> list[FileRecord]:
@@ -139,7 +139,8 @@ class CassandraTree(CassandraBase):
         return self._session.run(cql, site, folder, name)
 
 
-def _entry(row: dict[str, Any]) -> Entry:
+def entry_of(row: dict[str, Any]) -> Entry:
+    """Return the entry of a row of the table `entry`."""
     conflict = (row["parent"], row["name"]) != split(row["place"])
     return Entry(
         row["name"], "file", row["size"], row["mtime_ns"], State(row["state"]), row["checksum"] or "", conflict

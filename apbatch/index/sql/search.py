@@ -166,13 +166,16 @@ class SqlSearch(SqlBase):
         return rest
 
     def _branches(
-        self, session: Session, known: Declarations, asked: q.Query, shown: set[str] | frozenset[str]
-    ) -> list[Branch]:
-        """Return the parts that a query reads, each with the condition that a file comes once."""
+        self, session: Session, known: Declarations, asked: q.Query, shown: set[str] | frozenset[str],
+        once: bool = True,
+    ) -> list[Branch]:  # fmt: skip
+        """Return the parts that a query reads, each with the condition that a file comes `once`."""
         query = q.of_registered(asked)
         attributes = {**COMMON, **known.attributes}
         names = {known_attribute(name, attributes).name for name in q.names(query) | (shown - {"id"})} - set(COMMON)
-        shared = bool(session.rows("SELECT 1 FROM file WHERE (entry <> place OR copy > 0) AND copy > 0 LIMIT 1"))
+        shared = None
+        if once:
+            shared = bool(session.rows("SELECT 1 FROM file WHERE (entry <> place OR copy > 0) AND copy > 0 LIMIT 1"))
         tables = {name: table for name, table in known.tables.items() if names & set(table.names)}
         pinned = q.values_of(query, "experiment")
         if pinned is not None:
@@ -191,7 +194,7 @@ class SqlSearch(SqlBase):
 
     def _branch(
         self, query: q.Query, known: Declarations, number: int | None, names: set[str], source: str, own: Condition,
-        shared: bool,
+        shared: bool | None,
     ) -> Branch:  # fmt: skip
         def columns(file: str, side: str) -> Callable[[str], Column | None]:
             def column(name: str) -> Column | None:
@@ -206,7 +209,7 @@ class SqlSearch(SqlBase):
             return column
 
         mine = condition(query, columns("f", "a"), self._db)
-        once: Condition = ("f.copy = 0", [])
+        once: Condition = True if shared is None else ("f.copy = 0", [])
         if shared:
             other = condition(query, columns("o", "oa"), self._db)
             sql, values = where(other)

@@ -16,7 +16,7 @@ class SqlTree(SqlBase):
 
     def entries(self, folder: str, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
         """Return some entries of a folder; see `Catalogue.entries`."""
-        folder = _folder(folder)
+        folder = folder_of(folder)
         if not is_text(folder):
             return EntryPage([], None)
         question = identity("entries", folder)
@@ -44,7 +44,7 @@ class SqlTree(SqlBase):
                 f"AND {later('entry')} AND copy = 0 ORDER BY {order('entry')} LIMIT ?", bound,
             )  # fmt: skip
         start = len(folder) + 1
-        found = [Entry(path[start:], "folder") for (path,) in folders] + [_entry(row, start) for row in files]
+        found = [Entry(path[start:], "folder") for (path,) in folders] + [entry_of(row, start) for row in files]
         found.sort(key=lambda entry: entry.name)
         if len(found) <= limit:
             return EntryPage(found, None)
@@ -52,7 +52,7 @@ class SqlTree(SqlBase):
 
     def entry(self, path: str) -> Entry | None:
         """Return what the merged tree has under a path; see `Catalogue.entry`."""
-        path = _folder(path)
+        path = folder_of(path)
         if not path:
             return Entry("", "folder")
         if not is_text(path):
@@ -65,14 +65,14 @@ class SqlTree(SqlBase):
                 [*self._bound(parent_of(path)), *self._bound(path)],
             )
             if rows:
-                return _entry(rows[0], start)
+                return entry_of(rows[0], start)
             if session.rows(f"SELECT 1 FROM directory WHERE {self._is('path')}", self._bound(path)):
                 return Entry(path[start:], "folder")
         return None
 
     def sources(self, path: str) -> list[FileRecord]:
         """Return the files behind an entry; see `Catalogue.sources`."""
-        path = _folder(path)
+        path = folder_of(path)
         if not is_text(path):
             return []
         with self._db.read() as session:
@@ -108,12 +108,13 @@ class SqlTree(SqlBase):
         return conflicts, write_cursor("conflicts", [places[limit - 1]]) if len(places) > limit else None
 
 
-def _folder(path: str) -> str:
+def folder_of(path: str) -> str:
     """Return a path of the merged tree without a slash at its end; the root is the empty text."""
     path = path.strip("/")
     return f"/{path}" if path else ""
 
 
-def _entry(row: Row, start: int) -> Entry:
+def entry_of(row: Row, start: int) -> Entry:
+    """Return the entry of a row of entry, size, mtime_ns, state, checksum and place; its name begins at `start`."""
     entry, size, mtime_ns, state, checksum, place = row
     return Entry(entry[start:], "file", size, mtime_ns, State(state), checksum, entry != place)
