@@ -22,15 +22,11 @@ def narrowed(rule: q.Query, folder: str) -> q.Query:
     """
     match rule:
         case q.And(parts):
-            left = [one for part in parts if not isinstance(one := narrowed(part, folder), q.Everything)]
-            if q.NOTHING in left:
-                return q.NOTHING
-            return q.Everything() if not left else left[0] if len(left) == 1 else q.And(tuple(left))
+            left = [narrowed(part, folder) for part in parts]
+            return q.NOTHING if q.NOTHING in left else _joined(q.And, left, q.Everything())
         case q.Or(parts):
-            left = [one for part in parts if (one := narrowed(part, folder)) != q.NOTHING]
-            if any(isinstance(one, q.Everything) for one in left):
-                return q.Everything()
-            return q.NOTHING if not left else left[0] if len(left) == 1 else q.Or(tuple(left))
+            left = [narrowed(part, folder) for part in parts]
+            return q.Everything() if q.Everything() in left else _joined(q.Or, left, q.NOTHING)
         case q.Like("place", pattern):
             return _like(rule, pattern, f"{folder}/")
         case q.Not(q.Like("place", pattern) as part):
@@ -41,6 +37,11 @@ def narrowed(rule: q.Query, folder: str) -> q.Query:
             return q.NOTHING
         case _:
             return rule
+
+
+def _joined(kind: type[q.And] | type[q.Or], parts: list[q.Query], neutral: q.Query) -> q.Query:
+    parts = [part for part in parts if part != neutral]
+    return neutral if not parts else parts[0] if len(parts) == 1 else kind(tuple(parts))
 
 
 def _like(rule: q.Query, pattern: str, start: str) -> q.Query:
