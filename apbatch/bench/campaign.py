@@ -60,10 +60,10 @@ def run(
     if (folder / "run.json").exists():
         raise UsageError("this folder holds a run already", where=str(folder), remedy="give another by --out")
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {name: suite for name, suite in SUITES.items() if name in suites}
+    selection = {name: suite for name, suite in SUITES.items() if name in suites}
     about: dict[str, Any] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "suites": list(wanted),
+        "suites": list(selection),
         "size": {"name": size_name, **size.model_dump()},
         "machine": machine(folder),
         "software": software(),
@@ -71,11 +71,11 @@ def run(
         "finished": None,
     }
     write_about(folder, about, [])
-    with _setting(size, servers, folder, data) as setting, _kept(folder) as samples:
+    with _setting(size, servers, folder, data) as setting, _sample_file(folder) as samples:
         about["left out"] = setting.left_out
         operations = []
-        with progress("bench", sum(suite.operations for suite in wanted.values())) as task:
-            for suite in wanted.values():
+        with progress("bench", sum(suite.operations for suite in selection.values())) as task:
+            for suite in selection.values():
                 for group in suite.groups(setting):
                     task.note(f"{group.operation.suite}: {group.operation.name}")
                     operations.append(group.operation)
@@ -88,7 +88,7 @@ def run(
 
 
 @contextmanager
-def _kept(folder: Path) -> Iterator[SampleFile]:
+def _sample_file(folder: Path) -> Iterator[SampleFile]:
     samples = SampleFile(folder)
     try:
         yield samples

@@ -29,13 +29,13 @@ def machine(folder: Path) -> dict[str, Any]:
 
 def software() -> dict[str, str]:
     """Return versions of everything between the figure and the disk that Python knows of."""
-    found = versions()
+    packages = versions()
     for name in _CLIENTS:
         try:
-            found[name] = version(name)
+            packages[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return packages
 
 
 def _processor() -> str:

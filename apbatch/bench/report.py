@@ -24,8 +24,8 @@ def write_report(folder: Path) -> tuple[Path, Path]:
         If there is no run, or it is damaged.
     """
     run = read_run(folder)
-    found = results(run)
-    suites = {name: suite for name, suite in SUITES.items() if name in {one.operation.suite for one in found}}
+    measurements = results(run)
+    suites = {name: suite for name, suite in SUITES.items() if name in {one.operation.suite for one in measurements}}
     page, data = folder / "report.html", folder / "report.json"
     loads = [sample.load for sample in run.samples] or [0.0]
     environment = jinja2.Environment(
@@ -35,18 +35,18 @@ def write_report(folder: Path) -> tuple[Path, Path]:
     environment.filters["interval"] = interval_text
     text = environment.get_template("report.html.j2").render(
         about=run.about,
-        results=found,
-        plots={result.operation: svg(result) for result in found},
+        results=measurements,
+        plots={result.operation: svg(result) for result in measurements},
         suites=suites,
         limits=list(dict.fromkeys(limit for suite in suites.values() for limit in suite.limits)),
-        advice=advice(found, [pair for suite in suites.values() for pair in suite.choices]),
+        advice=advice(measurements, [pair for suite in suites.values() for pair in suite.choices]),
         samples=len(run.samples),
         load=(min(loads), max(loads)),
     )
     write_whole(page, text)
     content = {
         "about": run.about,
-        "results": [_plain(result) for result in found],
+        "results": [_plain(result) for result in measurements],
         "samples": [asdict(sample) for sample in run.samples],
     }
     write_whole(data, json.dumps(content, indent=1, default=str))

@@ -30,10 +30,10 @@ class DevelopmentServers:
         """
         if server in self.failed:
             raise self.failed[server]
-        known = endpoints()
-        if name not in known:
+        addresses = endpoints()
+        if name not in addresses:
             raise ServerError(f"the server '{server}' is not up", remedy=f"apbatch cluster up {server}")
-        return known[name]
+        return addresses[name]
 
     def start(self, names: Sequence[str]) -> None:
         """Start those that do not run, all at the same time; a failure of one leaves the others."""

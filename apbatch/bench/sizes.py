@@ -53,11 +53,11 @@ def size_named(name: str, file: Path | None = None) -> Size:
     ------
     NotFoundError, UsageError
     """
-    known = dict(BUILT_IN)
+    sizes = dict(BUILT_IN)
     if file is not None:
-        known.update(load_model(file, _Sizes).sizes)
-    if name not in known:
+        sizes.update(load_model(file, _Sizes).sizes)
+    if name not in sizes:
         raise UsageError(
-            f"unknown size '{name}'", nearest=nearest_word(name, known), remedy=f"known are {', '.join(known)}"
+            f"unknown size '{name}'", nearest=nearest_word(name, sizes), remedy=f"known are {', '.join(sizes)}"
         )
-    return known[name]
+    return sizes[name]

@@ -195,13 +195,13 @@ def three_digits(value: float) -> str:
     return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
 
 
-def advice(found: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> list[str]:
+def advice(measurements: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Say for pairs of peers how often one was ahead, and which to prefer if the samples agree."""
     sentences = []
     for one, other in pairs:
         ahead: dict[str, list[str]] = {one: [], other: []}
         level: list[str] = []
-        for result in found:
+        for result in measurements:
             figures = {figure.peer: figure for figure in result.figures if figure.peer in (one, other)}
             if len(figures) < 2 or min(len(figure.values) for figure in figures.values()) < FEWEST_FOR_A_STATEMENT:
                 continue

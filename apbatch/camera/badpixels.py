@@ -73,7 +73,7 @@ def repair(
 
 @kernel
 def _repair(
-    images: npt.NDArray[np.float32], neighbours: Ints, bad: npt.NDArray[np.bool_], wanted: int
+    images: npt.NDArray[np.float32], neighbours: Ints, bad: npt.NDArray[np.bool_], least: int
 ) -> tuple[npt.NDArray[np.float32], Ints, Ints]:
     out = images.copy()
     repaired, lost = np.zeros(len(images), np.int64), np.zeros(len(images), np.int64)
@@ -87,7 +87,7 @@ def _repair(
                 if n >= 0 and not flags[n] and np.isfinite(images[i, n]):
                     total += images[i, n]
                     count += 1
-            if count >= wanted:
+            if count >= least:
                 out[i, p] = total / count
                 repaired[i] += 1
             else:

@@ -109,7 +109,7 @@ def _photo_electrons(
     return out
 
 
-def factors_of_cluster(cluster: Ints, channel: Ints, codes_per_pe: Floats, wanted: int, n_channels: int = 32) -> Floats:
+def factors_of_cluster(cluster: Ints, channel: Ints, codes_per_pe: Floats, number: int, n_channels: int = 32) -> Floats:
     """Arrange a table of factors as one cluster's array.
 
     Parameters
@@ -117,7 +117,7 @@ def factors_of_cluster(cluster: Ints, channel: Ints, codes_per_pe: Floats, wante
     cluster, channel : ndarray of int64, shape (n_rows,)
         Of each row of the table; even channels are the high gain of channel/2, odd ones its low gain.
     codes_per_pe : ndarray of float64, shape (n_rows,)
-    wanted : int
+    number : int
         Number of the cluster.
 
     Returns
@@ -126,7 +126,7 @@ def factors_of_cluster(cluster: Ints, channel: Ints, codes_per_pe: Floats, wante
         NaN where the table has no row.
     """
     out = np.full((n_channels, 2), np.nan)
-    rows = np.flatnonzero((cluster == wanted) & (channel >= 0) & (channel < 2 * n_channels))
+    rows = np.flatnonzero((cluster == number) & (channel >= 0) & (channel < 2 * n_channels))
     out[channel[rows] // 2, channel[rows] % 2] = codes_per_pe[rows]
     return out
 

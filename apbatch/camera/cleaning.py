@@ -111,12 +111,12 @@ def levels(
     if unit.shape not in ((1, camera.n_pixels), images.shape):
         raise UsageError(f"{camera.name} has {camera.n_pixels} pixels, the noise is of shape {noise.shape}")
     unit = np.where(unit > 0, unit, np.nan)
-    made = []
+    rows = []
     for level in (cleaning.picture, cleaning.boundary):
         row = np.full((len(unit), camera.n_pixels + PIXELS), np.nan, np.float32)
         row[:, : camera.n_pixels] = level * unit
-        made.append(row)
-    return made[0], made[1]
+        rows.append(row)
+    return rows[0], rows[1]
 
 
 @kernel
@@ -140,7 +140,7 @@ def _with_neighbours_in_time(
     mask: Mask, times: npt.NDArray[np.float32], neighbours: Numbers, limit: float, least: int
 ) -> Mask:
     n_images, n_pixels = mask.shape
-    kept = np.zeros((n_images, n_pixels), np.bool_)
+    out = np.zeros((n_images, n_pixels), np.bool_)
     near = np.float32(limit)
     for i in range(n_images):
         for p in range(n_pixels):
@@ -151,5 +151,5 @@ def _with_neighbours_in_time(
                 n = neighbours[p, j]
                 if n < n_pixels and mask[i, n] and abs(times[i, p] - times[i, n]) < near:
                     number += 1
-            kept[i, p] = number >= least
-    return kept
+            out[i, p] = number >= least
+    return out

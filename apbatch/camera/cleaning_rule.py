@@ -114,21 +114,21 @@ def cleaning_named(name: str) -> Cleaning:
     """
     if name in PRESETS:
         return PRESETS[name]
-    found = _NAME.fullmatch(name)
-    if found is None:
+    match = _NAME.fullmatch(name)
+    if match is None:
         raise NotFoundError(
             f"there is no cleaning '{name}'",
             nearest=nearest_word(name, [*PRESETS, "tailcuts-14-7", "sigma-3-1.5", "time-neighbours-14-7-t2"]),
             remedy=f"known are {', '.join(PRESETS)}, and names such as tailcuts-14-7 and sigma-3-1.5",
         )
-    method: Method = found["method"]  # type: ignore[assignment]  # the pattern has no others
+    method: Method = match["method"]  # type: ignore[assignment]  # the pattern has no others
     return Cleaning(
         method,
-        float(found["picture"]),
-        float(found["boundary"]),
-        int(found["least"] or 0),
-        found["isolated"] is not None,
-        float(found["limit"]) if found["limit"] else None,
-        int(found["times"] or 1),
-        found["largest"] is not None,
+        float(match["picture"]),
+        float(match["boundary"]),
+        int(match["least"] or 0),
+        match["isolated"] is not None,
+        float(match["limit"]) if match["limit"] else None,
+        int(match["times"] or 1),
+        match["largest"] is not None,
     )

@@ -97,32 +97,32 @@ def cleaning_of(
     units = {unit for _, unit in read.values() if unit is not None}
     if len(units) > 1:
         raise UsageError("one level is in p.e., the other in sigma", remedy="give both in the same unit")
-    known: Cleaning | None = None
+    preset: Cleaning | None = None
     if cleaning is None:
         method = "sigma" if SIGMA in units else "time-neighbours" if limit is not None else "tailcuts"
     elif cleaning in METHODS:
         method = cleaning
     else:
-        known = _named(cleaning)
-        method = "time-neighbours" if known.method == "tailcuts" and limit is not None else known.method
-    wanted = SIGMA if method == "sigma" else "pe"
-    if units - {wanted}:
+        preset = _named(cleaning)
+        method = "time-neighbours" if preset.method == "tailcuts" and limit is not None else preset.method
+    level_unit = SIGMA if method == "sigma" else "pe"
+    if units - {level_unit}:
         raise UsageError(
-            f"levels of the cleaning '{cleaning or method}' are in {wanted}, not in {units.pop()}",
-            remedy="cleaning: sigma for multiples of each pixel's noise" if wanted == "pe" else "such as 4 sigma",
+            f"levels of the cleaning '{cleaning or method}' are in {level_unit}, not in {units.pop()}",
+            remedy="cleaning: sigma for multiples of each pixel's noise" if level_unit == "pe" else "such as 4 sigma",
         )
-    if known is None and method == "sigma" and len(read) < 2:
+    if preset is None and method == "sigma" and len(read) < 2:
         raise UsageError("a cleaning by sigma needs both levels", remedy="picture: 4 sigma, boundary: 2 sigma")
-    start = known or PRESETS["standard"]
+    start = preset or PRESETS["standard"]
     numbers = {name: number for name, (number, _) in read.items()}
-    given = {
+    options = {
         "min_neighbours": min_neighbours,
         "keep_isolated": keep_isolated,
         "time_limit": limit,
         "time_neighbours": time_neighbours,
         "largest_island": largest_island,
     }
-    changes = {**numbers, **{name: value for name, value in given.items() if value is not None}}
+    changes = {**numbers, **{name: value for name, value in options.items() if value is not None}}
     if changes.get("time_neighbours") is not None and (limit or start.time_limit) is None:
         raise UsageError("neighbours in time need a time limit", remedy="time_limit: 5 ns")
     return replace(start, method=cast(Method, method), **cast(dict[str, Any], changes))
@@ -144,17 +144,17 @@ def words_of(cleaning: Cleaning) -> dict[str, str | float | int | bool]:
 
     Equal cleanings have equal words, however they were asked for.
     """
-    told: dict[str, str | float | int | bool] = {
+    words: dict[str, str | float | int | bool] = {
         "picture": float(cleaning.picture),
         "boundary": float(cleaning.boundary),
         "min_neighbours": cleaning.min_neighbours,
     }
     if cleaning.method != "tailcuts":
-        told["cleaning"] = cleaning.method
+        words["cleaning"] = cleaning.method
     if cleaning.keep_isolated:
-        told["keep_isolated"] = True
+        words["keep_isolated"] = True
     if cleaning.time_limit is not None:
-        told |= {"time_limit": float(cleaning.time_limit), "time_neighbours": cleaning.time_neighbours}
+        words |= {"time_limit": float(cleaning.time_limit), "time_neighbours": cleaning.time_neighbours}
     if cleaning.largest_island:
-        told["largest_island"] = True
-    return told
+        words["largest_island"] = True
+    return words

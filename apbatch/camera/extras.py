@@ -73,7 +73,7 @@ def extras(
         If images, mask, times and camera do not fit together.
     """
     images = of_camera(images, camera)
-    known = hillas(images, camera, mask)
+    moments = hillas(images, camera, mask)
     if peak_time is not None and peak_time.shape != images.shape:
         raise UsageError(f"times are of shape {peak_time.shape}, the images of shape {images.shape}")
     lit = (images > 0) & np.isfinite(images)
@@ -94,12 +94,12 @@ def extras(
         second,
         float(camera.pitch),
         (math.sqrt(0.75) if camera.lattice == "hexagonal" else 1.0) * float(camera.pitch) ** 2,
-        known["size"],
-        known["cog_x"],
-        known["cog_y"],
-        known["length"],
-        known["width"],
-        known["psi"],
+        moments["size"],
+        moments["cog_x"],
+        moments["cog_y"],
+        moments["length"],
+        moments["width"],
+        moments["psi"],
         table,
     )
     return dict(zip(EXTRAS, table, strict=True))

@@ -80,10 +80,10 @@ class CameraGeometry:
         """Return the index of the pixels with these cluster and pixel numbers, -1 where there is none."""
         keys = self.cluster * _KEY_STRIDE + self.number
         order = np.argsort(keys)
-        wanted = np.asarray(cluster, np.int64) * _KEY_STRIDE + np.asarray(number, np.int64)
-        place = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
-        found = order[place]
-        return np.where(keys[found] == wanted, found, -1)
+        key = np.asarray(cluster, np.int64) * _KEY_STRIDE + np.asarray(number, np.int64)
+        place = np.minimum(np.searchsorted(keys[order], key), len(keys) - 1)
+        pixel = order[place]
+        return np.where(keys[pixel] == key, pixel, -1)
 
 
 #: More than any number of a pixel in its cluster.
@@ -123,17 +123,17 @@ def camera_from_positions(
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if len(x) < 3 or x.shape != y.shape or x.ndim != 1 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise FormatError("a camera needs three pixels or more with finite positions", where=name)
-    found = find_lattice(x, y, name, lattice)
+    fit = find_lattice(x, y, name, lattice)
     return CameraGeometry(
         name=name,
         x=x.copy(),
         y=y.copy(),
-        pitch=found.pitch,
-        neighbours=neighbours_of(found.q, found.r, found.lattice),
-        q=found.q,
-        r=found.r,
+        pitch=fit.pitch,
+        neighbours=neighbours_of(fit.q, fit.r, fit.lattice),
+        q=fit.q,
+        r=fit.r,
         cluster=np.zeros(len(x), np.int64) if cluster is None else np.asarray(cluster, np.int64).copy(),
         number=np.arange(len(x)) if number is None else np.asarray(number, np.int64).copy(),
-        lattice=found.lattice,
+        lattice=fit.lattice,
         focal_length=focal_length,
     )

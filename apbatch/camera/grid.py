@@ -249,8 +249,8 @@ def _apply(
                 else:
                     for j in range(width):
                         value = row[p + j]
-                        kept = value == value and (not masked or keep[first + i, p + j])
-                        one[i, j] = value if kept else zero
+                        present = value == value and (not masked or keep[first + i, p + j])
+                        one[i, j] = value if present else zero
             transpose(one, 0, 0, blocks, p, 0)
         for c in range(0, n_cells, BLOCK):
             width = min(BLOCK, n_cells - c)

@@ -168,9 +168,9 @@ def _divide(values: Floats, x: Floats, y: Floats, ellipse: Floats, i: int, pitch
         dx, dy, value = lanes(x, p) - cog_x, lanes(y, p) - cog_y, lanes(values, p)
         along, across = (dx * axis_x + dy * axis_y) * length, (dy * axis_x - dx * axis_y) * width
         along, across = along * along, across * across
-        apart, part = along + across, choose(along > across, zero, one)
+        distance, part = along + across, choose(along > across, zero, one)
         for edge in _SQUARED:
-            part = part + choose(apart > edge, two, zero)
+            part = part + choose(distance > edge, two, zero)
         measured = magnitude(value) <= _LARGEST
         put_lanes(parts, p, choose(measured, part, zero))
         put_lanes(values, p, choose(measured, value, zero))
@@ -192,7 +192,7 @@ def _count_bright(values: Floats, parts: Floats, space: Workspace, i: int, sums:
     """Count the bright pixels of each part, in the first bank: they are few, and the cleaning listed them."""
     for k in range(np.uint64(space.begin[i]), np.uint64(space.begin[i + 1])):
         one_by_one()
-        p = np.uint64(space.found[k])
+        p = np.uint64(space.pixels[k])
         value, place = values[p], np.uint64(np.uint32(parts[p])) * np.uint64(_WIDE)
         sums[place + np.uint64(_BRIGHTEST)] = max(sums[place + np.uint64(_BRIGHTEST)], value)
         for level in range(len(LEVELS)):

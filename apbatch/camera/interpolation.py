@@ -110,8 +110,8 @@ def bilinear(rows: Rows) -> Weights:
     corner, weight = _triangle(rows, row, half)
     pixel = np.column_stack([_pixel(rows, *corner[:, k].T) for k in range(3)])
     cell = np.repeat(np.arange(len(row)), 3)
-    found = Weights(cell, pixel.ravel(), weight.ravel()).real()
-    return Weights(found.cell, found.pixel, found.weight * (len(rows.row) / found.weight.sum()))
+    weights = Weights(cell, pixel.ravel(), weight.ravel()).real()
+    return Weights(weights.cell, weights.pixel, weights.weight * (len(rows.row) / weights.weight.sum()))
 
 
 def bicubic(rows: Rows) -> Weights:

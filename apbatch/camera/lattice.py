@@ -36,7 +36,7 @@ _LONGEST = 1000.0
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Placement:
     """A lattice found in the positions of pixels.
 
     Attributes
@@ -67,7 +67,7 @@ class _Pairs:
         return np.hypot(self.dx, self.dy)
 
 
-def find_lattice(x: Floats, y: Floats, name: str = "camera", lattice: Lattice | None = None) -> Found:
+def find_lattice(x: Floats, y: Floats, name: str = "camera", lattice: Lattice | None = None) -> Placement:
     """Find the lattice on which points lie.
 
     Parameters
@@ -96,10 +96,10 @@ def find_lattice(x: Floats, y: Floats, name: str = "camera", lattice: Lattice | 
         six, four = (abs(np.exp(1j * fold * angles).mean()) for fold in (6, 4))
         lattice = "hexagonal" if six >= four else "square"
     find = _hexagonal if lattice == "hexagonal" else _square
-    found = find(x, y, pitch, angles, name)
-    if len(np.unique(np.column_stack([found.q, found.r]), axis=0)) < len(x):
+    placement = find(x, y, pitch, angles, name)
+    if len(np.unique(np.column_stack([placement.q, placement.r]), axis=0)) < len(x):
         raise FormatError("two pixels lie on the same place", where=name)
-    return found
+    return placement
 
 
 def _pairs(x: Floats, y: Floats, name: str) -> _Pairs:
@@ -128,7 +128,7 @@ def _pairs(x: Floats, y: Floats, name: str) -> _Pairs:
     return _Pairs(one, x[other] - x[one], y[other] - y[one])
 
 
-def _hexagonal(x: Floats, y: Floats, pitch: float, angles: Floats, name: str) -> Found:
+def _hexagonal(x: Floats, y: Floats, pitch: float, angles: Floats, name: str) -> Placement:
     """Axial coordinates: ``position = origin + q a + r b``.
 
     `a` is the lattice vector nearest above -15 degrees from the x axis, `b` 60 degrees further.
@@ -158,14 +158,14 @@ def _hexagonal(x: Floats, y: Floats, pitch: float, angles: Floats, name: str) ->
     if off[worst] > _TOLERANCE * pitch or abs(skew - 0.5) > 0.05 or abs(lengths[0] / lengths[1] - 1) > 0.05:
         raise _no_lattice("hexagonal", worst, off[worst] / pitch, name)
     q, r = (axial - axial.min(axis=0)).astype(np.int64).T
-    return Found("hexagonal", q.copy(), r.copy(), float(lengths.mean()))
+    return Placement("hexagonal", q.copy(), r.copy(), float(lengths.mean()))
 
 
-def _square(x: Floats, y: Floats, pitch: float, angles: Floats, name: str) -> Found:
+def _square(x: Floats, y: Floats, pitch: float, angles: Floats, name: str) -> Placement:
     """Columns and rows: places along the two axes that are shared up to a tolerance, whatever the gaps between."""
     direction = float(np.angle(np.exp(4j * angles).mean())) / 4
     cosine, sine = np.cos(direction), np.sin(direction)
-    return Found(
+    return Placement(
         "square",
         _places(cosine * x + sine * y, pitch, name),
         _places(cosine * y - sine * x, pitch, name),
@@ -210,8 +210,8 @@ def neighbours_of(q: Ints, r: Ints, lattice: Lattice = "hexagonal") -> Ints:
     """
     board = np.full((int(q.max()) + 3, int(r.max()) + 3), -1, np.int64)
     board[q + 1, r + 1] = np.arange(len(q))
-    found = np.column_stack([board[q + 1 + dq, r + 1 + dr] for dq, dr in DIRECTIONS[lattice]])
-    found[found < 0] = len(q)  # sorts behind every index
-    found.sort(axis=1)
-    found[found == len(q)] = -1
-    return np.ascontiguousarray(found)
+    neighbours = np.column_stack([board[q + 1 + dq, r + 1 + dr] for dq, dr in DIRECTIONS[lattice]])
+    neighbours[neighbours < 0] = len(q)  # sorts behind every index
+    neighbours.sort(axis=1)
+    neighbours[neighbours == len(q)] = -1
+    return np.ascontiguousarray(neighbours)

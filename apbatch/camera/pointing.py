@@ -118,12 +118,12 @@ def camera_vectors(x: Angles, y: Angles, altitude: Angles, azimuth: Angles, *, a
     """Return unit vectors (north, west, up), shape (..., 3), of places in a camera; see `camera_to_sky`."""
     horizontal, vertical = (x, y) if _checked(axes) == "horizontal" else (y, x)
     right, up = _tangents(altitude, azimuth)
-    found = (
+    vectors = (
         to_vectors(altitude, azimuth)
         + np.radians(np.asarray(horizontal, np.float64))[..., None] * right
         + np.radians(np.asarray(vertical, np.float64))[..., None] * up
     )
-    return np.asarray(found / np.linalg.norm(found, axis=-1, keepdims=True))
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def offset_vectors(longitude: Angles, latitude: Angles, altitude: Angles, azimuth: Angles) -> Floats:

@@ -162,17 +162,17 @@ def reconstruct(
     along = vectors(used["cog_x"] + _STEP * np.cos(psi), used["cog_y"] + _STEP * np.sin(psi))
     normal = np.cross(sight, along)
     length = np.linalg.norm(normal, axis=1, keepdims=True)
-    found, reason = _reconstruct(
+    values, reason = _reconstruct(
         start.astype(np.int64),
         sight,
         np.ascontiguousarray(normal / np.where(length > 0, length, 1.0)),
         used["size"] * used["length"] / used["width"],
         np.ascontiguousarray(np.column_stack([used[f"telescope_{axis}"] for axis in "xyz"])),
     )
-    altitude, azimuth = to_angles(found[:, :3])
+    altitude, azimuth = to_angles(values[:, :3])
     lost = reason != FOUND
     altitude[lost], azimuth[lost] = np.nan, np.nan
-    uncertainty, core_x, core_y, h_max = (np.ascontiguousarray(column) for column in found[:, 3:].T)
+    uncertainty, core_x, core_y, h_max = (np.ascontiguousarray(column) for column in values[:, 3:].T)
     return Showers(events, altitude, azimuth, uncertainty, core_x, core_y, h_max, np.diff(start), reason)
 
 

@@ -85,8 +85,8 @@ class Preparation:
         if self.with_times:
             batch = _only(batch, batch.column("peak_time").is_valid(), NO_TIMES, tally)
         if self.with_noise:
-            known = [key in self.states for key in _runs_of(batch)]
-            batch = _only(batch, pa.array(known, pa.bool_()), NO_NOISE, tally)
+            has_state = [key in self.states for key in _runs_of(batch)]
+            batch = _only(batch, pa.array(has_state, pa.bool_()), NO_NOISE, tally)
         if self.bad_pixels.treatment == KEEP or not batch.num_rows:
             return batch
         pixels = np.asarray(from_binary(batch.column("image")), np.float32)
@@ -116,7 +116,7 @@ class Preparation:
             rows[places] = self.states[run].noise
         return rows
 
-    def told(self) -> dict[str, Any]:
+    def sidecar(self) -> dict[str, Any]:
         """Return what a sidecar says of it: the treatment, and by run the bad pixels and the median noise (p.e.)."""
         if not self.states:
             return {}
@@ -131,10 +131,10 @@ class Preparation:
 
 
 def _only(batch: pa.RecordBatch, good: pa.Array, reason: str, tally: Tally) -> pa.RecordBatch:
-    kept = batch.filter(good)
-    if kept.num_rows < batch.num_rows:
-        tally.lost[reason] += batch.num_rows - kept.num_rows
-    return kept
+    rows = batch.filter(good)
+    if rows.num_rows < batch.num_rows:
+        tally.lost[reason] += batch.num_rows - rows.num_rows
+    return rows
 
 
 def _runs_of(batch: pa.RecordBatch) -> list[RunKey]:

@@ -47,26 +47,26 @@ class Recipe:
 
     def schemas(self) -> dict[str, pa.Schema]:
         """Return the schema of each dataset, with its camera."""
-        known = {"images": steps.CLEANED, "parameters": steps.parameter_rows(self.more), "grids": steps.GRIDS}
+        by_role = {"images": steps.CLEANED, "parameters": steps.parameter_rows(self.more), "grids": steps.GRIDS}
         about = {"apbatch.camera": self.camera.name, "apbatch.geometry": geometry_json(self.camera, self.telescopes)}
-        return {role: known[role].with_metadata(about) for role in self.roles}
+        return {role: by_role[role].with_metadata(about) for role in self.roles}
 
     def make(self, batch: pa.RecordBatch) -> dict[str, pa.RecordBatch]:
         """Work on a batch of `IMAGES` (or `CLEANED`, if the input has masks)."""
-        made = {}
+        batches = {}
         if self.rule is None:
             if "parameters" in self.roles:
-                made["parameters"] = steps.parametrised(batch, self.camera, self.cleaning, more=self.more)
+                batches["parameters"] = steps.parametrised(batch, self.camera, self.cleaning, more=self.more)
         else:
             noise = self.preparation.noise(batch) if self.rule.method == "sigma" else None
             if "parameters" in self.roles:
-                batch, made["parameters"] = steps.cleaned_and_parametrised(
+                batch, batches["parameters"] = steps.cleaned_and_parametrised(
                     batch, self.camera, self.rule, noise=noise, more=self.more
                 )
             else:
                 batch = steps.cleaned(batch, self.camera, self.rule, noise)
         if "images" in self.roles:
-            made["images"] = batch
+            batches["images"] = batch
         if "grids" in self.roles:
-            made["grids"] = steps.gridded(batch, self.camera, self.method)
-        return made
+            batches["grids"] = steps.gridded(batch, self.camera, self.method)
+        return batches

@@ -154,8 +154,8 @@ def cleaned_and_parametrised(
         return _empty(CLEANED), _empty(parameter_rows(more))
     pixels = _pixels(batch, camera)
     times = times_of(batch, camera) if cleaning.time_limit is not None else None
-    mask, kept = clean_and_parametrise(pixels, camera, cleaning, peak_time=times, noise=noise)
-    values = {NONE: hillas(pixels, camera), cleaning.name: kept}
+    mask, parameters = clean_and_parametrise(pixels, camera, cleaning, peak_time=times, noise=noise)
+    values = {NONE: hillas(pixels, camera), cleaning.name: parameters}
     _add_families(values, batch, camera, pixels, mask, more)
     return _with_mask(batch, mask), _parameter_rows(batch, values, more)
 
@@ -215,14 +215,14 @@ def _parameter_rows(
     batch: pa.RecordBatch, values: Mapping[str, Mapping[str, npt.NDArray[np.float64]]], more: Collection[str]
 ) -> pa.RecordBatch:
     schema = parameter_rows(more)
-    made = []
+    batches = []
     for name, columns in values.items():
         arrays = [*(batch.column(key) for key in IMAGE_KEY), pa.array([name] * batch.num_rows, pa.string())]
         arrays += [pa.array(columns[parameter]) for parameter in PARAMETERS]
         arrays += [batch.column(column) for column in _POINTING]
         arrays += [pa.array(columns[parameter]) for parameter in _columns(more)]
-        made.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
-    return pa.concat_batches(made)
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return pa.concat_batches(batches)
 
 
 def times_of(batch: pa.RecordBatch, camera: CameraGeometry) -> npt.NDArray[np.float32] | None:

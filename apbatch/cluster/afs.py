@@ -161,14 +161,14 @@ class Afs(Server):
 
     def _processes(self) -> list[psutil.Process]:
         """Return the processes that were started inside; they outlive a keeper that is killed."""
-        found = []
+        processes = []
         for process in psutil.process_iter():
             try:
                 if process.environ().get(_MARK) == str(self.folder):
-                    found.append(process)
+                    processes.append(process)
             except (OSError, psutil.Error):
                 continue
-        return found
+        return processes
 
     def _keeper(self) -> psutil.Process:
         """Return the keeper, once it is in namespaces of its own.

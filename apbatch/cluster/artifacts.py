@@ -37,15 +37,15 @@ def require_java() -> None:
     MissingSoftwareError
         If there is none; the remedy names the package.
     """
-    found = shutil.which(java())
+    program = shutil.which(java())
     remedy = "apt-get install openjdk-17-jre-headless"
-    if found is None:
+    if program is None:
         raise MissingSoftwareError("no Java on this machine", remedy=remedy)
-    told = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=60, check=False).stderr
-    version = re.search(r'version "(\d+)', told)
+    answer = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=60, check=False).stderr
+    version = re.search(r'version "(\d+)', answer)
     if version is None or int(version[1]) < 17:
         raise MissingSoftwareError(
-            f"Java 17 is wanted, and {found} is {told.splitlines()[0] if told else 'mute'}", remedy=remedy
+            f"Java 17 is wanted, and {program} is {answer.splitlines()[0] if answer else 'mute'}", remedy=remedy
         )
 
 

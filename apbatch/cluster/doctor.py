@@ -150,9 +150,9 @@ def _java() -> Finding:
 
 
 def _program(what: str, name: str, packages: tuple[str, ...], *, needed: bool, why: str) -> Finding:
-    found = shutil.which(name)
-    if found:
-        return Finding(what, "ok", found)
+    path = shutil.which(name)
+    if path:
+        return Finding(what, "ok", path)
     return Finding(what, "missing" if needed else "optional", why, f"apt-get install {' '.join(packages)}", packages)
 
 
@@ -193,22 +193,22 @@ def _jars() -> Finding:
     folders.append(jars_folder("cassandra", CASSANDRA_VERSION))
     absent = [folder.name for folder in folders if not folder.is_dir()]
     if absent:
-        found = f"{', '.join(absent)} not fetched yet"
-        return Finding("server programs", "optional", found, "apbatch cluster up fetches them on first use")
+        text = f"{', '.join(absent)} not fetched yet"
+        return Finding("server programs", "optional", text, "apbatch cluster up fetches them on first use")
     return Finding("server programs", "ok", str(folders[0].parent))
 
 
 def _ports() -> Finding:
-    taken = []
+    errors = []
     for server in (Hdfs(), Cassandra(), Spark(), Yarn(), History()):
         for daemon in server.daemons():
             for number in daemon.ports if daemon.process() is None else ():
                 try:
                     require_free(number, f"{server.name} ({daemon.name})")
                 except ServerError as error:
-                    taken.append(error)
-    if taken:
-        return Finding("ports", "taken", "; ".join(error.what for error in taken), taken[0].remedy or "")
+                    errors.append(error)
+    if errors:
+        return Finding("ports", "taken", "; ".join(error.what for error in errors), errors[0].remedy or "")
     return Finding("ports", "ok", "free, or held by servers of this state folder")
 
 
@@ -220,11 +220,11 @@ def _memory() -> Finding:
     return _at_least("memory", [psutil.virtual_memory().available], 4 << 30)
 
 
-def _at_least(what: str, free: list[int], wanted: int) -> Finding:
+def _at_least(what: str, free: list[int], minimum: int) -> Finding:
     least = min(free)
-    state = "ok" if least >= wanted else "low"  # a warning: small jobs may still do
+    state = "ok" if least >= minimum else "low"  # a warning: small jobs may still do
     text = f"{least / 2**30:.1f} GiB free"
-    return Finding(what, state, text, "" if state == "ok" else f"make room: {wanted >> 30} GiB are wanted")
+    return Finding(what, state, text, "" if state == "ok" else f"make room: {minimum >> 30} GiB are wanted")
 
 
 def _existing(folder: os.PathLike[str]) -> str:

@@ -41,8 +41,8 @@ def programs() -> Path:
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     if versions:
         return versions[-1].parent
-    if (found := shutil.which("postgres")) is not None:
-        return Path(found).resolve().parent
+    if (program := shutil.which("postgres")) is not None:
+        return Path(program).resolve().parent
     raise MissingSoftwareError("PostgreSQL is not installed", remedy="as root: apt-get install postgresql")
 
 
@@ -74,9 +74,9 @@ class Postgres(Server):
         replace_text(self._data / "pg_hba.conf", _RULES)
         replace_text(self._data / "postgresql.auto.conf", _SETTINGS + f"port = {self.port(35)}\n")
 
-    def _run(self, command: Sequence[str], given: str = "") -> None:
+    def _run(self, command: Sequence[str], text: str = "") -> None:
         done = subprocess.run(
-            _as_account(command), input=given, capture_output=True, text=True, check=False, cwd=self.folder
+            _as_account(command), input=text, capture_output=True, text=True, check=False, cwd=self.folder
         )
         if done.returncode:
             raise ServerError(

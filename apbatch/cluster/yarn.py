@@ -112,11 +112,11 @@ class Yarn(Server):
         for module in _OPENS:
             command += ["--add-opens", f"java.base/{module}=ALL-UNNAMED"]
         command += ["-cp", f"{self._conf(node)}:{lib}:{lib}/*", main]
-        found = shutil.which(java())
+        program = shutil.which(java())
         # handed on to the containers: what runs in them must not listen on this machine's other addresses
         environment = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_HOSTNAME": "localhost"}
-        if found:
-            environment["JAVA_HOME"] = str(Path(found).resolve().parents[1])
+        if program:
+            environment["JAVA_HOME"] = str(Path(program).resolve().parents[1])
         return Daemon(name, command, self._conf(node).parent, environment, ports)
 
     def unhealthy(self) -> str | None:
@@ -159,12 +159,12 @@ class Yarn(Server):
         """Return the processes in containers of a node, or of all: each has the node's folder in ``$LOCAL_DIRS``."""
         nodes = [node] if node else range(1, NODES + 1)
         folders = tuple(str(self._conf(number).parent / "local") for number in nodes)
-        found = []
+        processes = []
         for process in psutil.process_iter():
             with suppress(OSError, psutil.Error):
                 if process.environ().get("LOCAL_DIRS", "").startswith(folders):
-                    found.append(process)
-        return found
+                    processes.append(process)
+        return processes
 
 
 _COMMON = {

@@ -111,10 +111,10 @@ class SplitRecord:
         ValueError, TypeError, KeyError
             If it is none.
         """
-        found = json.loads(text)
-        parts = {role: Part(**part) for role, part in found.pop("parts").items()}
-        losses = [Loss(**loss) for loss in found.pop("losses")]
-        return cls(**found, parts=parts, losses=losses)
+        fields = json.loads(text)
+        parts = {role: Part(**part) for role, part in fields.pop("parts").items()}
+        losses = [Loss(**loss) for loss in fields.pop("losses")]
+        return cls(**fields, parts=parts, losses=losses)
 
 
 @dataclass(frozen=True)
@@ -216,12 +216,12 @@ class DatasetCommit:
 
     def _begin(self) -> None:
         stores = {role: open_store(url) for role, url in self.outputs.items()}
-        known = {role: _job_of(store) for role, store in stores.items()}
-        first = next(iter(known.values()))
+        jobs = {role: _job_of(store) for role, store in stores.items()}
+        first = next(iter(jobs.values()))
         same = (
             first is not None
             and first.get("key") == self.key
-            and all(job is not None and job.get("generation") == first.get("generation") for job in known.values())
+            and all(job is not None and job.get("generation") == first.get("generation") for job in jobs.values())
         )
         if same and first is not None:
             self.staging = Staging(self.outputs, str(first["generation"]))
@@ -238,12 +238,12 @@ class DatasetCommit:
         """Throw away what tasks wrote when the context is left: the same work again would end no better."""
         self._keep = False
 
-    def finished(self, known: Sequence[int]) -> dict[int, SplitRecord]:
+    def finished(self, splits: Sequence[int]) -> dict[int, SplitRecord]:
         """Return the records of splits that are done, verified by the sizes of their files.
 
         Parameters
         ----------
-        known : sequence of int
+        splits : sequence of int
             Numbers of the job's splits.
 
         Raises
@@ -255,7 +255,7 @@ class DatasetCommit:
             role: {entry.path: entry.size for entry in open_store(url).entries("")}
             for role, url in self.outputs.items()
         }
-        store, wanted, found = self.staging.records_store(), set(known), {}
+        store, numbers, done = self.staging.records_store(), set(splits), {}
         for name in sorted(next(iter(sizes.values()))):
             if not (name.startswith(prefix) and name.endswith(".json")):
                 continue
@@ -264,15 +264,15 @@ class DatasetCommit:
                     record = SplitRecord.from_json(stream.read())
             except (ValueError, TypeError, KeyError):
                 continue
-            if record.split not in wanted or record.split in found:
+            if record.split not in numbers or record.split in done:
                 continue
             final = self.staging.part_name(record.split)
             if all(
                 part.bytes in (sizes[role].get(part.name), sizes[role].get(final))
                 for role, part in record.parts.items()
             ):
-                found[record.split] = record
-        return found
+                done[record.split] = record
+        return done
 
     def note(self, name: str) -> Any:
         """Return what `keep` kept under this name for this job, or None."""
@@ -306,13 +306,13 @@ class DatasetCommit:
         """
         for lock in self._locks.values():
             lock.check()
-        taken = sorted(records, key=lambda record: record.split)
+        in_order = sorted(records, key=lambda record: record.split)
         for role, url in self.outputs.items():
             store = open_store(url)
             _list_files(url)
             hidden = {entry.path for entry in store.entries("")}
             files = []
-            for record in taken:
+            for record in in_order:
                 part = record.parts.get(role)
                 if part is None:
                     continue
@@ -334,9 +334,9 @@ def _list_files(url: str) -> None:
     """Give a dataset whose sidecar lists no files such a list, before other files come into its folder."""
     if dataset.is_complete(url):
         with suppress(FormatError):
-            known = dataset.info(url)
-            if "files" not in known:
-                dataset.write_info(url, {**known, "files": [{"name": name} for name in dataset.part_files(url)]})
+            sidecar = dataset.info(url)
+            if "files" not in sidecar:
+                dataset.write_info(url, {**sidecar, "files": [{"name": name} for name in dataset.part_files(url)]})
 
 
 def _job_of(store: Store) -> dict[str, Any] | None:
@@ -344,10 +344,10 @@ def _job_of(store: Store) -> dict[str, Any] | None:
         return None
     with store.open(_JOB) as stream:
         try:
-            found = json.loads(stream.read())
+            content = json.loads(stream.read())
         except ValueError:
             return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def _sweep(store: Store) -> None:

@@ -114,23 +114,23 @@ def read_batches(url: str, columns: Sequence[str] | None = None, rows: int = 655
         As `read_table`.
     """
     store = open_store(url)
-    attempts, begun = 0, False
+    attempts, yielding = 0, False
     while True:
         _need_complete(store)
         names = _parts(store)
         try:
             for name in names:
                 with _opened(store, name, columns) as file:
-                    chosen = list(columns) if columns is not None else None
-                    for batch in file.iter_batches(batch_size=rows, columns=chosen):
-                        begun = True
+                    selection = list(columns) if columns is not None else None
+                    for batch in file.iter_batches(batch_size=rows, columns=selection):
+                        yielding = True
                         yield batch
             return
         except NotFoundError as error:
             attempts += 1
             if names == _parts(store):
                 raise
-            if begun:  # rows of the older dataset are given already
+            if yielding:  # rows of the older dataset are given already
                 raise FormatError(
                     "the dataset was replaced while it was read", where=url, remedy="read it again"
                 ) from error
@@ -149,14 +149,14 @@ def _opened(store: Store, name: str, columns: Sequence[str] | None) -> Iterator[
     where = store.url_of(name)
     with store.open(name) as stream, reading(where):
         file = open_parquet(stream, where)
-        known = file.schema_arrow.names
+        names = file.schema_arrow.names
         for column in columns or ():
-            if column not in known:
+            if column not in names:
                 raise UsageError(
                     f"there is no column '{column}'",
                     where=where,
-                    nearest=nearest_word(column, known),
-                    remedy=f"columns are {', '.join(known)}",
+                    nearest=nearest_word(column, names),
+                    remedy=f"columns are {', '.join(names)}",
                 )
         yield file
 
@@ -176,10 +176,10 @@ def schema(url: str) -> pa.Schema:
                 return file.schema_arrow
         return None
 
-    found = _whole(store, first)
-    if found is None:
+    file_schema = _whole(store, first)
+    if file_schema is None:
         raise FormatError("the dataset has no part files", where=url)
-    return found
+    return file_schema
 
 
 def count_rows(url: str) -> int:
@@ -216,12 +216,12 @@ def _info(store: Store) -> dict[str, Any]:
     with store.open(SIDECAR) as stream:
         content = stream.read()
     try:
-        found = json.loads(content)
+        fields = json.loads(content)
     except ValueError as error:
         raise FormatError(f"not JSON: {error}", where=store.url_of(SIDECAR)) from error
-    if not isinstance(found, dict):
+    if not isinstance(fields, dict):
         raise FormatError("not a JSON object", where=store.url_of(SIDECAR))
-    return found
+    return fields
 
 
 def write_info(url: str, info: dict[str, Any]) -> None:

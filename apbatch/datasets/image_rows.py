@@ -58,12 +58,12 @@ class Places:
 
     def __init__(self) -> None:
         self.files: list[str] = []
-        self._found: dict[tuple[str, int, int], list[_Integers]] = {}
+        self._blocks: dict[tuple[str, int, int], list[_Integers]] = {}
         self._sorted: dict[tuple[str, int, int], _Integers] = {}
 
     def experiments(self) -> list[str]:
         """Return the experiments whose images were found."""
-        return sorted({experiment for experiment, _, _ in (*self._found, *self._sorted)})
+        return sorted({experiment for experiment, _, _ in (*self._blocks, *self._sorted)})
 
     def scan(self, stream: BinaryIO, name: str, bounds: Bounds | None = None) -> None:
         """Take in the images of one Parquet file, of row groups that may hold some within the bounds.
@@ -84,7 +84,7 @@ class Places:
         for key, rows in _by_series(keys):
             events = np.asarray(keys.column("event").to_numpy(), np.int64)[rows]
             block = np.stack([events, np.full(len(rows), number), np.full(len(rows), group), rows])
-            self._found.setdefault(key, []).append(block)
+            self._blocks.setdefault(key, []).append(block)
 
     def find(self, keys: pa.RecordBatch | pa.Table) -> tuple[_Integers, _Integers, _Integers]:
         """Look images up.
@@ -100,21 +100,21 @@ class Places:
             Number in `files`, row group, and row in it; -1 for an image that is not there. Of several images with
             one key, the first.
         """
-        found = np.full((3, keys.num_rows), -1, np.int64)
-        wanted = np.asarray(keys.column("event").to_numpy(zero_copy_only=False), np.int64)
+        result = np.full((3, keys.num_rows), -1, np.int64)
+        events = np.asarray(keys.column("event").to_numpy(zero_copy_only=False), np.int64)
         for key, rows in _by_series(keys):
-            known = self._by_event(key)
-            if known is None:
+            index = self._by_event(key)
+            if index is None:
                 continue
-            places = np.minimum(np.searchsorted(known[0], wanted[rows]), known.shape[1] - 1)
-            there = known[0][places] == wanted[rows]
-            found[:, rows[there]] = known[1:, places[there]]
-        return found[0], found[1], found[2]
+            places = np.minimum(np.searchsorted(index[0], events[rows]), index.shape[1] - 1)
+            there = index[0][places] == events[rows]
+            result[:, rows[there]] = index[1:, places[there]]
+        return result[0], result[1], result[2]
 
     def _by_event(self, key: tuple[str, int, int]) -> _Integers | None:
         """Return event, file, row group and row of the images of a series, by event number."""
-        if key in self._found:
-            whole = np.concatenate(self._found.pop(key), axis=1)
+        if key in self._blocks:
+            whole = np.concatenate(self._blocks.pop(key), axis=1)
             self._sorted[key] = whole[:, np.argsort(whole[0], kind="stable")]
         return self._sorted.get(key)
 
@@ -141,7 +141,7 @@ def rows_by_file(files: Sequence[str], numbers: _Integers, groups: _Integers, ro
     by_file: dict[str, dict[int, list[int]]] = {}
     for number, group, row in places.tolist():
         by_file.setdefault(files[number], {}).setdefault(group, []).append(row)
-    return {name: tuple((group, tuple(found)) for group, found in of.items()) for name, of in by_file.items()}
+    return {name: tuple((group, tuple(group_rows)) for group, group_rows in of.items()) for name, of in by_file.items()}
 
 
 def read_rows(
@@ -167,22 +167,22 @@ def read_rows(
         If it is not that Parquet file: cut, damaged, without such columns or rows.
     """
     with _opened(stream, name, ()) as file:
-        known = set(file.schema_arrow.names)
-        stored = {column: column for column in columns if column not in _MAY_MISS or column in known}
-        if "time_ns" in stored and "time_ns" not in known:
+        names = set(file.schema_arrow.names)
+        stored = {column: column for column in columns if column not in _MAY_MISS or column in names}
+        if "time_ns" in stored and "time_ns" not in names:
             stored["time_ns"] = "time"
         _need(file, name, list(stored.values()))
-        for group, wanted in rows:
-            if group >= file.num_row_groups or max(wanted) >= file.metadata.row_group(group).num_rows:
+        for group, numbers in rows:
+            if group >= file.num_row_groups or max(numbers) >= file.metadata.row_group(group).num_rows:
                 raise FormatError(
-                    f"there is no row {max(wanted)} in row group {group}",
+                    f"there is no row {max(numbers)} in row group {group}",
                     where=name,
                     remedy="the file is another one than the catalogue points to: register its events again",
                 )
             # One thread: Spark runs as many tasks as there are cores.
             table = file.read_row_group(group, list(stored.values()), use_threads=False)
-            found = table.take(pa.array(wanted)).combine_chunks()
-            for batch in found.to_batches(max_chunksize=batch_size):
+            part = table.take(pa.array(numbers)).combine_chunks()
+            for batch in part.to_batches(max_chunksize=batch_size):
                 arrays = [
                     batch.column(stored[column]).cast(kind) if column in stored else pa.nulls(batch.num_rows, kind)
                     for column, kind in columns.items()
@@ -190,12 +190,12 @@ def read_rows(
                 yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
-def only_wanted(batch: pa.RecordBatch, wanted: Sequence[tuple[int, int, int]]) -> pa.RecordBatch:
+def only_wanted(batch: pa.RecordBatch, keys: Sequence[tuple[int, int, int]]) -> pa.RecordBatch:
     """Keep the images (or records) of a batch whose run, event and telescope are wanted; all, if none is named."""
-    if not wanted:
+    if not keys:
         return batch
     columns = [batch.column(name).to_pylist() for name in ("run", "event", "telescope")]
-    keep = set(map(tuple, wanted))
+    keep = set(map(tuple, keys))
     return batch.filter(pa.array([key in keep for key in zip(*columns, strict=True)], pa.bool_()))
 
 

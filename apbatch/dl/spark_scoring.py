@@ -54,7 +54,7 @@ class ScoringJob:
         source = open_store(self.images_url)
         rows = lost = 0
         spent = 0.0
-        made = []
+        tables = []
         with source.open(part) as stream:
             try:
                 for batch in open_parquet(stream, source.url_of(part)).iter_batches(
@@ -72,12 +72,12 @@ class ScoringJob:
                     rows += batch.num_rows
                     lost += int((~usable).sum())
                     columns = {name: batch.column(name) for name in IMAGE_KEY}
-                    made.append(pa.table({**columns, "score": pa.array(np.where(usable, scores, np.nan))}))
+                    tables.append(pa.table({**columns, "score": pa.array(np.where(usable, scores, np.nan))}))
             except (pa.ArrowException, OSError, ValueError, KeyError) as error:
                 raise FormatError(f"not readable images: {str(error)[:200]}", where=source.url_of(part)) from error
-        if made:
+        if tables:
             with open_store(self.output_url).publish(part) as file:
-                file.write(table_bytes(pa.concat_tables(made)))
+                file.write(table_bytes(pa.concat_tables(tables)))
         return rows, lost, spent
 
 
@@ -131,18 +131,18 @@ def score_dataset(
     """
     from apbatch.dl.networks.scoring import Network
 
-    known = dataset.info(images_url)
-    if known.get("kind") != "images":
+    sidecar = dataset.info(images_url)
+    if sidecar.get("kind") != "images":
         raise UsageError("not a dataset of images", where=images_url)
     network = Network.of_training(training, treatment)
-    camera = camera_named(str(known["camera"]))
+    camera = camera_named(str(sidecar["camera"]))
     if camera.name != network.camera.name:
         raise UsageError(
             f"the images are of {camera.name}, the network was trained on {network.camera.name}", where=images_url
         )
     parts = dataset.part_files(images_url)
     record = read_json(training / "trained.json")
-    identity = digest([images_url, known, record["identity"], network.treatment.name, sha256(network.place)])
+    identity = digest([images_url, sidecar, record["identity"], network.treatment.name, sha256(network.place)])
     if dataset.is_complete(output_url):
         earlier = dataset.info(output_url)
         if earlier.get("identity") != identity:
@@ -158,20 +158,20 @@ def score_dataset(
     started = time.monotonic()
     try:
         context = spark.sparkContext
-        found = context.parallelize(parts, max(1, len(parts))).mapPartitions(_Each(job)).collect()
+        counts = context.parallelize(parts, max(1, len(parts))).mapPartitions(_Each(job)).collect()
     except Exception as error:  # py4j's and pyspark's own; the last line says what a worker said
-        said = [line for line in str(error).splitlines() if "apbatch.errors" in line or "Error:" in line]
+        causes = [line for line in str(error).splitlines() if "apbatch.errors" in line or "Error:" in line]
         raise ServerError(
-            f"scoring failed: {said[-1][:300] if said else str(error)[:300]}", where=images_url
+            f"scoring failed: {causes[-1][:300] if causes else str(error)[:300]}", where=images_url
         ) from error
     seconds = time.monotonic() - started
     summary = {
-        "images": sum(rows for rows, _, _ in found),
-        "without_pixels": sum(lost for _, lost, _ in found),
+        "images": sum(rows for rows, _, _ in counts),
+        "without_pixels": sum(lost for _, lost, _ in counts),
         "seconds": round(seconds, 3),
-        "network_seconds": round(sum(spent for _, _, spent in found), 3),
+        "network_seconds": round(sum(spent for _, _, spent in counts), 3),
     }
-    made = provenance("score", [images_url, str(training)], {"treatment": network.treatment.name})
+    origin = provenance("score", [images_url, str(training)], {"treatment": network.treatment.name})
     dataset.write_info(
         output_url,
         {
@@ -186,7 +186,7 @@ def score_dataset(
                 "sha256": sha256(network.place),
                 "identity": record["identity"],
             },
-            **made,
+            **origin,
         },
     )
     with open_store(output_url).publish(dataset.SUCCESS):
@@ -218,14 +218,14 @@ def register_scores(events: EventStore, scores_url: str) -> int:
     ------
     UsageError, NotFoundError, FormatError
     """
-    known = dataset.info(scores_url)
-    if known.get("kind") != "scores":
+    sidecar = dataset.info(scores_url)
+    if sidecar.get("kind") != "scores":
         raise UsageError("not a dataset of scores", where=scores_url)
-    network = known["network"]
+    network = sidecar["network"]
     table = dataset.read_table(scores_url)
     name = f"score-{network['model']}-{network['treatment']}"
     table = table.append_column("cleaning", pa.array([name] * table.num_rows))
-    table = table.append_column("dataset", pa.array([known["images_url"]] * table.num_rows))
+    table = table.append_column("dataset", pa.array([sidecar["images_url"]] * table.num_rows))
     table = table.select([*EVENT_KEYS, "dataset", "score"]).combine_chunks()
     try:
         return events.upsert(table.to_batches())

@@ -113,11 +113,11 @@ class Decompressed(io.RawIOBase):
                 return b""
             self._machine = _machine(self._kind)
             self._start, self._delivered = self.compressed_bytes - len(self._pending), 0
-        given = b""
+        part = b""
         if self._machine.needs_input:
-            given, self._pending = self._pending[: self._piece], self._pending[self._piece :]
+            part, self._pending = self._pending[: self._piece], self._pending[self._piece :]
         try:
-            content = self._machine.decompress(given, most)
+            content = self._machine.decompress(part, most)
         except Exception as error:  # each library has errors of its own
             self._error = f"the {self._kind} data are corrupt: {str(error)[:100]}"
             self._salvage()
@@ -136,22 +136,22 @@ class Decompressed(io.RawIOBase):
             return
         here, salvaged, good = self._stream.tell(), bytearray(), 0
         for size in _APPROACHES:
-            machine, made, given = _machine(self._kind), 0, 0
+            machine, length, position = _machine(self._kind), 0, 0
             self._stream.seek(here - self.compressed_bytes + self._start)
             try:
                 while not machine.eof:
-                    wanted = min(self._piece, good - given) if given < good else size
-                    piece = self._stream.read(wanted)
+                    step = min(self._piece, good - position) if position < good else size
+                    piece = self._stream.read(step)
                     if not piece:
                         break
                     while True:
-                        content = machine.decompress(piece, _SMALL if size == 1 and given >= good else _BLOCK)
-                        new = made + len(content) - self._delivered - len(salvaged)
+                        content = machine.decompress(piece, _SMALL if size == 1 and position >= good else _BLOCK)
+                        new = length + len(content) - self._delivered - len(salvaged)
                         salvaged += content[-new:] if new > 0 else b""
-                        made, piece, given = made + len(content), b"", given + len(piece)
+                        length, piece, position = length + len(content), b"", position + len(piece)
                         if machine.eof or machine.needs_input:
                             break
-                    good = max(good, given)
+                    good = max(good, position)
             except Exception:
                 pass
         self._stream.seek(here)

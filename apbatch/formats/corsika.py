@@ -109,13 +109,13 @@ def _length(words: int) -> bytes:
 
 def _objects(stream: BinaryIO, problems: Problems) -> Iterator[Block]:
     """Yield the same from EventIO objects: a count and as many numbers each."""
-    for found in objects_of(stream, _OBJECTS, problems):
-        name = _OBJECTS[found.kind]
-        numbers = np.frombuffer(found.content[4 : 4 + len(found.content[4:]) // 4 * 4], "<f4")
-        if name in (_RUN, _EVENT) and (len(numbers) < _BLOCKS[0] or found.content[4:8] != name):
-            problems.add(found.offset, f"no {name.decode()} block in its object")
+    for item in objects_of(stream, _OBJECTS, problems):
+        name = _OBJECTS[item.kind]
+        numbers = np.frombuffer(item.content[4 : 4 + len(item.content[4:]) // 4 * 4], "<f4")
+        if name in (_RUN, _EVENT) and (len(numbers) < _BLOCKS[0] or item.content[4:8] != name):
+            problems.add(item.offset, f"no {name.decode()} block in its object")
             continue
-        yield found.offset, name, numbers
+        yield item.offset, name, numbers
 
 
 class _Showers:
@@ -212,7 +212,7 @@ class CorsikaReader(Reader):
         content, decompression = plain(stream)
         head = content.read(self.head_bytes)
         blocks = _objects if first_kind(head) is not None and not _begins(head) else _records
-        run, begun, whole = run_of_name(name), [], []
+        run, open_showers, whole = run_of_name(name), [], []
         for offset, kind, values in blocks(_Again(head, content), problems):  # type: ignore[arg-type]  # it reads, which is all
             if kind == _RUN and 0 <= values[1] < _MOST_NUMBER:
                 run = int(values[1])
@@ -221,9 +221,9 @@ class CorsikaReader(Reader):
                 if fault:
                     problems.add(offset, fault)
                 else:
-                    begun.append(np.array(values[:12], np.float64))
-            elif kind == _EVENT_END and begun:
-                whole.append(begun.pop(0))
+                    open_showers.append(np.array(values[:12], np.float64))
+            elif kind == _EVENT_END and open_showers:
+                whole.append(open_showers.pop(0))
             if len(whole) >= BATCH:
                 yield _shower_batch(run, whole)
                 whole = []

@@ -66,15 +66,15 @@ def camera_from_json(name: str, text: bytes) -> CameraGeometry:
     lattice = content.get("lattice")
     if lattice not in _LATTICES:
         raise _bad(name, f"lattice must be one of {', '.join(_LATTICES)}")
-    given = [column for column in (cluster, number) if column is not None]
+    optional = [column for column in (cluster, number) if column is not None]
     if "q" not in content and "r" not in content:
-        if any(len(column) != len(x) for column in given):
+        if any(len(column) != len(x) for column in optional):
             raise _bad(name, "columns of different lengths")
         return camera_from_positions(
             name, x, y, cluster=cluster, number=number, lattice=lattice, focal_length=focal_length
         )
     q, r = (_whole(content, key, name) for key in ("q", "r"))
-    if len(x) < 3 or any(len(column) != len(x) for column in (y, q, r, *given)):
+    if len(x) < 3 or any(len(column) != len(x) for column in (y, q, r, *optional)):
         raise _bad(name, "columns of different lengths, or of fewer than three pixels")
     pitch = content.get("pitch", 0)
     if not _positive(pitch):
@@ -106,15 +106,15 @@ def telescopes_from_json(name: str, text: bytes) -> dict[int, tuple[float, float
     FormatError
     """
     content = _object(name, text).get("telescopes", {})
-    found = {}
+    places = {}
     try:
         for number, (x, y, z) in content.items():
-            found[int(number)] = (float(x), float(y), float(z))
+            places[int(number)] = (float(x), float(y), float(z))
     except (AttributeError, TypeError, ValueError) as error:
         raise _bad(name, "telescopes must be three coordinates by number") from error
-    if not all(map(math.isfinite, (value for place in found.values() for value in place))):
+    if not all(map(math.isfinite, (value for place in places.values() for value in place))):
         raise _bad(name, "telescopes must have finite coordinates")
-    return found
+    return places
 
 
 def _object(name: str, text: bytes) -> dict[str, Any]:

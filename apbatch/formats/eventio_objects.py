@@ -132,14 +132,14 @@ class _Source:
                 return
 
 
-def objects_of(stream: BinaryIO, wanted: Container[int], problems: Problems) -> Iterator[Object]:
+def objects_of(stream: BinaryIO, kinds: Container[int], problems: Problems) -> Iterator[Object]:
     """Yield the objects of the wanted types; others are passed over unread, damage is noted and passed over.
 
     Parameters
     ----------
     stream : BinaryIO
         Of the content, not compressed; needs only `read`.
-    wanted : container of int
+    kinds : container of int
         Types.
     problems : Problems
         Takes what was passed over, with its offset.
@@ -165,7 +165,7 @@ def objects_of(stream: BinaryIO, wanted: Container[int], problems: Problems) -> 
             extension = source.take(_EXTENSION.size)
             size += (_EXTENSION.unpack(extension)[0] & 0xFFF) << 30 if len(extension) == _EXTENSION.size else 0
         kind = word & 0xFFFF
-        if kind not in wanted:
+        if kind not in kinds:
             if source.pass_over(size) < size:
                 problems.add(start, f"the file ends within an object of type {kind}")
                 return

@@ -31,16 +31,16 @@ def _kind(stream: BinaryIO, name: str) -> str | None:
     return str(metadata.get(b"apbatch.schema", b"").decode("utf-8", "replace")) or None
 
 
-def _check(file: pq.ParquetFile, wanted: pa.Schema, name: str) -> None:
+def _check(file: pq.ParquetFile, schema: pa.Schema, name: str) -> None:
     """Raise if a column is missing or has another type."""
-    for field in wanted:
+    for field in schema:
         count = len(file.schema_arrow.get_all_field_indices(field.name))
         if count != 1:
             what = f"there is no column '{field.name}'" if not count else f"{count} columns are called '{field.name}'"
             raise FormatError(what, where=name)
-        found = file.schema_arrow.field(field.name).type
-        if found != field.type:
-            raise FormatError(f"column '{field.name}' is {found}, not {field.type}", where=name)
+        kind = file.schema_arrow.field(field.name).type
+        if kind != field.type:
+            raise FormatError(f"column '{field.name}' is {kind}, not {field.type}", where=name)
 
 
 class _Range:

@@ -104,8 +104,10 @@ def image_schema(
     """
     if isinstance(camera, str):
         camera = camera_named(camera)
-    wanted = {"mask": cleaned, "peak_time": peak_time, "pointing_altitude": pointing, "pointing_azimuth": pointing}
-    return schema_of(camera.name, [name for name, there in wanted.items() if there], geometry_json(camera, telescopes))
+    optional = {"mask": cleaned, "peak_time": peak_time, "pointing_altitude": pointing, "pointing_azimuth": pointing}
+    return schema_of(
+        camera.name, [name for name, there in optional.items() if there], geometry_json(camera, telescopes)
+    )
 
 
 def schema_of(camera: str, optional: Iterable[str], geometry: str | None) -> pa.Schema:

@@ -90,8 +90,8 @@ _RULES: tuple[tuple[Callable[[_Rows], npt.NDArray[np.bool_]], str], ...] = (
 def _broken_rules(rows: _Rows) -> npt.NDArray[np.int64]:
     """Return the number of the first rule that each row breaks; as many as there are rules where it is an event."""
     with np.errstate(invalid="ignore"):
-        kept = np.stack([*(rule(rows) for rule, _ in _RULES), np.zeros(len(rows), bool)])
-    return np.asarray(np.argmin(kept, axis=0), np.int64)
+        passes = np.stack([*(rule(rows) for rule, _ in _RULES), np.zeros(len(rows), bool)])
+    return np.asarray(np.argmin(passes, axis=0), np.int64)
 
 
 def _reason(row: np.void, rule: int) -> str:
@@ -366,13 +366,13 @@ def _memory_type(table: Any, others: Sequence[tuple[str, int]] = ()) -> tuple[np
         if name in members:
             numbers_of = np.dtype("f8") if width == 1 else np.dtype(("f8", (width,)))
             fields.append((name, numbers_of, h5py.h5t.py_create(numbers_of)))
-    wanted = np.dtype([(name, kind) for name, kind, _ in fields])
-    memory_type = h5py.h5t.create(h5py.h5t.COMPOUND, wanted.itemsize)
+    layout = np.dtype([(name, kind) for name, kind, _ in fields])
+    memory_type = h5py.h5t.create(h5py.h5t.COMPOUND, layout.itemsize)
     offset = 0
     for name, kind, member in fields:
         memory_type.insert(name.encode(), offset, member)
         offset += np.dtype(kind).itemsize
-    return wanted, memory_type
+    return layout, memory_type
 
 
 def _add_events(stream: BinaryIO, name: str, totals: _Totals) -> Problems:

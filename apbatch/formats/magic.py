@@ -121,9 +121,9 @@ class _Tree:
                 "there is no tree Events with MCerPhotEvt", where=name, remedy="only calibrated files hold images"
             )
         self.named = parse_name(name)
-        wanted = [_DAQ, _STEREO, _TELESCOPE, *_TIME, *_POINTING, _TRIGGER, *_TRUTH]
+        branches = [_DAQ, _STEREO, _TELESCOPE, *_TIME, *_POINTING, _TRIGGER, *_TRUTH]
         try:
-            self._columns = {branch: Column(tree, branch) for branch in wanted if branch in tree}
+            self._columns = {branch: Column(tree, branch) for branch in branches if branch in tree}
             self.charge = Column(tree, _CHARGE, PIXELS)
             self._arrival = Column(tree, _ARRIVAL, PIXELS, counted=True) if _ARRIVAL in tree else None
         except FormatError as error:
@@ -187,8 +187,8 @@ class _Tree:
 
     def _telescopes(self, values: dict[str, npt.NDArray[Any]], count: int) -> npt.NDArray[np.int32]:
         named = self.named.telescope or 1
-        found = values.get(_TELESCOPE, np.zeros(count)).astype(np.int64)
-        return np.where((found == 1) | (found == 2), found, named).astype(np.int32)
+        number = values.get(_TELESCOPE, np.zeros(count)).astype(np.int64)
+        return np.where((number == 1) | (number == 2), number, named).astype(np.int32)
 
     def _times(self, values: dict[str, npt.NDArray[Any]], count: int) -> npt.NDArray[np.int64]:
         if self.simulated or not all(branch in values for branch in _TIME):

@@ -48,12 +48,12 @@ def parse_numbers(
             negative = text[at] == 45
             if negative or text[at] == 43:
                 at += 1
-            mantissa, digits, exponent, seen = 0, 0, 0, False
+            mantissa, digits, exponent, has_digits = 0, 0, 0, False
             point = False
             while at < end:
                 c = text[at]
                 if 48 <= c <= 57:
-                    seen = True
+                    has_digits = True
                     if mantissa > 0 or c > 48:
                         digits += 1
                     if digits <= 15:
@@ -65,19 +65,19 @@ def parse_numbers(
                 else:
                     break
                 at += 1
-            if at < end and seen and (text[at] == 101 or text[at] == 69):  # e, E
+            if at < end and has_digits and (text[at] == 101 or text[at] == 69):  # e, E
                 at += 1
                 minus = at < end and text[at] == 45
                 if at < end and (minus or text[at] == 43):
                     at += 1
-                given, figures = 0, 0
+                power, figures = 0, 0
                 while at < end and 48 <= text[at] <= 57 and figures < 6:
-                    given = given * 10 + (text[at] - 48)
+                    power = power * 10 + (text[at] - 48)
                     figures += 1
                     at += 1
-                seen = figures > 0
-                exponent += -given if minus else given
-            fine = seen and digits <= 15 and -22 <= exponent <= 22
+                has_digits = figures > 0
+                exponent += -power if minus else power
+            fine = has_digits and digits <= 15 and -22 <= exponent <= 22
             if not fine or (at < end and not (text[at] == 32 or 9 <= text[at] <= 13)):
                 count = STRANGE
                 break

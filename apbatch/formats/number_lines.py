@@ -115,11 +115,11 @@ def _parsed(
 
 def _by_python(text: bytes, line: int, counts: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> None:
     words = text.decode("utf-8", errors="backslashreplace").split()
-    found = numbers(words)
-    if found is None:
+    row = numbers(words)
+    if row is None:
         return
-    counts[line] = len(found)
-    values[line, : len(found)] = found[: values.shape[1]]
+    counts[line] = len(row)
+    values[line, : len(row)] = row[: values.shape[1]]
 
 
 @cache

@@ -232,8 +232,8 @@ class ImageReader(Reader):
 @cache
 def readers() -> dict[str, Reader]:
     """Return one instance of every installed reader by format name."""
-    found = [entry.load()() for entry in entry_points(group="apbatch.readers")]
-    return {reader.name: reader for reader in sorted(found, key=lambda reader: reader.name)}
+    plugins = [entry.load()() for entry in entry_points(group="apbatch.readers")]
+    return {reader.name: reader for reader in sorted(plugins, key=lambda reader: reader.name)}
 
 
 def recognise(name: str, head: bytes, stream: BinaryIO | None = None) -> Reader | None:

@@ -82,7 +82,7 @@ class Column:
         self.name, self.width, self._counted = branch, width, counted
         self._branch = tree[branch]
         self._dtype = np.dtype(">f4") if counted else _type(self._branch, branch)
-        self._kept: tuple[int, npt.NDArray[Any] | None] = (-1, None)
+        self._last_basket: tuple[int, npt.NDArray[Any] | None] = (-1, None)
         self._reported: set[int] = set()
         bounds = [self._branch.basket_entry_start_stop(number) for number in range(self._branch.num_baskets)]
         self._starts = np.array([int(start) for start, _ in bounds], np.int64)
@@ -125,8 +125,8 @@ class Column:
         return values, good
 
     def _basket(self, number: int, problems: Problems) -> npt.NDArray[Any] | None:
-        if self._kept[0] == number:
-            return self._kept[1]
+        if self._last_basket[0] == number:
+            return self._last_basket[1]
         content = None
         try:
             content = self._decoded(number)
@@ -140,7 +140,7 @@ class Column:
                     self._place(number),
                     f"entries {self._starts[number]} to {self._stops[number] - 1} of {self.name}: {reason}",
                 )
-        self._kept = (number, content)
+        self._last_basket = (number, content)
         return content
 
     def _decoded(self, number: int) -> npt.NDArray[Any]:

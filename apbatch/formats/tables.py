@@ -161,11 +161,11 @@ class FactHillasReader(_Hdf5Reader):
             if not self._fits(hdf5.file):
                 raise FormatError("no table with the columns of this format", where=name)
             stored = columns_of(hdf5.file["events"])
-            wanted = [column for column in (*_FACT_KEYS, *_FACT_COLUMNS) if column in stored]
-            streams = [_cut(blocks(hdf5, f"events/{column}", stored[column], np.float64)) for column in wanted]
+            names = [column for column in (*_FACT_KEYS, *_FACT_COLUMNS) if column in stored]
+            streams = [_cut(blocks(hdf5, f"events/{column}", stored[column], np.float64)) for column in names]
             first = 0
             for parts in zip(*streams, strict=False):  # all columns end where the shortest does
-                rows = dict(zip(wanted, parts, strict=True))
+                rows = dict(zip(names, parts, strict=True))
                 count = min(map(len, parts))
                 rows = {column: part[:count] for column, part in rows.items()}
                 run = rows["run_id"]
@@ -230,15 +230,15 @@ _FACT_COLUMNS: dict[str, tuple[str, Any]] = {
 
 def _cut(arrays: Iterator[npt.NDArray[np.float64]]) -> Iterator[npt.NDArray[np.float64]]:
     """Yield the rows of a column in blocks of one size, as other columns have them; the last one is shorter."""
-    kept: list[npt.NDArray[np.float64]] = []
+    pieces: list[npt.NDArray[np.float64]] = []
     for array in arrays:
-        kept.append(array)
-        while sum(map(len, kept)) >= BATCH:
-            joined = np.concatenate(kept)
+        pieces.append(array)
+        while sum(map(len, pieces)) >= BATCH:
+            joined = np.concatenate(pieces)
             yield joined[:BATCH]
-            kept = [joined[BATCH:]]
-    if sum(map(len, kept)):
-        yield np.concatenate(kept)
+            pieces = [joined[BATCH:]]
+    if sum(map(len, pieces)):
+        yield np.concatenate(pieces)
 
 
 class _Values:

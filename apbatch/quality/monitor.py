@@ -51,7 +51,7 @@ class Channels:
 
     Attributes
     ----------
-    seen : ndarray of int64
+    records : ndarray of int64
         Records with a value.
     level, spread : ndarray of float64
         Mean over time of the median, and root mean square of the spread; NaN without enough records.
@@ -66,7 +66,7 @@ class Channels:
     levels : ndarray of float64, shape (n_bins, n_channels)
     """
 
-    seen: Ints
+    records: Ints
     level: Floats
     spread: Floats
     drift: Floats
@@ -116,9 +116,9 @@ class ChannelMonitor:
     @classmethod
     def of_sums(cls, sums: Mapping[int, Floats]) -> ChannelMonitor:
         """Return the monitor with these sums, of at least one bin."""
-        made = cls(next(iter(sums.values())).shape[1])
-        made._sums.update(sums)
-        return made
+        monitor = cls(next(iter(sums.values())).shape[1])
+        monitor._sums.update(sums)
+        return monitor
 
     def merge(self, other: ChannelMonitor) -> None:
         """Add the sums of other records of the same channels."""
@@ -130,19 +130,21 @@ class ChannelMonitor:
         """Return what the records say of each channel."""
         bins = np.array(sorted(self._sums), np.int64)
         sums = np.array([self._sums[number] for number in bins.tolist()]).reshape(len(bins), 5, self.n_channels)
-        seen, used, levels, squares, hits = sums.transpose(1, 0, 2)
+        records, used, levels, squares, hits = sums.transpose(1, 0, 2)
         with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of channels without a level
             by_bin = levels / used
             total = used.sum(axis=0)
             level = levels.sum(axis=0) / total
             spread = np.sqrt(squares.sum(axis=0) / total)
-            apart = bins[:, None] - (used * bins[:, None]).sum(axis=0) / total
-            drift = (apart * levels).sum(axis=0) / (used * apart**2).sum(axis=0) * np.ptp(bins) if len(bins) else level
+            offset = bins[:, None] - (used * bins[:, None]).sum(axis=0) / total
+            drift = (
+                (offset * levels).sum(axis=0) / (used * offset**2).sum(axis=0) * np.ptp(bins) if len(bins) else level
+            )
             off = np.nansum(used * (by_bin - level) ** 2, axis=0) / (_OF_MEDIAN * spread) ** 2
             unrest = off / ((used > 0).sum(axis=0) - 1)
             share = hits.sum(axis=0) / total
-        seen_once = seen.sum(axis=0).astype(np.int64)
+        seen_once = records.sum(axis=0).astype(np.int64)
         return Channels(seen_once, level, spread, _finite(drift), _finite(unrest), share, bins, by_bin)
 
 
@@ -192,16 +194,16 @@ def in_pixel_order(clusters: Mapping[int, Channels], camera: CameraGeometry) -> 
     gains = {}
     for place, gain in enumerate(("high", "low")):
         columns = {name: np.full(camera.n_pixels, np.nan) for name in ("level", "spread", "drift", "unrest", "hits")}
-        seen, levels = np.zeros(camera.n_pixels, np.int64), np.full((len(bins), camera.n_pixels), np.nan)
+        records, levels = np.zeros(camera.n_pixels, np.int64), np.full((len(bins), camera.n_pixels), np.nan)
         for cluster, result in clusters.items():
             pixels = camera.index(np.full(BOARD, cluster), 2 * np.arange(BOARD))
             channels = np.flatnonzero(pixels >= 0)
             pixels, channels = pixels[channels], channels + place * BOARD
             for name, values in columns.items():
                 values[pixels] = getattr(result, name)[channels]
-            seen[pixels] = result.seen[channels]
+            records[pixels] = result.records[channels]
             levels[np.ix_(np.searchsorted(bins, result.bins), pixels)] = result.levels[:, channels]
-        gains[gain] = Channels(seen=seen, bins=bins, levels=levels, **columns)
+        gains[gain] = Channels(records=records, bins=bins, levels=levels, **columns)
     return gains
 
 
@@ -225,23 +227,23 @@ def status_of(channels: Channels, group: Ints | None = None) -> npt.NDArray[np.s
     hits = np.full(spread.shape, np.nan)
     for number in np.unique(group) if group is not None else [None]:
         mine = np.ones(spread.shape, bool) if group is None else group == number
-        known = mine & np.isfinite(channels.hits)
-        if known.any():
-            hits[mine] = np.median(channels.hits[known])
-    found = np.full(spread.shape, Status.GOOD.value, "<U8")
+        finite = mine & np.isfinite(channels.hits)
+        if finite.any():
+            hits[mine] = np.median(channels.hits[finite])
+    status_of_pixel = np.full(spread.shape, Status.GOOD.value, "<U8")
     with np.errstate(invalid="ignore"):
         for status, there in (
             (Status.UNSTEADY, (np.abs(channels.drift) > MOVED * spread) | (channels.unrest > RESTLESS)),
             (
                 Status.HOT,
-                (channels.hits > np.maximum(HOT * hits, _HOT_SHARE)) & (channels.hits * channels.seen >= FEWEST),
+                (channels.hits > np.maximum(HOT * hits, _HOT_SHARE)) & (channels.hits * channels.records >= FEWEST),
             ),
             (Status.NOISY, spread > NOISY * usual),
             (Status.DEAD, (spread < DEAD * usual) | (spread == 0)),
-            (Status.ABSENT, channels.seen == 0),
+            (Status.ABSENT, channels.records == 0),
         ):
-            found[there] = status.value
-    return found
+            status_of_pixel[there] = status.value
+    return status_of_pixel
 
 
 #: What may be done with bad pixels.
@@ -275,14 +277,14 @@ class BadPixels:
     kinds: tuple[str, ...] = USUAL
 
     def __post_init__(self) -> None:
-        asked: list[tuple[str, tuple[str, ...], str]] = [("treatment of bad pixels", TREATMENTS, self.treatment)]
-        asked += [("kind of bad pixels", KINDS, kind) for kind in self.kinds]
-        for what, known, word in asked:
-            if word not in known:
+        choices: list[tuple[str, tuple[str, ...], str]] = [("treatment of bad pixels", TREATMENTS, self.treatment)]
+        choices += [("kind of bad pixels", KINDS, kind) for kind in self.kinds]
+        for what, options, word in choices:
+            if word not in options:
                 raise UsageError(
                     f"unknown {what} '{word}'",
-                    nearest=nearest_word(word, known),
-                    remedy=f"known are {', '.join(known)}",
+                    nearest=nearest_word(word, options),
+                    remedy=f"known are {', '.join(options)}",
                 )
         if not self.kinds:
             raise UsageError("no kind of bad pixels is named", remedy=f"known are {', '.join(KINDS)}")

@@ -66,24 +66,24 @@ def _heat(figure: Figure, axes: Axes, quality: RunQuality) -> None:
         relative = rates / means[:, None]
     start = (events.start - events.start[0]) / 1e9
     edges = np.append(start, start[-1] + events.seconds[-1])
-    drawn = axes.pcolormesh(
+    mesh = axes.pcolormesh(
         edges, np.arange(len(clusters) + 1), relative, cmap="RdBu_r", vmin=0, vmax=2, rasterized=True
     )
     axes.set_yticks(np.arange(len(clusters)) + 0.5, [f"{number}" for number in clusters], fontsize=6)
     axes.set_ylabel("cluster")
-    figure.colorbar(drawn, ax=axes, pad=0.01, aspect=12).set_label("rate / its mean", fontsize=7)
+    figure.colorbar(mesh, ax=axes, pad=0.01, aspect=12).set_label("rate / its mean", fontsize=7)
 
 
 def camera_maps(quality: RunQuality, gain: str) -> str:
     """Draw pedestal, spread, share of hits, drift, rate of records and status of each pixel over the camera."""
     channels = quality.gains[gain]
     seconds = quality.summary["seconds"]
-    seen = np.where(channels.seen > 0, channels.seen / (seconds or 1.0), np.nan)
+    rate = np.where(channels.records > 0, channels.records / (seconds or 1.0), np.nan)
     unit = quality.unit
     maps: list[tuple[str, Floats, str, bool]] = [
         (f"pedestal ({unit})", channels.level, "viridis", False),
         (f"spread ({unit})", channels.spread, "viridis", False),
-        ("records / s" if seconds else "records", seen, "viridis", True),
+        ("records / s" if seconds else "records", rate, "viridis", True),
         ("share of hits", channels.hits, "magma", True),
         ("drift over the run (spreads)", channels.drift / channels.spread, "RdBu_r", False),
     ]
@@ -110,12 +110,12 @@ def level_history(quality: RunQuality, gain: str) -> str:
         limit = max(0.05, float(np.nanpercentile(np.abs(rows), 99)) if np.isfinite(rows).any() else 0.05)
         width, unit = _bin_width(quality)
         places = (0.0, len(rows[0]) * width, len(clusters) - 0.5, -0.5)
-        drawn = axes.imshow(
+        image = axes.imshow(
             rows, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest", extent=places
         )
         axes.set_yticks(np.arange(len(clusters)), [f"{number}" for number in clusters], fontsize=6)
         axes.set(xlabel=unit, ylabel="cluster")
-        figure.colorbar(drawn, ax=axes, pad=0.01, aspect=12).set_label("spreads", fontsize=7)
+        figure.colorbar(image, ax=axes, pad=0.01, aspect=12).set_label("spreads", fontsize=7)
         return _png(figure)
 
 
@@ -126,43 +126,43 @@ def _bin_width(quality: RunQuality) -> tuple[float, str]:
 
 
 def _median(values: Floats) -> Floats:
-    known = np.isfinite(values)
+    finite = np.isfinite(values)
     return np.array(
-        [np.median(row[there]) if there.any() else np.nan for row, there in zip(values, known, strict=True)]
+        [np.median(row[there]) if there.any() else np.nan for row, there in zip(values, finite, strict=True)]
     )
 
 
 def _map(
     figure: Figure, axes: Axes, camera: CameraGeometry, title: str, values: Floats, colours: str, logarithmic: bool
 ) -> None:
-    known = values[np.isfinite(values) & (values > 0 if logarithmic else True)]
-    shown = _pixels(axes, camera)
+    finite = values[np.isfinite(values) & (values > 0 if logarithmic else True)]
+    pixels = _pixels(axes, camera)
     axes.set_title(title)
-    shown.set(cmap=plt.get_cmap(colours).with_extremes(bad="#e4e4e4"))
-    if not len(known):
-        shown.set_array(np.full(camera.n_pixels, np.nan))
+    pixels.set(cmap=plt.get_cmap(colours).with_extremes(bad="#e4e4e4"))
+    if not len(finite):
+        pixels.set_array(np.full(camera.n_pixels, np.nan))
         return
-    if logarithmic and known.max() > 10 * known.min():
-        low = max(known.min(), known.max() / 1e4)
-        shown.set_norm(matplotlib.colors.LogNorm(low, known.max()))
+    if logarithmic and finite.max() > 10 * finite.min():
+        low = max(finite.min(), finite.max() / 1e4)
+        pixels.set_norm(matplotlib.colors.LogNorm(low, finite.max()))
         values = np.where(np.isfinite(values), np.maximum(values, low), values)
     elif colours == "RdBu_r":
-        limit = max(float(np.percentile(np.abs(known), 98)), 1e-9)
-        shown.set_clim(-limit, limit)
-        shown.set_edgecolor("#bbbbbb")  # a pixel at rest is white, as the paper
+        limit = max(float(np.percentile(np.abs(finite), 98)), 1e-9)
+        pixels.set_clim(-limit, limit)
+        pixels.set_edgecolor("#bbbbbb")  # a pixel at rest is white, as the paper
     else:
-        shown.set_clim(*np.percentile(known, (1, 99)))
-    shown.set_array(values)
-    figure.colorbar(shown, ax=axes, shrink=0.75, pad=0.01).ax.tick_params(labelsize=7)
+        pixels.set_clim(*np.percentile(finite, (1, 99)))
+    pixels.set_array(values)
+    figure.colorbar(pixels, ax=axes, shrink=0.75, pad=0.01).ax.tick_params(labelsize=7)
 
 
 def _status_map(axes: Axes, camera: CameraGeometry, status: npt.NDArray[np.str_]) -> None:
     names = list(_COLOURS)
-    shown = _pixels(axes, camera)
-    shown.set(
+    pixels = _pixels(axes, camera)
+    pixels.set(
         cmap=ListedColormap(list(_COLOURS.values())), norm=BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names))
     )
-    shown.set_array(np.array([names.index(Status(one)) for one in status]))
+    pixels.set_array(np.array([names.index(Status(one)) for one in status]))
     axes.set_title("status")
     there = [name for name in names if (status == name.value).any()]
     handles = [Patch(color=_COLOURS[name], label=f"{name.value} ({(status == name.value).sum()})") for name in there]
@@ -180,15 +180,15 @@ def _pixels(axes: Axes, camera: CameraGeometry) -> PolyCollection:
         turn, radius = to_one + np.radians(np.arange(30, 390, 60)), camera.pitch / np.sqrt(3)
     corners = radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     shapes = np.stack([camera.x, camera.y], axis=1)[:, None, :] + corners
-    shown = PolyCollection(list(shapes), edgecolors="#ffffff", linewidths=0.2)
-    axes.add_collection(shown)
+    pixels = PolyCollection(list(shapes), edgecolors="#ffffff", linewidths=0.2)
+    axes.add_collection(pixels)
     edge = 0.6 * camera.pitch
     axes.set(
         xlim=(camera.x.min() - edge, camera.x.max() + edge), ylim=(camera.y.min() - edge, camera.y.max() + edge),
         aspect="equal",
     )  # fmt: skip
     axes.set_axis_off()
-    return shown
+    return pixels
 
 
 def worst_channels(channels: Channels, status: npt.NDArray[np.str_]) -> list[int]:

@@ -75,10 +75,10 @@ def read_summary(output_url: str) -> dict[str, Any]:
     """
     with open_store(output_url).open(SUMMARY) as stream:
         try:
-            found: dict[str, Any] = json.loads(stream.read())
+            summary: dict[str, Any] = json.loads(stream.read())
         except ValueError as error:
             raise FormatError(f"not JSON: {error}", where=f"{output_url}/{SUMMARY}") from error
-    return found
+    return summary
 
 
 def page(runs: Sequence[RunQuality], bin_s: float, losses: Mapping[str, int]) -> str:
@@ -86,14 +86,14 @@ def page(runs: Sequence[RunQuality], bin_s: float, losses: Mapping[str, int]) ->
     environment = Environment(
         loader=PackageLoader("apbatch.quality", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    drawn = [_drawn(quality) for quality in runs[:MOST_DRAWN]]
-    more = len(runs) - len(drawn)
+    rows = [_row(quality) for quality in runs[:MOST_DRAWN]]
+    more = len(runs) - len(rows)
     losses = {**losses, **({"more runs are in the tables only": more} if more > 0 else {})}
     template = environment.get_template("report.html.j2")
-    return template.render(runs=drawn, bin_s=f"{bin_s:g}", losses=losses, hit_sigma=f"{HIT_SIGMA:g}")
+    return template.render(runs=rows, bin_s=f"{bin_s:g}", losses=losses, hit_sigma=f"{HIT_SIGMA:g}")
 
 
-def _drawn(quality: RunQuality) -> dict[str, Any]:
+def _row(quality: RunQuality) -> dict[str, Any]:
     from apbatch.quality import plots  # matplotlib is slow to import
 
     first = next(iter(quality.gains))

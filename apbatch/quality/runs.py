@@ -80,11 +80,11 @@ class RunQuality:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-def quality_of_runs(found: Sequence[FileQuality], bin_s: float) -> list[RunQuality]:
+def quality_of_runs(files: Sequence[FileQuality], bin_s: float) -> list[RunQuality]:
     """Put together what was seen in files, run by run."""
     runs: defaultdict[RunKey, list[FileQuality]] = defaultdict(list)
-    for watched in found:
-        runs[watched.run].append(watched)
+    for file in files:
+        runs[file.run].append(file)
     return [_of_run(run, runs[run], bin_s) for run in sorted(runs)]
 
 
@@ -126,17 +126,17 @@ def _events(files: Sequence[FileQuality]) -> tuple[Ints, Ints]:
     """Return the event numbers, and the time of each: of the smallest cluster that knows one."""
     order = sorted(files, key=lambda file: file.cluster)
     event, time = np.concatenate([f.event for f in order]), np.concatenate([f.time for f in order])
-    known = time != NO_TIME
+    has_time = time != NO_TIME
     numbers = np.unique(event)
     times = np.full(len(numbers), NO_TIME)
-    timed, at = np.unique(event[known], return_index=True)
-    times[np.searchsorted(numbers, timed)] = time[known][at]
+    timed, at = np.unique(event[has_time], return_index=True)
+    times[np.searchsorted(numbers, timed)] = time[has_time][at]
     return numbers, times
 
 
 def _span(time: Ints) -> tuple[int, int] | None:
-    known = time[time != NO_TIME]
-    return (int(known.min()), int(known.max())) if len(known) else None
+    times = time[time != NO_TIME]
+    return (int(times.min()), int(times.max())) if len(times) else None
 
 
 def _rate(time: Ints, span: tuple[int, int] | None, width: int) -> Rate:
@@ -145,8 +145,8 @@ def _rate(time: Ints, span: tuple[int, int] | None, width: int) -> Rate:
         return Rate(none, np.empty(0), none)
     low = span[0] // width
     bins = np.arange(low, span[1] // width + 1)
-    known = time[time != NO_TIME]
-    count = np.bincount(known // width - low, minlength=len(bins))
+    times = time[time != NO_TIME]
+    count = np.bincount(times // width - low, minlength=len(bins))
     start, stop = np.maximum(bins * width, span[0]), np.minimum((bins + 1) * width, span[1])
     return Rate(start, (stop - start) / 1e9, count)
 
@@ -240,7 +240,7 @@ def pixel_table(runs: Sequence[RunQuality]) -> pa.Table:
             columns = {
                 "experiment": [experiment] * count, "run": np.full(count, run), "telescope": np.full(count, telescope),
                 "gain": [gain] * count, "pixel": np.arange(count), "cluster": quality.camera.cluster,
-                "number": quality.camera.number, "records": channels.seen, "status": quality.status[gain],
+                "number": quality.camera.number, "records": channels.records, "status": quality.status[gain],
                 **{name: pa.array(values, pa.float64(), from_pandas=True) for name, values in (
                     ("pedestal", channels.level), ("rms", channels.spread), ("drift", channels.drift),
                     ("unrest", channels.unrest), ("hits", channels.hits))},

@@ -62,7 +62,7 @@ def _event_header(run: int, number: int, particle: int, energy_gev: float, heigh
     )  # fmt: skip
 
 
-def _drawn(random: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+def _draw(random: np.random.Generator) -> tuple[Floats, Floats, Floats]:
     energy = np.round(10 ** random.uniform(3, 4.5, SHOWERS), 1)
     height = np.round(random.uniform(12_000, 30_000, SHOWERS))
     angles = np.round(random.uniform([0.0, -3.1], [0.5, 3.1], (SHOWERS, 2)), 4)
@@ -71,7 +71,7 @@ def _drawn(random: np.random.Generator) -> tuple[Floats, Floats, Floats]:
 
 def _particles(folder: Path, seed: int) -> Contents:
     random = generator(seed, PARTICLES)
-    energy, height, angles = _drawn(random)
+    energy, height, angles = _draw(random)
     blocks = [_run_header(PARTICLE_RUN, (1e3, 3.2e4))]
     total = 0
     for number in range(SHOWERS):
@@ -101,7 +101,7 @@ def _counted(block: Block) -> bytes:
 
 def _light(folder: Path, seed: int) -> Contents:
     random = generator(seed, LIGHT)
-    energy, height, angles = _drawn(random)
+    energy, height, angles = _draw(random)
     card = [f"RUNNR {IACT_RUN}", f"NSHOW {SHOWERS}", f"PRMPAR {_GAMMA}", f"TELESCOPE 0 0 0 {_TELESCOPE_CM:.0f}", "EXIT"]
     pieces = [
         top(1200, IACT_RUN, _counted(_run_header(IACT_RUN, (1e3, 3.2e4)))),

@@ -105,14 +105,14 @@ def _tables(folder: Path, seed: int) -> list[Contents]:
         showers = draw_showers(camera, 80, random, _BACKGROUND)
         images = showers.photons.astype(np.float32)
         mask = clean(images, camera, Cleaning("tailcuts", 5.5, 4.0))
-        found = hillas(images, camera, mask)
+        moments = hillas(images, camera, mask)
         rows = np.flatnonzero(mask.sum(axis=1) >= 3)
         run = MC_RUN + particle
         columns: dict[str, Any] = {
-            "run_id": np.full(len(rows), run), "event_num": rows + 1, "size": found["size"][rows],
-            "length": found["length"][rows], "width": found["width"][rows], "cog_x": found["cog_x"][rows],
-            "cog_y": found["cog_y"][rows], "delta": np.radians(found["psi"][rows]),
-            "num_pixel_in_shower": mask[rows].sum(axis=1), "num_islands": found["n_islands"][rows].astype(np.int64),
+            "run_id": np.full(len(rows), run), "event_num": rows + 1, "size": moments["size"][rows],
+            "length": moments["length"][rows], "width": moments["width"][rows], "cog_x": moments["cog_x"][rows],
+            "cog_y": moments["cog_y"][rows], "delta": np.radians(moments["psi"][rows]),
+            "num_pixel_in_shower": mask[rows].sum(axis=1), "num_islands": moments["n_islands"][rows].astype(np.int64),
             "corsika_event_header_total_energy": 1000 * showers.energy[rows],
             "corsika_run_header_particle_id": np.full(len(rows), particle),
             "corsika_run_header_run_number": np.full(len(rows), run),

@@ -58,8 +58,8 @@ def write(folder: Path, seed: int) -> list[Contents]:
         time = _START_NS + event * _GAP_NS
         for cluster in np.unique(camera.cluster).tolist():
             mine = camera.cluster == cluster
-            kept = np.flatnonzero((part == 1) | (photons[:, mine].sum(axis=1) >= READ_OUT_PE))
-            rows = _records(camera, cluster, event[kept], time[kept], photons[kept], codes, random)
+            triggers = np.flatnonzero((part == 1) | (photons[:, mine].sum(axis=1) >= READ_OUT_PE))
+            rows = _records(camera, cluster, event[triggers], time[triggers], photons[triggers], codes, random)
             path = f"{FOLDER}/BSM{cluster:02d}/{NIGHT:%d%m}{NIGHT.year % 10}{cluster:03d}.{part:03d}"
             contents += _written(folder, path, cluster, rows)
         first += count

@@ -164,8 +164,8 @@ def light_yield(site: SiteModel, detector: DetectorModel, step: float = 100.0) -
     points, sections = np.array(_OZONE).T
     section = np.exp(np.interp(wavelength, points, np.log(sections)))
     ozone = site.ozone_column * _DOBSON * ozone_below(site, heights)[:, None] * section
-    seen = np.exp(-airmass * (rayleigh + aerosol + ozone)) * cathode * detector.efficiency
+    response = np.exp(-airmass * (rayleigh + aerosol + ozone)) * cathode * detector.efficiency
     spectrum = 2.0 * math.pi / 137.036 / (wavelength * 1e-9) ** 2  # photons per m of track and m of wavelength
     # The sensitivity vanishes at both ends of the range, so the plain sum is the trapezoidal rule.
-    photons = (seen * spectrum).sum(axis=1) * (wavelength[1] - wavelength[0]) * 1e-9
+    photons = (response * spectrum).sum(axis=1) * (wavelength[1] - wavelength[0]) * 1e-9
     return np.asarray(np.where(heights < site.altitude - step, 0.0, photons))

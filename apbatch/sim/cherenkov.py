@@ -68,11 +68,11 @@ def emit(
         return
     share = middle - cell
     density = (scene.light[cell] * (1.0 - share) + scene.light[cell + 1] * share) * sin2 * charge2
-    made = density * length
-    record.tally[EMITTED] += made
+    photons = density * length
+    record.tally[EMITTED] += photons
     level = int(x_depth / PROFILE_STEP)
     if level < record.light.size:
-        record.light[level] += made
+        record.light[level] += photons
     radius = scene.radius
     for telescope in range(scene.telescopes.shape[0]):
         dx = scene.telescopes[telescope, 0] - x

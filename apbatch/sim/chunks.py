@@ -92,10 +92,10 @@ def make_block(plan: ProductionPlan, block: int, showers: list[int]) -> None:
     """Make the first interactions of some hadrons at their exact energies, seeded by the block's number."""
     settings = plan.settings
     kinds = primaries(settings)
-    asked = [nuclear(settings, shower, kinds[shower]) for shower in showers]
+    nuclei = [nuclear(settings, shower, kinds[shower]) for shower in showers]
     seed = int(np.random.SeedSequence([*settings.entropy, 4, block]).generate_state(1)[0] >> 1)
     request = [
-        {"nucleons": one.nucleons, "charge": one.charge, "energy": one.energy, "wounded": one.wounded} for one in asked
+        {"nucleons": one.nucleons, "charge": one.charge, "energy": one.energy, "wounded": one.wounded} for one in nuclei
     ]
     run_generator({"what": "first", "showers": request, "seed": seed}, plan.block_file(block))
 
@@ -150,15 +150,15 @@ class Worker:
         return len(numbers)
 
     def _shower(self, number: int) -> pa.RecordBatch:
-        made = self.simulator.run(number, self.kinds[number], self.first_of(number))
-        thrown, rows = made.thrown, len(made.telescope)
-        places = thrown.telescopes[made.telescope]
-        use, telescope = np.divmod(made.telescope, len(self.plan.settings.array))
+        outcome = self.simulator.run(number, self.kinds[number], self.first_of(number))
+        thrown, rows = outcome.thrown, len(outcome.telescope)
+        places = thrown.telescopes[outcome.telescope]
+        use, telescope = np.divmod(outcome.telescope, len(self.plan.settings.array))
         north, west, up = -thrown.direction
         azimuth = float(np.degrees(np.arctan2(west, north)) % 360.0)
         columns = [
-            to_binary(made.images) if rows else pa.array([], pa.binary()),
-            to_binary(made.times) if rows else pa.array([], pa.binary()),
+            to_binary(outcome.images) if rows else pa.array([], pa.binary()),
+            to_binary(outcome.times) if rows else pa.array([], pa.binary()),
             pa.array(use.astype(np.int32)),
             pa.array((telescope + 1).astype(np.int32)),
             pa.array(np.full(rows, thrown.tracked[0])),
@@ -173,6 +173,6 @@ class Worker:
             pa.array(np.full(rows, azimuth)),
             pa.array(np.full(rows, thrown.source[0])),
             pa.array(np.full(rows, thrown.source[1])),
-            pa.array(np.full(rows, made.first_height)),
+            pa.array(np.full(rows, outcome.first_height)),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=CHUNK_SCHEMA)

@@ -36,9 +36,9 @@ def _secondaries(event: Any) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]
     """Return code, charge and (E, px, py, pz) of the forward particles of an event that are followed."""
     codes, charges = codes_of(event.pid)
     light = (codes == 0) | (codes == 1) | (codes == 11) | (codes == 12)
-    kept = (codes >= 0) & (event.pz > 0) & (event.en > np.where(light, _KEEP_LIGHT, _KEEP_HADRON))
-    momenta = np.column_stack([event.en, event.px, event.py, event.pz])[kept]
-    return codes[kept], charges[kept], momenta.astype(np.float32)
+    keep = (codes >= 0) & (event.pz > 0) & (event.en > np.where(light, _KEEP_LIGHT, _KEEP_HADRON))
+    momenta = np.column_stack([event.en, event.px, event.py, event.pz])[keep]
+    return codes[keep], charges[keep], momenta.astype(np.float32)
 
 
 def _pack(events: list[tuple[npt.NDArray[Any], ...]]) -> Arrays:
@@ -63,17 +63,17 @@ def _start(generator: str, kinematics: Any, seed: int) -> Any:
     return (models.Sibyll23d if generator == "sibyll" else models.UrQMD34)(kinematics, seed=seed)
 
 
-def _producing(running: Any, wanted: int, projectile: int) -> list[tuple[npt.NDArray[Any], ...]]:
-    """Return `wanted` events that made new particles, filled up with others where hardly any do (slow kaons)."""
+def _producing(running: Any, count: int, projectile: int) -> list[tuple[npt.NDArray[Any], ...]]:
+    """Return `count` events that made new particles, filled up with others where hardly any do (slow kaons)."""
     produced: list[tuple[npt.NDArray[Any], ...]] = []
     scattered: list[tuple[npt.NDArray[Any], ...]] = []
     for _ in range(_TRIES):
-        for event in running(wanted):
+        for event in running(count):
             final = event.final_state()
             (produced if is_produced(final.pid, projectile) else scattered).append(_secondaries(final))
-        if len(produced) >= wanted:
-            return produced[:wanted]
-    return (produced + scattered)[:wanted]
+        if len(produced) >= count:
+            return produced[:count]
+    return (produced + scattered)[:count]
 
 
 def bank(generator: str, energies: list[float], events: int, seed: int) -> Arrays:
@@ -81,7 +81,7 @@ def bank(generator: str, energies: list[float], events: int, seed: int) -> Array
     from chromo.constants import GeV
     from chromo.kinematics import FixedTarget, TotalEnergy
 
-    made: list[tuple[npt.NDArray[Any], ...]] = []
+    interactions: list[tuple[npt.NDArray[Any], ...]] = []
     sections = np.zeros((len(BANK_PROJECTILES), len(energies)))
     running: Any = None
     for row, projectile in enumerate(BANK_PROJECTILES):
@@ -92,8 +92,8 @@ def bank(generator: str, energies: list[float], events: int, seed: int) -> Array
             running.kinematics = kinematics
             if generator == "sibyll":
                 sections[row, column] = running.cross_section(kinematics).prod
-            made.extend(_producing(running, events, projectile))
-    return {**_pack(made), "sections": sections, "energies": np.array(energies)}
+            interactions.extend(_producing(running, events, projectile))
+    return {**_pack(interactions), "sections": sections, "energies": np.array(energies)}
 
 
 def first(showers: list[dict[str, float]], seed: int) -> Arrays:
@@ -116,7 +116,7 @@ def first(showers: list[dict[str, float]], seed: int) -> Arrays:
 
     from apbatch.sim.primaries import wounded_nucleons
 
-    made: list[tuple[npt.NDArray[Any], ...]] = []
+    interactions: list[tuple[npt.NDArray[Any], ...]] = []
     sections, counts = np.zeros(len(showers)), np.zeros(len(showers), np.int64)
     running: Any = None
     for index, shower in enumerate(showers):
@@ -137,9 +137,9 @@ def first(showers: list[dict[str, float]], seed: int) -> Arrays:
             for event in running(1):
                 final = event.final_state()
                 if is_produced(final.pid, 2212):
-                    made.append(_secondaries(final))
+                    interactions.append(_secondaries(final))
                     done += 1
-    return {**_pack(made), "events": counts, "sections": sections}
+    return {**_pack(interactions), "events": counts, "sections": sections}
 
 
 def main(request_file: str, output: str) -> None:

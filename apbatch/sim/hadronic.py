@@ -122,7 +122,7 @@ def _scatter(
 
 @kernel
 def _push(
-    heap: Floats, handed: Floats, state: Floats, parent: Floats, record: Record,
+    heap: Floats, em_particles: Floats, state: Floats, parent: Floats, record: Record,
     code: int, charge: float, energy: float, px: float, py: float, pz: float,
 ) -> None:  # fmt: skip
     """Put a particle on the stack, or hand a photon or electron over; momentum is along the parent's direction."""
@@ -137,7 +137,7 @@ def _push(
     phi = math.atan2(py, px) if across > 0.0 else 0.0
     ux, uy, uz = turn(parent[UX], parent[UY], parent[UZ], across / p, pz / p, phi)
     count = int(state[_HANDED]) if light else int(state[_PENDING])
-    room = handed if light else heap
+    room = em_particles if light else heap
     if count >= room.shape[0]:
         record.tally[OVERFLOW] = 1.0
         return
@@ -272,7 +272,7 @@ def _channel(code: int, charge: float) -> tuple[int, float, int, float, int, flo
 
 
 @kernel
-def _decay(heap: Floats, handed: Floats, state: Floats, parent: Floats, record: Record, products: Floats) -> None:
+def _decay(heap: Floats, em_particles: Floats, state: Floats, parent: Floats, record: Record, products: Floats) -> None:
     """Decay a particle where it is; products are pushed, neutrinos forgotten."""
     code = int(parent[CODE])
     c1, q1, c2, q2, c3, q3 = _channel(code, parent[CHARGE])
@@ -289,13 +289,13 @@ def _decay(heap: Floats, handed: Floats, state: Floats, parent: Floats, record: 
             record.tally[DROPPED] += products[index, 0]
             continue
         _push(
-            heap, handed, state, parent, record, c, q, products[index, 0], products[index, 1], products[index, 2],
+            heap, em_particles, state, parent, record, c, q, products[index, 0], products[index, 1], products[index, 2],
             products[index, 3],
         )  # fmt: skip
 
 
 @kernel
-def _interact(heap: Floats, handed: Floats, state: Floats, parent: Floats, record: Record, bank: Bank) -> None:
+def _interact(heap: Floats, em_particles: Floats, state: Floats, parent: Floats, record: Record, bank: Bank) -> None:
     """Replace a hadron by the secondaries of an event of the bank."""
     code = int(parent[CODE])
     row = PROJECTILES[code]
@@ -316,18 +316,18 @@ def _interact(heap: Floats, handed: Floats, state: Floats, parent: Floats, recor
     if code in (K_LONG, K_SHORT, NEUTRON) and np.random.random() < 0.5:
         flip = -1.0
     for index in range(bank.offset[event], bank.offset[event + 1]):
-        made = int(bank.code[index])
+        secondary = int(bank.code[index])
         energy = bank.momentum[index, 0] * scale
         px, py = bank.momentum[index, 1], bank.momentum[index, 2]
-        longitudinal2 = energy * energy - MASSES[made] ** 2 - px * px - py * py
+        longitudinal2 = energy * energy - MASSES[secondary] ** 2 - px * px - py * py
         if longitudinal2 <= 0.0:
             record.tally[DROPPED] += energy
             continue
         charge = float(bank.charge[index])
-        if made not in (PROTON, NEUTRON):
+        if secondary not in (PROTON, NEUTRON):
             charge *= flip
         _push(
-            heap, handed, state, parent, record, made, charge, energy, px * cosine - py * sine,
+            heap, em_particles, state, parent, record, secondary, charge, energy, px * cosine - py * sine,
             px * sine + py * cosine, math.sqrt(longitudinal2),
         )  # fmt: skip
 
@@ -359,14 +359,14 @@ def hadron_cascade(
         Photons and electrons for `electromagnetic.cascade`.
     """
     heap = np.empty((_STACK, COLUMNS))
-    handed = np.empty((400_000, COLUMNS))
+    em_particles = np.empty((400_000, COLUMNS))
     state = np.zeros(2)
     products = np.empty((3, 4))
     particle = np.empty(COLUMNS)
     for index in range(code.size):
         _push(
-            heap, handed, state, parent, record, int(code[index]), float(charge[index]), float(momentum[index, 0]),
-            float(momentum[index, 1]), float(momentum[index, 2]), float(momentum[index, 3]),
+            heap, em_particles, state, parent, record, int(code[index]), float(charge[index]),
+            float(momentum[index, 0]), float(momentum[index, 1]), float(momentum[index, 2]), float(momentum[index, 3]),
         )  # fmt: skip
     tally = record.tally
     while state[_PENDING] > 0.0 and tally[OVERFLOW] == 0.0:
@@ -374,7 +374,7 @@ def hadron_cascade(
         particle[:] = heap[int(state[_PENDING])]
         kind = int(particle[CODE])
         if LIFETIMES[kind] == 0.0:
-            _decay(heap, handed, state, particle, record, products)
+            _decay(heap, em_particles, state, particle, record, products)
             continue
         cosine = -particle[UZ]
         if cosine < 0.05:
@@ -398,13 +398,13 @@ def hadron_cascade(
         if fate == 0 or particle[ENERGY] < (mass * 1.05 if kind == MUON else HADRON_CUT):
             tally[DROPPED] += particle[ENERGY]
         elif fate == 1:
-            _interact(heap, handed, state, particle, record, bank)
+            _interact(heap, em_particles, state, particle, record, bank)
         else:
-            _decay(heap, handed, state, particle, record, products)
+            _decay(heap, em_particles, state, particle, record, products)
     number = int(state[_HANDED])
     out = np.empty((number, 9))
     for index in range(number):
-        out[index, 0] = handed[index, CHARGE]
+        out[index, 0] = em_particles[index, CHARGE]
         for column in range(1, 9):
-            out[index, column] = handed[index, column + 1]
+            out[index, column] = em_particles[index, column + 1]
     return out

@@ -41,8 +41,8 @@ def codes_of(pids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int8], npt.NDArray[
     codes, charges = np.full(len(pids), -1, np.int8), np.zeros(len(pids), np.int8)
     for pid in np.unique(pids):
         if int(pid) in _CODES:
-            chosen = pids == pid
-            codes[chosen], charges[chosen] = _CODES[int(pid)]
+            rows = pids == pid
+            codes[rows], charges[rows] = _CODES[int(pid)]
     return codes, charges
 
 

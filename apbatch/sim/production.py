@@ -32,8 +32,8 @@ from apbatch.localfiles import locked, written_whole
 from apbatch.progress import Task
 from apbatch.progress import progress as show_progress
 from apbatch.provenance import digest, provenance
+from apbatch.sim.chunk_processes import make_chunks
 from apbatch.sim.chunks import ProductionPlan, Worker, make_block
-from apbatch.sim.crew import make_chunks
 from apbatch.sim.detector.cameras import camera_of
 from apbatch.sim.interactions import chromo_version, load_bank
 from apbatch.sim.settings import Production
@@ -130,10 +130,10 @@ def simulate(
             plan = _prepare(settings, output)
             if progress is None:
                 with show_progress("simulate", plan.showers) as task:
-                    made = _make(plan, task, processes, make)
+                    count = _make(plan, task, processes, make)
             else:
-                made = _make(plan, progress, processes, make)
-            return _publish(plan, output, made, began)
+                count = _make(plan, progress, processes, make)
+            return _publish(plan, output, count, began)
     except OSError as error:
         raise ApbatchError(f"can't write the production: {error.strerror or error}", where=str(output)) from error
 
@@ -155,10 +155,10 @@ def _finished(settings: Production, output: Path) -> ProductionSummary | None:
             "the folder holds a production with other settings", where=str(output), remedy="choose another folder"
         )
     for kind in _KINDS:
-        found = len(list((output / kind).glob("part-*.parquet")))
-        if found != result.parts:
+        n_parts = len(list((output / kind).glob("part-*.parquet")))
+        if n_parts != result.parts:
             raise ApbatchError(
-                f"{found} of {result.parts} part files are there", where=str(output / kind),
+                f"{n_parts} of {result.parts} part files are there", where=str(output / kind),
                 remedy="remove the folder and simulate again",
             )  # fmt: skip
     shutil.rmtree(output / ".work", ignore_errors=True)  # left if a kill came between summary and clearing up
@@ -240,12 +240,12 @@ def _make(plan: ProductionPlan, task: Task, processes: int, make: Maker | None) 
         load_bank(plan.settings.banks, processes)
         _make_blocks(plan, task, processes)
     task.note("compiling")
-    began, made = time.monotonic(), 0
+    began, n_showers = time.monotonic(), 0
     for count in make(plan, missing) if make else _chunks(plan, missing, processes):
-        made += count
+        n_showers += count
         task.advance(count)
-        task.note(f"{made / (time.monotonic() - began):.1f} showers/s")
-    return made
+        task.note(f"{n_showers / (time.monotonic() - began):.1f} showers/s")
+    return n_showers
 
 
 def _make_blocks(plan: ProductionPlan, task: Task, processes: int) -> None:
@@ -254,8 +254,8 @@ def _make_blocks(plan: ProductionPlan, task: Task, processes: int) -> None:
     task.note(f"first interactions, {len(missing)} blocks")
     with ThreadPoolExecutor(max(processes, 1)) as pool:
         try:
-            for made in as_completed([pool.submit(make_block, plan, block, row) for block, row in missing.items()]):
-                made.result()
+            for future in as_completed([pool.submit(make_block, plan, block, row) for block, row in missing.items()]):
+                future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -302,20 +302,20 @@ class _Chunks:
                 f"a chunk is damaged: {error}", where=str(path), remedy="remove it and start again"
             ) from error
 
-    def take(self, wanted: npt.NDArray[np.int64]) -> pa.Table:
+    def take(self, rows: npt.NDArray[np.int64]) -> pa.Table:
         """Return the rows with these numbers, in this order."""
-        chunk_of = np.searchsorted(self.bounds, wanted, side="right") - 1
+        chunk_of = np.searchsorted(self.bounds, rows, side="right") - 1
         pieces, places = [], []
         for chunk in np.unique(chunk_of):
-            chosen = np.flatnonzero(chunk_of == chunk)
+            here = np.flatnonzero(chunk_of == chunk)
             with self._open(int(chunk)) as reader:
-                pieces.append(reader.read_all().take(pa.array(wanted[chosen] - self.bounds[chunk])))
-            places.append(chosen)
+                pieces.append(reader.read_all().take(pa.array(rows[here] - self.bounds[chunk])))
+            places.append(here)
         back = np.argsort(np.concatenate(places), kind="stable")
         return pa.concat_tables(pieces).combine_chunks().take(pa.array(back))
 
 
-def _publish(plan: ProductionPlan, output: Path, made: int, began: float) -> ProductionSummary:
+def _publish(plan: ProductionPlan, output: Path, n_showers: int, began: float) -> ProductionSummary:
     """Shuffle all rows into parts, move both folders into place, then write the summary that says it is done."""
     settings = plan.settings
     chunks = _Chunks(plan)
@@ -331,14 +331,14 @@ def _publish(plan: ProductionPlan, output: Path, made: int, began: float) -> Pro
         (final / kind).mkdir(parents=True)
     thrown = {primary: number for primary, number in settings.thrown.items() if number or primary in _ALWAYS}
     images = dict.fromkeys(thrown, 0)
-    seen: dict[str, set[int]] = {primary: set() for primary in thrown}
+    showers_with_images: dict[str, set[int]] = {primary: set() for primary in thrown}
     for part in range(parts):
         rows = order[part * settings.images_per_part : (part + 1) * settings.images_per_part]
         table = chunks.take(rows)
         _write_part(table, settings, camera, place[rows] + 1, final, f"part-{part:05d}.parquet")
         for primary, shower in zip(table["kind"].to_pylist(), table["shower"].to_pylist(), strict=True):
             images[primary] += 1
-            seen[primary].add(shower)
+            showers_with_images[primary].add(shower)
     for kind in _KINDS:
         (final / kind / dataset.SUCCESS).touch()
         dataset.write_info(f"file://{final / kind}", {"kind": kind, "camera": camera.name})
@@ -347,10 +347,10 @@ def _publish(plan: ProductionPlan, output: Path, made: int, began: float) -> Pro
     summary = ProductionSummary(
         output=str(output),
         showers=thrown,
-        triggered={primary: len(showers) for primary, showers in seen.items()},
+        triggered={primary: len(showers) for primary, showers in showers_with_images.items()},
         images=images,
         parts=parts,
-        made=made,
+        made=n_showers,
         seconds=time.monotonic() - began,
     )
     counts = {name: value for name, value in asdict(summary).items() if name != "output"}

@@ -84,14 +84,14 @@ def load_seed(file: Path) -> SecretSeed:
     """
     try:
         content = json.loads(file.read_text())
-        found = SecretSeed(int(content["seed"], 16), str(content["salt"]))
-        if found.seed.bit_length() > _BITS or len(bytes.fromhex(found.salt)) != _BITS // 8:
+        secret = SecretSeed(int(content["seed"], 16), str(content["salt"]))
+        if secret.seed.bit_length() > _BITS or len(bytes.fromhex(secret.salt)) != _BITS // 8:
             raise ValueError("wrong length")
     except FileNotFoundError:
         raise NotFoundError("no file of a secret seed", where=str(file), remedy="apbatch sim seed new") from None
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"not a secret seed: {error}", where=str(file)) from None
-    return found
+    return secret
 
 
 def new_seed(file: Path) -> SecretSeed:
@@ -102,17 +102,17 @@ def new_seed(file: Path) -> SecretSeed:
     UsageError
         If the file is there: a seed that is lost can't be drawn again.
     """
-    drawn = SecretSeed(secrets.randbits(_BITS), secrets.token_hex(_BITS // 8))
+    secret = SecretSeed(secrets.randbits(_BITS), secrets.token_hex(_BITS // 8))
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise UsageError("there is a secret seed already", where=str(file), remedy="use it, or name another") from None
     with os.fdopen(handle, "w") as stream:
-        write_seed(drawn, stream)
+        write_seed(secret, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    return drawn
+    return secret
 
 
 def secret_seed() -> SecretSeed:

@@ -281,13 +281,13 @@ def load_production(path: Path | None, named: Mapping[str, object]) -> Productio
     NotFoundError, UsageError
         For a file that is missing or wrong, or a value that is not possible.
     """
-    given = load_model(path, ProductionFile).model_dump(exclude_unset=True) if path else {}
-    given |= {key: value for key, value in named.items() if value is not None}
-    if given.get("seed") == SECRET:
+    values = load_model(path, ProductionFile).model_dump(exclude_unset=True) if path else {}
+    values |= {key: value for key, value in named.items() if value is not None}
+    if values.get("seed") == SECRET:
         secret = secret_seed()
-        given |= {"seed": secret.seed, "seed_commitment": secret.commitment}
+        values |= {"seed": secret.seed, "seed_commitment": secret.commitment}
     try:
-        return Production.model_validate(given)
+        return Production.model_validate(values)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors()]
         raise UsageError("; ".join(fault.replace("Value error, ", "") for fault in faults)) from None

@@ -172,16 +172,16 @@ class Simulator:
             code = np.concatenate([code, np.repeat([PROTON_CODE, NEUTRON], [protons, left - protons]).astype(np.int8)])
             charge = np.concatenate([charge, np.repeat([1, 0], [protons, left - protons]).astype(np.int8)])
             momentum = np.concatenate([momentum, np.tile(np.array(along, np.float32), (left, 1))])
-        handed: Floats = hadron_cascade(nucleon, code, charge, momentum, self.bank, scene, record)
-        return handed
+        em_particles: Floats = hadron_cascade(nucleon, code, charge, momentum, self.bank, scene, record)
+        return em_particles
 
     def _images(
         self, thrown: Throw, record: Record, rng: np.random.Generator
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         images, times, fired = self._measure(thrown, record, rng)
         together = fired.reshape(-1, len(self.settings.array)).sum(axis=1) >= self.settings.array_trigger
-        kept = np.flatnonzero(fired & np.repeat(together, len(self.settings.array)))
-        return images[kept], times[kept], kept
+        rows = np.flatnonzero(fired & np.repeat(together, len(self.settings.array)))
+        return images[rows], times[rows], rows
 
     def _measure(
         self, thrown: Throw, record: Record, rng: np.random.Generator

@@ -110,8 +110,8 @@ class Work:
                     for role, schema in self.recipe.schemas().items():
                         writer = PartWriter(open_store(self.staging.outputs[role]), f"{name}.parquet", schema)
                         writers[role] = stack.enter_context(writer.writing())
-                for role, made in self.recipe.make(batch).items():
-                    writers[role].write(made)
+                for role, rows in self.recipe.make(batch).items():
+                    writers[role].write(rows)
                 images += batch.num_rows
         parts: dict[str, Part] = {role: writer.part() for role, writer in writers.items()}
         seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
@@ -152,12 +152,12 @@ def run_surveys(spark: SparkSession, urls: Sequence[str], job: DatasetCommit, me
     ------
     ServerError
     """
-    kept = job.note("survey")
-    if kept is None:
+    note = job.note("survey")
+    if note is None:
         parts = run_tasks(spark, survey_tasks(urls), look_through, "survey", meter)
-        kept = [found.to_json() for found in joined(parts)]
-        job.keep("survey", kept)
-    return {one.url: one for one in map(Survey.from_json, kept)}
+        note = [survey.to_json() for survey in joined(parts)]
+        job.keep("survey", note)
+    return {one.url: one for one in map(Survey.from_json, note)}
 
 
 def run_tasks(
@@ -173,9 +173,9 @@ def run_tasks(
         return []
     counter = meter.counter(spark)
 
-    def partition(found: Iterator[Task]) -> Iterator[Any]:
+    def partition(tasks: Iterator[Task]) -> Iterator[Any]:
         one_thread()
-        for task in found:
+        for task in tasks:
             result = work(task)
             counter.add(result)
             yield result
@@ -203,8 +203,8 @@ def _placed(spark: SparkSession, tasks: Sequence[Task]) -> RDD[Task]:
             hosts.add(host)
         pairs.add(jvm.scala.Tuple2(pickle.dumps(task), _seq(jvm, hosts)))
     kind = jvm.scala.reflect.ClassTag.apply(jvm.java.lang.Class.forName("[B"))
-    made = context._jsc.sc().makeRDD(_seq(jvm, pairs), kind)
-    return RDD(made.toJavaRDD(), context, CPickleSerializer())
+    java_rdd = context._jsc.sc().makeRDD(_seq(jvm, pairs), kind)
+    return RDD(java_rdd.toJavaRDD(), context, CPickleSerializer())
 
 
 def _seq(jvm: Any, items: Any) -> Any:

@@ -74,7 +74,7 @@ def compact(
     started = time.monotonic()
     check_size(target_bytes)
     output_url = output_url or url
-    known = dataset.info(url)
+    sidecar = dataset.info(url)
     sources, sizes = dataset_files(url)
     splits = stretches([Piece(source, sizes[source.url][0]) for source in sources], target_bytes)
     if output_url.rstrip("/") == url.rstrip("/") and len(splits) == len(sources):
@@ -82,12 +82,12 @@ def compact(
     key = digest(["compact", url, sizes, target_bytes])
     meter = Meter()
     with DatasetCommit({_ROLE: output_url}, key) as job:
-        begun = time.monotonic()
+        start = time.monotonic()
         records = run_splits(spark, with_hosts(splits), Compaction(job.staging), job, "compact", meter)
-        seconds = time.monotonic() - begun
-        content = {name: value for name, value in known.items() if name not in ("files", "generation")}
-        made = provenance("compact", [source.url for source in sources], {"target_bytes": target_bytes})
-        job.commit(records, {_ROLE: {**content, "compacted": {**made, "part_files": [len(sources), len(splits)]}}})
+        seconds = time.monotonic() - start
+        content = {name: value for name, value in sidecar.items() if name not in ("files", "generation")}
+        origin = provenance("compact", [source.url for source in sources], {"target_bytes": target_bytes})
+        job.commit(records, {_ROLE: {**content, "compacted": {**origin, "part_files": [len(sources), len(splits)]}}})
     return summed(records, meter, started, seconds, {}, [], {})
 
 
@@ -116,15 +116,15 @@ def check_size(target_bytes: int) -> None:
 def stretches(pieces: Sequence[Piece], target_bytes: int) -> list[Split]:
     """Cut the part files of a dataset, in their order, into stretches of about the same size near the target."""
     total = sum(piece.bytes for piece in pieces)
-    wanted = max(1, round(total / target_bytes))
-    found: list[list[Piece]] = []
+    n_files = max(1, round(total / target_bytes))
+    groups: list[list[Piece]] = []
     before = 0
     for piece in pieces:
-        if not found or (len(found) < wanted and before >= len(found) * total / wanted):
-            found.append([])
-        found[-1].append(piece)
+        if not groups or (len(groups) < n_files and before >= len(groups) * total / n_files):
+            groups.append([])
+        groups[-1].append(piece)
         before += piece.bytes
-    return [Split(number, tuple(part), sum(piece.bytes for piece in part)) for number, part in enumerate(found)]
+    return [Split(number, tuple(part), sum(piece.bytes for piece in part)) for number, part in enumerate(groups)]
 
 
 @dataclass
@@ -195,10 +195,10 @@ def content_digest(url: str) -> str:
     ------
     NotFoundError, FormatError
     """
-    found = ContentDigest()
+    digest = ContentDigest()
     for batch in dataset.read_batches(url, rows=_ROWS):
-        found.add(batch)
-    return found.result()
+        digest.add(batch)
+    return digest.result()
 
 
 def _hash(array: pa.Array, values: Any, nulls: Any, lengths: Any) -> None:

@@ -81,9 +81,9 @@ def read_images(spark: SparkSession, sources: Sequence[Source], losses: LossCoun
     ServerError
         If Spark or a store fails.
     """
-    splits, camera, factors, found = plan_frames(spark, sources)
+    splits, camera, factors, plan_losses = plan_frames(spark, sources)
     if losses is not None:
-        losses.add(found)
+        losses.add(plan_losses)
     return _read(spark, splits, camera, factors, steps.IMAGES, losses)
 
 
@@ -192,9 +192,9 @@ def chained(frame: DataFrame, stage: _Stage, schema: pa.Schema) -> DataFrame:
         yield from batches
         settle()
 
-    made = base.mapInArrow(all_stages, spark_schema(schema))
-    setattr(made, _CHAIN, (base, stages))
-    return made
+    result = base.mapInArrow(all_stages, spark_schema(schema))
+    setattr(result, _CHAIN, (base, stages))
+    return result
 
 
 def spark_schema(schema: pa.Schema) -> str:

@@ -124,25 +124,25 @@ def _watched(spark: SparkSession, title: str, tasks: int | None, group: str, met
     tracker = spark.sparkContext.statusTracker()
     stop = threading.Event()
     started = time.monotonic()
-    seen: dict[int, tuple[int, int]] = {}
+    counts: dict[int, tuple[int, int]] = {}
 
-    def look() -> None:
+    def poll() -> None:
         for job in tracker.getJobIdsForGroup(group):
             info = tracker.getJobInfo(job)
             for stage in info.stageIds if info is not None else ():
-                found = tracker.getStageInfo(stage)
-                if found is not None:
-                    seen[stage] = found.numCompletedTasks, found.numFailedTasks
+                state = tracker.getStageInfo(stage)
+                if state is not None:
+                    counts[stage] = state.numCompletedTasks, state.numFailedTasks
 
     def watch(task: Any) -> None:
-        shown, pause = 0, _POLL_S if sys.stderr.isatty() else _POLL_LOG_S
+        advance, pause = 0, _POLL_S if sys.stderr.isatty() else _POLL_LOG_S
         while True:
             last = stop.wait(pause)
-            look()
-            done = sum(completed for completed, _ in seen.values())
-            task.note(_said(meter, time.monotonic() - started))
-            task.advance(done - shown)
-            shown = done
+            poll()
+            done = sum(completed for completed, _ in counts.values())
+            task.note(_note(meter, time.monotonic() - started))
+            task.advance(done - advance)
+            advance = done
             if last:
                 return
 
@@ -154,11 +154,11 @@ def _watched(spark: SparkSession, title: str, tasks: int | None, group: str, met
         finally:
             stop.set()
             watcher.join()
-            meter.tasks += tasks if tasks is not None else sum(completed for completed, _ in seen.values())
-            meter.retries += sum(failed for _, failed in seen.values())
+            meter.tasks += tasks if tasks is not None else sum(completed for completed, _ in counts.values())
+            meter.retries += sum(failed for _, failed in counts.values())
 
 
-def _said(meter: Meter, seconds: float) -> str:
+def _note(meter: Meter, seconds: float) -> str:
     images, read, written = meter.counters[-1].value if meter.counters else (0, 0, 0)
     if not images:
         return "tasks"

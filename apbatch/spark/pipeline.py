@@ -214,20 +214,20 @@ def _prepared(
 ) -> _Plan:
     """Add to a plan what is done before cleaning; the first pass over the pixels is made only where it is needed."""
     with_noise = cleaning.method == "sigma"
-    looked = watched() if with_noise or bad_pixels.treatment != KEEP else {}
-    preparation = Preparation(bad_pixels, looked, cleaning.time_limit is not None, with_noise)
+    states = watched() if with_noise or bad_pixels.treatment != KEEP else {}
+    preparation = Preparation(bad_pixels, states, cleaning.time_limit is not None, with_noise)
     return replace(plan, recipe=replace(plan.recipe, preparation=preparation))
 
 
 def _settings(recipe: Recipe, bad_pixels: BadPixels) -> dict[str, Any]:
     """Return what determines the output, besides the input, in the words of users."""
-    found: dict[str, Any] = {} if recipe.rule is None else words_of(recipe.rule)
+    words: dict[str, Any] = {} if recipe.rule is None else words_of(recipe.rule)
     if "grids" in recipe.roles:
-        found["method"] = recipe.method
-    found |= dict.fromkeys(recipe.more, True)
+        words["method"] = recipe.method
+    words |= dict.fromkeys(recipe.more, True)
     if bad_pixels.treatment != KEEP:
-        found |= {"bad_pixels": bad_pixels.treatment, "bad_kinds": list(bad_pixels.kinds)}
-    return found
+        words |= {"bad_pixels": bad_pixels.treatment, "bad_kinds": list(bad_pixels.kinds)}
+    return words
 
 
 def parameters(
@@ -309,7 +309,7 @@ def skim(
         if not source.rows or not dataset.is_complete(source.url.rpartition("/")[0]):
             raise UsageError("these images were not cleaned", where=source.url, remedy="clean them: apbatch clean")
     folders = sorted({source.url.rpartition("/")[0] for source in sources})
-    kinds = {(str(known["cleaning"]), str(known["camera"])) for known in map(dataset.info, folders)}
+    kinds = {(str(sidecar["cleaning"]), str(sidecar["camera"])) for sidecar in map(dataset.info, folders)}
     if len(kinds) != 1:
         named = "; ".join(f"{cleaning} of {camera}" for cleaning, camera in sorted(kinds))
         raise UsageError(
@@ -318,10 +318,10 @@ def skim(
         )
     if {folder.rstrip("/") for folder in folders} & {url.rstrip("/") for url in outputs.values()}:
         raise UsageError("input and output are the same dataset", where=folders[0])
-    known, camera, telescopes = dataset_of_images(folders[0])
+    sidecar, camera, telescopes = dataset_of_images(folders[0])
     masked = [replace(source, format=DATASET) for source in sources]
     families = more if "parameters" in outputs else ()
-    recipe = Recipe(camera, tuple(outputs), str(known["cleaning"]), None, method, telescopes, families)
+    recipe = Recipe(camera, tuple(outputs), str(sidecar["cleaning"]), None, method, telescopes, families)
     settings = _settings(recipe, BadPixels())
     plan = _Plan(recipe, sidecars(recipe, outputs.get("images")), "skim", folders, settings)
     sizes = files_of(masked)
@@ -364,11 +364,11 @@ def derived(
     _check_roles(outputs)
     if images_url.rstrip("/") in [url.rstrip("/") for url in outputs.values()]:
         raise UsageError("input and output are the same dataset", where=images_url)
-    known, camera, telescopes = dataset_of_images(images_url)
+    sidecar, camera, telescopes = dataset_of_images(images_url)
     sources, sizes = dataset_files(images_url)
     if cleaning is not None:
         need_times(cleaning, sources, camera)
-    name = cleaning.name if cleaning is not None else str(known["cleaning"])
+    name = cleaning.name if cleaning is not None else str(sidecar["cleaning"])
     recipe = Recipe(camera, tuple(outputs), name, cleaning, method, telescopes, more if "parameters" in outputs else ())
     settings = _settings(recipe, BadPixels())
     plan = _Plan(recipe, sidecars(recipe, images_url), step, [images_url], settings)
@@ -399,21 +399,21 @@ def _run(
 ) -> StepSummary:
     """Work on all splits and make the datasets."""
     work = Work(job.staging, plan.recipe, factors)
-    begun = time.monotonic()
+    start = time.monotonic()
     records = run_splits(spark, largest_first(with_hosts(splits)), work, job, plan.step, meter)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     counted, problems = tally([*lost, *(loss for record in records for loss in record.losses)])
     count = sum(record.images for record in records)
     if not count:
         job.discard()
         reason = f": {problems[0]}" if problems else ""
         raise FormatError(f"not one image could be read{reason}", where=next(iter(job.outputs.values())))
-    made = provenance(plan.step, plan.inputs, plan.settings)
+    origin = provenance(plan.step, plan.inputs, plan.settings)
     changed: Counter[str] = Counter()
     for record in records:
         changed.update(record.pixels)
-    common = {"images": count, "losses": counted, "provenance": made}
-    common |= plan.recipe.preparation.told()
+    common = {"images": count, "losses": counted, "provenance": origin}
+    common |= plan.recipe.preparation.sidecar()
     common |= {"pixels": dict(changed)} if changed else {}
     job.commit(records, {role: {**content, **common} for role, content in plan.contents.items()})
     return summed(records, meter, started, seconds, counted, problems, dict(changed))
@@ -449,17 +449,17 @@ def summed(
 def sidecars(recipe: Recipe, images_url: str | None) -> dict[str, dict[str, Any]]:
     """Return what the sidecars say of the datasets' content."""
     common: dict[str, Any] = {"camera": recipe.camera.name, "cleaning": recipe.cleaning}
-    found: dict[str, dict[str, Any]] = {}
+    by_role: dict[str, dict[str, Any]] = {}
     if "images" in recipe.roles:
-        found["images"] = {"kind": "images", **common}
+        by_role["images"] = {"kind": "images", **common}
     if "parameters" in recipe.roles:
         units = dict(UNITS)
         for family in recipe.more:
             units |= FAMILIES[family]
-        found["parameters"] = {"kind": "parameters", **common, "images_url": images_url, "units": units}
+        by_role["parameters"] = {"kind": "parameters", **common, "images_url": images_url, "units": units}
     if "grids" in recipe.roles:
         shape = grid_of(recipe.camera, recipe.method)
-        found["grids"] = {
+        by_role["grids"] = {
             "kind": "grids",
             **common,
             "images_url": images_url,
@@ -468,15 +468,15 @@ def sidecars(recipe: Recipe, images_url: str | None) -> dict[str, dict[str, Any]
             "rows": shape.rows,
             "cols": shape.cols,
         }
-    return found
+    return by_role
 
 
 def _check_roles(outputs: Mapping[str, str]) -> None:
-    known = ("images", "parameters", "grids")
+    choices = ("images", "parameters", "grids")
     for role in outputs:
-        if role not in known:
+        if role not in choices:
             raise UsageError(
-                f"'{role}' is no dataset of images", nearest=nearest_word(role, known), remedy=f"{', '.join(known)}"
+                f"'{role}' is no dataset of images", nearest=nearest_word(role, choices), remedy=f"{', '.join(choices)}"
             )
     if not outputs:
-        raise UsageError("there is nothing to write", remedy=f"name one of {', '.join(known)}")
+        raise UsageError("there is nothing to write", remedy=f"name one of {', '.join(choices)}")

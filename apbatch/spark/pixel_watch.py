@@ -59,16 +59,16 @@ def watch_pixels(
         If there are too few images in every run.
     ServerError
     """
-    kept = job.note(_NOTE)
-    if kept is not None:
+    note = job.note(_NOTE)
+    if note is not None:
         return {
             (experiment, run, telescope): PixelState(np.array(noise, np.float64), np.array(status))
-            for experiment, run, telescope, noise, status in kept
+            for experiment, run, telescope, noise, status in note
         }
     states = of_surveys([one for one in sources if one.format == RAW], surveys, camera, factors)
     whole = [split for split in splits if not isinstance(split, EventSplit)]
-    seen = run_tasks(spark, whole, Watch(camera), "noise of pixels", meter)
-    states |= of_images([one for found in seen for one in found], camera)
+    answers = run_tasks(spark, whole, Watch(camera), "noise of pixels", meter)
+    states |= of_images([one for answer in answers for one in answer], camera)
     if not states:
         raise FormatError(
             "there are too few images to know the noise of pixels",
@@ -104,7 +104,7 @@ class Watch:
         return [(run, sums) for run, monitor in monitors.items() for sums in monitor.sums.values()]
 
 
-def of_images(seen: Sequence[_Seen], camera: CameraGeometry) -> dict[RunKey, PixelState]:
+def of_images(sums_of_runs: Sequence[_Seen], camera: CameraGeometry) -> dict[RunKey, PixelState]:
     """Return the state of the pixels of each run from what tasks saw; runs too short to tell are left out.
 
     Raises
@@ -113,7 +113,7 @@ def of_images(seen: Sequence[_Seen], camera: CameraGeometry) -> dict[RunKey, Pix
         If no run is left because the pixels hold no noise.
     """
     monitors: dict[RunKey, ChannelMonitor] = {}
-    for run, sums in seen:
+    for run, sums in sums_of_runs:
         monitors.setdefault(run, ChannelMonitor(camera.n_pixels)).merge(ChannelMonitor.of_sums({0: sums}))
     states: dict[RunKey, PixelState] = {}
     still: RunKey | None = None
@@ -123,10 +123,10 @@ def of_images(seen: Sequence[_Seen], camera: CameraGeometry) -> dict[RunKey, Pix
         channels = monitor.result()
         if not np.isfinite(channels.spread).any():
             channels = monitors[run[0], _ANY_RUN, run[2]].result()
-        known = channels.spread[np.isfinite(channels.spread)]
-        if not len(known):
+        finite = channels.spread[np.isfinite(channels.spread)]
+        if not len(finite):
             continue
-        if (known > 0).mean() < _LEAST_ALIVE:
+        if (finite > 0).mean() < _LEAST_ALIVE:
             still = run
             continue
         states[run] = PixelState(channels.spread, status_of(channels, camera.cluster))
@@ -147,20 +147,20 @@ def of_surveys(
     runs: dict[RunKey, list[Source]] = {}
     for source in sources:
         runs.setdefault((source.experiment, run_of(source), source.telescope), []).append(source)
-    known = set(np.unique(camera.cluster).tolist())
+    clusters = set(np.unique(camera.cluster).tolist())
     states = {}
     for run, files in runs.items():
         monitors: dict[int, ChannelMonitor] = {}
         codes = np.full((camera.n_pixels, 2), np.nan)
         for source in files:
-            found = surveys[source.url]
-            for text, records in found.records.items():
+            survey = surveys[source.url]
+            for text, records in survey.records.items():
                 cluster = int(text)
-                if cluster not in known:
+                if cluster not in clusters:
                     continue
-                spread, hits = np.array(found.noise[text])
+                spread, hits = np.array(survey.noise[text])
                 monitor = monitors.setdefault(cluster, ChannelMonitor(2 * BOARD))
-                monitor.add_counted(0, records, *(_row(one) for one in (np.array(found.pedestal[text]), spread, hits)))
+                monitor.add_counted(0, records, *(_row(one) for one in (np.array(survey.pedestal[text]), spread, hits)))
                 pixels = camera.index(np.full(BOARD, cluster), 2 * np.arange(BOARD))
                 table = factors.get((source.calibration.get("factors", ""), cluster))
                 if table is not None:

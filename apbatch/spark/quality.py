@@ -57,23 +57,23 @@ class MeasureFile:
 
     def __call__(self, source: Source) -> FileMeasurement:
         """MeasureFile at the file; what can't be read gives its reason."""
-        found = measure_file(source, self.bin_s)
+        answer = measure_file(source, self.bin_s)
         size = files_of([source])[source.url][0]
-        return FileMeasurement((), size, found) if isinstance(found, str) else FileMeasurement(tuple(found), size)
+        return FileMeasurement((), size, answer) if isinstance(answer, str) else FileMeasurement(tuple(answer), size)
 
 
 @dataclass(frozen=True, eq=False)
 class FileMeasurement:
     """What was seen in a file, its bytes, and why it could not be read."""
 
-    found: tuple[FileQuality, ...]
+    files: tuple[FileQuality, ...]
     bytes_read: int
     problem: str | None = None
 
     @property
     def images(self) -> int:
         """Records or images."""
-        return sum(len(one.event) for one in self.found)
+        return sum(len(one.event) for one in self.files)
 
 
 def watch(
@@ -90,7 +90,7 @@ def watch(
 
     Returns
     -------
-    found : list of FileQuality
+    files : list of FileQuality
     losses : dict
         Files that could not be read, by reason.
 
@@ -106,13 +106,13 @@ def watch(
     if not sources:
         raise UsageError("there are no input files", remedy="select files that hold camera images")
     answers: list[FileMeasurement] = run_tasks(spark, sources, MeasureFile(bin_s), "quality", meter)
-    found = [one for answer in answers for one in answer.found]
+    files = [one for answer in answers for one in answer.files]
     unreadable = [answer.problem for answer in answers if answer.problem is not None]
-    if not found:
+    if not files:
         raise FormatError(f"not one file could be read{': ' + unreadable[0] if unreadable else ''}")
     if unreadable:
-        found[0].problems += unreadable
-    return found, {"unreadable files": len(unreadable)} if unreadable else {}
+        files[0].problems += unreadable
+    return files, {"unreadable files": len(unreadable)} if unreadable else {}
 
 
 def image_sources(url: str) -> list[Source]:
@@ -125,10 +125,10 @@ def image_sources(url: str) -> list[Source]:
     UsageError
         If it is of something else.
     """
-    known = dataset.info(url)
-    if known.get("kind") != "images":
+    sidecar = dataset.info(url)
+    if sidecar.get("kind") != "images":
         raise UsageError("not a dataset of images", where=url)
-    store, camera = open_store(url), str(known.get("camera"))
+    store, camera = open_store(url), str(sidecar.get("camera"))
     return [Source(store.url_of(name), PART, "", camera=camera) for name in dataset.part_files(url)]
 
 
@@ -147,35 +147,35 @@ def _raw(source: Source, bin_s: float) -> Iterator[FileQuality]:
     named, problems = parse_name(source.url), Problems()
     run = (source.experiment, source.run if source.run is not None else named.run or 0, source.telescope)
     camera = camera_named(str(source.camera))
-    found: dict[int, FileQuality] = {}
+    by_cluster: dict[int, FileQuality] = {}
     parts: dict[int, list[tuple[Ints, Ints]]] = {}
     with open_url(source.url) as stream:
         for records in read_records(stream, problems, _RECORDS):
             for cluster in np.unique(records["cluster"]).tolist():
                 mine = records[records["cluster"] == cluster]
                 none = np.empty(0, np.int64)
-                watched = found.setdefault(
+                file = by_cluster.setdefault(
                     cluster, FileQuality(run, camera, cluster, ChannelMonitor(64), none, none, none)
                 )
                 time = since_1970(mine["time"], named.night)
                 codes = mine["adc"].transpose(0, 2, 1).reshape(len(mine), -1) / QUARTERS
-                watched.channels.add(time_bins(time, bin_s), codes)
-                watched.losses["records without a time"] += int((time == NO_TIME).sum())
+                file.channels.add(time_bins(time, bin_s), codes)
+                file.losses["records without a time"] += int((time == NO_TIME).sum())
                 parts.setdefault(cluster, []).append((mine["event"].astype(np.int64), time))
-    if not found:
+    if not by_cluster:
         raise FormatError("no whole record", where=source.url)
-    for cluster, watched in found.items():
-        event, watched.time = (np.concatenate(columns) for columns in zip(*parts[cluster], strict=True))
-        watched.event, watched.clusters = event, np.ones(len(event), np.int64)
+    for cluster, file in by_cluster.items():
+        event, file.time = (np.concatenate(columns) for columns in zip(*parts[cluster], strict=True))
+        file.event, file.clusters = event, np.ones(len(event), np.int64)
     if problems.count:
-        first = found[min(found)]
+        first = by_cluster[min(by_cluster)]
         first.losses["damaged places in files"] += problems.count
         first.problems += [f"{source.url} at byte {one.offset}: {one.reason}" for one in problems.kept[:5]]
-    yield from found.values()
+    yield from by_cluster.values()
 
 
 def _whole(source: Source, bin_s: float) -> Iterator[FileQuality]:
-    found: dict[RunKey, FileQuality] = {}
+    by_run: dict[RunKey, FileQuality] = {}
     parts: dict[RunKey, list[tuple[Ints, ...]]] = {}
     with open_url(source.url) as stream:
         for batch in _image_batches(source, stream):
@@ -191,21 +191,19 @@ def _whole(source: Source, bin_s: float) -> Iterator[FileQuality]:
             for run in dict.fromkeys(whose):
                 rows = np.array([one == run for one in whose])
                 none = np.empty(0, np.int64)
-                watched = found.setdefault(
+                file = by_run.setdefault(
                     run, FileQuality(run, camera, 0, ChannelMonitor(camera.n_pixels), none, none, none)
                 )
-                watched.channels.add(time_bins(times[rows], bin_s), pixels[rows])
-                watched.losses["images without a time"] += int((times[rows] == NO_TIME).sum())
+                file.channels.add(time_bins(times[rows], bin_s), pixels[rows])
+                file.losses["images without a time"] += int((times[rows] == NO_TIME).sum())
                 for number, count in zip(
                     np.unique(camera.cluster).tolist(), there[rows].sum(axis=0).tolist(), strict=True
                 ):
-                    watched.by_cluster[number] = watched.by_cluster.get(number, 0) + count
+                    file.by_cluster[number] = file.by_cluster.get(number, 0) + count
                 parts.setdefault(run, []).append((event[rows], times[rows], there[rows].sum(axis=1)))
-    for run, watched in found.items():
-        watched.event, watched.time, watched.clusters = (
-            np.concatenate(columns) for columns in zip(*parts[run], strict=True)
-        )
-        yield watched
+    for run, file in by_run.items():
+        file.event, file.time, file.clusters = (np.concatenate(columns) for columns in zip(*parts[run], strict=True))
+        yield file
 
 
 def _image_batches(source: Source, stream: Any) -> Iterator[pa.RecordBatch]:
@@ -257,9 +255,9 @@ def check_quality(
     if not 0.001 <= bin_s <= 86_400:
         raise UsageError(f"a bin of {bin_s:g} s makes no sense", remedy="choose between 1 ms and a day")
     started, meter = time.monotonic(), Meter()
-    found, unreadable = watch(spark, sources, bin_s, meter)
+    files, unreadable = watch(spark, sources, bin_s, meter)
     seconds = time.monotonic() - started
-    runs = quality_of_runs(found, bin_s)
+    runs = quality_of_runs(files, bin_s)
     write_quality(runs, output_url, [source.url for source in sources], bin_s, unreadable)
     summaries = [quality.summary for quality in runs]
     losses = Counter(unreadable)

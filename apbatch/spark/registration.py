@@ -33,10 +33,10 @@ def register_events(events: EventStore, parameters_url: str) -> int:
     ------
     NotFoundError, FormatError, UsageError
     """
-    known = dataset.info(parameters_url)
-    if known.get("kind") != "parameters":
+    sidecar = dataset.info(parameters_url)
+    if sidecar.get("kind") != "parameters":
         raise UsageError("not a dataset of image parameters", where=parameters_url)
-    images_url = known.get("images_url")
+    images_url = sidecar.get("images_url")
     places = Places()
     if images_url is not None and dataset.is_complete(str(images_url)):
         places = places_in(str(images_url))

@@ -96,9 +96,9 @@ def save(
             raise FormatError("there is not one row to write", where=url)
         count = sum(record.images for record in records)
         counted, problems = losses.result() if losses is not None else ({}, [])
-        made = provenance("save", [images_url] if images_url else [], {"method": method} if role == "grids" else {})
+        origin = provenance("save", [images_url] if images_url else [], {"method": method} if role == "grids" else {})
         content = sidecars(recipe, url if role == "images" else images_url)[role]
-        job.commit(records, {role: {**content, "images": count, "losses": counted, "provenance": made}})
+        job.commit(records, {role: {**content, "images": count, "losses": counted, "provenance": origin}})
     return StepSummary(
         count,
         time.monotonic() - started,
@@ -118,10 +118,10 @@ def _role_of(columns: list[str]) -> str:
     ------
     UsageError
     """
-    known = {"images": steps.CLEANED, "parameters": steps.PARAMETER_ROWS, "grids": steps.GRIDS}
+    schemas = {"images": steps.CLEANED, "parameters": steps.PARAMETER_ROWS, "grids": steps.GRIDS}
     for role, marks in _MARKS.items():
         if marks <= set(columns):
-            lacking = [name for name in known[role].names if name not in columns]
+            lacking = [name for name in schemas[role].names if name not in columns]
             if lacking:
                 raise UsageError(f"a dataset of {role} needs the columns {', '.join(lacking)} as well")
             return role

@@ -123,9 +123,9 @@ def stereo(
     started = time.monotonic()
     if not parameters_urls:
         raise UsageError("there are no datasets of image parameters", remedy="make them: apbatch parameters")
-    cleaning, known = _checked(parameters_urls, output_url)
+    cleaning, telescopes_of = _checked(parameters_urls, output_url)
     sizes = {url: size for folder in parameters_urls for url, size in dataset_files(folder)[1].items()}
-    splits = range_splits({url: telescopes for folder, telescopes in known.items() for url in _files(folder)})
+    splits = range_splits({url: telescopes for folder, telescopes in telescopes_of.items() for url in _files(folder)})
     if axes not in AXES:
         raise UsageError(f"'{axes}' are no axes", nearest=nearest_word(axes, AXES), remedy=" or ".join(AXES))
     settings = {"cleaning": cleaning, "size_min": size_min, "axes": axes}
@@ -133,23 +133,23 @@ def stereo(
     meter = Meter()
     with DatasetCommit({_ROLE: output_url}, key) as job:
         work = Reconstruction(job.staging, cleaning, size_min, axes)
-        begun = time.monotonic()
+        start = time.monotonic()
         records = run_splits(spark, splits, work, job, "stereo", meter)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - start
         counted, problems = tally([loss for record in records for loss in record.losses])
         events = sum(record.images for record in records)
         if not events:
             job.discard()
             raise FormatError("there is not one event", where=", ".join(parameters_urls))
-        made = provenance("stereo", list(parameters_urls), settings)
-        content = {"kind": "showers", "cleaning": cleaning, "events": events, "losses": counted, "provenance": made}
+        origin = provenance("stereo", list(parameters_urls), settings)
+        content = {"kind": "showers", "cleaning": cleaning, "events": events, "losses": counted, "provenance": origin}
         job.commit(records, {_ROLE: content})
     return summed(records, meter, started, seconds, counted, problems, {})
 
 
 def _checked(urls: Sequence[str], output_url: str) -> tuple[str, dict[str, Telescopes]]:
     """Return the cleaning of all datasets, and where the telescopes of each stand."""
-    found: dict[str, Telescopes] = {}
+    telescopes_of: dict[str, Telescopes] = {}
     cleanings = set()
     for url in urls:
         if url.rstrip("/") == output_url.rstrip("/"):
@@ -161,15 +161,15 @@ def _checked(urls: Sequence[str], output_url: str) -> tuple[str, dict[str, Teles
         lacking = [name for name in _COLUMNS if name not in schema.names]
         if lacking:
             raise UsageError(f"there is no column '{lacking[0]}'", where=url, remedy="make the dataset again")
-        found[url] = telescopes_in(schema)
-        if not found[url]:
+        telescopes_of[url] = telescopes_in(schema)
+        if not telescopes_of[url]:
             raise UsageError(
                 "where its telescopes stand is not known", where=url, remedy="the format of its images must tell"
             )
         cleanings.add(str(about["cleaning"]))
     if len(cleanings) > 1:
         raise UsageError(f"the datasets are of several cleanings: {', '.join(sorted(cleanings))}")
-    return cleanings.pop(), found
+    return cleanings.pop(), telescopes_of
 
 
 def _files(folder: str) -> list[str]:
@@ -256,7 +256,7 @@ class Reconstruction:
 
 def rows_of(split: RangeSplit, cleaning: str, size_min: float) -> pa.Table:
     """Read the rows of a split, with `x`, `y`, `z` of their telescopes (NaN where one stands nowhere)."""
-    found = []
+    tables = []
     for part in split.parts:
         with open_url(part.url) as stream, reading(part.url):
             table = open_parquet(stream, part.url).read_row_groups(list(part.groups), _COLUMNS, use_threads=False)
@@ -269,8 +269,8 @@ def rows_of(split: RangeSplit, cleaning: str, size_min: float) -> pa.Table:
         standing = np.array([place[one] for one in numbers.tolist()], np.float64).reshape(-1, 3)
         for axis, values in zip("xyz", standing.T, strict=True):
             table = table.append_column(axis, pa.array(np.ascontiguousarray(values)))
-        found.append(table.replace_schema_metadata(None))
-    return pa.concat_tables(found)
+        tables.append(table.replace_schema_metadata(None))
+    return pa.concat_tables(tables)
 
 
 def showers_of(rows: pa.Table, split: RangeSplit, losses: list[Loss], axes: Axes) -> pa.RecordBatch:
@@ -305,7 +305,7 @@ def showers_of(rows: pa.Table, split: RangeSplit, losses: list[Loss], axes: Axes
     lost = int(np.isnan(values["pointing_altitude"] + values["pointing_azimuth"] + values["x"]).sum())
     if lost:
         losses.append(Loss(where, NO_POINTING, lost, f"{where}: {lost} {NO_POINTING}"))
-    found = reconstruct(
+    result = reconstruct(
         Images(
             event=np.cumsum(starts, dtype=np.int64),
             **{name: values[name] for name in _MEASURED},
@@ -318,12 +318,12 @@ def showers_of(rows: pa.Table, split: RangeSplit, losses: list[Loss], axes: Axes
         axes=axes,
     )
     heads = rows.filter(pa.array(starts))
-    numbers = {name: getattr(found, name) for name in SHOWERS.names if name not in (*_EVENT, "n_images", "reason")}
+    numbers = {name: getattr(result, name) for name in SHOWERS.names if name not in (*_EVENT, "n_images", "reason")}
     arrays = [
         *(heads[name].combine_chunks().cast(SHOWERS.field(name).type) for name in _EVENT),
-        pa.array(found.n_images),
+        pa.array(result.n_images),
         *(pa.array(column, mask=np.isnan(column)) for column in numbers.values()),
-        pa.array([REASONS[code] for code in found.reason.tolist()], pa.string()),
+        pa.array([REASONS[code] for code in result.reason.tolist()], pa.string()),
     ]
     arrays = [array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array for array in arrays]
     return pa.RecordBatch.from_arrays(arrays, schema=SHOWERS)

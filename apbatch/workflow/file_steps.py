@@ -58,8 +58,8 @@ class Simulate(Step):
 
         def spectrum(primary: str) -> Spectrum:
             named = {part: getattr(self, f"{primary}_{part}") for part in ("energy_min", "energy_max", "index")}
-            given = {part: value for part, value in named.items() if value is not None}
-            return usual.spectrum_of(primary).model_copy(update=given)
+            changes = {part: value for part, value in named.items() if value is not None}
+            return usual.spectrum_of(primary).model_copy(update=changes)
 
         secret = secret_seed() if self.seed == SECRET else None
         sky = {} if self.night_sky is None else {"night_sky": self.night_sky}

@@ -148,8 +148,8 @@ class Clean(ImageStep, CleaningWords):
 
     def inputs(self, context: Context) -> Any:
         """Return the selection, where it is read, and where the output goes."""
-        known = {name: context.products.get(name) for name in ("selection", "mirrored")}
-        return {**known, "store": context.settings.store}
+        products = {name: context.products.get(name) for name in ("selection", "mirrored")}
+        return {**products, "store": context.settings.store}
 
     def leads(self, followers: Sequence[Step], step: Step) -> bool:
         """Parameters and grids of the images come out of the same pass."""
@@ -295,8 +295,8 @@ class Grid(_OfImages):
 
 
 def _joins(steps: Sequence[Step], step: Step) -> bool:
-    taken = {one.role for one in steps if isinstance(one, ImageStep)}
-    return isinstance(step, _OfImages) and step.rule is None and step.role not in taken
+    roles = {one.role for one in steps if isinstance(one, ImageStep)}
+    return isinstance(step, _OfImages) and step.rule is None and step.role not in roles
 
 
 def complete(url: str) -> bool:

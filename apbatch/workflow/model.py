@@ -122,13 +122,13 @@ def _step(path: Path, index: int, item: Any, lines: Lines, line: int) -> Step:
 
 def _order_faults(path: Path, head: _Head, steps: list[Step], places: list[int]) -> list[str]:
     """Every step must find what it needs; else say which step is missing before it."""
-    made: set[str] = {"selection"} if head.select else set()
+    products: set[str] = {"selection"} if head.select else set()
     faults = []
     for step, line in zip(steps, places, strict=True):
         for product in step.needs:
-            if product not in made:
+            if product not in products:
                 makers = [kind for kind, other in STEPS.items() if product in other.makes]
                 hint = " or ".join(f"'{maker}'" for maker in makers)
                 faults.append(f"{path}:{line}: step '{step.kind}' needs {product}: put {hint} before it")
-        made.update(step.makes)
+        products.update(step.makes)
     return faults

@@ -39,7 +39,7 @@ class Quality(Step):
         runs, summary = check_quality(context.spark(), sources, output, self.bin)
         tell(self.kind, summary, "events")
         for run in runs:
-            say(f"quality: {_told(run)}")
+            say(f"quality: {_summary(run)}")
         say(f"quality: {output}/report.html")
         return {"quality": output}
 
@@ -53,7 +53,7 @@ class Quality(Step):
             return False
 
 
-def _told(run: dict[str, Any]) -> str:
+def _summary(run: dict[str, Any]) -> str:
     pixels = ", ".join(f"{count} {status}" for status, count in next(iter(run["pixels"].values())).items())
     rate = run["event_rate"]["median"]
     rates = f", {rate:.4g}/s" if rate is not None else ""

@@ -89,11 +89,11 @@ def run(job: JobDescription, settings: Settings) -> Outcome:
             say(f"{title} …")
             started = time.monotonic()
             try:
-                made = step.run_with(context, this.key, followers) if followers else [step.run(context, this.key)]
+                results = step.run_with(context, this.key, followers) if followers else [step.run(context, this.key)]
             except ApbatchError as error:
                 error.where = error.where or f"{job.path}:{line}"
                 raise
-            for one, products in zip((this, *followers), made, strict=True):
+            for one, products in zip((this, *followers), results, strict=True):
                 records.finish(one.step.kind, one.key, one.inputs, one.step.parameters(), products)
                 context.take(products)
                 outcome.ran.append(one.step.kind)
@@ -103,17 +103,17 @@ def run(job: JobDescription, settings: Settings) -> Outcome:
 
 def _followers(this: Keyed, following: Sequence[Step], context: Context, records: Records) -> list[Keyed]:
     """Return the steps right after this one that are to do and can be done in the same pass."""
-    found: list[Keyed] = []
+    followers: list[Keyed] = []
     for step in following:
-        if not this.step.leads([one.step for one in found], step):
+        if not this.step.leads([one.step for one in followers], step):
             break
         promised = replace(context, products={**context.products, **this.step.promise(context, this.key)})
         one = _keyed(step, promised)
         finished = records.products(step.kind, one.key)
         if finished is not None and step.intact(finished):
             break
-        found.append(one)
-    return found
+        followers.append(one)
+    return followers
 
 
 def plan(job: JobDescription, settings: Settings) -> list[Planned]:
@@ -124,15 +124,15 @@ def plan(job: JobDescription, settings: Settings) -> list[Planned]:
     """
     planned: list[Planned] = []
     with _surroundings(job, settings) as (context, records):
-        known = True
+        certain = True
         for step, line in zip(job.steps, job.lines, strict=True):
             state = "each time" if step.always else "to do"
-            if known and step.always:
-                known = step.foresee(context)
-            elif known:
+            if certain and step.always:
+                certain = step.foresee(context)
+            elif certain:
                 finished = records.products(step.kind, _keyed(step, context).key)
-                known = finished is not None and step.intact(finished)
-                if known and finished is not None:
+                certain = finished is not None and step.intact(finished)
+                if certain and finished is not None:
                     state = "done"
                     context.take(finished)
             planned.append(Planned(step.kind, state, line, step.parameters()))

@@ -61,9 +61,9 @@ class Context:
         """Take what a step made; what is replaced by it stays in `history`."""
         self.products.update(products)
         for name, product in products.items():
-            known = self.history.setdefault(name, [])
-            if product not in known:
-                known.append(product)
+            earlier = self.history.setdefault(name, [])
+            if product not in earlier:
+                earlier.append(product)
 
     @property
     def folder(self) -> Path:
@@ -79,11 +79,11 @@ class Context:
         from apbatch.index.query import And, Like
         from apbatch.index.selection import Selection, parse_selection
 
-        found = parse_selection(self.select, self.catalogue.attributes(), self.events.attributes())
-        if "production" in self.products and not found.of_events:
+        selection = parse_selection(self.select, self.catalogue.attributes(), self.events.attributes())
+        if "production" in self.products and not selection.of_events:
             own = Like("path", f"{self.products['production']}/%")
-            return Selection(And((found.query, own)), of_events=False)
-        return found
+            return Selection(And((selection.query, own)), of_events=False)
+        return selection
 
     def files(self) -> list[FileRecord]:
         """Return the files that the job's query picks, by path.
@@ -93,10 +93,10 @@ class Context:
         UsageError
             If it picks events.
         """
-        found = self.selection()
-        if found.of_events:
+        selection = self.selection()
+        if selection.of_events:
             raise UsageError("the job's query picks events, not files", remedy="ask for attributes of files only")
-        return sorted(self.catalogue.select(found.query), key=lambda record: record.path)
+        return sorted(self.catalogue.select(selection.query), key=lambda record: record.path)
 
     def sources(self, prefer: str | None) -> list[Source]:
         """Return the sources of the images that the job's query picks."""
@@ -112,11 +112,11 @@ class Context:
         UsageError
             If nothing is selected, unless `empty`.
         """
-        found = self.selection()
-        if found.of_events:
+        selection = self.selection()
+        if selection.of_events:
             from apbatch.spark.inputs.selection import events_digest, selected_events
 
-            events = selected_events(self.events, found.query)
+            events = selected_events(self.events, selection.query)
             if not events.num_rows and not empty:
                 raise UsageError("the job's query picks no event", remedy='apbatch events "QUERY" shows what it picks')
             return events_digest(events)

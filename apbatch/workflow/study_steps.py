@@ -27,8 +27,8 @@ class Blind(BlindSettings, Step):
         """Make the set and seal its labels."""
         from apbatch.dl.blind import blind_set as blind
 
-        given = {name: context.products[name] for name in (*self.needs, *self._more(context))}
-        return {"blind": str(blind.make(**given, folder=context.folder / f"blind-{key}", settings=self).folder)}
+        arguments = {name: context.products[name] for name in (*self.needs, *self._more(context))}
+        return {"blind": str(blind.make(**arguments, folder=context.folder / f"blind-{key}", settings=self).folder)}
 
     def inputs(self, context: Context) -> Any:
         """Return the datasets; the place of the source where the world asks for it."""
@@ -87,9 +87,9 @@ class Robustness(Step):
 
         folder, study = Path(context.products["blind"]), Path(context.products["study"])
         output = context.folder / f"robustness-{key}"
-        shown = examination.saliency(folder, study, output / "saliency.json")
+        maps = examination.saliency(folder, study, output / "saliency.json")
         disturbed = examination.robustness(folder, study, output / "robustness.json", most=self.images)
-        return {"robustness": str(disturbed), "saliency": str(shown)}
+        return {"robustness": str(disturbed), "saliency": str(maps)}
 
     def intact(self, products: Products) -> bool:
         """Both files must be there."""
@@ -159,13 +159,13 @@ class Application(Step):
             if not dataset.is_complete(output):
                 pipeline.clean(context.spark(), sources, output, PRESETS["standard"])
             datasets[name] = output
-        found = application.apply(
+        result = application.apply(
             Path(context.products["blind"]),
             Path(context.products["study"]),
             datasets,
             context.folder / f"application-{key}" / "application.json",
         )
-        return {"application": str(found)}
+        return {"application": str(result)}
 
     def intact(self, products: Products) -> bool:
         """The numbers must be there."""

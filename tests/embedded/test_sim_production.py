@@ -290,8 +290,8 @@ def test_a_script_without_a_main_guard_can_simulate_in_processes(tmp_path: Path)
 
 
 def test_a_failure_in_a_process_is_told_and_the_rest_can_go_on(tmp_path: Path) -> None:
+    from apbatch.sim.chunk_processes import make_chunks
     from apbatch.sim.chunks import ProductionPlan
-    from apbatch.sim.crew import make_chunks
 
     plan = ProductionPlan(small(8), tmp_path)
     (tmp_path / "chunks").write_text("a file where the folder should be")

@@ -39,7 +39,7 @@ def test_levels_and_spreads_are_those_of_numpy(seed: int, n_bins: int, missing: 
                 spreads.append(1.4826 * np.median(np.abs(mine - levels[-1])))
                 used.append(len(mine))
                 hits += int((mine > levels[-1] + HIT_SIGMA * spreads[-1]).sum())
-        assert got.seen[channel] == np.isfinite(values[:, channel]).sum()
+        assert got.records[channel] == np.isfinite(values[:, channel]).sum()
         if not used:
             assert np.isnan(got.level[channel])
             continue
@@ -56,7 +56,7 @@ def test_files_of_one_run_add_up() -> None:
         part = ChannelMonitor(CHANNELS)
         part.add(bins[rows], values[rows])
         parts.merge(part)
-    for name in ("seen", "level", "spread", "drift", "unrest", "hits", "bins", "levels"):
+    for name in ("records", "level", "spread", "drift", "unrest", "hits", "bins", "levels"):
         np.testing.assert_allclose(getattr(parts.result(), name), getattr(whole.result(), name))
 
 
@@ -101,4 +101,4 @@ def test_nothing_gives_nothing() -> None:
     assert empty.levels.shape == (0, 3) and np.isnan(empty.level).all()
     assert set(status_of(empty)) == {Status.ABSENT.value}
     few = watched(noise(FEWEST - 1), np.zeros(FEWEST - 1, int))
-    assert (few.seen == FEWEST - 1).all() and np.isnan(few.level).all()
+    assert (few.records == FEWEST - 1).all() and np.isnan(few.level).all()

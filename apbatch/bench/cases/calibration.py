@@ -58,17 +58,17 @@ class _Calibrate(Case):
     def __init__(self, operation: Operation, peer: str, data: Any) -> None:
         super().__init__(operation, peer, data[0].nbytes)
         self._data = data
-        self._found: npt.NDArray[np.float32] = np.empty(0, np.float32)
+        self._result: npt.NDArray[np.float32] = np.empty(0, np.float32)
 
     def run(self) -> None:
         adc, pedestal, factors, camera, bad = self._data
         if self.peer == APBATCH:
-            self._found = repair(photo_electrons(adc, pedestal, factors), camera, bad).images
+            self._result = repair(photo_electrons(adc, pedestal, factors), camera, bad).images
         else:
-            self._found = _by_numpy(*self._data)
+            self._result = _by_numpy(*self._data)
 
     def check(self) -> None:
-        if not np.allclose(self._found, _by_numpy(*self._data), rtol=1e-4, atol=1e-4):
+        if not np.allclose(self._result, _by_numpy(*self._data), rtol=1e-4, atol=1e-4):
             raise VerificationError("amplitudes are not what the definition gives")
 
 

@@ -48,40 +48,42 @@ def decode_groups(setting: Setting) -> Iterator[Group]:
     yield _raw(setting)
     yield _text(setting)
     yield _fact(setting)
-    if found := _file(setting, "magic_real", "*_Y_*.root", "uproot", "MAGIC's ROOT files"):
-        yield _magic(found)
-    if found := _file(setting, "simtel", "history_meta_75.simtel.zst", "eventio", "sim_telarray's files"):
-        yield _simtel(setting, found)
+    if file := _file(setting, "magic_real", "*_Y_*.root", "uproot", "MAGIC's ROOT files"):
+        yield _magic(file)
+    if file := _file(setting, "simtel", "history_meta_75.simtel.zst", "eventio", "sim_telarray's files"):
+        yield _simtel(setting, file)
 
 
 class _Decode(Case):
     """A peer that decodes; what it returns is compared with what all must find."""
 
-    def __init__(self, operation: Operation, peer: str, size: int, decode: Callable[[], float], wanted: float) -> None:
+    def __init__(
+        self, operation: Operation, peer: str, size: int, decode: Callable[[], float], expected: float
+    ) -> None:
         super().__init__(operation, peer, size)
-        self._decode, self._wanted, self._found = decode, wanted, float("nan")
+        self._decode, self._expected, self._result = decode, expected, float("nan")
 
     def run(self) -> None:
-        self._found = self._decode()
+        self._result = self._decode()
 
     def check(self) -> None:
-        if not np.isclose(self._found, self._wanted, rtol=1e-6):
-            raise VerificationError(f"{self.peer} found {self._found}, {self._wanted} is there")
+        if not np.isclose(self._result, self._expected, rtol=1e-6):
+            raise VerificationError(f"{self.peer} found {self._result}, {self._expected} is there")
 
 
-def _group(operation: Operation, size: int, wanted: float, peers: dict[str, Callable[[], float]]) -> Group:
-    return Group(operation, [_Decode(operation, peer, size, decode, wanted) for peer, decode in peers.items()])
+def _group(operation: Operation, size: int, expected: float, peers: dict[str, Callable[[], float]]) -> Group:
+    return Group(operation, [_Decode(operation, peer, size, decode, expected) for peer, decode in peers.items()])
 
 
 def _file(setting: Setting, folder: str, pattern: str, library: str, what: str) -> Path | None:
     if importlib.util.find_spec(library) is None:
         setting.left_out[library] = f"{what} need it: pip install 'apbatch[all]'"
         return None
-    found = sorted((setting.data / folder).glob(pattern)) if setting.data is not None else []
-    if not found:
+    files = sorted((setting.data / folder).glob(pattern)) if setting.data is not None else []
+    if not files:
         setting.left_out[library] = f"there is no real file {folder}/{pattern}: give --data FOLDER"
         return None
-    return found[0]
+    return files[0]
 
 
 # --- TAIGA's raw records ------------------------------------------------------------------------------------------
@@ -97,7 +99,7 @@ def _raw(setting: Setting) -> Group:
         "GB/s", len(content) / 1e9, reference="copy", baseline="numpy", clock="cpu",
     )  # fmt: skip
     records = np.frombuffer(content, taiga_raw.RECORD)
-    wanted = float(records["event"].sum(dtype=np.float64))
+    expected = float(records["event"].sum(dtype=np.float64))
     target = np.empty(taiga_raw.BATCH * taiga_raw.RECORD.itemsize, np.uint8)
 
     def copied() -> float:
@@ -105,32 +107,32 @@ def _raw(setting: Setting) -> Group:
         for start in range(0, len(source), len(target)):
             piece = source[start : start + len(target)]
             target[: len(piece)] = piece
-        return wanted
+        return expected
 
     def ours() -> float:
-        found = 0.0
+        total = 0.0
         for batch in taiga_raw.read_records(io.BytesIO(content)):
-            found += float(batch["event"].sum())
-        return found
+            total += float(batch["event"].sum())
+        return total
 
     def by_numpy() -> float:
-        found, size = 0.0, taiga_raw.BATCH * taiga_raw.RECORD.itemsize
+        total, size = 0.0, taiga_raw.BATCH * taiga_raw.RECORD.itemsize
         for start in range(0, len(content), size):
             count = min(taiga_raw.BATCH, (len(content) - start) // taiga_raw.RECORD.itemsize)
             batch = np.frombuffer(content, taiga_raw.RECORD, count, start)
             fine = (batch["type"] == 3032) & (batch["size"] == 132) & (batch["end"] == 0xFFFFFFFF)
-            made = taiga_raw.decoded_by_numpy(batch[fine], start)
-            found += float(made["event"].sum())
-        return found
+            events = taiga_raw.decoded_by_numpy(batch[fine], start)
+            total += float(events["event"].sum())
+        return total
 
     return _group(
-        operation, len(content), wanted,
+        operation, len(content), expected,
         {"copy": copied, OURS: ours, "numpy": by_numpy, "record by record": lambda: _one_by_one(content)},
     )  # fmt: skip
 
 
 def _one_by_one(content: bytes) -> float:
-    layout, found = struct.Struct("<HHII4HI64HI"), 0.0
+    layout, total = struct.Struct("<HHII4HI64HI"), 0.0
     for fields in layout.iter_unpack(content):
         if fields[0] != 3032 or fields[1] != 132 or fields[-1] != 0xFFFFFFFF:
             continue
@@ -138,8 +140,8 @@ def _one_by_one(content: bytes) -> float:
         tens, us, ms = time & 0x7F, time >> 7 & 0x3FF, time >> 17 & 0x3FF
         second, minute, hour = time >> 27 & 0x3F, time >> 33 & 0x3F, time >> 39 & 0x1F
         _ = ((hour * 60 + minute) * 60 + second) * 10**9 + ms * 10**6 + us * 1000 + tens * 10
-        found += fields[2]
-    return found
+        total += fields[2]
+    return total
 
 
 def _real_records(setting: Setting, count: int) -> bytes:
@@ -170,13 +172,13 @@ def _text(setting: Setting) -> Group:
     content = _real_text(setting) or _made_text()
 
     def by_python() -> float:
-        found = 0.0
+        total = 0.0
         lines = iter(content.decode().splitlines())
         for line in lines:
             words = line.split()
             hits = [[float(word) for word in next(lines).split()] for _ in range(int(words[3]))]
-            found += sum(hit[4] for hit in hits)
-        return found
+            total += sum(hit[4] for hit in hits)
+        return total
 
     operation = Operation(
         "decode", "TAIGA Monte Carlo text",
@@ -213,7 +215,7 @@ def _fact(setting: Setting) -> Group:
     lines = _real_lines(setting) or _made_lines()
     while len(lines) < min(setting.size.large_mb, _MOST_FACT_MB) * 1_000_000:
         lines += lines
-    wanted = float(sum(sum(map(len, json.loads(line)["PhotonArrivals_500ps"])) for line in lines.splitlines()))
+    expected = float(sum(sum(map(len, json.loads(line)["PhotonArrivals_500ps"])) for line in lines.splitlines()))
     operation = Operation(
         "decode", "FACT photon stream",
         f"{len(lines) / 1e6:.0f} MB of JSON lines in memory to images and arrival times. json: the same lines to "
@@ -222,13 +224,13 @@ def _fact(setting: Setting) -> Group:
     )  # fmt: skip
 
     def by_json() -> float:
-        found, image = 0.0, np.empty(PIXELS, np.float32)
+        total, image = 0.0, np.empty(PIXELS, np.float32)
         for line in io.BytesIO(lines):
             image[:] = [len(pixel) for pixel in json.loads(line)["PhotonArrivals_500ps"]]
-            found += float(image.sum())
-        return found
+            total += float(image.sum())
+        return total
 
-    return _group(operation, len(lines), wanted, {OURS: _reading(FactPhotonsReader(), lines), "json": by_json})
+    return _group(operation, len(lines), expected, {OURS: _reading(FactPhotonsReader(), lines), "json": by_json})
 
 
 def _real_lines(setting: Setting) -> bytes:
@@ -252,11 +254,11 @@ def _reading(reader: ImageReader, content: bytes, times: int = 1) -> Callable[[]
     """Return a function that reads all images and returns the sum of their light."""
 
     def read() -> float:
-        found = 0.0
+        total = 0.0
         for _ in range(times):
             for batch in reader.images(io.BytesIO(content), "bench"):
-                found += _light(batch)
-        return found
+                total += _light(batch)
+        return total
 
     return read
 
@@ -276,17 +278,17 @@ def _magic(path: Path) -> Group:
     content, times = path.read_bytes(), 5
 
     def by_uproot() -> float:
-        found = 0.0
+        total = 0.0
         for _ in range(times):
             tree = uproot.open(io.BytesIO(content))["Events"]
             charge = np.stack(tree[_MAGIC_CHARGE].array(library="np"))[:, :1039]
             np.stack(tree[_MAGIC_ARRIVAL].array(library="np"))
             numbers = {name: tree[name].array(library="np") for name in _MAGIC_NUMBERS}
             cosmic = (numbers["MTriggerPattern.fPrescaled"] & 8) == 0
-            found += float(charge[cosmic].sum(dtype=np.float64))
-        return found
+            total += float(charge[cosmic].sum(dtype=np.float64))
+        return total
 
-    wanted = by_uproot()
+    expected = by_uproot()
     with path.open("rb") as stream:
         images = MagicReader().metadata(stream, path.name).events or 0
     operation = Operation(
@@ -296,7 +298,7 @@ def _magic(path: Path) -> Group:
         "images/s", float(images * times), baseline="uproot", clock="cpu",
     )  # fmt: skip
     peers = {OURS: _reading(MagicReader(), content, times), "uproot": by_uproot}
-    return _group(operation, len(content) * times, wanted, peers)
+    return _group(operation, len(content) * times, expected, peers)
 
 
 # --- sim_telarray -------------------------------------------------------------------------------------------------
@@ -313,7 +315,7 @@ def _simtel(setting: Setting, path: Path) -> Group:
     images = sum(batch.num_rows for batch in SimtelReader().images(io.BytesIO(content), "bench"))
 
     def by_eventio() -> float:
-        found = 0.0
+        total = 0.0
         with SimTelFile(str(copy)) as file:
             for event in file:
                 for number, record in event["telescope_events"].items():
@@ -322,22 +324,22 @@ def _simtel(setting: Setting, path: Path) -> Group:
                     level = (monitoring["pedestal"] / monitoring["n_ped_slices"])[:, :, np.newaxis]
                     pe = ((samples - level).sum(axis=2) * event["laser_calibrations"][number]["calib"]).astype("f4")
                     low = (samples[0].max(axis=1) > 4000) if len(samples) > 1 else np.zeros(samples.shape[1], bool)
-                    found += float(np.where(low, pe[-1], pe[0]).sum(dtype=np.float64))
-        return found
+                    total += float(np.where(low, pe[-1], pe[0]).sum(dtype=np.float64))
+        return total
 
     def by_ctapipe() -> float:
         from ctapipe.io import SimTelEventSource
 
-        found = 0.0
+        total = 0.0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with SimTelEventSource(copy, focal_length_choice="EQUIVALENT") as source:
                 for event in source:
                     for record in event.r1.tel.values():
-                        found += float(np.asarray(record.waveform)[0].sum(dtype=np.float64))
-        return found
+                        total += float(np.asarray(record.waveform)[0].sum(dtype=np.float64))
+        return total
 
-    wanted = by_eventio()
+    expected = by_eventio()
     operation = Operation(
         "decode", "sim_telarray images",
         f"A file of {images} images of cameras with 1,855 pixels, not compressed: samples, pedestals, choice of gain, "
@@ -349,4 +351,4 @@ def _simtel(setting: Setting, path: Path) -> Group:
         peers["ctapipe"] = by_ctapipe
     else:
         setting.left_out["ctapipe"] = "not installed: pip install ctapipe"
-    return _group(operation, len(content), wanted, peers)
+    return _group(operation, len(content), expected, peers)

@@ -57,16 +57,16 @@ def event_groups(size: Size, setting: Setting) -> Iterator[Group]:
     low, width = np.quantile(events.column("size"), 1 - 1 / 24), np.quantile(events.column("width"), 1 / 25)
     text = _QUERY.format(size=float(low), width=float(width))
     both = (events.column("size").to_numpy() > low) & (events.column("width").to_numpy() < width)
-    wanted = events.filter(pa.array(both)).select(["run", "event"]).to_pylist()
+    expected = events.filter(pa.array(both)).select(["run", "event"]).to_pylist()
     search = Operation(
-        "index", "search events", f"{len(wanted)} of {size.events} events by two image parameters, all columns, by "
+        "index", "search events", f"{len(expected)} of {size.events} events by two image parameters, all columns, by "
         "key. CPU time.", "ms", 1.0, baseline=BARE, clock="cpu",
     )  # fmt: skip
     yield Group(
         search,
         [
-            _Search(search, folder / "store", text, wanted),
-            _BareSearch(search, folder / "bare.parquet", (float(low), float(width)), wanted),
+            _Search(search, folder / "store", text, expected),
+            _BareSearch(search, folder / "bare.parquet", (float(low), float(width)), expected),
         ],
     )
 
@@ -91,9 +91,9 @@ class _Load(Case):
 
     def check(self) -> None:
         with ParquetEvents(f"file://{self._place}") as store:
-            held = store.count()[None]
-        if held != len(self._events):
-            raise VerificationError(f"{held} events are held, {len(self._events)} were loaded")
+            count = store.count()[None]
+        if count != len(self._events):
+            raise VerificationError(f"{count} events are held, {len(self._events)} were loaded")
 
 
 class _BareLoad(Case):
@@ -124,9 +124,9 @@ class _BareLoad(Case):
 class _Search(Case):
     """Ask the store; proof: the events are those that numpy finds."""
 
-    def __init__(self, operation: Operation, folder: Path, text: str, wanted: list[dict[str, int]]) -> None:
+    def __init__(self, operation: Operation, folder: Path, text: str, expected: list[dict[str, int]]) -> None:
         super().__init__(operation, STORE)
-        self._folder, self._text, self._wanted = folder, text, wanted
+        self._folder, self._text, self._expected = folder, text, expected
 
     def set_up(self) -> None:
         self._store = ParquetEvents(f"file://{self._folder.resolve()}")
@@ -135,7 +135,7 @@ class _Search(Case):
         self._answer = pa.Table.from_batches(self._store.select(parse(self._text, self._store.attributes())))
 
     def check(self) -> None:
-        if self._answer.select(["run", "event"]).to_pylist() != self._wanted:
+        if self._answer.select(["run", "event"]).to_pylist() != self._expected:
             raise VerificationError("the events are not the right ones")
 
     def tear_down(self) -> None:
@@ -146,10 +146,10 @@ class _BareSearch(Case):
     """Ask DuckDB, on a connection that stays open as the store's does."""
 
     def __init__(
-        self, operation: Operation, file: Path, bounds: tuple[float, float], wanted: list[dict[str, int]]
+        self, operation: Operation, file: Path, bounds: tuple[float, float], expected: list[dict[str, int]]
     ) -> None:
         super().__init__(operation, BARE)
-        self._file, self._bounds, self._wanted = file, bounds, wanted
+        self._file, self._bounds, self._expected = file, bounds, expected
 
     def set_up(self) -> None:
         import duckdb
@@ -165,7 +165,7 @@ class _BareSearch(Case):
         ).to_arrow_table()
 
     def check(self) -> None:
-        if self._answer.select(["run", "event"]).to_pylist() != self._wanted:
+        if self._answer.select(["run", "event"]).to_pylist() != self._expected:
             raise VerificationError("the events are not the right ones")
 
     def tear_down(self) -> None:

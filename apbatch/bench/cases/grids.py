@@ -108,8 +108,8 @@ def _peer(camera: CameraGeometry, method: str) -> Any:
     if method == "rebinning" and table > _ENOUGH:
         raise _CanNotTakePartError(f"its table would take {table / 1e9:.0f} GB of memory before it is made sparse")
     try:
-        made: Callable[..., Any] = getattr(image_mapper, _PEER_CLASSES.get(method, f"{method.capitalize()}Mapper"))
-        return made(geometry, subarray=None)
+        mapper: Callable[..., Any] = getattr(image_mapper, _PEER_CLASSES.get(method, f"{method.capitalize()}Mapper"))
+        return mapper(geometry, subarray=None)
     except (ValueError, IndexError) as error:
         raise _CanNotTakePartError(f"it fails for this camera: {error}") from error
 
@@ -134,8 +134,8 @@ class _GridCase(Case):
     def compare(self, matrix: Any) -> None:
         """Compare the last batch with the images times the map."""
         last = self.images[(len(self.images) - 1) // BATCH * BATCH :]
-        wanted = last @ matrix
-        if not np.allclose(self.out[: len(last)].reshape(len(last), -1), wanted, rtol=1e-4, atol=1e-4):
+        expected = last @ matrix
+        if not np.allclose(self.out[: len(last)].reshape(len(last), -1), expected, rtol=1e-4, atol=1e-4):
             raise VerificationError("grids are not what the map gives")
 
 

@@ -83,12 +83,12 @@ Question = Callable[[Catalogue], Any]
 
 def _questions(size: Size, records: list[FileRecord], draw: random.Random) -> Iterator[tuple[Operation, Question, Any]]:
     """Yield each question with its right answer, found without any catalogue."""
-    wanted = [draw.choice(records) for _ in range(size.lookups)]
+    lookups = [draw.choice(records) for _ in range(size.lookups)]
     yield (
-        Operation("index", "look up a path", f"{len(wanted)} files by their paths, one call each; time of one.", "ms",
-                  float(len(wanted))),
-        lambda catalogue: [_size_of(catalogue.get(record.path)) for record in wanted],
-        [record.size for record in wanted],
+        Operation("index", "look up a path", f"{len(lookups)} files by their paths, one call each; time of one.", "ms",
+                  float(len(lookups))),
+        lambda catalogue: [_size_of(catalogue.get(record.path)) for record in lookups],
+        [record.size for record in lookups],
     )  # fmt: skip
 
     nights = [draw.choice(records) for _ in range(max(1, size.lookups // 10))]
@@ -166,12 +166,12 @@ class _Load(Case):
         self._catalogue.upsert(self._records)
 
     def check(self) -> None:
-        held = sum(1 for _ in self._catalogue.of_site("bench"))
-        if held != len(self._records):
-            raise VerificationError(f"{held} records are held, {len(self._records)} were loaded")
+        count = sum(1 for _ in self._catalogue.of_site("bench"))
+        if count != len(self._records):
+            raise VerificationError(f"{count} records are held, {len(self._records)} were loaded")
         record = random.choice(self._records)
-        found = self._catalogue.get(record.path)
-        if found is None or (found.checksum, found.events) != (record.checksum, record.events):
+        copy = self._catalogue.get(record.path)
+        if copy is None or (copy.checksum, copy.events) != (record.checksum, record.events):
             raise VerificationError("a record came back otherwise than it was loaded", where=record.path)
 
 
@@ -181,11 +181,11 @@ class _Ask(Case):
     def __init__(self, operation: Operation, peer: str, catalogue: Catalogue, question: Question, answer: Any) -> None:
         super().__init__(operation, peer)
         self._catalogue, self._question, self._answer = catalogue, question, answer
-        self._found: Any = None
+        self._result: Any = None
 
     def run(self) -> None:
-        self._found = self._question(self._catalogue)
+        self._result = self._question(self._catalogue)
 
     def check(self) -> None:
-        if self._found != self._answer:
+        if self._result != self._answer:
             raise VerificationError("the answer is not the right one", where=self.operation.name)

@@ -159,14 +159,14 @@ class _Fused(Case):
         super().__init__(operation, APBATCH, images.nbytes)
         self._scene, self._images, self._ctapipe = scene, images, ctapipe
         self._mask = np.empty(images.shape, np.bool_)
-        self._found: dict[str, Floats] = {}
+        self._result: dict[str, Floats] = {}
 
     def run(self) -> None:
-        _, self._found = clean_and_parametrise(self._images, self._scene.camera, self._scene.cleaning, out=self._mask)
+        _, self._result = clean_and_parametrise(self._images, self._scene.camera, self._scene.cleaning, out=self._mask)
 
     def check(self) -> None:
         size = np.where(self._mask, self._images, 0).sum(axis=1, dtype=np.float64)
-        if not np.allclose(self._found["size"], size, rtol=1e-6) or not self._mask.any(axis=1).mean() > 0.9:
+        if not np.allclose(self._result["size"], size, rtol=1e-6) or not self._mask.any(axis=1).mean() > 0.9:
             raise VerificationError("sizes are not the sums of the pixels kept")
         if self._ctapipe is None:
             return
@@ -176,11 +176,11 @@ class _Fused(Case):
                 raise VerificationError("the mask is not ctapipe's", where=f"image {row}")
             if theirs is None or mask.sum() < 4:
                 continue
-            ours = [self._found[name][row] for name in ("size", "cog_x", "cog_y", "length", "width")]
-            wanted = [
+            ours = [self._result[name][row] for name in ("size", "cog_x", "cog_y", "length", "width")]
+            expected = [
                 theirs.intensity, *(getattr(theirs, name).value for name in ("fov_lon", "fov_lat", "length", "width"))
             ]  # fmt: skip
-            if not np.allclose(ours, wanted, rtol=1e-5, atol=1e-9):
+            if not np.allclose(ours, expected, rtol=1e-5, atol=1e-9):
                 raise VerificationError("parameters are not ctapipe's", where=f"image {row}")
 
 
@@ -215,8 +215,8 @@ class _Chain(Case):
 
     def run(self) -> None:
         whole = hillas(self._images, self._scene.camera)
-        _, kept = clean_and_parametrise(self._images, self._scene.camera, self._scene.cleaning, out=self._mask)
-        self._sizes = [whole["size"], kept["size"]]
+        _, parameters = clean_and_parametrise(self._images, self._scene.camera, self._scene.cleaning, out=self._mask)
+        self._sizes = [whole["size"], parameters["size"]]
 
     def check(self) -> None:
         for keep, size in zip((self._images > 0, self._mask), self._sizes, strict=True):
@@ -229,15 +229,15 @@ class _Sum(Case):
 
     def __init__(self, operation: Operation, images: Images) -> None:
         super().__init__(operation, SUM, images.nbytes)
-        self._images, self._found = images, 0.0
+        self._images, self._result = images, 0.0
 
     def run(self) -> None:
-        self._found = float(np.sum(self._images))
+        self._result = float(np.sum(self._images))
 
     def check(self) -> None:
-        wanted = self._images.sum(dtype=np.float64)
-        if not np.isclose(self._found, wanted, rtol=1e-3):
-            raise VerificationError(f"the sum is {self._found}, not {wanted}")
+        expected = self._images.sum(dtype=np.float64)
+        if not np.isclose(self._result, expected, rtol=1e-3):
+            raise VerificationError(f"the sum is {self._result}, not {expected}")
 
 
 class _Ctapipe(Case):
@@ -246,14 +246,14 @@ class _Ctapipe(Case):
     def __init__(self, operation: Operation, scene: Scene, images: Images, ctapipe: Any) -> None:
         super().__init__(operation, CTAPIPE, images.nbytes)
         self._scene, self._images, self._ctapipe = scene, images, ctapipe
-        self._made = 0
+        self._n_measured = 0
 
     def run(self) -> None:
-        self._made = sum(_by_ctapipe(self._ctapipe, self._scene, image)[1] is not None for image in self._images)
+        self._n_measured = sum(_by_ctapipe(self._ctapipe, self._scene, image)[1] is not None for image in self._images)
 
     def check(self) -> None:
-        if not 0.9 * len(self._images) < self._made <= len(self._images):
-            raise VerificationError(f"{self._made} of {len(self._images)} images have parameters")
+        if not 0.9 * len(self._images) < self._n_measured <= len(self._images):
+            raise VerificationError(f"{self._n_measured} of {len(self._images)} images have parameters")
 
 
 _geometries: dict[str, Any] = {}

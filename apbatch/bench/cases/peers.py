@@ -22,38 +22,38 @@ _STORES = (("HDFS (hdfs-native)", "hdfs", "hdfs"), ("HDFS (WebHDFS)", "hdfs", "w
 
 def stores(setting: Setting) -> dict[str, Store]:
     """Return the stores that answer; the others are left out."""
-    found = {LOCAL: open_store(f"file://{setting.scratch.absolute()}/store")}
+    by_peer = {LOCAL: open_store(f"file://{setting.scratch.absolute()}/store")}
     for peer, server, name in _STORES:
         try:
             store = open_store(f"{setting.servers.endpoint(server, name).rstrip('/')}/bench")
             store.info("")  # it must answer
-            found[peer] = store
+            by_peer[peer] = store
         except ApbatchError as error:
             setting.left_out[peer] = str(error)
-    return found
+    return by_peer
 
 
 def catalogues(setting: Setting) -> dict[str, Catalogue]:
     """Return empty catalogues, closed at the end; those on servers are dropped at the end."""
-    found = {SQLITE: open_catalogue(f"sqlite:///{setting.scratch.absolute()}/catalogue.sqlite")}
-    found[BARE] = cast("Catalogue", BareSqlite(setting.scratch.absolute() / "bare.sqlite"))
+    by_peer = {SQLITE: open_catalogue(f"sqlite:///{setting.scratch.absolute()}/catalogue.sqlite")}
+    by_peer[BARE] = cast("Catalogue", BareSqlite(setting.scratch.absolute() / "bare.sqlite"))
     try:
         address = setting.servers.endpoint("postgres", "postgres").rstrip("/")
         database = f"bench_{secrets.token_hex(4)}"
         setting.at_end.callback(_drop_database, address, database)
-        found[POSTGRES] = open_catalogue(f"{address}/{database}")
+        by_peer[POSTGRES] = open_catalogue(f"{address}/{database}")
     except ApbatchError as error:
         setting.left_out[POSTGRES] = str(error)
     try:
         address = setting.servers.endpoint("cassandra", "cassandra").rstrip("/")
         keyspace = f"bench_{secrets.token_hex(4)}"
         setting.at_end.callback(_drop, address, keyspace)
-        found[CASSANDRA] = open_catalogue(f"{address}/{keyspace}")
+        by_peer[CASSANDRA] = open_catalogue(f"{address}/{keyspace}")
     except ApbatchError as error:
         setting.left_out[CASSANDRA] = str(error)
-    for catalogue in found.values():
+    for catalogue in by_peer.values():
         setting.at_end.callback(catalogue.close)
-    return found
+    return by_peer
 
 
 def _drop_database(address: str, database: str) -> None:

@@ -51,7 +51,7 @@ def spark_groups(setting: Setting) -> Iterator[Group]:
     images, few, warm = folder / "images", folder / "few", folder / "warm"
     cleaned, out = folder / "cleaned", folder / "out"
     camera = camera_named(_CAMERA)
-    made = _make_images(images, camera, count)
+    n_pixels = _make_images(images, camera, count)
     _make_images(few, camera, _FEW)
     _make_images(warm, camera, _WARM, _WARM_A_FILE)
     bulk, frames = f"{BULK}, local[1]", f"{FRAMES}, local[1]"
@@ -61,9 +61,9 @@ def spark_groups(setting: Setting) -> Iterator[Group]:
 
     whole = Operation(
         "spark", "one pass",
-        f"{count} images of {made} pixels from Parquet: cleaned, parametrised, mapped onto the axial grid; images with "
-        "masks, parameters and grids written as Parquet of the same columns, codec and level. The plain process is "
-        "pyarrow and the kernels, nothing else; the verified one also hashes its files (BLAKE3, Adler-32), forces "
+        f"{count} images of {n_pixels} pixels from Parquet: cleaned, parametrised, mapped onto the axial grid; images "
+        "with masks, parameters and grids written as Parquet of the same columns, codec and level. The plain process "
+        "is pyarrow and the kernels, nothing else; the verified one also hashes its files (BLAKE3, Adler-32), forces "
         "them to the disk, compares sizes and renames, which is what the bulk path and saved DataFrames deliver. "
         "DataFrames do it in three jobs. CPU time of all processes of a peer; Spark and its workers have started.",
         "images/s", float(count), PLAIN, VERIFIED, "cpu",
@@ -245,7 +245,7 @@ class _Case(Case):
         size = sum(path.stat().st_size for path in source.glob("*.parquet"))
         super().__init__(operation, peer or process.name, size)
         self._process, self._request, self._source, self._target = process, request, source, target
-        self._wanted = count if count is not None else int(operation.count)
+        self._expected = count if count is not None else int(operation.count)
         self._images = 0
 
     def set_up(self) -> None:
@@ -262,13 +262,13 @@ class _Case(Case):
         return self._process.cpu_times()
 
     def check(self) -> None:
-        wanted = self._wanted
-        rows = {"images": wanted, "parameters": 2 * wanted, "grids": wanted}
+        expected = self._expected
+        rows = {"images": expected, "parameters": 2 * expected, "grids": expected}
         roles = rows if self._request.startswith(ONE_PASS) else ["parameters"]
         for role in roles:
-            found = sum(pq.read_metadata(path).num_rows for path in (self._target / role).glob("*.parquet"))
-            if found != rows[role] or self._images != wanted:
-                raise VerificationError(f"{found} rows of {role}, {self._images} images instead of {wanted}")
+            n_rows = sum(pq.read_metadata(path).num_rows for path in (self._target / role).glob("*.parquet"))
+            if n_rows != rows[role] or self._images != expected:
+                raise VerificationError(f"{n_rows} rows of {role}, {self._images} images instead of {expected}")
 
 
 class _Two(Case):

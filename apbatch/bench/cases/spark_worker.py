@@ -90,8 +90,8 @@ def _plain(
             }
             for batch in batches(path):
                 images += batch.num_rows
-                for role, made in recipe.make(batch).items():
-                    write[role](made)
+                for role, rows in recipe.make(batch).items():
+                    write[role](rows)
     return images
 
 
@@ -130,8 +130,8 @@ def spark_works(spark: SparkSession, kind: str) -> dict[str, _Work]:
 
     def one_pass(source: Path, target: Path) -> int:
         outputs = {role: f"file://{target}/{role}" for role in ROLES}
-        found = sources_at([f"file://{source}"])
-        return pipeline.images(spark, found, outputs, RULE).images
+        inputs = sources_at([f"file://{source}"])
+        return pipeline.images(spark, inputs, outputs, RULE).images
 
     def parameters(source: Path, target: Path) -> int:
         return pipeline.parameters(spark, f"file://{source}", f"file://{target}/parameters").images
@@ -141,12 +141,12 @@ def spark_works(spark: SparkSession, kind: str) -> dict[str, _Work]:
 
     def frame_parameters(source: Path, target: Path) -> int:
         camera = camera_in(source)
-        made = frames.parametrise(frames.read_dataset(spark, f"file://{source}"), camera, CLEANING)
-        return save(made, f"file://{target}/parameters", camera, CLEANING).images
+        frame = frames.parametrise(frames.read_dataset(spark, f"file://{source}"), camera, CLEANING)
+        return save(frame, f"file://{target}/parameters", camera, CLEANING).images
 
     def frame_parameters_by_spark(source: Path, target: Path) -> int:
-        made = frames.parametrise(spark.read.parquet(f"file://{source}"), camera_in(source), CLEANING)
-        made.write.mode("overwrite").parquet(f"file://{target}/parameters")
+        frame = frames.parametrise(spark.read.parquet(f"file://{source}"), camera_in(source), CLEANING)
+        frame.write.mode("overwrite").parquet(f"file://{target}/parameters")
         return int(spark.read.parquet(f"file://{target}/parameters").count()) // 2
 
     def frame_one_pass(source: Path, target: Path) -> int:

@@ -194,15 +194,15 @@ class _Read(_StorageCase):
 class _List(_StorageCase):
     """List the folder; proof: names and sizes are right."""
 
-    _found: dict[str, int]
+    _result: dict[str, int]
 
     def set_up(self) -> None:
         self._write_missing()
 
     def run(self) -> None:
-        self._found = self._place.sizes(self._folder)
+        self._result = self._place.sizes(self._folder)
 
     def check(self) -> None:
-        wanted = {name.rsplit("/", 1)[1]: len(content) for name, content in self._files.items()}
-        if self._found != wanted:
-            raise VerificationError(f"{len(self._found)} entries listed, {len(wanted)} are there")
+        expected = {name.rsplit("/", 1)[1]: len(content) for name, content in self._files.items()}
+        if self._result != expected:
+            raise VerificationError(f"{len(self._result)} entries listed, {len(expected)} are there")

@@ -125,22 +125,22 @@ class _Epoch(Case):
 
     def run(self) -> None:
         """Train one epoch."""
-        self._seen = 0
+        self._n_trained = 0
         self._epoch += 1
         if self.peer == DISK:
             for pixels, rows, _ in self._shards.batches(self._epoch, 1, _BATCH, 2, range(2)):
                 self._engine.step(self._shards.grids(pixels), self._targets[rows], self._weights[rows])
-                self._seen += len(rows)
+                self._n_trained += len(rows)
         else:
             order = np.random.default_rng(self._epoch).permutation(self._count).reshape(-1, _BATCH)
             for rows in order:
                 self._engine.step(self._images.pixels[rows], self._targets[rows], self._weights[rows])
-                self._seen += len(rows)
+                self._n_trained += len(rows)
 
     def check(self) -> None:
         """All images must have been seen."""
-        if self._seen < self._count - _GROUP:
-            raise VerificationError(f"{self.peer}: {self._seen} of {self._count} images were trained on")
+        if self._n_trained < self._count - _GROUP:
+            raise VerificationError(f"{self.peer}: {self._n_trained} of {self._count} images were trained on")
 
 
 class _Ranks(Case):
@@ -164,7 +164,7 @@ class _Ranks(Case):
         starter = launcher() if self.peer == RANKS else None
         starts: dict[str, list[tuple[list[str], str]]] = {
             RANKS: [(starter.command(self._ranks), "horovod")] if starter else [],
-            APART: [([], f"{train_rank.APART}-{rank}") for rank in range(self._ranks)],
+            APART: [([], f"{train_rank.ISOLATED}-{rank}") for rank in range(self._ranks)],
             ALONE: [([], "single")],
         }
         one = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
@@ -254,11 +254,11 @@ class _Scoring(Case):
     def run(self) -> None:
         """Score everything."""
         if self.peer == SCORES:
-            self._found = self._network.scores(self._pixels)
+            self._result = self._network.scores(self._pixels)
         else:
-            self._found = 1 / (1 + np.exp(-self._network.outputs_of_grids(self._grids)[:, 0]))
+            self._result = 1 / (1 + np.exp(-self._network.outputs_of_grids(self._grids)[:, 0]))
 
     def check(self) -> None:
         """Scores must be those of the first time."""
-        if np.abs(self._found - self._expected).max() > 1e-5:
+        if np.abs(self._result - self._expected).max() > 1e-5:
             raise VerificationError(f"{self.peer}: other scores than before")

@@ -22,11 +22,11 @@ from apbatch.dl.training.engines import engine
 
 #: Files of a measurement: asked for by the suite, answered by each rank, and the last one.
 ASKED, DONE, END = "asked-{number}", "done-{number}-{rank}", "end"
-APART = "apart"
+ISOLATED = "apart"
 _WAIT_S = 0.002
 
 
-class Apart(Single):
+class Isolated(Single):
     """One of two ranks that keep their gradients for themselves."""
 
     size = 2
@@ -38,8 +38,8 @@ class Apart(Single):
 def main(arguments: list[str]) -> int:
     """Answer until the file `END` is there, or the folder is gone."""
     folder, kind, name, images, batch = Path(arguments[0]), *arguments[1:3], int(arguments[3]), int(arguments[4])
-    apart, _, rank = kind.partition("-")
-    collective: Collective = Apart(int(rank)) if apart == APART else collective_named(kind)
+    base, _, rank = kind.partition("-")
+    collective: Collective = Isolated(int(rank)) if base == ISOLATED else collective_named(kind)
     manifest = json.loads((folder.parent / "manifest.json").read_text())
     train = load(folder.parent, manifest, "train", "soft")
     assert train.gamma is not None

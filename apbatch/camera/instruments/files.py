@@ -99,10 +99,10 @@ def camera_from_table(path: Path, name: str | None = None, *, deg_per_cm: float 
     table = np.array([[row[kind.cluster], row[kind.number or 0], *row[kind.x : kind.x + 2]] for row in rows])
     cluster = table[:, 0].astype(np.int64)
     if kind.number is None:
-        seen: dict[int, int] = {}
+        pixels_of: dict[int, int] = {}
         for index, one in enumerate(cluster.tolist()):
-            seen[one] = seen.get(one, 0) + 1
-            table[index, 1] = seen[one]
+            pixels_of[one] = pixels_of.get(one, 0) + 1
+            table[index, 1] = pixels_of[one]
     return camera_from_positions(
         name or path.name.split(".")[0],
         table[:, 2] * deg_per_cm,

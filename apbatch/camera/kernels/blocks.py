@@ -28,8 +28,8 @@ def _mask(places: list[int]) -> Any:
 
 def _array(context: Any, builder: Any, kind: Any, array: Any) -> tuple[Any, Any]:
     """Return where a contiguous 2-D (or 1-D) array begins, and the length of its rows."""
-    made = context.make_array(kind)(context, builder, array)
-    return made.data, builder.extract_value(made.shape, kind.ndim - 1)
+    view = context.make_array(kind)(context, builder, array)
+    return view.data, builder.extract_value(view.shape, kind.ndim - 1)
 
 
 def _vector_at(builder: Any, data: Any, index: Any) -> Any:

@@ -182,9 +182,9 @@ def _drop_few(sets: Sets, board: Board, least: int) -> None:
             middle = middle ^ carry
         more, equal = spread_word(np.uint64(0)), spread_word(_ALL)
         for bit, digit in ((4, high), (2, middle), (1, low)):
-            wanted = spread_word(_ALL if least & bit else np.uint64(0))
-            more = more | (equal & digit & (wanted ^ _ALL))
-            equal = equal & (digit ^ wanted ^ _ALL)
+            target = spread_word(_ALL if least & bit else np.uint64(0))
+            more = more | (equal & digit & (target ^ _ALL))
+            equal = equal & (digit ^ target ^ _ALL)
         put_words(kept, k, words(core, k) & (more | equal))
     for k in range(board.begin, board.end, LANES):
         put_words(core, k, words(kept, k))

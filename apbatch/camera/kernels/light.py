@@ -94,7 +94,7 @@ class Workspace(NamedTuple):
 
     Attributes
     ----------
-    found : ndarray of uint16
+    pixels : ndarray of uint16
         Pixels that reach a level, image by image.
     begin : ndarray of int64, shape (BLOCK + 1,)
         Where each image's begin.
@@ -104,7 +104,7 @@ class Workspace(NamedTuple):
 
     lists: Lists
     sets: Sets
-    found: npt.NDArray[np.uint16]
+    pixels: npt.NDArray[np.uint16]
     begin: npt.NDArray[np.int64]
     rows: npt.NDArray[np.bool_]
 
@@ -135,17 +135,19 @@ def tables_of(camera: CameraGeometry) -> Tables:
     return _tables[camera]
 
 
-_kept = threading.local()
+_local = threading.local()
 
 
 def workspace(camera: CameraGeometry) -> Workspace:
     """Return this thread's memory for work on images of a camera."""
-    known: WeakKeyDictionary[CameraGeometry, Workspace] = _kept.__dict__.setdefault("workspaces", WeakKeyDictionary())
-    if camera not in known:
-        if len(known) >= 4:
-            known.clear()
-        known[camera] = _new_workspace(camera.n_pixels, tables_of(camera).board)
-    return known[camera]
+    workspaces: WeakKeyDictionary[CameraGeometry, Workspace] = _local.__dict__.setdefault(
+        "workspaces", WeakKeyDictionary()
+    )
+    if camera not in workspaces:
+        if len(workspaces) >= 4:
+            workspaces.clear()
+        workspaces[camera] = _new_workspace(camera.n_pixels, tables_of(camera).board)
+    return workspaces[camera]
 
 
 def _new_workspace(n_pixels: int, board: Board) -> Workspace:
@@ -159,8 +161,10 @@ def _new_workspace(n_pixels: int, board: Board) -> Workspace:
         edge=np.zeros(room, np.float64),
         islands=np.zeros(BLOCK, np.float64),
     )
-    found = np.zeros(BLOCK * n_pixels + PIXELS, np.uint16)
-    return Workspace(lists, new_sets(board), found, np.zeros(BLOCK + 1, np.int64), np.zeros(LANES * n_pixels, np.bool_))
+    pixels = np.zeros(BLOCK * n_pixels + PIXELS, np.uint16)
+    return Workspace(
+        lists, new_sets(board), pixels, np.zeros(BLOCK + 1, np.int64), np.zeros(LANES * n_pixels, np.bool_)
+    )
 
 
 @inner
@@ -186,7 +190,7 @@ def clean_block(
     step = boundary.shape[1] if boundary.shape[0] > 1 else 0
     each = int(boundary.shape[1] > PIXELS)
     # All images are searched first, one stream for the memory, and each candidate is looked at again after.
-    _search(flat, first, last, n_pixels, lower, step, each, space.found, space.begin)
+    _search(flat, first, last, n_pixels, lower, step, each, space.pixels, space.begin)
     place: Number = np.uint64(0)
     for group in range(first, last, LANES):
         until = min(group + LANES, last)
@@ -212,7 +216,7 @@ def _search(
     boundary: npt.NDArray[np.float32],
     step: int,
     each: int,
-    found: npt.NDArray[np.uint16],
+    pixels: npt.NDArray[np.uint16],
     begin: npt.NDArray[np.int64],
 ) -> None:
     """List the pixels of images that reach the boundary level; alone, it has all registers for its loop."""
@@ -221,10 +225,10 @@ def _search(
     for i in range(first, last):
         start, level = i * n_pixels, i * step
         for p in range(0, whole, PIXELS):
-            count += append_at_least(images, start + p, PIXELS, boundary, level + each * p, p, found, count)
+            count += append_at_least(images, start + p, PIXELS, boundary, level + each * p, p, pixels, count)
         if whole < n_pixels:
             p, left = whole, n_pixels - whole
-            count += append_at_least(images, start + p, left, boundary, level + each * p, p, found, count)
+            count += append_at_least(images, start + p, left, boundary, level + each * p, p, pixels, count)
         begin[i - first + 1] = count
 
 
@@ -242,7 +246,7 @@ def _mark(
     """Mark the candidates of an image on the board: 1, and 2 for those at the picture level."""
     for k in range(np.uint64(space.begin[i]), np.uint64(space.begin[i + 1])):
         one_by_one()
-        p = np.uint64(space.found[k])
+        p = np.uint64(space.pixels[k])
         bright = np.uint8(images[np.uint64(start) + p] >= picture[np.uint64(level) + np.uint64(each) * p])
         space.sets.marks[tables.board.place[p]] = np.uint8(1) | bright << np.uint8(1)
 
@@ -261,7 +265,7 @@ def _list_kept(
     lists.start[i] = np.int64(origin)
     for k in range(np.uint64(space.begin[i]), np.uint64(space.begin[i + 1])):
         one_by_one()
-        p = np.uint64(space.found[k])
+        p = np.uint64(space.pixels[k])
         where = np.uint64(tables.board.place[p])
         word, bit = words + (where >> np.uint64(6)) * np.uint64(LANES), where & np.uint64(63)
         is_kept = kept[word] >> bit & one
@@ -311,7 +315,7 @@ def lit_block(
 
     `mask` has one row, or one an image.
     """
-    lists, sets, found, board = space.lists, space.sets, space.found, tables.board
+    lists, sets, pixels, board = space.lists, space.sets, space.pixels, tables.board
     n_pixels = images.shape[1]
     flat, keeps = images.reshape(-1), mask.reshape(-1)
     step = n_pixels if mask.shape[0] > 1 else 0
@@ -322,14 +326,14 @@ def lit_block(
         for i in range(group, until):
             count, start, row = 0, i * n_pixels, i * step
             for p in range(0, whole, PIXELS):
-                count += append_positive(flat, start + p, PIXELS, keeps, row + p, p, found, count)
+                count += append_positive(flat, start + p, PIXELS, keeps, row + p, p, pixels, count)
             if whole < n_pixels:
                 p = whole
-                count += append_positive(flat, start + p, n_pixels - p, keeps, row + p, p, found, count)
+                count += append_positive(flat, start + p, n_pixels - p, keeps, row + p, p, pixels, count)
             lists.start[i - first], lists.pixels[i - first] = np.int64(place), count
             for k in range(np.uint64(count)):
                 one_by_one()
-                pixel = np.uint64(found[k])
+                pixel = np.uint64(pixels[k])
                 sets.marks[board.place[pixel]] = np.uint8(1)
                 _put(lists, place, pixel, np.float64(flat[np.uint64(start) + pixel]), tables)
                 place += np.uint64(1)

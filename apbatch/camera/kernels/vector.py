@@ -269,12 +269,12 @@ for _operation, _sign in ((operator.gt, ">"), (operator.le, "<=")):
 
 @code
 def append_at_least(
-    typing: Any, image: Any, start: Any, valid: Any, thresholds: Any, level: Any, number: Any, found: Any, count: Any
+    typing: Any, image: Any, start: Any, valid: Any, thresholds: Any, level: Any, number: Any, out: Any, count: Any
 ) -> Any:
     """Compare 32 pixels with thresholds and append the numbers of those at or above; return how many these are.
 
     Pixels are ``image[start : start + valid]``, float32, at most 32, their thresholds ``thresholds[level : level +
-    32]`` and their numbers `number` and following; `found` (uint16) needs room for 32 from `count` on:
+    32]`` and their numbers `number` and following; `out` (uint16) needs room for 32 from `count` on:
     those not needed may be overwritten. A comparison with NaN is false.
     """
 
@@ -286,12 +286,12 @@ def append_at_least(
         reached = builder.and_(there, builder.fcmp_ordered(">=", pixels, levels))
         return _append(builder, reached, args[5], address_of(context, builder, kinds[6], args[6], args[7], _NUMBERS))
 
-    return types.intp(image, types.intp, types.intp, thresholds, types.intp, types.intp, found, types.intp), write
+    return types.intp(image, types.intp, types.intp, thresholds, types.intp, types.intp, out, types.intp), write
 
 
 @code
 def append_positive(
-    typing: Any, image: Any, start: Any, valid: Any, mask: Any, place: Any, number: Any, found: Any, count: Any
+    typing: Any, image: Any, start: Any, valid: Any, mask: Any, place: Any, number: Any, out: Any, count: Any
 ) -> Any:
     """Append the numbers of those of 32 pixels that a mask keeps and whose amplitude is above 0 and finite.
 
@@ -303,13 +303,13 @@ def append_positive(
         there = _first(builder, args[2])
         pixels = _some(builder, address_of(context, builder, kinds[0], args[0], args[1], _FLOATS), there, 4)
         keep = _some(builder, address_of(context, builder, kinds[3], args[3], args[4], _BYTES), there, 1)
-        kept = builder.icmp_unsigned("!=", keep, ir.Constant(_BYTES, [0] * PIXELS))
+        flags = builder.icmp_unsigned("!=", keep, ir.Constant(_BYTES, [0] * PIXELS))
         above = builder.fcmp_ordered(">", pixels, ir.Constant(_FLOATS, [0.0] * PIXELS))
         finite = builder.fcmp_ordered("<", pixels, ir.Constant(_FLOATS, [float("inf")] * PIXELS))
-        lit = builder.and_(kept, builder.and_(above, finite))
+        lit = builder.and_(flags, builder.and_(above, finite))
         return _append(builder, lit, args[5], address_of(context, builder, kinds[6], args[6], args[7], _NUMBERS))
 
-    return types.intp(image, types.intp, types.intp, mask, types.intp, types.intp, found, types.intp), write
+    return types.intp(image, types.intp, types.intp, mask, types.intp, types.intp, out, types.intp), write
 
 
 def _first(builder: Any, count: Any) -> Any:
@@ -327,22 +327,22 @@ def _some(builder: Any, address: Any, which: Any, align: int) -> Any:
     return call_of(builder, f"llvm.masked.load.v{PIXELS}{kind}.p0", vector, arguments)
 
 
-def _append(builder: Any, chosen: Any, number: Any, address: Any) -> Any:
+def _append(builder: Any, flags: Any, number: Any, address: Any) -> Any:
     """Store the numbers of the chosen pixels side by side; return how many they are."""
-    bits = builder.bitcast(chosen, ir.IntType(PIXELS))
-    (_append_at_once if _COMPRESSES else _append_each)(builder, chosen, bits, number, address)
+    bits = builder.bitcast(flags, ir.IntType(PIXELS))
+    (_append_at_once if _COMPRESSES else _append_each)(builder, flags, bits, number, address)
     return builder.zext(builder.ctpop(bits), _I64)
 
 
-def _append_at_once(builder: Any, chosen: Any, bits: Any, number: Any, address: Any) -> None:
+def _append_at_once(builder: Any, flags: Any, bits: Any, number: Any, address: Any) -> None:
     first = spread_over(builder, builder.trunc(number, _I16), _NUMBERS)
     numbers = builder.add(first, ir.Constant(_NUMBERS, list(range(PIXELS))))
     zero = ir.Constant(_NUMBERS, [0] * PIXELS)
     name = f"llvm.experimental.vector.compress.v{PIXELS}i16"
-    builder.store(call_of(builder, name, _NUMBERS, [numbers, chosen, zero]), address, align=2)
+    builder.store(call_of(builder, name, _NUMBERS, [numbers, flags, zero]), address, align=2)
 
 
-def _append_each(builder: Any, chosen: Any, bits: Any, number: Any, address: Any) -> None:
+def _append_each(builder: Any, flags: Any, bits: Any, number: Any, address: Any) -> None:
     """Walk over the bits that are set: without an instruction that compresses, LLVM would store all 32, one by one."""
     first = builder.bitcast(address, _I16.as_pointer())
     rest, place = (cgutils.alloca_once_value(builder, value) for value in (bits, first))

@@ -110,9 +110,9 @@ def bits_of(typing: Any, array: Any, index: Any, which: Any) -> Any:
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = address_of(context, builder, signature.args[0], args[0], args[1], _BYTES)
-        wanted = spread_over(builder, builder.trunc(args[2], _BYTES.element), _BYTES)
-        found = builder.and_(builder.load(place, align=1), wanted)
-        return builder.bitcast(builder.icmp_unsigned("!=", found, ir.Constant(_BYTES, [0] * 64)), _WORD)
+        mask = spread_over(builder, builder.trunc(args[2], _BYTES.element), _BYTES)
+        common = builder.and_(builder.load(place, align=1), mask)
+        return builder.bitcast(builder.icmp_unsigned("!=", common, ir.Constant(_BYTES, [0] * 64)), _WORD)
 
     return types.uint64(array, types.intp, types.intp), write
 

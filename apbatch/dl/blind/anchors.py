@@ -62,13 +62,13 @@ class KeptHeads:
         VerificationError
             If the ledger does not go on from it.
         """
-        kept = self.of(name)
-        if kept is not None and not holds(entries, kept):
+        head = self.of(name)
+        if head is not None and not holds(entries, head):
             raise VerificationError(
-                f"the ledger lacks act {kept.n} with the head {kept.digest}, which is kept in {self._place(name)}: it "
+                f"the ledger lacks act {head.n} with the head {head.digest}, which is kept in {self._place(name)}: it "
                 "was cut, rewritten, or belongs to a copy that went another way"
             )
-        return kept
+        return head
 
     def keep(self, name: str, head: Head, folder: Path) -> None:
         """Keep a head in place of an older one."""

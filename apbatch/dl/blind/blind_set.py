@@ -153,16 +153,16 @@ def make(
         "events": _counts(selected, splits),
     }
     write_json(folder / "set" / "manifest.json", manifest)
-    made = BlindSet(folder, manifest)
-    entry = made.ledger.append(  # last: with it the set is made
+    blind_set = BlindSet(folder, manifest)
+    entry = blind_set.ledger.append(  # last: with it the set is made
         "made",
         manifest=sha256(folder / "set" / "manifest.json"),
         origin=sha256(folder / "origin.json"),
         commitment=manifest["commitment"],
     )
-    if not made.open:
-        KeptHeads().keep(made.commitment, Head(entry["n"], entry["digest"]), folder)
-    return made
+    if not blind_set.open:
+        KeptHeads().keep(blind_set.commitment, Head(entry["n"], entry["digest"]), folder)
+    return blind_set
 
 
 def _openness(settings: BlindSettings, selected: Selected, truth: str) -> list[str]:
@@ -202,11 +202,11 @@ def open_set(folder: Path) -> BlindSet:
     entries = Ledger(folder / "ledger.jsonl").entries()
     if not entries or entries[0]["act"] != "made":
         raise VerificationError("the ledger does not begin with the making of the set", where=str(folder))
-    made = entries[0]
+    first = entries[0]
     for name, place in (("manifest", folder / "set" / "manifest.json"), ("origin", folder / "origin.json")):
-        if made[name] != sha256(place):
+        if first[name] != sha256(place):
             raise VerificationError(f"the {name} is not the one in the ledger", where=str(place))
-    if made["commitment"] != manifest["commitment"]:
+    if first["commitment"] != manifest["commitment"]:
         raise VerificationError("the commitment is not the one in the ledger", where=str(folder / "set/manifest.json"))
     return BlindSet(folder, manifest)
 
@@ -271,8 +271,8 @@ def _split(selected: Selected, settings: BlindSettings, secret: bytes) -> dict[s
             )
         showers = random.permutation(showers)
         borders = [n_test, n_test + n_validation]
-        for split, chosen in zip(("test", "validation", "train"), np.split(showers, borders), strict=True):
-            rows = np.flatnonzero(np.isin(selected.shower, chosen) & (selected.gamma == gamma))
+        for split, members in zip(("test", "validation", "train"), np.split(showers, borders), strict=True):
+            rows = np.flatnonzero(np.isin(selected.shower, members) & (selected.gamma == gamma))
             if split == "test":
                 pools[gamma] = rows
             else:

@@ -89,12 +89,12 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
         If the cleaning is unknown or nothing passes.
     """
     pixels, camera = _pixels(images)
-    known = read_table(parameters)
-    _need(known, parameters, (*IMAGE_KEY, "cleaning", "size", "width", "length"))
-    cleaning = _cleaning(known, parameters, selection)
+    parameter_table = read_table(parameters)
+    _need(parameter_table, parameters, (*IMAGE_KEY, "cleaning", "size", "width", "length"))
+    cleaning = _cleaning(parameter_table, parameters, selection)
     rows: dict[str, pa.Table] = {
-        "none": _sorted(known.filter(pc.equal(known["cleaning"], "none")), parameters, ()),
-        "cleaned": _sorted(known.filter(pc.equal(known["cleaning"], cleaning)), parameters, ()),
+        "none": _sorted(parameter_table.filter(pc.equal(parameter_table["cleaning"], "none")), parameters, ()),
+        "cleaned": _sorted(parameter_table.filter(pc.equal(parameter_table["cleaning"], cleaning)), parameters, ()),
     }
     true = _sorted(_with_impact(_read_truth(truth)), truth, ("shower", "primary", "true_energy"))
     pixels, (plain, cleaned, true) = _match(pixels, [rows["none"], rows["cleaned"], true])
@@ -109,7 +109,7 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
             if name in table.column_names:
                 columns[f"{name}_{ending}"] = table[name].cast(pa.float32())
     gamma = np.asarray(pc.equal(true["primary"], "gamma").to_numpy(zero_copy_only=False), bool)
-    wanted = np.ones(len(gamma), bool)
+    in_world = np.ones(len(gamma), bool)
     if selection.world != "all":
         if sources is None:
             raise UsageError(
@@ -118,11 +118,11 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
                 remedy="give the folder `sources` of the production",
             )
         places = _places(pixels, sources)
-        wanted = ~gamma | (_of_source(true, places) == (selection.world == "point"))
+        in_world = ~gamma | (_of_source(true, places) == (selection.world == "point"))
         if selection.world == "point":
             columns |= {f"observed_{axis}": pa.array(places[axis].astype(np.float32)) for axis in places}
     whole = pa.table(columns)
-    keep, cut_flow = _cuts(whole, gamma, wanted, selection)
+    keep, cut_flow = _cuts(whole, gamma, in_world, selection)
     if not keep.any():
         raise UsageError(
             f"no image passes the selection ({len(keep)} before it)",
@@ -147,11 +147,11 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
 
 def _pixels(url: str) -> tuple[pa.Table, str]:
     """Read images in the order of their keys, and the name of their camera."""
-    known = info(url)
-    if known.get("kind") != "images":
+    sidecar = info(url)
+    if sidecar.get("kind") != "images":
         raise FormatError("not a dataset of images", where=url, remedy="give what the step `clean` made")
     images = _sorted(read_table(url, [*IMAGE_KEY, IMAGE]), url, (IMAGE,))
-    camera = camera_named(str(known.get("camera", "")))
+    camera = camera_named(str(sidecar.get("camera", "")))
     lengths = pc.unique(pc.binary_length(images[IMAGE])).to_pylist()
     if lengths and lengths != [4 * camera.n_pixels]:
         raise FormatError(
@@ -217,8 +217,10 @@ def _cleaning(parameters: pa.Table, where: str, selection: ImageSelection) -> st
     if selection.cleaning is None:
         if len(names) == 1:
             return str(names[0])
-        found = ", ".join(names) or "none"
-        raise UsageError(f"{len(names)} cleanings in the parameters: {found}", where=where, remedy="name one: cleaning")
+        listing = ", ".join(names) or "none"
+        raise UsageError(
+            f"{len(names)} cleanings in the parameters: {listing}", where=where, remedy="name one: cleaning"
+        )
     if selection.cleaning not in names:
         raise UsageError(
             f"no parameters of the cleaning '{selection.cleaning}'",
@@ -256,11 +258,11 @@ def _places(images: pa.Table, url: str) -> dict[str, npt.NDArray[np.float64]]:
     FormatError
         If an image has none.
     """
-    known = _sorted(_read_truth(url), url, ("source_x", "source_y"))
-    matched, (found,) = _match(images, [known])
+    truth = _sorted(_read_truth(url), url, ("source_x", "source_y"))
+    matched, (sources,) = _match(images, [truth])
     if matched.num_rows != images.num_rows:
         raise FormatError(f"{images.num_rows - matched.num_rows} images have no observed source", where=url)
-    return {axis: np.asarray(found[f"source_{axis}"].to_numpy(), np.float64) for axis in ("x", "y")}
+    return {axis: np.asarray(sources[f"source_{axis}"].to_numpy(), np.float64) for axis in ("x", "y")}
 
 
 def _of_source(truth: pa.Table, places: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.bool_]:
@@ -270,14 +272,14 @@ def _of_source(truth: pa.Table, places: dict[str, npt.NDArray[np.float64]]) -> n
 
 
 def _cuts(
-    table: pa.Table, gamma: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_], selection: ImageSelection
+    table: pa.Table, gamma: npt.NDArray[np.bool_], in_world: npt.NDArray[np.bool_], selection: ImageSelection
 ) -> tuple[npt.NDArray[np.bool_], list[dict[str, Any]]]:
     def column(name: str) -> npt.NDArray[np.float32]:
         return np.asarray(table[name].to_numpy(), np.float32)
 
     cuts: list[tuple[str, npt.NDArray[np.bool_]]] = [
         ("recorded", np.ones(table.num_rows, bool)),
-        *([] if selection.world == "all" else [(f"gammas of the world '{selection.world}'", wanted)]),
+        *([] if selection.world == "all" else [(f"gammas of the world '{selection.world}'", in_world)]),
         (f"size after cleaning > {selection.size_min:g} p.e.", column("size_cleaned") > selection.size_min),
     ]
     if "n_pixels_cleaned" in table.column_names:

@@ -283,9 +283,9 @@ def _check_anchors(
     assert present is not None  # an open set has its first entry
     anchors = []
     if not blind.open:
-        kept = KeptHeads().check(blind.commitment, entries)
-        if kept is not None:
-            anchors.append(f"act {kept.n} kept by the account of the judgement")
+        own_head = KeptHeads().check(blind.commitment, entries)
+        if own_head is not None:
+            anchors.append(f"act {own_head.n} kept by the account of the judgement")
     if head is not None:
         place = next((entry["n"] for entry in entries if entry["digest"] == head), None)
         if place is None:
@@ -360,12 +360,12 @@ def _check_scores(blind: BlindSet, path: Path) -> list[str]:
     if not methods:
         raise FormatError("there are no scores", where=str(path))
     for split in ("validation", "test"):
-        wanted = sorted(read_parquet(blind.files / f"{split}.parquet", ["id"])["id"].to_pylist())
+        ids = sorted(read_parquet(blind.files / f"{split}.parquet", ["id"])["id"].to_pylist())
         for method in methods:
-            chosen = pc.and_(pc.equal(labels, method), pc.equal(table["split"], split))
-            scored = sorted(table.filter(chosen)["id"].to_pylist())
-            if scored != wanted:
-                missing, foreign = len(set(wanted) - set(scored)), len(set(scored) - set(wanted))
+            rows = pc.and_(pc.equal(labels, method), pc.equal(table["split"], split))
+            scored = sorted(table.filter(rows)["id"].to_pylist())
+            if scored != ids:
+                missing, foreign = len(set(ids) - set(scored)), len(set(scored) - set(ids))
                 twice = len(scored) - len(set(scored))
                 raise FormatError(
                     f"scores of '{method}' for the {split} set: {missing} events have none, {twice} have two, "

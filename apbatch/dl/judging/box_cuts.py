@@ -34,7 +34,7 @@ class Features:
     length: Floats
     alpha: Floats | None = None
 
-    def taken(self, rows: Flags) -> Features:
+    def select(self, rows: Flags) -> Features:
         """Return the features of some of the images."""
         alpha = None if self.alpha is None else self.alpha[rows]
         return Features(self.size[rows], self.width[rows], self.length[rows], alpha)
@@ -65,7 +65,7 @@ class _Profile:
 
     def scaled(self, size: Floats, values: Floats) -> Floats:
         at = np.log10(size)
-        mean, rms = (np.interp(at, self.log_size, known) for known in (self.mean, self.rms))
+        mean, rms = (np.interp(at, self.log_size, table) for table in (self.mean, self.rms))
         return np.asarray((values - mean) / rms)
 
 
@@ -102,7 +102,7 @@ class BoxCut:
         An image that its cleaning left without light is in no box: its score is 0.
         """
         lit = images.lit
-        images = images.taken(lit)
+        images = images.select(lit)
         width, length = self.scaled(images)
         outside = np.maximum(_distance(width, self.width_range), _distance(length, self.length_range))
         if self.alpha_max is not None and images.alpha is not None:
@@ -140,7 +140,7 @@ def fit(images: Features, gamma: Flags, efficiency_min: float = 0.2, hadrons_min
     UsageError
         If a class is missing.
     """
-    images, gamma = images.taken(images.lit), gamma[images.lit]
+    images, gamma = images.select(images.lit), gamma[images.lit]
     if not gamma.any() or gamma.all():
         raise UsageError("cuts need gammas and hadrons to be fitted on")
     size = images.size[gamma]
@@ -155,7 +155,7 @@ def fit(images: Features, gamma: Flags, efficiency_min: float = 0.2, hadrons_min
         inside = np.ones(len(gamma), bool)
         if alpha_max is not None and images.alpha is not None:
             inside = _angles(images.alpha) <= alpha_max
-        below = [_counts_below(width[chosen & inside], length[chosen & inside]) for chosen in (gamma, ~gamma)]
+        below = [_counts_below(width[rows & inside], length[rows & inside]) for rows in (gamma, ~gamma)]
         passed = [
             counts[np.ix_(high, high)]
             - counts[np.ix_(low, high)]

@@ -128,12 +128,12 @@ def with_direction(
     result = {split: np.zeros(len(values)) for split, values in scores.items()}
     weights = np.where(gamma, 0.5 / gamma.mean(), 0.5 / (1 - gamma.mean()))
     for left_out in range(_FOLDS):
-        seen, unseen = fold != left_out, fold == left_out
+        inside, outside = fold != left_out, fold == left_out
         trees = ensembles().HistGradientBoostingClassifier(
             learning_rate=0.06, max_iter=120, max_leaf_nodes=12, min_samples_leaf=40, l2_regularization=1.0,
             random_state=seed,
-        ).fit(rows[seen], gamma[seen], sample_weight=weights[seen])  # fmt: skip
-        result["validation"][unseen] = trees.predict_proba(rows[unseen])[:, 1]
+        ).fit(rows[inside], gamma[inside], sample_weight=weights[inside])  # fmt: skip
+        result["validation"][outside] = trees.predict_proba(rows[outside])[:, 1]
         for split in scores.keys() - {"validation"}:
             result[split] += trees.predict_proba(tables[split])[:, 1] / _FOLDS
     return result
@@ -141,6 +141,6 @@ def with_direction(
 
 def _table(scores: Floats, columns: Mapping[str, Floats]) -> npt.NDArray[np.float32]:
     inside = np.clip(scores, _NEAREST, 1 - _NEAREST)
-    known = [np.asarray(columns[name], np.float64) for name in _BESIDE]
-    table = np.column_stack([np.log(inside / (1 - inside)), *known])
+    more = [np.asarray(columns[name], np.float64) for name in _BESIDE]
+    table = np.column_stack([np.log(inside / (1 - inside)), *more])
     return np.where(np.isfinite(table), table, np.nan).astype(np.float32)

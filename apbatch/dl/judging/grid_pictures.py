@@ -33,8 +33,8 @@ def grid_pictures(image: npt.NDArray[np.float32], camera: CameraGeometry) -> str
         panels[0, 0].set_title(camera.name, fontsize=9)
         for axes, (method, grid) in zip(panels.flat[1:], grids.items(), strict=True):
             empty = ~grid_of(camera, method).occupied
-            shown = np.where(empty, np.nan, np.log10(1 + np.maximum(grid, 0)))
-            axes.imshow(shown, origin="lower", cmap="magma", vmin=0, vmax=top, interpolation="nearest")
+            light = np.where(empty, np.nan, np.log10(1 + np.maximum(grid, 0)))
+            axes.imshow(light, origin="lower", cmap="magma", vmin=0, vmax=top, interpolation="nearest")
             axes.set_title(f"{method}, {grid.shape[0]} x {grid.shape[1]}", fontsize=9)
             axes.set_axis_off()
         figure.tight_layout()

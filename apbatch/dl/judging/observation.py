@@ -99,29 +99,29 @@ def choose(
     to a place where hadrons are missing by chance. Cuts that leave fewer than `hadrons_min` hadrons, or less than
     `efficiency_min` of the gammas, are not allowed; if none is allowed, everything is kept (the cut at 0).
     """
-    known = curve(scores, gamma, cuts)
-    allowed = (known.hadrons >= hadrons_min) & (known.gamma_efficiency >= efficiency_min)
+    points = curve(scores, gamma, cuts)
+    allowed = (points.hadrons >= hadrons_min) & (points.gamma_efficiency >= efficiency_min)
     n_hadron = int((~gamma).sum())
-    careful = (known.hadrons + np.sqrt(np.maximum(known.hadrons, 1))) / n_hadron
-    significance = np.where(allowed, observation.significance(known.gamma_efficiency, careful), np.nan)
+    careful = (points.hadrons + np.sqrt(np.maximum(points.hadrons, 1))) / n_hadron
+    significance = np.where(allowed, observation.significance(points.gamma_efficiency, careful), np.nan)
     at = int(np.nanargmax(significance)) if allowed.any() else 0
     return Choice(at, float(cuts[at]), significance)
 
 
 def price(
-    scores: Floats, gamma: Flags, chosen: float, observation: Observation, hadrons_min: int, cuts: Floats = SCORE_CUTS
+    scores: Floats, gamma: Flags, choice: float, observation: Observation, hadrons_min: int, cuts: Floats = SCORE_CUTS
 ) -> dict[str, Any]:
     """Return what other cuts would have cost on these events: expected significance relative to the best cut.
 
     Returns
     -------
     dict
-        ``cuts`` and ``relative`` (None where fewer than `hadrons_min` hadrons are left: not known); ``chosen``,
+        ``cuts`` and ``relative`` (None where fewer than `hadrons_min` hadrons are left: not known); ``choice``,
         ``middle`` (the cut at 0.5) and ``best`` (the cut, found on these events, so that it is a bound).
     """
-    known = curve(scores, gamma, cuts)
-    significance = observation.significance(known.gamma_efficiency, known.hadron_efficiency)
-    usable = known.hadrons >= hadrons_min
+    points = curve(scores, gamma, cuts)
+    significance = observation.significance(points.gamma_efficiency, points.hadron_efficiency)
+    usable = points.hadrons >= hadrons_min
     highest = float(np.max(significance[usable])) if usable.any() else float(significance[0])
     relative = significance / max(highest, 1e-12)
 
@@ -132,7 +132,7 @@ def price(
     return {
         "cuts": cuts.tolist(),
         "relative": [float(value) if use else None for value, use in zip(relative, usable, strict=True)],
-        "chosen": at(chosen),
+        "chosen": at(choice),
         "middle": at(0.5),
         "best": float(cuts[int(np.argmax(np.where(usable, significance, -np.inf)))]),
         "significance": highest,

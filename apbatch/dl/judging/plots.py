@@ -47,9 +47,9 @@ def camera_picture(
     corners = np.stack([np.cos(turn), np.sin(turn)], axis=1) * camera.pitch / np.sqrt(3)
     hexagons = np.stack([camera.x, camera.y], axis=1)[:, None, :] + corners
     values = np.log10(1 + np.maximum(np.nan_to_num(image), 0))
-    drawn = PolyCollection(list(hexagons), array=values, cmap=cmap, edgecolors="none")
-    drawn.set_clim(0, top)
-    axes.add_collection(drawn)
+    pixels = PolyCollection(list(hexagons), array=values, cmap=cmap, edgecolors="none")
+    pixels.set_clim(0, top)
+    axes.add_collection(pixels)
     margin = camera.pitch
     axes.set(
         xlim=(camera.x.min() - margin, camera.x.max() + margin),
@@ -57,7 +57,7 @@ def camera_picture(
         aspect="equal",
     )
     axes.set_axis_off()
-    return drawn
+    return pixels
 
 
 def png(figure: Figure) -> str:

@@ -56,12 +56,12 @@ def curve(scores: Floats, gamma: Flags, cuts: Floats = SCORE_CUTS) -> Curve:
     """
     n_gamma, n_hadron = int(gamma.sum()), int((~gamma).sum())
     gammas, hadrons = passed(scores[gamma], cuts), passed(scores[~gamma], cuts)
-    kept, leaking = gammas / n_gamma, hadrons / n_hadron
+    gamma_efficiency, hadron_efficiency = gammas / n_gamma, hadrons / n_hadron
     with np.errstate(divide="ignore", invalid="ignore"):
-        quality = np.where(hadrons > 0, kept / np.sqrt(leaking), np.nan)
-        relative = (1 - kept) / gammas + (1 - leaking) / (4 * hadrons)
+        quality = np.where(hadrons > 0, gamma_efficiency / np.sqrt(hadron_efficiency), np.nan)
+        relative = (1 - gamma_efficiency) / gammas + (1 - hadron_efficiency) / (4 * hadrons)
         error = np.where((hadrons > 0) & (gammas > 0), quality * np.sqrt(relative), np.nan)
-    return Curve(cuts, gammas, hadrons, kept, leaking, quality, error)
+    return Curve(cuts, gammas, hadrons, gamma_efficiency, hadron_efficiency, quality, error)
 
 
 @dataclass(frozen=True)
@@ -98,22 +98,22 @@ def bootstrap(
         Number of the shower of each event.
     """
     random = np.random.default_rng(seed)
-    kept: dict[bool, Floats] = {}
+    efficiency: dict[bool, Floats] = {}
     totals: dict[bool, Floats] = {}
     for kind in (True, False):
-        chosen = gamma == kind
-        _, numbers = np.unique(shower[chosen], return_inverse=True)
+        rows = gamma == kind
+        _, numbers = np.unique(shower[rows], return_inverse=True)
         n_showers = int(numbers.max()) + 1
-        above = scores[chosen][:, None] > cuts[None, :]
+        above = scores[rows][:, None] > cuts[None, :]
         table = np.zeros((n_showers, len(cuts) + 1))
         np.add.at(table, numbers, np.column_stack([np.ones(len(above)), above]))
-        drawn = random.multinomial(n_showers, np.full(n_showers, 1 / n_showers), size=resamples) @ table
-        totals[kind], kept[kind] = np.maximum(drawn[:, :1], 1), drawn[:, 1:]
+        weighted = random.multinomial(n_showers, np.full(n_showers, 1 / n_showers), size=resamples) @ table
+        totals[kind], efficiency[kind] = np.maximum(weighted[:, :1], 1), weighted[:, 1:]
     with np.errstate(divide="ignore", invalid="ignore"):
-        leaking = kept[False] / totals[False]
-        quality = np.where(kept[False] > 0, kept[True] / totals[True] / np.sqrt(leaking), np.nan)
-    rejected = totals[False] - kept[False]
-    return Bootstrap(quality, kept[True], rejected, kept[True] / totals[True], leaking)
+        leaking = efficiency[False] / totals[False]
+        quality = np.where(efficiency[False] > 0, efficiency[True] / totals[True] / np.sqrt(leaking), np.nan)
+    rejected = totals[False] - efficiency[False]
+    return Bootstrap(quality, efficiency[True], rejected, efficiency[True] / totals[True], leaking)
 
 
 def roc(scores: Floats, gamma: Flags) -> tuple[Floats, Floats, float]:

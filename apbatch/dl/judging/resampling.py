@@ -84,8 +84,8 @@ class Resamples:
         for kind in (True, False):
             _, numbers = np.unique(shower[gamma == kind], return_inverse=True)
             count = int(numbers.max()) + 1
-            drawn = random.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
-            self._members[kind] = (numbers.astype(np.int64), count, drawn)
+            weights = random.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
+            self._members[kind] = (numbers.astype(np.int64), count, weights)
         self._random = random
 
     def shares(self, passed: Flags, among: Flags | None = None) -> tuple[Floats, Floats]:
@@ -97,23 +97,23 @@ class Resamples:
         among : ndarray of bool, shape (n_events,), optional
             Only these events count, such as a bin of size.
         """
-        found = []
+        by_kind = []
         for kind in (True, False):
-            numbers, count, drawn = self._members[kind]
+            numbers, count, weights = self._members[kind]
             of = self._gamma == kind
             counts = np.ones(int(of.sum())) if among is None else among[of].astype(np.float64)
             total = np.bincount(numbers, counts, count)
             left = np.bincount(numbers, counts * passed[of], count)
             with np.errstate(divide="ignore", invalid="ignore"):
-                shares = np.concatenate([[left.sum() / total.sum()], (drawn @ left) / (drawn @ total)])
-            found.append(shares)
-        return found[0], found[1]
+                shares = np.concatenate([[left.sum() / total.sum()], (weights @ left) / (weights @ total)])
+            by_kind.append(shares)
+        return by_kind[0], by_kind[1]
 
     def quality(self, passed: Flags, among: Flags | None = None) -> Floats:
         """Return Q of a cut, shape (1 + resamples,): first of the events as they are; NaN where no hadron is left."""
-        kept, leaking = self.shares(passed, among)
+        gammas, hadrons = self.shares(passed, among)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(leaking > 0, kept / np.sqrt(leaking), np.nan)
+            return np.where(hadrons > 0, gammas / np.sqrt(hadrons), np.nan)
 
     def over_seeds(self, samples: Sequence[Floats]) -> Floats:
         """Join the trainings of one method, each of shape (1 + resamples,), to their mean with the spread of seeds.
@@ -127,8 +127,8 @@ class Resamples:
         if n == 1:
             return np.asarray(mean)
         picked = self._random.integers(n, size=(n, table.shape[1]))
-        drawn = np.take_along_axis(table, picked, axis=0).mean(axis=0)
-        joined = mean + math.sqrt(n / (n - 1)) * (drawn - mean)
+        means = np.take_along_axis(table, picked, axis=0).mean(axis=0)
+        joined = mean + math.sqrt(n / (n - 1)) * (means - mean)
         joined[0] = mean[0]
         return np.asarray(joined)
 

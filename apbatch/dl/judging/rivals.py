@@ -58,16 +58,16 @@ def matrix(columns: Mapping[str, npt.NDArray[Any]], features: Sequence[str] = ()
     UsageError
         If one of them, the size, width or length is missing.
     """
-    known = {name: np.asarray(columns[name], np.float64) for name in (*COLUMNS, *features) if name in columns}
+    values = {name: np.asarray(columns[name], np.float64) for name in (*COLUMNS, *features) if name in columns}
     for name in ("size", "width", "length", *features):
-        if name not in known:
+        if name not in values:
             raise UsageError(f"there is no image parameter '{name}'", nearest=nearest_word(name, columns))
     with np.errstate(divide="ignore", invalid="ignore"):
-        area = known["width"] * known["length"]
-        known["density"] = np.log10(known["size"] / area)
-        known["elongation"] = known["width"] / known["length"]
-        known["size"] = np.log10(known["size"])
-    table = np.column_stack(list(known.values()))
+        area = values["width"] * values["length"]
+        values["density"] = np.log10(values["size"] / area)
+        values["elongation"] = values["width"] / values["length"]
+        values["size"] = np.log10(values["size"])
+    table = np.column_stack(list(values.values()))
     return np.where(np.isfinite(table), table, np.nan).astype(np.float32)
 
 
@@ -210,9 +210,9 @@ def estimate_energy(
 
     A hadron has no gamma energy; an analysis sorts it by what it would be taken for, and so does this.
     """
-    known = np.isfinite(energy) & (energy > 0)
+    usable = np.isfinite(energy) & (energy > 0)
     model = ensembles().HistGradientBoostingRegressor(
         learning_rate=0.08, max_iter=250, max_leaf_nodes=16, min_samples_leaf=30, random_state=seed
     )
-    model.fit(matrix(train)[known], np.log10(energy[known]))
+    model.fit(matrix(train)[usable], np.log10(energy[usable]))
     return {split: np.asarray(10 ** model.predict(matrix(columns)), np.float64) for split, columns in others.items()}

@@ -75,7 +75,7 @@ def _logits(scores: Floats, reference: Floats) -> Floats:
 
 def _ranks(scores: Floats, reference: Floats) -> Floats:
     """Return the share of the reference that lies below each score, ties counting half."""
-    known = np.sort(reference)
+    ordered = np.sort(reference)
     return np.asarray(
-        (np.searchsorted(known, scores) + np.searchsorted(known, scores, side="right")) / (2 * len(known))
+        (np.searchsorted(ordered, scores) + np.searchsorted(ordered, scores, side="right")) / (2 * len(ordered))
     )

@@ -54,8 +54,8 @@ def to_onnx(model: Path, output: Path) -> Path:
             network.export(part, format="onnx", verbose=False)
         grids = np.random.default_rng(1).gamma(0.5, 6.0, (16, *network.input_shape[1:])).astype(np.float32)
         session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
-        (found,) = session.run(None, {session.get_inputs()[0].name: grids})
-        away = float(np.abs(found - network.predict(grids, verbose=0)).max())
+        (outputs,) = session.run(None, {session.get_inputs()[0].name: grids})
+        away = float(np.abs(outputs - network.predict(grids, verbose=0)).max())
         if away > _TOLERANCE:
             raise VerificationError(f"ONNX and Keras differ by {away:.3g} in the logit", where=str(model))
         write_whole(output, part.read_bytes())
@@ -124,7 +124,7 @@ def model_card(training: Path) -> Path:
 
 
 def _row(training: Path, treatment: str, run: dict[str, Any]) -> str:
-    found = run["validation"]
-    auc = f"{found['validation_auc']:.4f}" if "validation_auc" in found else "–"
+    validation = run["validation"]
+    auc = f"{validation['validation_auc']:.4f}" if "validation_auc" in validation else "–"
     file = training / treatment / "model.keras"
-    return f"| {treatment} | {len(run['curves'])} | {found['validation_loss']:.4f} | {auc} | `{sha256(file)}` |"
+    return f"| {treatment} | {len(run['curves'])} | {validation['validation_loss']:.4f} | {auc} | `{sha256(file)}` |"

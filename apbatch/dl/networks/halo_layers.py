@@ -92,8 +92,8 @@ class HaloMoments(layers.Layer):  # type: ignore[misc]
         pixels = ops.reshape(grids, (-1, rows * cols))
         numbers = []
         for number, rule in enumerate(CLEANINGS):
-            kept = ops.reshape(tail_cuts(grids, rule.picture, rule.boundary), (-1, rows * cols))
-            shape = measure(pixels * kept, kept, x, y)
+            mask = ops.reshape(tail_cuts(grids, rule.picture, rule.boundary), (-1, rows * cols))
+            shape = measure(pixels * mask, mask, x, y)
             numbers.append(describe(shape, rows / 2))
             if number == REFERENCE:
                 rings = _rings(pixels, shape, x, y)

@@ -138,12 +138,12 @@ def measure(light: Any, lit: Any, x: Any, y: Any) -> Shape:
     cog_x, cog_y = mean(x), mean(y)
     dx, dy = x - cog_x, y - cog_y
     xx, yy, xy = mean(dx * dx), mean(dy * dy), mean(dx * dy)
-    apart = ops.sqrt((xx - yy) ** 2 + 4 * xy**2 + _LEAST)
-    length = ops.sqrt((xx + yy + apart) / 2 + _LEAST)
-    width = ops.sqrt(ops.relu((xx + yy - apart) / 2) + _LEAST)
+    root = ops.sqrt((xx - yy) ** 2 + 4 * xy**2 + _LEAST)
+    length = ops.sqrt((xx + yy + root) / 2 + _LEAST)
+    width = ops.sqrt(ops.relu((xx + yy - root) / 2) + _LEAST)
     # Half angles, without an arc tangent: it has no counterpart in every format that networks are written to.
-    cosine = ops.sqrt(ops.relu(1 + (xx - yy) / apart) / 2)
-    sine = ops.where(xy < 0, -1.0, 1.0) * ops.sqrt(ops.relu(1 - (xx - yy) / apart) / 2)
+    cosine = ops.sqrt(ops.relu(1 + (xx - yy) / root) / 2)
+    sine = ops.where(xy < 0, -1.0, 1.0) * ops.sqrt(ops.relu(1 - (xx - yy) / root) / 2)
     return Shape(size, number, cog_x, cog_y, length, width, cosine, sine, share, dx, dy)
 
 

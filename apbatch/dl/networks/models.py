@@ -53,13 +53,13 @@ def check_model(name: str, options: Mapping[str, Any] | None = None) -> None:
         raise UsageError(
             f"unknown model '{name}'", nearest=nearest_word(name, _MODELS), remedy=f"models are {', '.join(_MODELS)}"
         )
-    known = list(inspect.signature(_MODELS[name]).parameters)[2:]
+    names = list(inspect.signature(_MODELS[name]).parameters)[2:]
     for option, value in (options or {}).items():
-        if option not in known:
+        if option not in names:
             raise UsageError(
                 f"model '{name}' has no option '{option}'",
-                nearest=nearest_word(option, known),
-                remedy=f"options are {', '.join(known)}",
+                nearest=nearest_word(option, names),
+                remedy=f"options are {', '.join(names)}",
             )
         if not isinstance(value, int | float) or value < 0:
             raise UsageError(f"option '{option}' of model '{name}' is no number from 0 on: {value!r}")
@@ -188,11 +188,11 @@ def hillas_cnn(
 
     from apbatch.dl.networks.layers import ImageMoments
 
-    seen = layers.Dropout(dropout)(_convolved(x, filters, convolutions))
-    seen = layers.Dense(hidden, activation="relu")(seen)
-    known = layers.Dense(hidden, activation="relu")(ImageMoments()(grid))
-    known = layers.Dense(hidden, activation="relu")(known)
-    return layers.Dense(hidden, activation="relu")(layers.Concatenate()([seen, known]))
+    features = layers.Dropout(dropout)(_convolved(x, filters, convolutions))
+    features = layers.Dense(hidden, activation="relu")(features)
+    shape = layers.Dense(hidden, activation="relu")(ImageMoments()(grid))
+    shape = layers.Dense(hidden, activation="relu")(shape)
+    return layers.Dense(hidden, activation="relu")(layers.Concatenate()([features, shape]))
 
 
 @register_model("resnet")
@@ -235,12 +235,12 @@ def halo_net(
     from apbatch.dl.networks.layers import ImageMoments
 
     soft = PRESETS["soft"]
-    kept = layers.Reshape((*grid.shape[1:], 1))(TailCuts(soft.picture, soft.boundary)(grid))
-    seen = hexagonal_features(layers.Concatenate()([x, kept]), filters, blocks, hidden, dropout)
-    known = layers.Concatenate()([ImageMoments(HALO_LEVELS)(grid), HaloMoments()(grid)])
-    known = layers.Dropout(dropout)(layers.Dense(moments, activation="relu")(known))
-    known = layers.Dense(moments, activation="relu")(known)
-    return layers.Dense(hidden, activation="relu")(layers.Concatenate()([seen, known]))
+    cleaned = layers.Reshape((*grid.shape[1:], 1))(TailCuts(soft.picture, soft.boundary)(grid))
+    features = hexagonal_features(layers.Concatenate()([x, cleaned]), filters, blocks, hidden, dropout)
+    shape = layers.Concatenate()([ImageMoments(HALO_LEVELS)(grid), HaloMoments()(grid)])
+    shape = layers.Dropout(dropout)(layers.Dense(moments, activation="relu")(shape))
+    shape = layers.Dense(moments, activation="relu")(shape)
+    return layers.Dense(hidden, activation="relu")(layers.Concatenate()([features, shape]))
 
 
 def _residual(convolve: Callable[..., Any], x: Any, filters: int, blocks: int, hidden: int, dropout: float) -> Any:

@@ -66,12 +66,10 @@ class Network:
         treatments = list(record["treatments"])
         if treatment is None and len(treatments) != 1:
             raise UsageError(f"there are networks for {', '.join(treatments)}", where=str(training), remedy="name one")
-        chosen = treatment or treatments[0]
-        if chosen not in treatments:
-            raise UsageError(
-                f"there is no network for '{chosen}', only for {', '.join(treatments)}", where=str(training)
-            )
-        return cls(training / chosen / "model.keras", chosen, record["camera"])
+        name = treatment or treatments[0]
+        if name not in treatments:
+            raise UsageError(f"there is no network for '{name}', only for {', '.join(treatments)}", where=str(training))
+        return cls(training / name / "model.keras", name, record["camera"])
 
     def grids(self, images: Pixels) -> Pixels:
         """Return what the network sees of images."""

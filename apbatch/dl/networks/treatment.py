@@ -45,20 +45,20 @@ def treatment_named(name: str) -> Treatment:
         If there is no such cleaning or grid, with the nearest.
     """
     cleaning, _, grid = name.partition(":")
-    for word, known, what in ((cleaning, list(CLEANINGS), "cleaning"), (grid or "axial", list(METHODS), "grid")):
-        if word not in known:
+    for word, words, what in ((cleaning, list(CLEANINGS), "cleaning"), (grid or "axial", list(METHODS), "grid")):
+        if word not in words:
             raise UsageError(
                 f"unknown {what} '{word}' in the treatment '{name}'",
-                nearest=nearest_word(word, known),
-                remedy=f"a {what} is one of {', '.join(known)}",
+                nearest=nearest_word(word, words),
+                remedy=f"a {what} is one of {', '.join(words)}",
             )
     return Treatment(cleaning, grid or "axial")
 
 
 def cleaned(images: Pixels, camera: CameraGeometry, cleaning: str) -> npt.NDArray[np.bool_] | None:
     """Return the pixels that a cleaning keeps, shape (n_images, n_pixels); None if all are kept."""
-    known = CLEANINGS[treatment_named(cleaning).cleaning]
-    return None if known is None else clean(images, camera, known)
+    rule = CLEANINGS[treatment_named(cleaning).cleaning]
+    return None if rule is None else clean(images, camera, rule)
 
 
 def grids(images: Pixels, camera: CameraGeometry, treatment: Treatment) -> Pixels:

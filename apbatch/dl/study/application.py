@@ -57,9 +57,9 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
     FormatError, NotFoundError
         For a dataset that can't be read.
     """
-    made = blind.open_set(folder)
-    camera = camera_named(made.manifest["camera"])
-    settings = made.manifest["settings"]
+    blind_set = blind.open_set(folder)
+    camera = camera_named(blind_set.manifest["camera"])
+    settings = blind_set.manifest["settings"]
     judged = {(row["method"], row["treatment"]): row for row in read_json(study / "study.json")["rows"]}
     trained = [entry for entry in networks(study) if ":" not in entry[1]]
     first = min(seed for _, _, seed, _ in trained)
@@ -68,29 +68,29 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
         for name, treatment, seed, place in trained
         if seed == first
     }
-    own = {key: _Own.of(network, made, judged[key]["trainings"][0]["cut"]) for key, network in scorers.items()}
-    found: list[dict[str, Any]] = []
+    own = {key: _Own.of(network, blind_set, judged[key]["trainings"][0]["cut"]) for key, network in scorers.items()}
+    entries: list[dict[str, Any]] = []
     for name, url in datasets.items():
         say(f"application: {name}")
         images, source = read_images(url)
         moved = images if source.name == camera.name else onto_camera(images, source, camera)
         measured = np.isfinite(moved).any(axis=1)
-        known = parameters(moved, camera, "standard")
-        passes = (known["size"] > settings["size_min"]) & (known["n_pixels"] >= settings["pixels_min"])
+        shape = parameters(moved, camera, "standard")
+        passes = (shape["size"] > settings["size_min"]) & (shape["n_pixels"] >= settings["pixels_min"])
         # No light outside of the cleaned image, no night sky: only networks of cleaned images can judge. A pixel that
         # was not measured, as most are where single clusters of a camera were read out, tells nothing.
-        seen = np.isfinite(images)
-        lit = (seen & (images != 0)).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+        finite = np.isfinite(images)
+        lit = (finite & (images != 0)).sum(axis=1) / np.maximum(finite.sum(axis=1), 1)
         cleaned_already = bool(len(lit) and np.median(lit) < 0.5)
         entry: dict[str, Any] = {
             "name": name,
             "camera": source.name,
             "images": len(images),
             "measured": int(measured.sum()),
-            "measured_pixels": float(np.median(seen.mean(axis=1))) if len(seen) else None,
+            "measured_pixels": float(np.median(finite.mean(axis=1))) if len(finite) else None,
             "cleaned_already": cleaned_already,
             "selected": int(passes.sum()),
-            "size": np.quantile(known["size"], [0.05, 0.5, 0.95]).tolist() if len(images) else None,
+            "size": np.quantile(shape["size"], [0.05, 0.5, 0.95]).tolist() if len(images) else None,
             "networks": [],
         }
         for (model, treatment), network in scorers.items():
@@ -102,15 +102,15 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
                     "title": title_of(model),
                     "treatment": treatment,
                     "cut": cut,
-                    **_kept(network, moved, passes, known["size"], cut, own[model, treatment]),
+                    **_shares_above(network, moved, passes, shape["size"], cut, own[model, treatment]),
                 }
             )
-        found.append(entry)
-    write_json(output, {"selection": settings, "sizes": list(_SIZES), "bins": _BINS.tolist(), "datasets": found})
+        entries.append(entry)
+    write_json(output, {"selection": settings, "sizes": list(_SIZES), "bins": _BINS.tolist(), "datasets": entries})
     return output
 
 
-def _kept(
+def _shares_above(
     network: Network,
     images: Pixels,
     passes: npt.NDArray[np.bool_],
@@ -156,11 +156,11 @@ class _Own:
     hadrons_kept: float
 
     @classmethod
-    def of(cls, network: Network, made: blind.BlindSet, cut: float) -> _Own:
-        named = {row["id"] for row in protocol.open_labels(made).labels.to_pylist() if row["gamma"]}
-        ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
+    def of(cls, network: Network, blind_set: blind.BlindSet, cut: float) -> _Own:
+        named = {row["id"] for row in protocol.open_labels(blind_set).labels.to_pylist() if row["gamma"]}
+        ids = read_parquet(blind_set.files / "test.parquet", ["id"])["id"].to_pylist()
         gamma = np.array([name in named for name in ids])
-        images = load_pixels(made.files, made.manifest, "test")
+        images = load_pixels(blind_set.files, blind_set.manifest, "test")
         scores = network.scores(images)
         size = parameters(images[gamma], network.camera, "standard")["size"]
         return cls(scores[gamma], size, float((scores[~gamma] > cut).mean()))
@@ -174,10 +174,10 @@ def read_images(url: str) -> tuple[Pixels, CameraGeometry]:
     FormatError
         If it is no dataset of images, or they are not of the camera that it names.
     """
-    known = dataset.info(url)
-    if known.get("kind") != "images":
+    sidecar = dataset.info(url)
+    if sidecar.get("kind") != "images":
         raise FormatError("not a dataset of images", where=url)
-    camera = camera_named(str(known["camera"]))
+    camera = camera_named(str(sidecar["camera"]))
     flat = np.asarray(from_binary(dataset.read_table(url, ["image"])["image"]), np.float32)
     if len(flat) and flat.shape[1] != camera.n_pixels:
         raise FormatError(f"images of {flat.shape[1]} pixels, {camera.name} has {camera.n_pixels}", where=url)

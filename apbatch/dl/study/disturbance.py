@@ -85,17 +85,17 @@ def rotation(images: Pixels, camera: CameraGeometry, degrees: float, seed: int =
 def standard_disturbances() -> list[Disturbance]:
     """Return the list of the study's report."""
 
-    def made(kind: str, how: Callable[..., Pixels], unit: str, strengths: tuple[float, ...]) -> list[Disturbance]:
+    def series(kind: str, how: Callable[..., Pixels], unit: str, strengths: tuple[float, ...]) -> list[Disturbance]:
         return [
             Disturbance(kind, f"{strength:g} {unit}".strip(), strength, _with(how, strength)) for strength in strengths
         ]
 
     return [
-        *made("night sky added", night_sky, "p.e. a pixel", (0.5, 1.6, 4.0)),
-        *made("dead pixels", dead_pixels, "of all", (0.01, 0.05, 0.1)),
-        *made("gain errors", gain_errors, "relative", (0.05, 0.15, 0.3)),
-        *made("light scale", light_scale, "times", (0.8, 0.9, 1.1, 1.2)),
-        *made("camera turned", rotation, "deg", (10, 30, 60)),
+        *series("night sky added", night_sky, "p.e. a pixel", (0.5, 1.6, 4.0)),
+        *series("dead pixels", dead_pixels, "of all", (0.01, 0.05, 0.1)),
+        *series("gain errors", gain_errors, "relative", (0.05, 0.15, 0.3)),
+        *series("light scale", light_scale, "times", (0.8, 0.9, 1.1, 1.2)),
+        *series("camera turned", rotation, "deg", (10, 30, 60)),
     ]
 
 

@@ -56,15 +56,18 @@ def evaluate(folder: Path, output: Path, settings: JudgingSettings | None = None
     VerificationError, FormatError
     """
     settings = settings or JudgingSettings()
-    made = blind.open_set(folder)
-    opened = protocol.open_labels(made)
+    blind_set = blind.open_set(folder)
+    opened = protocol.open_labels(blind_set)
     labels, scores = opened.labels, opened.scores
-    known = {"validation": read_parquet(made.files / "validation.parquet", ["id", "gamma", "shower"]), "test": labels}
-    events = {split: events_of(table) for split, table in known.items()}
+    tables = {
+        "validation": read_parquet(blind_set.files / "validation.parquet", ["id", "gamma", "shower"]),
+        "test": labels,
+    }
+    events = {split: events_of(table) for split, table in tables.items()}
     test = events["test"]
     draws = Resamples(test.gamma, test.shower, settings.resamples, settings.bootstrap_seed)
     rows = rows_of(scores, events, draws, settings)
-    bins = _bins(made, labels, settings.bins)
+    bins = _bins(blind_set, labels, settings.bins)
     by_name = {(row.method, row.treatment): row for row in rows}
     result = {
         "rows": [_numbers_of(row, by_name, events, draws, bins, settings) for row in rows],
@@ -72,7 +75,7 @@ def evaluate(folder: Path, output: Path, settings: JudgingSettings | None = None
         "orders": orders_of(rows),
         "bins": [{"name": name, "unit": unit, "edges": edges} for name, unit, edges, _ in bins],
         "events": {
-            **made.manifest["events"],
+            **blind_set.manifest["events"],
             "test": {
                 "events": len(test.gamma),
                 "gammas": int(test.gamma.sum()),
@@ -85,7 +88,7 @@ def evaluate(folder: Path, output: Path, settings: JudgingSettings | None = None
         },
         "learning": _learning(output),
         "score_bins": SCORE_BINS.tolist(),
-        "cut_flow": made.manifest["cut_flow"],
+        "cut_flow": blind_set.manifest["cut_flow"],
         "settings": settings.model_dump(mode="json"),
         "blind": {
             **opened.record,
@@ -109,8 +112,8 @@ def _numbers_of(
 ) -> dict[str, Any]:
     test = events["test"]
     shares = [draws.shares(passed) for passed in row.passed]
-    kept = draws.over_seeds([share[0] for share in shares])
-    leaking = draws.over_seeds([share[1] for share in shares])
+    gammas = draws.over_seeds([share[0] for share in shares])
+    hadrons = draws.over_seeds([share[1] for share in shares])
     left = [int((passed & ~test.gamma).sum()) for passed in row.passed]
     quoted = min(left) >= settings.hadrons_min
     cleaning = row.treatment.partition(":")[0]
@@ -122,9 +125,9 @@ def _numbers_of(
         if other is not None and base_of(other.method) != base_of(row.method):
             against[rival] = _plain(compare(row.quality, other.quality)) if quoted else None
     with np.errstate(divide="ignore"):
-        rejection = 1 / leaking
+        rejection = 1 / hadrons
     means = row.test[0] if len(row.test) == 1 else np.mean(row.test, axis=0)
-    efficiencies = float(kept[0]), float(leaking[0])
+    efficiencies = float(gammas[0]), float(hadrons[0])
     return {
         "method": row.method,
         "title": title_of(row.method),
@@ -146,7 +149,7 @@ def _numbers_of(
         "hadrons_left": float(np.mean(left)),
         "quality": _plain(Interval.of(row.quality[0], row.quality[1:])) if quoted else None,
         "quality_validation": _number(row.validation_quality),
-        "gamma_efficiency": _plain(Interval.of(kept[0], kept[1:])),
+        "gamma_efficiency": _plain(Interval.of(gammas[0], gammas[1:])),
         "hadron_rejection": _plain(Interval.of(rejection[0], rejection[1:])) if quoted else None,
         "auc": float(np.mean([roc(scores, test.gamma)[2] for scores in row.test])),
         "significance": float(settings.observation.significance(*efficiencies)) if quoted else None,
@@ -166,28 +169,28 @@ def _numbers_of(
 def _curve(scores: Floats, test: Events, settings: JudgingSettings) -> dict[str, Any]:
     """Return Q, gamma efficiency and hadron rejection against the cut with their bands (68 %), thinned to 101 cuts."""
     thin = slice(0, len(SCORE_CUTS), 2)
-    known = curve(scores, test.gamma)
-    drawn = bootstrap(scores, test.gamma, test.shower, min(settings.resamples, 400), settings.bootstrap_seed)
-    enough = known.hadrons >= 10
+    points = curve(scores, test.gamma)
+    band = bootstrap(scores, test.gamma, test.shower, min(settings.resamples, 400), settings.bootstrap_seed)
+    enough = points.hadrons >= 10
     hadrons = int((~test.gamma).sum())
-    told: dict[str, Any] = {
+    content: dict[str, Any] = {
         "cuts": SCORE_CUTS[thin].tolist(),
-        "hadrons_left": known.hadrons[thin].tolist(),
-        "gammas_left": known.gammas[thin].tolist(),
+        "hadrons_left": points.hadrons[thin].tolist(),
+        "gammas_left": points.gammas[thin].tolist(),
     }
-    leaking = drawn.hadron_efficiency
+    leaking = band.hadron_efficiency
     with np.errstate(divide="ignore", invalid="ignore"):
         for name, value, samples in (
-            ("quality", known.quality, drawn.quality),
-            ("gamma_efficiency", known.gamma_efficiency, drawn.gamma_efficiency),
-            ("hadron_rejection", hadrons / known.hadrons, np.where(leaking > 0, 1 / leaking, np.nan)),
+            ("quality", points.quality, band.quality),
+            ("gamma_efficiency", points.gamma_efficiency, band.gamma_efficiency),
+            ("hadron_rejection", hadrons / points.hadrons, np.where(leaking > 0, 1 / leaking, np.nan)),
         ):
-            low, high = drawn.band(samples)
+            low, high = band.band(samples)
             for suffix, values in (("", value), ("_low", low), ("_high", high)):
-                told[name + suffix] = [
+                content[name + suffix] = [
                     _number(number) if use else None for number, use in zip(values[thin], enough[thin], strict=True)
                 ]
-    return told
+    return content
 
 
 def _roc(scores: Floats, gamma: Flags) -> dict[str, list[float]]:
@@ -220,36 +223,36 @@ def _binned(
     row: Row, draws: Resamples, gamma: Flags, numbers: npt.NDArray[np.int64], n_bins: int, least: int = 10
 ) -> list[dict[str, Any]]:
     """Return Q in each bin at the cut of the whole; None where fewer than `least` hadrons of a bin are left."""
-    told = []
+    content = []
     for number in range(n_bins):
         among = numbers == number
         left = [int((passed & among & ~gamma).sum()) for passed in row.passed]
         quality = draws.over_seeds([draws.quality(passed, among) for passed in row.passed])
-        kept = draws.over_seeds([draws.shares(passed, among)[0] for passed in row.passed])
-        told.append(
+        gammas = draws.over_seeds([draws.shares(passed, among)[0] for passed in row.passed])
+        content.append(
             {
                 "gammas": int((among & gamma).sum()),
                 "hadrons": int((among & ~gamma).sum()),
                 "hadrons_left": float(np.mean(left)),
                 "quality": _plain(Interval.of(quality[0], quality[1:])) if min(left) >= least else None,
-                "gamma_efficiency": _plain(Interval.of(kept[0], kept[1:])),
+                "gamma_efficiency": _plain(Interval.of(gammas[0], gammas[1:])),
             }
         )
-    return told
+    return content
 
 
 def _bins(
-    made: blind.BlindSet, labels: pa.Table, n_bins: int
+    blind_set: blind.BlindSet, labels: pa.Table, n_bins: int
 ) -> list[tuple[str, str, list[float], npt.NDArray[np.int64]]]:
     """Return name, unit, edges and the bin of each test event, in the order of the labels; -1 where not known."""
-    train = read_parquet(made.files / "train.parquet")
+    train = read_parquet(blind_set.files / "train.parquet")
     gamma = np.asarray(train["gamma"].to_numpy(zero_copy_only=False), bool)
-    camera = camera_named(made.manifest["camera"])
+    camera = camera_named(blind_set.manifest["camera"])
     columns = {
-        split: parameters(load_pixels(made.files, made.manifest, split), camera, "standard")
+        split: parameters(load_pixels(blind_set.files, blind_set.manifest, split), camera, "standard")
         for split in ("train", "test")
     }
-    ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
+    ids = read_parquet(blind_set.files / "test.parquet", ["id"])["id"].to_pylist()
     row_of = {name: row for row, name in enumerate(ids)}
     order = np.array([row_of[name] for name in labels["id"].to_pylist()])
     is_gamma = np.asarray(labels["gamma"].to_numpy(zero_copy_only=False), bool)
@@ -262,13 +265,13 @@ def _bins(
         zenith = labels["zenith"].to_numpy(zero_copy_only=False).astype(np.float64)
         if np.isfinite(zenith).all() and np.ptp(zenith) > 1:
             values["zenith", "deg"] = zenith
-    found = []
+    quantities = []
     for (name, unit), value in values.items():
         edges = np.quantile(value[is_gamma], np.linspace(0, 1, n_bins + 1))
         edges[0], edges[-1] = min(edges[0], value.min()), max(edges[-1], value.max())
         numbers = np.clip(np.searchsorted(edges, value, side="right") - 1, 0, n_bins - 1)
-        found.append((name, unit, [float(edge) for edge in edges], numbers))
-    return found
+        quantities.append((name, unit, [float(edge) for edge in edges], numbers))
+    return quantities
 
 
 def _plain(value: Interval | Comparison | None) -> dict[str, Any] | None:

@@ -48,16 +48,16 @@ def robustness(
     most : int
         Test images used at most.
     """
-    made = blind.open_set(folder)
-    camera = camera_named(made.manifest["camera"])
+    blind_set = blind.open_set(folder)
+    camera = camera_named(blind_set.manifest["camera"])
     judged = read_json(study / "study.json")
-    labels = {row["id"]: row for row in protocol.open_labels(made).labels.to_pylist()}
-    ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()[:most]
-    images = load_pixels(made.files, made.manifest, "test")[:most]
+    labels = {row["id"]: row for row in protocol.open_labels(blind_set).labels.to_pylist()}
+    ids = read_parquet(blind_set.files / "test.parquet", ["id"])["id"].to_pylist()[:most]
+    images = load_pixels(blind_set.files, blind_set.manifest, "test")[:most]
     gamma = np.array([labels[name]["gamma"] for name in ids])
     draws = Resamples(gamma, np.array([labels[name]["shower"] for name in ids], np.int64), 300)
     cuts = {(row["method"], row["treatment"]): row["trainings"][0]["cut"] for row in judged["rows"]}
-    scorers = _scorers(made, study, models, set(cuts))
+    scorers = _scorers(blind_set, study, models, set(cuts))
     entries = []
     plain = {}
     for key, scorer in scorers.items():
@@ -70,7 +70,7 @@ def robustness(
             before, quality = plain[method, treatment]
             passed = scorer(disturbed) > cuts[method, treatment]
             now = draws.quality(passed)
-            found = compare(now, quality)
+            change = compare(now, quality)
             entries.append(
                 {
                     "kind": disturbance.kind,
@@ -81,7 +81,7 @@ def robustness(
                     "treatment": treatment,
                     "quality": float(now[0]) if np.isfinite(now[0]) else None,
                     "before": float(quality[0]) if np.isfinite(quality[0]) else None,
-                    "ratio": None if found is None else asdict(found.ratio),
+                    "ratio": None if change is None else asdict(change.ratio),
                     "gamma_efficiency": float(passed[gamma].mean()),
                     "gamma_efficiency_before": float(before[gamma].mean()),
                     "hadron_efficiency": float(passed[~gamma].mean()),
@@ -93,10 +93,10 @@ def robustness(
 
 
 def _scorers(
-    made: blind.BlindSet, study: Path, models: tuple[str, ...] | None, judged: set[tuple[str, str]]
+    blind_set: blind.BlindSet, study: Path, models: tuple[str, ...] | None, judged: set[tuple[str, str]]
 ) -> dict[tuple[str, str], Scorer]:
     """Return the first training of each network, and of box and trees where they were `judged`."""
-    camera = camera_named(made.manifest["camera"])
+    camera = camera_named(blind_set.manifest["camera"])
     trained = [entry for entry in networks(study) if ":" not in entry[1]]
     first = min(seed for _, _, seed, _ in trained)
     scorers: dict[tuple[str, str], Scorer] = {
@@ -104,32 +104,36 @@ def _scorers(
         for name, treatment, seed, place in trained
         if seed == first and (models is None or name in models)
     }
-    train = load_pixels(made.files, made.manifest, "train")
-    gamma = np.asarray(read_parquet(made.files / "train.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False))
+    train = load_pixels(blind_set.files, blind_set.manifest, "train")
+    gamma = np.asarray(
+        read_parquet(blind_set.files / "train.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
+    )
     for treatment in dict.fromkeys(treatment for _, treatment in list(scorers)):
         columns = parameters(train, camera, treatment)
         for rival, fitted in ((BOX, _box), ("trees", _trees)):
             if (rival, treatment) in judged:
-                scorers[rival, treatment] = fitted(columns, gamma, treatment, made)
+                scorers[rival, treatment] = fitted(columns, gamma, treatment, blind_set)
     return scorers
 
 
-def _box(columns: dict[str, Floats], gamma: npt.NDArray[np.bool_], treatment: str, made: blind.BlindSet) -> Scorer:
-    camera = camera_named(made.manifest["camera"])
+def _box(columns: dict[str, Floats], gamma: npt.NDArray[np.bool_], treatment: str, blind_set: blind.BlindSet) -> Scorer:
+    camera = camera_named(blind_set.manifest["camera"])
     box = box_cuts.fit(box_cuts.features(columns), gamma)
 
     def score(images: Pixels) -> Floats:
-        found = parameters(images, camera, treatment)
-        known = (found["size"] > 0) & np.isfinite(found["width"])
-        size, width, length = (np.where(known, found[name], 1.0) for name in ("size", "width", "length"))
+        values = parameters(images, camera, treatment)
+        usable = (values["size"] > 0) & np.isfinite(values["width"])
+        size, width, length = (np.where(usable, values[name], 1.0) for name in ("size", "width", "length"))
         # Without light left there is nothing to be called a gamma.
-        return np.where(known, box.score(box_cuts.Features(size, width, length)), 0.0)
+        return np.where(usable, box.score(box_cuts.Features(size, width, length)), 0.0)
 
     return score
 
 
-def _trees(columns: dict[str, Floats], gamma: npt.NDArray[np.bool_], treatment: str, made: blind.BlindSet) -> Scorer:
-    camera = camera_named(made.manifest["camera"])
+def _trees(
+    columns: dict[str, Floats], gamma: npt.NDArray[np.bool_], treatment: str, blind_set: blind.BlindSet
+) -> Scorer:
+    camera = camera_named(blind_set.manifest["camera"])
     fitted = rivals.fit("trees", columns, gamma, seed=1)
 
     def score(images: Pixels) -> Floats:
@@ -149,11 +153,11 @@ def saliency(folder: Path, study: Path, output: Path, each: int = 2) -> Path:
     output : pathlib.Path
         File for the maps; images are chosen by their rank in size within a class, not by looks.
     """
-    made = blind.open_set(folder)
-    camera = camera_named(made.manifest["camera"])
-    labels = {row["id"]: row for row in protocol.open_labels(made).labels.to_pylist()}
-    ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
-    images = load_pixels(made.files, made.manifest, "test")
+    blind_set = blind.open_set(folder)
+    camera = camera_named(blind_set.manifest["camera"])
+    labels = {row["id"]: row for row in protocol.open_labels(blind_set).labels.to_pylist()}
+    ids = read_parquet(blind_set.files / "test.parquet", ["id"])["id"].to_pylist()
+    images = load_pixels(blind_set.files, blind_set.manifest, "test")
     gamma = np.array([labels[name]["gamma"] for name in ids])
     light = np.nansum(np.where(images > 7, images, 0), axis=1)
     rows = []
@@ -175,10 +179,10 @@ def saliency(folder: Path, study: Path, output: Path, each: int = 2) -> Path:
         for row in rows:
             image = np.nan_to_num(images[row])
             mask = cleaned(image[None], camera, treatment)
-            seen = image if mask is None else np.where(mask[0], image, 0)
-            changed = occluded(seen, camera.neighbours)
+            light_only = image if mask is None else np.where(mask[0], image, 0)
+            changed = occluded(light_only, camera.neighbours)
             # The mask of the whole image stays: only light is taken away, the cleaning is not done again.
-            logits = network.outputs_of_grids(_on_grid(network, np.concatenate([seen[None], changed])))[:, 0]
+            logits = network.outputs_of_grids(_on_grid(network, np.concatenate([light_only[None], changed])))[:, 0]
             maps.append(
                 {
                     "model": name,
@@ -187,7 +191,7 @@ def saliency(folder: Path, study: Path, output: Path, each: int = 2) -> Path:
                     "gamma": bool(gamma[row]),
                     "score": float(1 / (1 + np.exp(-logits[0]))),
                     "energy": labels[ids[row]].get("energy"),
-                    "image": [round(float(value), 2) for value in seen],
+                    "image": [round(float(value), 2) for value in light_only],
                     "change": [round(float(value), 4) for value in logits[0] - logits[1:]],
                 }
             )

@@ -61,15 +61,15 @@ def base_of(method: str) -> str:
     return method.removesuffix(MEAN)
 
 
-def shown(method: str) -> Method:
-    """Return how a method is shown; one that is not known by its name."""
+def method_named(method: str) -> Method:
+    """Return the title, colour and mark of a method; an unknown one is grey under its own name."""
     base = base_of(method)
     return METHODS.get(base, Method(base, "#666666", "o"))
 
 
 def title_of(method: str) -> str:
     """Return what a method is called in words."""
-    title = shown(method).title
+    title = method_named(method).title
     return f"{title}, mean of its trainings" if method.endswith(MEAN) else title
 
 

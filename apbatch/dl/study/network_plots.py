@@ -55,9 +55,9 @@ def shower_images(examples: Sequence[tuple[str, dict[str, npt.NDArray[np.float32
         figure, panels = plt.subplots(
             len(cleanings), len(examples), figsize=(1.9 * len(examples), 2.05 * len(cleanings)), squeeze=False
         )
-        top = float(np.log10(1 + max(float(np.nanmax(image)) for _, shown in examples for image in shown.values())))
-        for column, (title, shown) in enumerate(examples):
-            for line, image in enumerate(shown.values()):
+        top = float(np.log10(1 + max(float(np.nanmax(image)) for _, images in examples for image in images.values())))
+        for column, (title, images) in enumerate(examples):
+            for line, image in enumerate(images.values()):
                 camera_picture(panels[line, column], image, camera, top)
             panels[0, column].set_title(title, fontsize=8)
         figure.tight_layout()
@@ -80,7 +80,7 @@ def robustness(entries: Sequence[Row]) -> str:
                     yerr=[entry["ratio"]["error"] for entry in mine],
                     color=colour(method),
                     linestyle=_LINES.get(treatment, "-"),
-                    marker=methods.shown(method).mark,
+                    marker=methods.method_named(method).mark,
                     markersize=4,
                     linewidth=1.1,
                     capsize=2,
@@ -115,10 +115,10 @@ def saliency_maps(maps: Sequence[Row], camera: CameraGeometry) -> str:
                 energy = f", {entry['energy']:.0f} TeV" if entry["energy"] else ""
                 kind = "gamma" if entry["gamma"] else "hadron"
                 panels[2 * number, column].set_title(f"{kind}{energy}, score {entry['score']:.2f}", fontsize=8)
-                drawn = camera_picture(panels[2 * number + 1, column], image, camera, 1.0, cmap="RdBu")
+                pixels = camera_picture(panels[2 * number + 1, column], image, camera, 1.0, cmap="RdBu")
                 most = float(np.abs(change).max()) or 1.0
-                drawn.set_array(change)
-                drawn.set_clim(-most, most)
+                pixels.set_array(change)
+                pixels.set_clim(-most, most)
                 panels[2 * number + 1, column].set_title(f"logit: ± {most:.2g}", fontsize=8)
         figure.tight_layout()
         return png(figure)
@@ -126,12 +126,12 @@ def saliency_maps(maps: Sequence[Row], camera: CameraGeometry) -> str:
 
 def applied_scores(datasets: Sequence[Row], bins: Sequence[float]) -> str:
     """Draw the scores of other images beside those of our test gammas, for each dataset and network."""
-    shown = [(entry, network) for entry in datasets for network in entry["networks"]]
+    pairs = [(entry, network) for entry in datasets for network in entry["networks"]]
     columns = 3
     with plt.rc_context(STYLE):
-        rows = max(1, -(-len(shown) // columns))
+        rows = max(1, -(-len(pairs) // columns))
         figure, panels = plt.subplots(rows, columns, figsize=(11.0, 2.5 * rows), sharex=True, squeeze=False)
-        for axes, (entry, network) in zip(panels.ravel(), shown, strict=False):
+        for axes, (entry, network) in zip(panels.ravel(), pairs, strict=False):
             for counts, ink, name in (
                 (network["histogram_own"], "#999999", "our test gammas"),
                 (network["histogram"], "#0072b2", "its images, selected or not"),
@@ -140,7 +140,7 @@ def applied_scores(datasets: Sequence[Row], bins: Sequence[float]) -> str:
                 axes.stairs(np.array(counts) / max(sum(counts), 1), bins, color=ink, linewidth=1.4, label=name)
             axes.axvline(network["cut"], color="#555", linewidth=1, linestyle="--")
             axes.set_title(f"{entry['name']}: {network['title']}, {network['treatment']}", fontsize=8)
-        for axes in panels.ravel()[len(shown) :]:
+        for axes in panels.ravel()[len(pairs) :]:
             axes.set_visible(False)
         handles, names = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="lower center", ncols=3, fontsize=8)
@@ -159,10 +159,10 @@ def showers(entries: Sequence[Row]) -> str:
         figure, panels = plt.subplots(1, 3, figsize=(11.0, 3.8))
         for axes, (name, label) in zip(panels, quantities, strict=True):
             for entry in entries:
-                bins = [found for found in entry["bins"] if found["energy_bias"] is not None]
+                bins = [one for one in entry["bins"] if one["energy_bias"] is not None]
                 axes.plot(
-                    [np.sqrt(found["low"] * found["high"]) for found in bins],
-                    [found[name] for found in bins],
+                    [np.sqrt(one["low"] * one["high"]) for one in bins],
+                    [one[name] for one in bins],
                     color=colour(entry["method"]),
                     linestyle=_LINES.get(entry["treatment"], "-"),
                     marker="o",

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 def colour(method: str) -> str:
     """Return the colour of a method."""
-    return methods.shown(method).colour
+    return methods.method_named(method).colour
 
 
 def in_plots(rows: Sequence[Row]) -> list[Row]:
@@ -56,7 +56,7 @@ def quality_overview(rows: Sequence[Row], cleanings: Sequence[str]) -> str:
                     values,
                     yerr=np.array(errors).T,
                     color=colour(method),
-                    marker=methods.shown(method).mark,
+                    marker=methods.method_named(method).mark,
                     markerfacecolor=colour(method) if not method.endswith(methods.MEAN) else "white",
                     linestyle="none",
                     capsize=2,
@@ -139,22 +139,22 @@ def binned(rows: Sequence[Row], bins: Sequence[dict[str, Any]], cleaning: str) -
     of = in_plots([row for row in rows if row["treatment"] == cleaning])
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, len(bins), figsize=(11.0, 3.7), sharey=True, squeeze=False)
-        for axes, known in zip(panels[0], bins, strict=True):
-            edges = np.array(known["edges"])
-            logarithmic = known["name"] != "zenith"
+        for axes, variable in zip(panels[0], bins, strict=True):
+            edges = np.array(variable["edges"])
+            logarithmic = variable["name"] != "zenith"
             middles = np.sqrt(edges[1:] * edges[:-1]) if logarithmic else (edges[1:] + edges[:-1]) / 2
             for number, row in enumerate(of):
                 shift = (number - (len(of) - 1) / 2) * 0.012
                 span = np.log10(edges[-1] / edges[0]) if logarithmic else np.ptp(edges)
                 places = middles * 10 ** (shift * span) if logarithmic else middles + shift * span
-                found = [entry["quality"] for entry in row["bins"][known["name"]]]
-                use = [place for place, quality in enumerate(found) if quality is not None]
+                qualities = [entry["quality"] for entry in row["bins"][variable["name"]]]
+                use = [place for place, quality in enumerate(qualities) if quality is not None]
                 axes.errorbar(
                     places[use],
-                    [found[place]["value"] for place in use],
-                    yerr=[found[place]["error"] for place in use],
+                    [qualities[place]["value"] for place in use],
+                    yerr=[qualities[place]["error"] for place in use],
                     color=colour(row["method"]),
-                    marker=methods.shown(row["method"]).mark,
+                    marker=methods.method_named(row["method"]).mark,
                     markersize=4,
                     linewidth=0.9,
                     capsize=2,
@@ -167,9 +167,9 @@ def binned(rows: Sequence[Row], bins: Sequence[dict[str, Any]], cleaning: str) -
                 axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             for edge in edges[1:-1]:
                 axes.axvline(edge, color="#eee", linewidth=0.8, zorder=0)
-            what = {"energy": "estimated energy"}.get(known["name"], known["name"])
+            what = {"energy": "estimated energy"}.get(variable["name"], variable["name"])
             axes.axhline(1, color="#999", linewidth=0.8, linestyle=":")
-            axes.set(xlabel=f"{what} ({known['unit']})")
+            axes.set(xlabel=f"{what} ({variable['unit']})")
         panels[0][0].set(ylabel="quality factor Q")
         handles, names = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="lower center", ncols=3, fontsize=8)

@@ -45,7 +45,7 @@ def write_report(study: dict[str, Any], parts: dict[str, Any], output: Path) -> 
     rows = study["rows"]
     cleanings = list(dict.fromkeys(row["treatment"] for row in rows if ":" not in row["treatment"]))
     least = study["settings"]["hadrons_min"]
-    drawn = {
+    pictures = {
         "overview": plots.quality_overview(rows, cleanings),
         "quality": plots.against_cut(rows, cleanings, least, "quality", "quality factor Q"),
         "gammas": plots.against_cut(rows, cleanings, least, "gamma_efficiency", "gamma efficiency"),
@@ -66,7 +66,7 @@ def write_report(study: dict[str, Any], parts: dict[str, Any], output: Path) -> 
         table=_table(rows, cleanings),
         cleanings=cleanings,
         grid_rows=_grid_rows(rows),
-        plots={name: Markup(text) for name, text in drawn.items()},
+        plots={name: Markup(text) for name, text in pictures.items()},
         pictures=_pictures(parts),
         shown=_images(Path(study["blind"]["folder"]), cleanings),
         rivals={name: methods.title_of(name) for name in methods.RIVALS},
@@ -80,27 +80,27 @@ def write_report(study: dict[str, Any], parts: dict[str, Any], output: Path) -> 
 
 def _pictures(parts: dict[str, Any]) -> dict[str, str]:
     """Draw what further steps found."""
-    drawn: dict[str, str] = {}
+    pictures: dict[str, str] = {}
     if parts.get("robustness"):
-        drawn["robustness"] = Markup(network_plots.robustness(parts["robustness"]["entries"]))
+        pictures["robustness"] = Markup(network_plots.robustness(parts["robustness"]["entries"]))
     if parts.get("saliency"):
-        drawn["saliency"] = network_plots.saliency_maps(
+        pictures["saliency"] = network_plots.saliency_maps(
             parts["saliency"]["maps"], camera_named(parts["saliency"]["camera"])
         )
     if parts.get("showers"):
-        drawn["showers"] = Markup(network_plots.showers(parts["showers"]["entries"]))
+        pictures["showers"] = Markup(network_plots.showers(parts["showers"]["entries"]))
     if parts.get("application"):
-        found = parts["application"]
-        drawn["application"] = Markup(network_plots.applied_scores(found["datasets"], found["bins"]))
-    return drawn
+        application = parts["application"]
+        pictures["application"] = Markup(network_plots.applied_scores(application["datasets"], application["bins"]))
+    return pictures
 
 
 def _table(rows: list[dict[str, Any]], cleanings: list[str]) -> list[tuple[str, list[dict[str, Any] | None]]]:
     """Group rows to those of the talk's table: one a method, a cell a cleaning."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    cells_of: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
-        found.setdefault(row["title"], {})[row["treatment"]] = row
-    return [(title, [cells.get(name) for name in cleanings]) for title, cells in found.items()]
+        cells_of.setdefault(row["title"], {})[row["treatment"]] = row
+    return [(title, [cells.get(name) for name in cleanings]) for title, cells in cells_of.items()]
 
 
 def _grid_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -134,8 +134,8 @@ def render_table(study: dict[str, Any]) -> str:
     )
     for verdict in study["verdicts"]:
         if verdict["cleaning"] is None:
-            found = verdict["comparison"]
-            ratio = "not known" if found is None else _interval(found["ratio"])
+            comparison = verdict["comparison"]
+            ratio = "not known" if comparison is None else _interval(comparison["ratio"])
             nothing = ", which cuts nothing" if verdict["rival_cuts_nothing"] else ""
             sink.write(
                 f"  Best network ({verdict['network']}) over {verdict['rival']}{nothing}: {ratio}, "
@@ -163,8 +163,8 @@ def _cell(row: dict[str, Any] | None, least: int) -> str:
         return f"not quoted: under {least} hadrons left{talk}"
     if row["cuts_nothing"]:
         return f"cuts nothing: Q is 1{talk}"
-    found = row["against"].get(methods.BOX)
-    versus = "" if found is None else f" (x {found['ratio']['value']:.2f}, {sigma_text(found)})"
+    comparison = row["against"].get(methods.BOX)
+    versus = "" if comparison is None else f" (x {comparison['ratio']['value']:.2f}, {sigma_text(comparison)})"
     return f"{plus_minus(row['quality'])}{versus}{talk}"
 
 
@@ -173,9 +173,9 @@ def plus_minus(value: dict[str, Any] | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value['value']:.{digits}f} ± {value['error']:.{digits}f}"
 
 
-def sigma_text(found: dict[str, Any] | None) -> str:
+def sigma_text(comparison: dict[str, Any] | None) -> str:
     """Return the significance of a difference in words."""
-    return "–" if found is None else f"{found['sigma']:+.1f} σ"
+    return "–" if comparison is None else f"{comparison['sigma']:+.1f} σ"
 
 
 def _images(folder: Path, cleanings: list[str], each: int = 3) -> dict[str, str]:
@@ -185,11 +185,11 @@ def _images(folder: Path, cleanings: list[str], each: int = 3) -> dict[str, str]
     """
     if not (folder / "set" / "test.parquet").exists():
         return {}
-    made = blind.open_set(folder)
-    camera = camera_named(made.manifest["camera"])
-    ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
-    labels = {row["id"]: row for row in protocol.open_labels(made).labels.to_pylist()}
-    images = load_pixels(made.files, made.manifest, "test")
+    blind_set = blind.open_set(folder)
+    camera = camera_named(blind_set.manifest["camera"])
+    ids = read_parquet(blind_set.files / "test.parquet", ["id"])["id"].to_pylist()
+    labels = {row["id"]: row for row in protocol.open_labels(blind_set).labels.to_pylist()}
+    images = load_pixels(blind_set.files, blind_set.manifest, "test")
     gamma = np.array([labels[name]["gamma"] for name in ids])
     size = np.nansum(np.where(images > 7, images, 0), axis=1)
     examples = []
@@ -200,8 +200,10 @@ def _images(folder: Path, cleanings: list[str], each: int = 3) -> dict[str, str]
             energy = labels[ids[row]].get("energy")
             title = f"{word}, {size[row]:.0f} p.e." + (f", {energy:.0f} TeV" if energy is not None else "")
             masks = {name: cleaned(images[row][None], camera, name) for name in cleanings}
-            kept = {name: images[row] if mask is None else images[row] * mask[0] for name, mask in masks.items()}
-            examples.append((title, kept))
+            cleaned_images = {
+                name: images[row] if mask is None else images[row] * mask[0] for name, mask in masks.items()
+            }
+            examples.append((title, cleaned_images))
     brightest = images[np.flatnonzero(gamma)[np.argsort(size[gamma])[int(0.9 * (gamma.sum() - 1))]]]
     return {
         "examples": network_plots.shower_images(examples, camera),

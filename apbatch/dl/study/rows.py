@@ -80,32 +80,32 @@ def _grouped(scores: pa.Table, events: dict[str, Events]) -> dict[tuple[str, str
 
     Where a network, or trees, were trained several times, the mean of the scores is one more method, named with a plus.
     """
-    found: dict[tuple[str, str], dict[str, list[Floats]]] = {}
+    groups: dict[tuple[str, str], dict[str, list[Floats]]] = {}
     label = pc.binary_join_element_wise(scores["method"], scores["treatment"], "\x1f")
     for name in sorted(pc.unique(label).to_pylist(), key=_order):
         method, treatment = name.split("\x1f")
-        chosen = scores.filter(pc.equal(label, name))
-        trainings = found.setdefault((method_of(method)[0], treatment), {"validation": [], "test": []})
-        for split, known in events.items():
-            part = chosen.filter(pc.equal(chosen["split"], split))
-            values = np.full(len(known.gamma), np.nan)
-            values[[known.place[key] for key in part["id"].to_pylist()]] = part["score"].to_numpy()
+        mine = scores.filter(pc.equal(label, name))
+        trainings = groups.setdefault((method_of(method)[0], treatment), {"validation": [], "test": []})
+        for split, table in events.items():
+            part = mine.filter(pc.equal(mine["split"], split))
+            values = np.full(len(table.gamma), np.nan)
+            values[[table.place[key] for key in part["id"].to_pylist()]] = part["score"].to_numpy()
             if np.nanmin(values) < 0 or np.nanmax(values) > 1 or np.isnan(values).any():
                 raise FormatError(f"scores of '{method}', '{treatment}' are not one in 0…1 for each event")
             trainings[split].append(values)
     means = {
         (method + MEAN, treatment): {split: [np.mean(values, axis=0)] for split, values in trainings.items()}
-        for (method, treatment), trainings in found.items()
+        for (method, treatment), trainings in groups.items()
         if len(trainings["test"]) > 1
     }
-    return found | means
+    return groups | means
 
 
 def _order(name: str) -> tuple[int, str, int, str]:
     method, treatment = name.split("\x1f")
     base, training = method_of(method)
-    known = list(METHODS)
-    return (known.index(base) if base in known else len(known), base, training, treatment)
+    names = list(METHODS)
+    return (names.index(base) if base in names else len(names), base, training, treatment)
 
 
 def _row(

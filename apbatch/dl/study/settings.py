@@ -74,9 +74,9 @@ class StudySettings(Hyperparameters):
         for name, members in self.means.items():
             for member in members:
                 if member not in (*self.models, *self.rivals):
-                    known = ", ".join((*self.models, *self.rivals))
+                    names = ", ".join((*self.models, *self.rivals))
                     raise UsageError(
-                        f"the mean '{name}' is of '{member}', which is not compared", remedy=f"compared are {known}"
+                        f"the mean '{name}' is of '{member}', which is not compared", remedy=f"compared are {names}"
                     )
             if len(members) < 2 or NONE not in self.cleanings:
                 raise UsageError(f"the mean '{name}' is to be of two methods and more, on uncleaned images")

@@ -59,10 +59,10 @@ def estimate(folder: Path, output: Path, settings: ShowersSettings, training: Tr
         If the truth has no energy and direction.
     """
     training = training or TrainingSettings()
-    made = blind.open_set(folder)
-    labels = protocol.open_labels(made).labels
+    blind_set = blind.open_set(folder)
+    labels = protocol.open_labels(blind_set).labels
     spec = TrainSpec(
-        data=made.files,
+        data=blind_set.files,
         output=output / "training",
         task="showers",
         treatments=settings.cleanings,
@@ -81,17 +81,17 @@ def estimate(folder: Path, output: Path, settings: ShowersSettings, training: Tr
     entries = []
     predictions = read_parquet(trained / "predictions.parquet")
     for treatment in spec.treatments:
-        for method, found in (
+        for method, estimates in (
             (settings.model, _of_network(predictions, treatment, truth)),
-            ("trees", _of_trees(made, treatment, truth)),
+            ("trees", _of_trees(blind_set, treatment, truth)),
         ):
             entries.append(
                 {
                     "method": method,
                     "title": title_of(method),
                     "treatment": treatment,
-                    "bins": [_judged(found, true, low, high) for low, high in itertools.pairwise(edges)],
-                    "whole": _judged(found, true, edges[0], edges[-1]),
+                    "bins": [_judged(estimates, true, low, high) for low, high in itertools.pairwise(edges)],
+                    "whole": _judged(estimates, true, edges[0], edges[-1]),
                 }
             )
     place = output / "showers.json"
@@ -109,26 +109,26 @@ def _of_network(predictions: pa.Table, treatment: str, truth: dict[str, Any]) ->
     return np.array([rows[name] for name in truth], np.float64)
 
 
-def _of_trees(made: blind.BlindSet, treatment: str, truth: dict[str, Any]) -> Floats:
+def _of_trees(blind_set: blind.BlindSet, treatment: str, truth: dict[str, Any]) -> Floats:
     """Fit a regression on training gammas for each number."""
     ensembles = rivals.ensembles()
-    camera = camera_named(made.manifest["camera"])
-    train = read_parquet(made.files / "train.parquet", ["gamma", *_LABELS])
+    camera = camera_named(blind_set.manifest["camera"])
+    train = read_parquet(blind_set.files / "train.parquet", ["gamma", *_LABELS])
     gamma = np.asarray(train["gamma"].to_numpy(zero_copy_only=False), bool)
-    wanted = np.column_stack([train[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in _LABELS])[gamma]
-    wanted[:, 0] = np.log10(wanted[:, 0])
-    known = _features(parameters(load_pixels(made.files, made.manifest, "train")[gamma], camera, treatment))
-    ids = read_parquet(made.files / "test.parquet", ["id"])["id"].to_pylist()
+    labels = np.column_stack([train[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in _LABELS])[gamma]
+    labels[:, 0] = np.log10(labels[:, 0])
+    columns = _features(parameters(load_pixels(blind_set.files, blind_set.manifest, "train")[gamma], camera, treatment))
+    ids = read_parquet(blind_set.files / "test.parquet", ["id"])["id"].to_pylist()
     row_of = {name: row for row, name in enumerate(ids)}
-    asked = load_pixels(made.files, made.manifest, "test")[np.array([row_of[name] for name in truth])]
-    features = _features(parameters(asked, camera, treatment))
-    found = []
+    targets = load_pixels(blind_set.files, blind_set.manifest, "test")[np.array([row_of[name] for name in truth])]
+    features = _features(parameters(targets, camera, treatment))
+    estimates = []
     for column in range(3):
         model = ensembles.HistGradientBoostingRegressor(
             learning_rate=0.08, max_iter=300, max_leaf_nodes=20, min_samples_leaf=30, random_state=1
         )
-        found.append(model.fit(known, wanted[:, column]).predict(features))
-    return np.column_stack([10 ** found[0], found[1], found[2]])
+        estimates.append(model.fit(columns, labels[:, column]).predict(features))
+    return np.column_stack([10 ** estimates[0], estimates[1], estimates[2]])
 
 
 def _features(columns: dict[str, Floats]) -> npt.NDArray[np.float32]:
@@ -139,7 +139,7 @@ def _features(columns: dict[str, Floats]) -> npt.NDArray[np.float32]:
     return np.column_stack([rivals.matrix(columns), *more]).astype(np.float32)
 
 
-def _judged(found: Floats, true: Floats, low: float, high: float) -> dict[str, Any]:
+def _judged(estimate: Floats, true: Floats, low: float, high: float) -> dict[str, Any]:
     """Return bias and resolution of energy (relative) and direction (deg) for gammas of these energies.
 
     Energy: median and half of the central 68 % of (E' - E) / E. Direction: the angle within which 68 % lie, and the
@@ -148,9 +148,9 @@ def _judged(found: Floats, true: Floats, low: float, high: float) -> dict[str, A
     use = (true[:, 0] >= low) & (true[:, 0] <= high)
     if use.sum() < 5:
         return {"gammas": int(use.sum()), "low": float(low), "high": float(high), "energy_bias": None}
-    relative = found[use, 0] / true[use, 0] - 1
+    relative = estimate[use, 0] / true[use, 0] - 1
     quantiles = np.quantile(relative, [0.16, 0.5, 0.84])
-    offset = found[use, 1:] - true[use, 1:]
+    offset = estimate[use, 1:] - true[use, 1:]
     return {
         "gammas": int(use.sum()),
         "low": float(low),

@@ -75,35 +75,39 @@ def run(
     """
     settings.check()
     training = training or TrainingSettings()
-    made = blind.open_set(folder)
+    blind_set = blind.open_set(folder)
     frozen = output / "scores.parquet"
-    protocol.check_takes(made, frozen, again=made.open)
-    planned = list(settings.trainings(made.files, output / "trainings", training.network()))
-    tables = list(_by_parameters(made, output / "parameters", settings))
+    protocol.check_takes(blind_set, frozen, again=blind_set.open)
+    planned = list(settings.trainings(blind_set.files, output / "trainings", training.network()))
+    tables = list(_by_parameters(blind_set, output / "parameters", settings))
     launch.train_all([spec for _, spec in planned], training.collective, ranks or training.ranks)
     for name, spec in planned:
         predictions = read_parquet(spec.output / "predictions.parquet", ["treatment", "split", "id", "score"])
         tables.append(predictions.add_column(0, "method", pa.array([name] * predictions.num_rows)))
-    if observed_places(made.files, "train") is not None:
+    if observed_places(blind_set.files, "train") is not None:
         learned = pa.concat_tables(tables[-len(planned) :])
-        tables[-len(planned) :] = list(_towards_source(made, learned))
-    tables += list(_means(made, pa.concat_tables(tables), settings))
+        tables[-len(planned) :] = list(_towards_source(blind_set, learned))
+    tables += list(_means(blind_set, pa.concat_tables(tables), settings))
     write_table(frozen, pa.concat_tables(tables).combine_chunks())
-    protocol.submit(folder, frozen, again=made.open, rule=rule)
+    protocol.submit(folder, frozen, again=blind_set.open, rule=rule)
     protocol.unseal(folder)
     return frozen
 
 
-def _by_parameters(made: blind.BlindSet, output: Path, settings: StudySettings) -> Iterator[pa.Table]:
+def _by_parameters(blind_set: blind.BlindSet, output: Path, settings: StudySettings) -> Iterator[pa.Table]:
     """Yield the scores of the methods that see image parameters; each is kept in a file of its own."""
-    camera = camera_named(made.manifest["camera"])
-    images = {split: load_pixels(made.files, made.manifest, split) for split in ("train", "validation", "test")}
-    gamma = np.asarray(read_parquet(made.files / "train.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False))
+    camera = camera_named(blind_set.manifest["camera"])
+    images = {
+        split: load_pixels(blind_set.files, blind_set.manifest, split) for split in ("train", "validation", "test")
+    }
+    gamma = np.asarray(
+        read_parquet(blind_set.files / "train.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
+    )
     ids = {
-        split: read_parquet(made.files / f"{split}.parquet", ["id"])["id"].combine_chunks()
+        split: read_parquet(blind_set.files / f"{split}.parquet", ["id"])["id"].combine_chunks()
         for split in ("validation", "test")
     }
-    places = {split: observed_places(made.files, split) for split in images}
+    places = {split: observed_places(blind_set.files, split) for split in images}
     direction = places["train"] is not None
     methods = [(BOX, 1)] + [(name, seed) for name in settings.rivals for seed in range(1, settings.seeds + 1)]
     for cleaning in settings.cleanings:
@@ -132,18 +136,18 @@ def _by_parameters(made: blind.BlindSet, output: Path, settings: StudySettings) 
             yield read_parquet(kept)
 
 
-def _towards_source(made: blind.BlindSet, learned: pa.Table) -> Iterator[pa.Table]:
+def _towards_source(blind_set: blind.BlindSet, learned: pa.Table) -> Iterator[pa.Table]:
     """Yield the scores of networks put together with the direction of the softly cleaned image."""
-    camera, cleaning = camera_named(made.manifest["camera"]), PRESETS["soft"]
+    camera, cleaning = camera_named(blind_set.manifest["camera"]), PRESETS["soft"]
     columns: dict[str, Columns] = {}
     ids = {}
     for split in ("validation", "test"):
-        pixels, place = load_pixels(made.files, made.manifest, split), observed_places(made.files, split)
+        pixels, place = load_pixels(blind_set.files, blind_set.manifest, split), observed_places(blind_set.files, split)
         assert place is not None
         columns[split] = towards(hillas(pixels, camera, clean(pixels, camera, cleaning)), *place)
-        ids[split] = read_parquet(made.files / f"{split}.parquet", ["id"])["id"].combine_chunks()
-    known = read_parquet(made.files / "validation.parquet", ["gamma", "shower"])
-    gamma, shower = (np.asarray(known[name].to_numpy(zero_copy_only=False)) for name in ("gamma", "shower"))
+        ids[split] = read_parquet(blind_set.files / f"{split}.parquet", ["id"])["id"].combine_chunks()
+    labels = read_parquet(blind_set.files / "validation.parquet", ["gamma", "shower"])
+    gamma, shower = (np.asarray(labels[name].to_numpy(zero_copy_only=False)) for name in ("gamma", "shower"))
     for method in pc.unique(learned["method"]).to_pylist():
         mine = learned.filter(pc.equal(learned["method"], method))
         for treatment in pc.unique(mine["treatment"]).to_pylist():
@@ -159,11 +163,11 @@ def _scores_of(table: pa.Table, ids: Any) -> npt.NDArray[np.float64]:
     return np.asarray(table["score"].take(pc.index_in(ids, table["id"].combine_chunks())).to_numpy(), np.float64)
 
 
-def _means(made: blind.BlindSet, scored: pa.Table, settings: StudySettings) -> Iterator[pa.Table]:
+def _means(blind_set: blind.BlindSet, scored: pa.Table, settings: StudySettings) -> Iterator[pa.Table]:
     """Yield the scores of the means, one for each training of their members, of uncleaned images."""
     splits = ("validation", "test")
-    ids = {split: read_parquet(made.files / f"{split}.parquet", ["id"])["id"].combine_chunks() for split in splits}
-    gamma = read_parquet(made.files / "validation.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
+    ids = {split: read_parquet(blind_set.files / f"{split}.parquet", ["id"])["id"].combine_chunks() for split in splits}
+    gamma = read_parquet(blind_set.files / "validation.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
 
     def scores_of(method: str, split: str) -> npt.NDArray[np.float64]:
         mine = (pc.field("method") == method) & (pc.field("treatment") == NONE) & (pc.field("split") == split)
@@ -199,11 +203,11 @@ def networks(output: Path) -> list[tuple[str, str, int, Path]]:
     FormatError
         If there is none.
     """
-    found = []
+    files = []
     for record in sorted((output / "trainings").glob("*/trained.json")):
         content = read_json(record)
         name, seed = content["spec"]["model"], int(content["spec"]["seed"])
-        found += [(name, which, seed, record.parent / which / "model.keras") for which in content["treatments"]]
-    if not found:
+        files += [(name, which, seed, record.parent / which / "model.keras") for which in content["treatments"]]
+    if not files:
         raise FormatError("there are no trained networks", where=str(output))
-    return found
+    return files

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from apbatch.dl.judging.resampling import Comparison, compare
-from apbatch.dl.study.methods import base_of, shown, title_of
+from apbatch.dl.study.methods import base_of, method_named, title_of
 from apbatch.dl.study.rows import Row
 from apbatch.dl.study.settings import Goal
 
@@ -31,7 +31,7 @@ def _verdict(rows: Sequence[Row], goal: Goal, cleaning: str | None) -> dict[str,
         return max(of, key=lambda row: row.validation_quality, default=None)
 
     here = [row for row in rows if cleaning is None or row.treatment == cleaning]
-    network = best([row for row in here if shown(row.method).network and ":" not in row.treatment])
+    network = best([row for row in here if method_named(row.method).network and ":" not in row.treatment])
     rival = best([row for row in here if base_of(row.method) == goal.over])
     if network is None or rival is None:
         return None
@@ -57,16 +57,18 @@ def verdict_of(comparison: Comparison | None, goal: float) -> str:
 def orders_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Compare every method's treatments with its first one: does cleaning, or another grid, help?"""
     first: dict[str, Row] = {}
-    told = []
+    orders = []
     for row in rows:
         base = first.setdefault(row.method, row)
         if row is not base:
-            told.append(
+            orders.append(
                 {
                     "title": title_of(row.method),
                     "treatment": row.treatment,
                     "base": base.treatment,
-                    "comparison": None if (found := compare(row.quality, base.quality)) is None else asdict(found),
+                    "comparison": None
+                    if (comparison := compare(row.quality, base.quality)) is None
+                    else asdict(comparison),
                 }
             )
-    return told
+    return orders

@@ -71,9 +71,9 @@ def read_checkpoint(path: Path, identity: str) -> Checkpoint | None:
         with np.load(path, allow_pickle=False) as file:
             head = json.loads(file["head"].tobytes())
             arrays: dict[str, Arrays] = {"weights": [], "optimizer": [], "best": []}
-            for kind, found in arrays.items():
-                while f"{kind}_{len(found)}" in file.files:
-                    found.append(file[f"{kind}_{len(found)}"])
+            for kind, parts in arrays.items():
+                while f"{kind}_{len(parts)}" in file.files:
+                    parts.append(file[f"{kind}_{len(parts)}"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise FormatError(
             f"a damaged checkpoint: {error}", where=str(path), remedy="remove it to start anew"

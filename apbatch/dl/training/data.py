@@ -62,9 +62,9 @@ def load(files: Path, manifest: dict[str, Any], split: str, treatment: str) -> I
     FormatError
         If an image has no measured pixel, an infinite one, or not the number of pixels of the camera.
     """
-    wanted, camera = treatment_named(treatment), camera_named(manifest["camera"])
+    rule, camera = treatment_named(treatment), camera_named(manifest["camera"])
     ids = read_parquet(files / f"{split}.parquet", ["id"])["id"].to_pylist()
-    pixels = grids(load_pixels(files, manifest, split), camera, wanted)
+    pixels = grids(load_pixels(files, manifest, split), camera, rule)
     if split == "test":
         return Images(ids, pixels, None)
     gamma = read_parquet(files / f"{split}.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
@@ -187,7 +187,7 @@ def order_of(n_images: int, epoch: int, seed: int, batch: int, parts: int, least
     return order[: steps * batch].reshape(steps, batch)
 
 
-def symmetries(seen: npt.NDArray[np.bool_], least: float = 0.9) -> npt.NDArray[np.int64]:
+def symmetries(present: npt.NDArray[np.bool_], least: float = 0.9) -> npt.NDArray[np.int64]:
     """Return the rotations and reflections of an axial grid that map the camera onto itself.
 
     A shower from a diffuse source may arrive turned by 60 degrees or mirrored; on the axial grid both only move
@@ -195,7 +195,7 @@ def symmetries(seen: npt.NDArray[np.bool_], least: float = 0.9) -> npt.NDArray[n
 
     Parameters
     ----------
-    seen : ndarray of bool, shape (rows, cols)
+    present : ndarray of bool, shape (rows, cols)
         Cells that are pixels of the camera; rows along r, columns along q.
     least : float
         Share of the pixels that must fall on pixels.
@@ -205,13 +205,13 @@ def symmetries(seen: npt.NDArray[np.bool_], least: float = 0.9) -> npt.NDArray[n
     ndarray of int64, shape (n_symmetries, rows * cols)
         For each cell the cell its content comes from, rows * cols where there is none; the first is the identity.
     """
-    lit = seen.ravel()
+    lit = present.ravel()
     if not lit.any():
-        return np.arange(seen.size)[None]
-    r, q = np.nonzero(seen)
+        return np.arange(present.size)[None]
+    r, q = np.nonzero(present)
     # The middle is a pixel or a corner between three, so in thirds of a pitch; a ragged rim moves the mean a little.
     near = [(round(3 * float(q.mean())) + dq, round(3 * float(r.mean())) + dr) for dq in _NEAR for dr in _NEAR]
-    best = max((_symmetries_about(middle, seen, least) for middle in near), key=lambda found: found[:2])
+    best = max((_symmetries_about(middle, present, least) for middle in near), key=lambda images: images[:2])
     return best[2]
 
 
@@ -219,11 +219,11 @@ _NEAR = (0, -1, 1, -2, 2)
 
 
 def _symmetries_about(
-    middle: tuple[int, int], seen: npt.NDArray[np.bool_], least: float
+    middle: tuple[int, int], present: npt.NDArray[np.bool_], least: float
 ) -> tuple[int, int, npt.NDArray[np.int64]]:
     """Return how many symmetries there are about a point (q, r in thirds), pixels that they map, and their tables."""
-    rows, cols = seen.shape
-    cells, lit = seen.size, seen.ravel()
+    rows, cols = present.shape
+    cells, lit = present.size, present.ravel()
     r, q = np.divmod(np.arange(cells), cols)
     tables, mapped = [np.arange(cells)], 0
     for mirrored in (False, True):
@@ -238,11 +238,11 @@ def _symmetries_about(
             from_q, from_r = from_q // 3, from_r // 3
             inside &= (from_q >= 0) & (from_q < cols) & (from_r >= 0) & (from_r < rows)
             source = np.where(inside, from_r * cols + from_q, cells)
-            found = np.append(lit, False)[source]
-            kept = int((found & lit).sum())
-            if (turn or mirrored) and kept >= least * lit.sum():
-                tables.append(np.where(found, source, cells))
-                mapped += kept
+            moved = np.append(lit, False)[source]
+            common = int((moved & lit).sum())
+            if (turn or mirrored) and common >= least * lit.sum():
+                tables.append(np.where(moved, source, cells))
+                mapped += common
     return len(tables), mapped, np.array(tables)
 
 

@@ -42,10 +42,10 @@ def take(device: Device, backend: str) -> str:
 def _tensorflow_gpu(local: int) -> str | None:
     import tensorflow as tf
 
-    found = tf.config.list_physical_devices("GPU")
-    if not found:
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
         return None
-    mine = found[local % len(found)]
+    mine = gpus[local % len(gpus)]
     tf.config.set_visible_devices(mine, "GPU")
     # Without it the first of several trainings side by side takes all memory.
     tf.config.experimental.set_memory_growth(mine, True)

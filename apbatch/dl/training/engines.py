@@ -108,10 +108,10 @@ class TensorFlowEngine(Engine):
             if classify:
                 crossed = tf.nn.sigmoid_cross_entropy_with_logits(targets[:, 0], outputs[:, 0])
                 for number, share in enumerate(self._auxiliary, start=1):
-                    wanted = targets[:, number]
-                    there = tf.math.is_finite(wanted)
+                    target = targets[:, number]
+                    there = tf.math.is_finite(target)
                     # What is not known is replaced before the difference: the gradient of a choice knows both sides.
-                    crossed += share * huber(outputs[:, number] - tf.where(there, wanted, outputs[:, number]))
+                    crossed += share * huber(outputs[:, number] - tf.where(there, target, outputs[:, number]))
                 return tf.reduce_mean(crossed * weights)
             return tf.reduce_mean(tf.reduce_mean(huber(outputs - targets), axis=1) * weights)
 
@@ -187,16 +187,16 @@ class TorchEngine(Engine):
         import torch
 
         self.model.zero_grad()
-        images, wanted, weight = (self._there(values) for values in (pixels, targets, weights))
+        images, labels, weight = (self._there(values) for values in (pixels, targets, weights))
         outputs = self.model(images, training=True)
         if self._classify:
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], wanted[:, 0], weight=weight)
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], labels[:, 0], weight=weight)
             for number, share in enumerate(self._auxiliary, start=1):
-                target = torch.where(torch.isfinite(wanted[:, number]), wanted[:, number], outputs[:, number].detach())
+                target = torch.where(torch.isfinite(labels[:, number]), labels[:, number], outputs[:, number].detach())
                 errors = torch.nn.functional.huber_loss(outputs[:, number], target, reduction="none")
                 loss = loss + share * (errors * weight).mean()
         else:
-            huber = torch.nn.functional.huber_loss(outputs, wanted, reduction="none").mean(dim=1)
+            huber = torch.nn.functional.huber_loss(outputs, labels, reduction="none").mean(dim=1)
             loss = (huber * weight).mean()
         loss.backward()
         variables = self.model.trainable_variables

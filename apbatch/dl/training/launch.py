@@ -257,32 +257,32 @@ def _run(
 
 def _show(text: str, task: Task, name: str = "") -> None:
     try:
-        told = json.loads(text)
+        message = json.loads(text)
     except ValueError:
         return
-    if told["event"] not in ("resumed", "epoch"):
+    if message["event"] not in ("resumed", "epoch"):
         return
-    which = " ".join(filter(None, (name, told["treatment"])))
-    if told["event"] == "resumed":
-        say(f"train {which}: going on after epoch {told['epoch']} of {told['epochs']}")
-        task.advance(told["epoch"])
+    which = " ".join(filter(None, (name, message["treatment"])))
+    if message["event"] == "resumed":
+        say(f"train {which}: going on after epoch {message['epoch']} of {message['epochs']}")
+        task.advance(message["epoch"])
         return
-    judged = f"AUC {told['validation_auc']:.4f}" if "validation_auc" in told else ""
-    task.note(f"{which} validation {judged or told['validation_loss']}")
+    judged = f"AUC {message['validation_auc']:.4f}" if "validation_auc" in message else ""
+    task.note(f"{which} validation {judged or message['validation_loss']}")
     task.advance()
     say(
-        f"train {which}: epoch {told['epoch']}/{told['epochs']}, loss {told['loss']:.4f}, "
-        f"validation loss {told['validation_loss']:.4f}, {judged}{', ' if judged else ''}"
-        f"{told['images_per_s']:.0f} images/s"
+        f"train {which}: epoch {message['epoch']}/{message['epochs']}, loss {message['loss']:.4f}, "
+        f"validation loss {message['validation_loss']:.4f}, {judged}{', ' if judged else ''}"
+        f"{message['images_per_s']:.0f} images/s"
     )
 
 
 def _failure(spec: TrainSpec, status: int, tail: list[str], log: Path, ranks: int) -> ApbatchError:
     """Return the error of a rank as its own kind, or what is known of a death without words."""
     for left in sorted(spec.output.glob("error-*.json")):
-        told = read_json(left)
-        kind = getattr(errors, str(told.pop("kind")), ApbatchError)
-        return kind(told.pop("what"), **told)  # type: ignore[no-any-return]
+        fields = read_json(left)
+        kind = getattr(errors, str(fields.pop("kind")), ApbatchError)
+        return kind(fields.pop("what"), **fields)  # type: ignore[no-any-return]
     rank, last = (launcher() or Gloo()).last_words(tail)
     whose = f"rank {rank} of {ranks}" if rank is not None else "the training process"
     return ApbatchError(

@@ -212,8 +212,8 @@ class Trainer:
                 yield turning(self._run.values[rows], turn), rows
             return
         own = parts // collective.size
-        held = range(collective.rank * own, (collective.rank + 1) * own)
-        for values, rows, places in self._run.shards.batches(epoch, spec.seed, spec.batch_size, parts, held):
+        own_parts = range(collective.rank * own, (collective.rank + 1) * own)
+        for values, rows, places in self._run.shards.batches(epoch, spec.seed, spec.batch_size, parts, own_parts):
             yield turning(values, random.integers(n_turns, size=spec.batch_size)[places]), rows
 
     def judged(self, outputs: Floats) -> dict[str, float]:

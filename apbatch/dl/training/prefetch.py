@@ -33,10 +33,10 @@ def ahead(items: Iterator[T], depth: int = 1) -> Generator[T, None, None]:
     thread = threading.Thread(target=take, daemon=True)
     thread.start()
     try:
-        while (found := queue.get()) is not None:
-            if isinstance(found, BaseException):
-                raise found
-            yield found[0]
+        while (entry := queue.get()) is not None:
+            if isinstance(entry, BaseException):
+                raise entry
+            yield entry[0]
     finally:
         stop.set()
         while not queue.empty():  # a thread that waits to put its item down can go on, and sees that it is over

@@ -83,23 +83,23 @@ def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[Pending
                     where = str(spec.data / f"{split}.parquet")
                     raise UsageError(f"there are no {name} in the {split} set", where=where)
         targets = {split: images[split].gamma for split in ("train", "validation")}
-        wanted = {split: _labels(gamma) for split, gamma in targets.items()}
+        labels = {split: _labels(gamma) for split, gamma in targets.items()}
         if spec.auxiliary:
-            more = {split: _auxiliary(spec.data / f"{split}.parquet", list(spec.auxiliary)) for split in wanted}
-            wanted = {split: np.concatenate([wanted[split], more[split]], axis=1) for split in wanted}
+            more = {split: _auxiliary(spec.data / f"{split}.parquet", list(spec.auxiliary)) for split in labels}
+            labels = {split: np.concatenate([labels[split], more[split]], axis=1) for split in labels}
         if shards is not None:
             shards.steps(spec.batch_size, parts_of(ranks))
         if spec.task == "showers" and shards is not None:
             raise UsageError("a training of the task 'showers' takes its images from memory", remedy="stream: false")
         if spec.task == "showers":
             for split in ("train", "validation"):
-                images[split], wanted[split], use = _showers(spec.data / f"{split}.parquet", images[split])
+                images[split], labels[split], use = _showers(spec.data / f"{split}.parquet", images[split])
                 values = values[use] if split == "train" else values
         steps_of(len(images["train"].ids), spec.batch_size, parts_of(ranks))
         place = spec.output / treatment / "checkpoint.npz"
         runs.append(
             PendingTraining(
-                treatment, identity, place, images, wanted, values, turning, shards, read_checkpoint(place, identity)
+                treatment, identity, place, images, labels, values, turning, shards, read_checkpoint(place, identity)
             )
         )
     return runs
@@ -153,5 +153,5 @@ def _showers(place: Path, images: Images) -> tuple[Images, Floats, npt.NDArray[n
     use = images.gamma & np.isfinite(truth).all(axis=1)
     if not use.any():
         raise FormatError("no gamma has an energy and a direction", where=str(place))
-    kept = [name for name, keep in zip(images.ids, use, strict=True) if keep]
-    return Images(kept, images.pixels[use], images.gamma[use]), truth[use].astype(np.float32), use
+    ids = [name for name, keep in zip(images.ids, use, strict=True) if keep]
+    return Images(ids, images.pixels[use], images.gamma[use]), truth[use].astype(np.float32), use

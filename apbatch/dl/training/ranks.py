@@ -129,14 +129,14 @@ def launcher() -> Launcher | None:
     """
     if importlib.util.find_spec("horovod") is None or horovodrun() is None:
         return None
-    wanted = os.environ.get("APBATCH_RANKS_OVER", "")
+    choice = os.environ.get("APBATCH_RANKS_OVER", "")
     mpi = shutil.which("mpirun") is not None and _built_with_mpi()
-    if wanted not in ("", "mpi", "gloo") or (wanted == "mpi" and not mpi):
+    if choice not in ("", "mpi", "gloo") or (choice == "mpi" and not mpi):
         raise MissingSoftwareError(
-            f"APBATCH_RANKS_OVER={wanted}: this machine has {'MPI and ' if mpi else ''}Gloo",
+            f"APBATCH_RANKS_OVER={choice}: this machine has {'MPI and ' if mpi else ''}Gloo",
             remedy="apt-get install libopenmpi-dev openmpi-bin, remove .venv, make .venv/.ready",
         )
-    return Mpi() if mpi and wanted != "gloo" else Gloo()
+    return Mpi() if mpi and choice != "gloo" else Gloo()
 
 
 def rank_of_this_process() -> int:

@@ -96,22 +96,22 @@ class Shards:
                 remedy="make the set with smaller row groups, or train from memory",
             )
         hands: list[list[int]] = [[] for _ in range(parts)]
-        held = [0] * parts
+        sizes = [0] * parts
         for group in sorted(
             range(len(self.rows)), key=lambda group: (self.rows[group][0] - self.rows[group][1], group)
         ):
-            part = int(np.argmin(held))
+            part = int(np.argmin(sizes))
             hands[part].append(group)
-            held[part] += self.rows[group][1] - self.rows[group][0]
+            sizes[part] += self.rows[group][1] - self.rows[group][0]
         return hands
 
     def steps(self, batch: int, parts: int) -> int:
         """Return the steps of an epoch: as many as the part with fewest images can fill, equal for all ranks."""
         share = batch // parts
-        held = [sum(self.rows[group][1] - self.rows[group][0] for group in hand) for hand in self.deal(parts)]
-        steps = min(held) // share
+        sizes = [sum(self.rows[group][1] - self.rows[group][0] for group in groups) for groups in self.deal(parts)]
+        steps = min(sizes) // share
         if share == 0 or steps == 0:
-            raise UsageError(f"{min(held)} images of a part do not fill its share of a batch of {batch}")
+            raise UsageError(f"{min(sizes)} images of a part do not fill its share of a batch of {batch}")
         return steps
 
     def batches(
@@ -135,9 +135,9 @@ class Shards:
         for stream in streams:
             stream.close()
 
-    def _images(self, hand: list[int], random: np.random.Generator, share: int) -> _Pieces:
+    def _images(self, groups: list[int], random: np.random.Generator, share: int) -> _Pieces:
         """Yield `share` images at a time of the row groups of one part."""
-        order = random.permutation(np.array(hand))
+        order = random.permutation(np.array(groups))
         windows = [order[start : start + WINDOW].tolist() for start in range(0, len(order), WINDOW)]
         left: tuple[Floats, Ints] | None = None
         for pixels, rows in ahead(self._window(window) for window in windows):

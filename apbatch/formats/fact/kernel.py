@@ -70,12 +70,12 @@ def parse_photons(
                         histogram[k] = 0
                 else:
                     # The two in the middle (one, if their number is odd).
-                    seen, first, second = 0, -1, -1
+                    below, first, second = 0, -1, -1
                     for k in range(lowest, highest + 1):
-                        seen += histogram[k]
-                        if first < 0 and seen > (count - 1) // 2:
+                        below += histogram[k]
+                        if first < 0 and below > (count - 1) // 2:
                             first = k
-                        if second < 0 and seen > count // 2:
+                        if second < 0 and below > count // 2:
                             second = k
                         histogram[k] = 0
                     peak[pixel] = 0.5 * (first + second)

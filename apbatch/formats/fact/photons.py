@@ -85,18 +85,18 @@ class _Event:
 def _whole(content: dict[str, Any], key: str, most: int = 1 << 40) -> int:
     value = content.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < most:
-        raise _BadLineError(f"{key} must be a whole number, not {_shown(value)}")
+        raise _BadLineError(f"{key} must be a whole number, not {_excerpt(value)}")
     return value
 
 
 def _degrees(content: dict[str, Any], key: str) -> float:
     value = content.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _BadLineError(f"{key} must be an angle in degrees, not {_shown(value)}")
+        raise _BadLineError(f"{key} must be an angle in degrees, not {_excerpt(value)}")
     return float(value)
 
 
-def _shown(value: object) -> str:
+def _excerpt(value: object) -> str:
     return repr(value)[:40] if value is not None else "missing"
 
 
@@ -111,7 +111,7 @@ def _event(content: Any) -> _Event:
         raise _BadLineError("SaturatedPixels must be numbers of pixels")
     zenith, azimuth = float(clamped(_degrees(content, "Zd_deg"), 0, 180)), _degrees(content, "Az_deg")
     if math.isnan(zenith) or abs(azimuth) > _MOST_AZIMUTH:
-        raise _BadLineError(f"a pointing to {_shown(content['Zd_deg'])} and {_shown(content['Az_deg'])} deg")
+        raise _BadLineError(f"a pointing to {_excerpt(content['Zd_deg'])} and {_excerpt(content['Az_deg'])} deg")
     if "Reuse" in content:
         reuse = _whole(content, "Reuse", _USES)
         return _Event(run, event * _USES + reuse, event, None, None, zenith, azimuth, saturated)

@@ -115,7 +115,7 @@ class SimtelFile:
         self._showers_began = False
         self._cameras: dict[tuple[str, bytes, bytes, int, float], CameraGeometry | None] = {}
 
-    def objects(self, stream: BinaryIO, wanted: frozenset[int]) -> Iterator[Object]:
+    def objects(self, stream: BinaryIO, kinds: frozenset[int]) -> Iterator[Object]:
         """Yield the wanted objects; what describes telescopes and showers is taken in on the way.
 
         Array events before the first shower are calibration: they are counted and not yielded.
@@ -126,48 +126,48 @@ class SimtelFile:
             Kind.MONITORING: self._monitoring, Kind.LASER: self._laser,
         }  # fmt: skip
         content, decompression = plain(stream)
-        for found in objects_of(content, wanted, self.problems):
-            self._showers_began |= found.kind in (Kind.SHOWER, Kind.USE)
-            if found.kind in takers:
-                self._guarded(found, takers[found.kind])
-            if found.kind == Kind.CALIBRATION or (found.kind == Kind.ARRAY and not self._showers_began):
+        for item in objects_of(content, kinds, self.problems):
+            self._showers_began |= item.kind in (Kind.SHOWER, Kind.USE)
+            if item.kind in takers:
+                self._guarded(item, takers[item.kind])
+            if item.kind == Kind.CALIBRATION or (item.kind == Kind.ARRAY and not self._showers_began):
                 self.calibrations += 1
                 continue
-            yield found
+            yield item
         if decompression is not None:
             decompression.note_fault(self.problems)
 
-    def _guarded(self, found: Object, take: Callable[[Object], Any]) -> Any:
+    def _guarded(self, item: Object, take: Callable[[Object], Any]) -> Any:
         try:
-            return take(found)
+            return take(item)
         except (MissingSoftwareError, MemoryError):
             raise
         except ApbatchError as error:
-            self.problems.add(found.offset, str(error))
+            self.problems.add(item.offset, str(error))
         except Exception as error:  # eventio raises almost anything at damaged bytes
             reason = str(error).split("\n", 1)[0][:120] or type(error).__name__
-            self.problems.add(found.offset, f"an object of type {found.kind} can't be read: {reason}")
+            self.problems.add(item.offset, f"an object of type {item.kind} can't be read: {reason}")
         return None
 
     def _telescope(self, number: int) -> Telescope:
         return self.telescopes.setdefault(number, Telescope())
 
-    def _meta(self, found: Object) -> None:
-        content = found.opened().parse()
+    def _meta(self, item: Object) -> None:
+        content = item.opened().parse()
         name = content.get(b"CAMERA_CONFIG_NAME", b"").decode("ascii", "replace").strip()
-        number = found.id if found.id < 1 << 31 else -1
+        number = item.id if item.id < 1 << 31 else -1
         if number > 0 and name:
             self._telescope(number).name = PurePosixPath(name).name
 
-    def _header(self, found: Object) -> None:
-        content = found.opened().parse()
+    def _header(self, item: Object) -> None:
+        content = item.opened().parse()
         self.run = int(content["run"])
         for number, place in zip(content["tel_id"].tolist(), content["tel_pos"].tolist(), strict=True):
             if all(map(math.isfinite, place)):
                 self.places[int(number)] = (place[0], place[1], place[2])
 
-    def _camera(self, found: Object) -> None:
-        opened = found.opened()
+    def _camera(self, item: Object) -> None:
+        opened = item.opened()
         telescope = self._telescope(int(opened.telescope_id))
         content = opened.parse()
         focal_length = float(content.get("effective_focal_length") or 0) or float(content["focal_length"])
@@ -182,38 +182,38 @@ class SimtelFile:
         if key not in self._cameras:
             self._cameras[key] = None
             # Two cameras of one name would be told apart by nobody.
-            taken = [camera.name for camera in self._cameras.values() if camera is not None]
+            names = [camera.name for camera in self._cameras.values() if camera is not None]
             name, count = telescope.name, 1
-            while name in taken:
+            while name in names:
                 count += 1
                 name = f"{telescope.name}-{count}"
             self._cameras[key] = _camera(name, *key[1:])
         telescope.camera = self._cameras[key]
 
-    def _pixels(self, found: Object) -> None:
-        opened = found.opened()
+    def _pixels(self, item: Object) -> None:
+        opened = item.opened()
         nanoseconds = float(opened.parse()["time_slice"])
         if not 0 < nanoseconds < 1000:
             raise FormatError(f"samples of {nanoseconds} ns")
         self._telescope(int(opened.telescope_id)).nanoseconds = nanoseconds
 
-    def _disabled(self, found: Object) -> None:
-        opened = found.opened()
+    def _disabled(self, item: Object) -> None:
+        opened = item.opened()
         self._telescope(int(opened.telescope_id)).disabled = [int(one) for one in opened.parse()["HV_disabled"]]
 
-    def _monitoring(self, found: Object) -> None:
-        content = found.opened().parse()
+    def _monitoring(self, item: Object) -> None:
+        content = item.opened().parse()
         if "pedestal" in content:
             slices = max(int(content["n_ped_slices"]), 1)
             self._telescope(int(content["telescope_id"])).pedestal = (content["pedestal"] / slices).astype(np.float32)
 
-    def _laser(self, found: Object) -> None:
-        content = found.opened().parse()
+    def _laser(self, item: Object) -> None:
+        content = item.opened().parse()
         self._telescope(int(content["telescope_id"])).pe_per_code = content["calib"].astype(np.float32)
 
-    def _shower(self, found: Object) -> None:
+    def _shower(self, item: Object) -> None:
         self.shower = None
-        content = found.opened().parse()
+        content = item.opened().parse()
         energy = float(content["energy"])
         if not 0 < energy < math.inf:
             raise FormatError(f"an energy of {energy} TeV")
@@ -222,7 +222,7 @@ class SimtelFile:
         if math.isnan(clamped(altitude, -90, 90)) or math.isnan(azimuth):
             raise FormatError(f"a shower from an altitude of {altitude:g} and an azimuth of {azimuth:g} deg")
         self.shower = Shower(
-            number=int(found.id),
+            number=int(item.id),
             primary=_PARTICLES.get(number, f"particle {number}"),
             energy=energy,
             altitude=float(clamped(altitude, -90, 90)),
@@ -230,22 +230,22 @@ class SimtelFile:
             h_first=float(content["h_first_int"]),
         )
 
-    def _use(self, found: Object) -> None:
+    def _use(self, item: Object) -> None:
         self.core = None
-        content = found.opened().parse()
+        content = item.opened().parse()
         self.core = (float(content["xcore"]), float(content["ycore"]))
 
-    def recorded(self, found: Object) -> tuple[int, dict[int, Any], dict[int, tuple[float, float]]]:
+    def recorded(self, item: Object) -> tuple[int, dict[int, Any], dict[int, tuple[float, float]]]:
         """Return number, telescope records (eventio objects) and pointings (deg) of an array event."""
-        return self._guarded(found, self._array) or (0, {}, {})
+        return self._guarded(item, self._array) or (0, {}, {})
 
-    def _array(self, found: Object) -> tuple[int, dict[int, Any], dict[int, tuple[float, float]]]:
-        event = int(found.id)
+    def _array(self, item: Object) -> tuple[int, dict[int, Any], dict[int, tuple[float, float]]]:
+        event = int(item.id)
         records: dict[int, Any] = {}
         pointings: dict[int, tuple[float, float]] = {}
         recording, tracking = _types()
         expected: set[int] | None = None
-        for part in found.opened():
+        for part in item.opened():
             if part.header.type == _TRIGGER:
                 event = int(part.header.id) or event
                 expected = {int(one) for one in part.parse().get("telescopes_with_data", ())}
@@ -262,23 +262,23 @@ class SimtelFile:
         if expected is None:
             raise FormatError("an event without its trigger")
         if lost := sorted(expected - records.keys()):
-            self.problems.add(found.offset, f"event {event}: no record of telescope {', '.join(map(str, lost))}")
+            self.problems.add(item.offset, f"event {event}: no record of telescope {', '.join(map(str, lost))}")
         return event, records, pointings
 
-    def images(self, found: Object) -> Iterator[Image]:
+    def images(self, item: Object) -> Iterator[Image]:
         """Yield the images of an array event."""
-        event, records, pointings = self.recorded(found)
+        event, records, pointings = self.recorded(item)
         for number, record in records.items():
             altitude, azimuth = pointings.get(number, (math.nan, math.nan))
-            made = self._guarded(found, partial(self._image, number, record))
-            if made is not None:
-                camera, pixels, peak = made
+            measurement = self._guarded(item, partial(self._image, number, record))
+            if measurement is not None:
+                camera, pixels, peak = measurement
                 yield Image(event, number, camera, altitude, azimuth, pixels, peak)
 
-    def readable(self, found: Object) -> tuple[int, list[CameraGeometry]]:
+    def readable(self, item: Object) -> tuple[int, list[CameraGeometry]]:
         """Return the number of an array event and the cameras of the images that `images` makes of it."""
-        event, records, _ = self.recorded(found)
-        codes = [self._guarded(found, partial(self._codes, number, record)) for number, record in records.items()]
+        event, records, _ = self.recorded(item)
+        codes = [self._guarded(item, partial(self._codes, number, record)) for number, record in records.items()]
         return event, [one.telescope.camera for one in codes if one is not None]
 
     def _codes(self, number: int, record: Any, _: Object) -> _Codes | None:
@@ -299,8 +299,8 @@ class SimtelFile:
                 return _Codes(telescope, values, summed)
         return None
 
-    def _image(self, number: int, record: Any, found: Object) -> tuple[CameraGeometry, Floats32, Floats32] | None:
-        codes = self._codes(number, record, found)
+    def _image(self, number: int, record: Any, item: Object) -> tuple[CameraGeometry, Floats32, Floats32] | None:
+        codes = self._codes(number, record, item)
         if codes is None or codes.telescope.camera is None:
             return None
         pixels, peak = (_from_sums if codes.summed else _integrated)(codes.values, codes.telescope)
@@ -333,10 +333,10 @@ def _camera(name: str, x: bytes, y: bytes, shape: int, focal_length: float) -> C
 def _check_counts(part: Any, n_pixels: int) -> None:
     """Refuse numbers that would make eventio ask for more memory than the file can mean."""
     head = part.read(8)
-    found, gains = int.from_bytes(head[:4], "little", signed=True), int.from_bytes(head[4:6], "little", signed=True)
+    count, gains = int.from_bytes(head[:4], "little", signed=True), int.from_bytes(head[4:6], "little", signed=True)
     samples = int.from_bytes(head[6:8], "little", signed=True) if part.header.type == _SAMPLES else 1
-    if found != n_pixels or not 1 <= gains <= MOST_GAINS or not 1 <= samples <= MOST_SAMPLES:
-        raise FormatError(f"{found} pixels, {gains} gains and {samples} samples, the camera has {n_pixels} pixels")
+    if count != n_pixels or not 1 <= gains <= MOST_GAINS or not 1 <= samples <= MOST_SAMPLES:
+        raise FormatError(f"{count} pixels, {gains} gains and {samples} samples, the camera has {n_pixels} pixels")
 
 
 def _check_calibration(telescope: Telescope, gains: int, n_pixels: int) -> None:

@@ -97,15 +97,15 @@ class SimtelReader(ImageReader):
         showers: set[int] = set()
         primaries: set[str] = set()
         used: set[str] = set()
-        for found in file.objects(stream, OF_SHOWERS | OF_TELESCOPES | OF_PIXELS):
-            if found.kind == Kind.SHOWER and file.shower is not None:
+        for item in file.objects(stream, OF_SHOWERS | OF_TELESCOPES | OF_PIXELS):
+            if item.kind == Kind.SHOWER and file.shower is not None:
                 shower = file.shower
                 showers.add(shower.number)
                 primaries.add(shower.primary)
                 energies = [min(energies[0], shower.energy), max(energies[1], shower.energy)]
                 zeniths = [min(zeniths[0], 90 - shower.altitude), max(zeniths[1], 90 - shower.altitude)]
-            if found.kind == Kind.ARRAY:
-                event, cameras = file.readable(found)
+            if item.kind == Kind.ARRAY:
+                event, cameras = file.readable(item)
                 images += len(cameras)
                 events += bool(cameras)
                 used.update(camera.name for camera in cameras)
@@ -114,16 +114,16 @@ class SimtelReader(ImageReader):
         if not file.telescopes:
             reason = f": {file.problems.kept[0].reason}" if file.problems.kept else ""
             raise FormatError(f"no telescope is described{reason}", where=name, remedy="copy the file again")
-        known = used or {one.camera.name for one in file.telescopes.values() if one.camera is not None}
+        names = used or {one.camera.name for one in file.telescopes.values() if one.camera is not None}
         attributes: dict[str, Scalar] = {
             "telescopes": len(file.telescopes),
             "array_events": events,
             "calibrations": file.calibrations,
         }
-        if known:
-            attributes["cameras"] = ",".join(sorted(known))
-        if len(known) == 1:
-            attributes["camera"] = next(iter(known))
+        if names:
+            attributes["cameras"] = ",".join(sorted(names))
+        if len(names) == 1:
+            attributes["camera"] = next(iter(names))
         if numbers[1] >= 0:
             attributes |= {"event_first": numbers[0], "event_last": numbers[1]}
         if showers:
@@ -167,10 +167,10 @@ class SimtelReader(ImageReader):
             raise FormatError("a file of sim_telarray is read whole", where=name)
         file = SimtelFile(problems if problems is not None else Problems())
         waiting: dict[CameraGeometry, list[Image]] = {}
-        for found in file.objects(stream, OF_SHOWERS | OF_TELESCOPES | OF_PIXELS):
-            if found.kind != Kind.ARRAY:
+        for item in file.objects(stream, OF_SHOWERS | OF_TELESCOPES | OF_PIXELS):
+            if item.kind != Kind.ARRAY:
                 continue
-            for image in file.images(found):
+            for image in file.images(item):
                 batch = waiting.setdefault(image.camera, [])
                 batch.append(image)
                 if len(batch) == batch_size:
@@ -184,10 +184,10 @@ class SimtelReader(ImageReader):
         """Yield the shower of each image; cores as seen from its telescope."""
         file = SimtelFile(Problems())
         rows: list[dict[str, Any]] = []
-        for found in file.objects(stream, OF_SHOWERS):
-            if found.kind != Kind.ARRAY or file.shower is None:
+        for item in file.objects(stream, OF_SHOWERS):
+            if item.kind != Kind.ARRAY or file.shower is None:
                 continue
-            event, records, pointings = file.recorded(found)
+            event, records, pointings = file.recorded(item)
             for telescope in records:
                 rows.append(_truth(file, event, telescope, file.shower, pointings.get(telescope)))
                 if len(rows) == batch_size:

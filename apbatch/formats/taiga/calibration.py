@@ -152,11 +152,11 @@ def _check(path: Path, table: _Table, right: npt.NDArray[np.bool_], what: str) -
 
 
 def _no_repeats(path: Path, table: _Table, channel: str) -> None:
-    seen: dict[tuple[int, int], int] = {}
+    line_of: dict[tuple[int, int], int] = {}
     for cluster, number, line in zip(table["cluster"].tolist(), table[channel].tolist(), table.lines, strict=True):
-        if (cluster, number) in seen:
+        if (cluster, number) in line_of:
             raise FormatError(
-                f"cluster {cluster} channel {number} is given twice (first on line {seen[cluster, number]})",
+                f"cluster {cluster} channel {number} is given twice (first on line {line_of[cluster, number]})",
                 where=f"{path}:{line}",
             )
-        seen[cluster, number] = line
+        line_of[cluster, number] = line

@@ -46,11 +46,11 @@ class TaigaMcReader(ImageReader):
         if not lines:
             return False
         text = "".join(f"{line}\n" for line in lines).encode()
-        found = next(number_lines(io.BytesIO(text), Problems(), HEADER_WORDS, compiled=False))
-        header, pixel = line_kinds(found)
+        rows = next(number_lines(io.BytesIO(text), Problems(), HEADER_WORDS, compiled=False))
+        header, pixel = line_kinds(rows)
         if not len(header) or not header[0]:
             return False
-        hits = pixel[1 : 1 + int(found.values[0, 3])]
+        hits = pixel[1 : 1 + int(rows.values[0, 3])]
         return bool(len(hits)) and bool(hits.all())
 
     def isolated(self, head: bytes) -> bool:

@@ -289,13 +289,13 @@ def parse_name(name: str) -> FileName:
     night, number = None, None
     years = range(_FIRST_YEAR, _FIRST_YEAR + 10)
     for folder in reversed(path.parts[:-1]):
-        if cluster is None and (found := _CLUSTER_FOLDER.match(folder)):
-            cluster = int(found["cluster"])
+        if cluster is None and (folder_match := _CLUSTER_FOLDER.match(folder)):
+            cluster = int(folder_match["cluster"])
         if _YEAR_FOLDER.match(folder):
             years = range(int(folder), int(folder) + 1)
-        if night is None and (found := _DAY_FOLDER.match(folder)):
-            night = _date(2000 + int(found["year"]), int(found["month"]), int(found["day"]))
-            number = int(found["run"]) if night and found["run"] else None
+        if night is None and (folder_match := _DAY_FOLDER.match(folder)):
+            night = _date(2000 + int(folder_match["year"]), int(folder_match["month"]), int(folder_match["day"]))
+            number = int(folder_match["run"]) if night and folder_match["run"] else None
     if match:
         # The file's own day counts: a folder of a night may hold a file of another one by mistake.
         if night is not None and night.year % 10 == int(match["year"]):
@@ -403,10 +403,10 @@ class TaigaRawReader(Reader):
         """
         named = parse_name(name)
         problems = Problems()
-        seen = _Totals()
+        totals = _Totals()
         for records in read_records(stream, problems):
-            seen.add(records)
-        if not seen.count:
+            totals.add(records)
+        if not totals.count:
             first = problems.kept[0] if problems.kept else Problem(0, "the file is empty")
             raise FormatError(
                 f"no whole record of {RECORD.itemsize} bytes: {first.reason}",
@@ -415,38 +415,38 @@ class TaigaRawReader(Reader):
             )
         if named.night is None and self.claims(name):
             problems.add(0, f"day and month in the name {PurePosixPath(name).name} are no date")
-        cluster = int(np.argmax(seen.clusters))
-        others = int(seen.clusters.sum() - seen.clusters[cluster])
+        cluster = int(np.argmax(totals.clusters))
+        others = int(totals.clusters.sum() - totals.clusters[cluster])
         if others:
             problems.add(0, f"{others} records are of another cluster than {cluster}")
         if named.cluster is not None and named.cluster != cluster:
             problems.add(0, f"the path says cluster {named.cluster}, the records say {cluster}")
-        if seen.bad_times:
-            problems.add(0, f"{seen.bad_times} records without a time of day")
+        if totals.bad_times:
+            problems.add(0, f"{totals.bad_times} records without a time of day")
         attributes: dict[str, Scalar] = {
             "kind": "pedestal" if named.pedestal else "data",
-            "event_first": seen.event_first,
-            "event_last": seen.event_last,
-            "adc_mean": seen.adc_sum / (seen.count * 28) / 4,
-            "adc_max": seen.adc_max / 4,
+            "event_first": totals.event_first,
+            "event_last": totals.event_last,
+            "adc_mean": totals.adc_sum / (totals.count * 28) / 4,
+            "adc_max": totals.adc_max / 4,
         }
         if named.part is not None:
             attributes["part"] = named.part
-        duration = (seen.time_last - seen.time_first) / 1e9
-        if seen.time_first >= 0:
+        duration = (totals.time_last - totals.time_first) / 1e9
+        if totals.time_first >= 0:
             attributes["duration"] = duration
             if duration > 0:
-                attributes["trigger_rate"] = (seen.count - 1) / duration
-        timed = named.night is not None and seen.time_first >= 0
+                attributes["trigger_rate"] = (totals.count - 1) / duration
+        timed = named.night is not None and totals.time_first >= 0
         return Metadata(
             experiment="TAIGA",
             run=named.run,
             night=named.night,
-            time_start=utc(named.night, seen.time_first % DAY_NS) if named.night and timed else None,
-            time_end=utc(named.night, seen.time_last % DAY_NS) if named.night and timed else None,
+            time_start=utc(named.night, totals.time_first % DAY_NS) if named.night and timed else None,
+            time_end=utc(named.night, totals.time_last % DAY_NS) if named.night and timed else None,
             telescope=1,
             cluster=cluster,
-            events=seen.count,
+            events=totals.count,
             attributes=attributes,
             problems=problems.result(),
         )

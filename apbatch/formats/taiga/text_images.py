@@ -113,7 +113,7 @@ class _Images:
 
         Lines from `inside` on belong to the next span, unless the image needs them.
         """
-        made = None
+        image = None
         if self._header is not None:
             take = min(self._header.n_pixels - self._got, last - first)
             fine = pixel[first : first + take]
@@ -128,11 +128,11 @@ class _Images:
             self._got, first = self._got + take, first + take
             if self._got == self._header.n_pixels:
                 hits = self._hits[0] if len(self._hits) == 1 else np.concatenate(self._hits)
-                made, self._header = HitImage(self._header, hits), None
+                image, self._header = HitImage(self._header, hits), None
         if first < min(last, inside) and self._header is None and not self._skipping:
             self._problems.at_line(lines.line(first), _EXPECTED.format("an image's header"))
             self._skipping = True
-        return made
+        return image
 
 
 _EXPECTED = "{} was expected; passed over up to the next header"
@@ -157,9 +157,9 @@ def read_images(stream: BinaryIO, problems: Problems, span: Span | None = None) 
                     images.broken_off("an image of {wanted} pixels has only {got}")
                     return
                 images.begin(_read_header(lines, first))
-            made = images.body(lines, pixel, first + 1, last, inside)
-            if made is not None:
-                yield made
+            image = images.body(lines, pixel, first + 1, last, inside)
+            if image is not None:
+                yield image
             if last > inside and not images.within:
                 return
     images.broken_off("the file ends within an image: {got} of {wanted} pixels")
@@ -204,9 +204,9 @@ class Placement:
         if not bad:
             return [one.header for one in images], image, pixel, hits[:, 4]
         good = np.array([number not in bad for number in range(len(images))])
-        kept = good[image]
-        row = (np.cumsum(good) - 1)[image[kept]]
-        return [one.header for one, keep in zip(images, good, strict=True) if keep], row, pixel[kept], hits[kept, 4]
+        usable = good[image]
+        row = (np.cumsum(good) - 1)[image[usable]]
+        return [one.header for one, keep in zip(images, good, strict=True) if keep], row, pixel[usable], hits[usable, 4]
 
     def _moved(
         self,

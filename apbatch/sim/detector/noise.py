@@ -64,16 +64,16 @@ class NoiseLibrary:
         if not tables or tables[0] is None:
             raise NotFoundError("no conversion factors beside the run", where=str(run), remedy="give noise_factors")
         table = read_factors(tables[0])
-        found: dict[int, list[npt.NDArray[np.uint16]]] = {}
+        by_cluster: dict[int, list[npt.NDArray[np.uint16]]] = {}
         for file in files:
             with file.open("rb") as stream:
                 for records in read_records(stream):
                     for cluster in np.unique(records["cluster"]):
-                        mine = found.setdefault(int(cluster), [])
+                        mine = by_cluster.setdefault(int(cluster), [])
                         if sum(map(len, mine)) < _MOST:
                             mine.append(records["adc"][records["cluster"] == cluster])
         quiet: dict[int, Floats32] = {}
-        for cluster, pieces in sorted(found.items()):
+        for cluster, pieces in sorted(by_cluster.items()):
             adc = np.concatenate(pieces)[:_MOST]
             pixels = np.flatnonzero(camera.cluster == cluster)
             if len(adc) < FEWEST_RECORDS or not len(pixels):

@@ -44,9 +44,9 @@ def facet_centres(detector: DetectorModel) -> Floats:
     rings = range(-12, 13)
     places = np.array([((q + 0.5 * r) * pitch, math.sqrt(0.75) * r * pitch) for q in rings for r in rings if q or r])
     distance = np.hypot(places[:, 0], places[:, 1])
-    chosen = places[np.lexsort((places[:, 1], places[:, 0], np.round(distance, 6)))[: detector.facets]]
+    centres = places[np.lexsort((places[:, 1], places[:, 0], np.round(distance, 6)))[: detector.facets]]
     f = detector.focal_length
-    return np.column_stack([chosen, f - np.sqrt(f * f - (chosen**2).sum(axis=1))])
+    return np.column_stack([centres, f - np.sqrt(f * f - (centres**2).sum(axis=1))])
 
 
 def acceptance_table(detector: DetectorModel, points: int = 91) -> Floats:

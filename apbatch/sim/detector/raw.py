@@ -71,7 +71,7 @@ class _Channels:
     codes: Floats
 
     @classmethod
-    def drawn(cls, n_pixels: int, rng: np.random.Generator) -> _Channels:
+    def draw(cls, n_pixels: int, rng: np.random.Generator) -> _Channels:
         pedestal = _PEDESTAL + 20.0 * rng.standard_normal((n_pixels, 2))
         high = np.round(_CODES * (1.0 + _SPREAD * np.clip(rng.standard_normal(n_pixels), -2.0, 2.0)), 3)
         low = np.round(high / (_RATIO * (1.0 + 0.05 * np.clip(rng.standard_normal(n_pixels), -2.0, 2.0))), 3)
@@ -121,7 +121,7 @@ def write_raw(
         raise UsageError(f"raw files are of one TAIGA-IACT01, not of {what}", where=str(production))
     camera = camera_named(name)
     rng = np.random.default_rng(np.random.SeedSequence([*camera.name.encode(), settings.run]))
-    channels = _Channels.drawn(camera.n_pixels, rng)
+    channels = _Channels.draw(camera.n_pixels, rng)
     electronics = Camera.of(camera, settings.detector)
     run = output / f"{night:%d%m%y}.{number:02d}"
     run.mkdir(parents=True)
@@ -138,8 +138,10 @@ def write_raw(
         adc = channels.adc(images)
         number_of = np.asarray(table["event"].to_numpy(), np.int64)
         for cluster in range(1, _MOST_CLUSTERS + 1):
-            kept = np.arange(len(images)) if clusters == "all" else np.flatnonzero(fired[:, cluster - 1])
-            rows = _records(camera, cluster, number_of[kept], bits[kept], times[kept], adc[kept])
+            in_cluster = np.arange(len(images)) if clusters == "all" else np.flatnonzero(fired[:, cluster - 1])
+            rows = _records(
+                camera, cluster, number_of[in_cluster], bits[in_cluster], times[in_cluster], adc[in_cluster]
+            )
             path = _path(run, night, cluster, f"{part:03d}")
             path.write_bytes(rows.tobytes())
             part_files.add(path)

@@ -25,19 +25,19 @@ def first_interactions(
         If the generator failed.
     """
     nucleons, charge, _ = PRIMARIES[primary]
-    asked = [Nuclear(nucleons, charge, float(e) / nucleons, rng.random(), rng.random()) for e in energies]
+    nuclei = [Nuclear(nucleons, charge, float(e) / nucleons, rng.random(), rng.random()) for e in energies]
     request = [
-        {"nucleons": one.nucleons, "charge": one.charge, "energy": one.energy, "wounded": one.wounded} for one in asked
+        {"nucleons": one.nucleons, "charge": one.charge, "energy": one.energy, "wounded": one.wounded} for one in nuclei
     ]
     with tempfile.TemporaryDirectory(prefix="apbatch-validation-") as folder:
         file = Path(folder, "first.npz")
         run_generator({"what": "first", "showers": request, "seed": int(rng.integers(1, 2**31))}, file)
         events, counts, sections = load_first(file)
-    found, start = [], 0
-    for one, count, section in zip(asked, counts, sections, strict=True):
+    interactions, start = [], 0
+    for one, count, section in zip(nuclei, counts, sections, strict=True):
         offset = events.offset[start : start + count + 1]
         rows = slice(offset[0], offset[-1])
         mine = Events(offset - offset[0], events.code[rows], events.charge[rows], events.momentum[rows])
-        found.append(FirstInteraction(mine, float(section), one))
+        interactions.append(FirstInteraction(mine, float(section), one))
         start += int(count)
-    return found
+    return interactions

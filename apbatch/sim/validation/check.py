@@ -118,8 +118,8 @@ def bootstrap(value: Callable[[npt.NDArray[np.int64]], float], groups: npt.NDArr
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     values = []
     for _ in range(rounds):
-        drawn = rng.integers(len(members), size=len(members))
-        values.append(value(np.concatenate([members[one] for one in drawn])))
+        picks = rng.integers(len(members), size=len(members))
+        values.append(value(np.concatenate([members[one] for one in picks])))
     return float(np.std(values))
 
 
@@ -135,9 +135,9 @@ def in_bins(
     """Compare pairs of several quantities in bins of another; bins with fewer than 5 pairs are left out."""
     checks = []
     for low, high in pairwise(edges):
-        chosen = (by > low) & (by <= high)
+        inside = (by > low) & (by <= high)
         for quantity, here, there in columns:
-            a, b, error, number = median_ratio(here[chosen], there[chosen], groups[chosen])
+            a, b, error, number = median_ratio(here[inside], there[inside], groups[inside])
             if number >= 5:
                 checks.append(
                     Check(

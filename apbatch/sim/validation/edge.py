@@ -89,22 +89,22 @@ def _missing(kind: str, settings: Production, bank: Bank | None, number: int, se
         task.advance(1)
     weight = (energy / 1000.0) ** (usual.index + 1.0)
     checks = []
-    for name, found in rows.items():
-        group = np.array([row[0] for row in found], np.int64)
-        light = np.array([row[1] for row in found])
+    for name, entries in rows.items():
+        group = np.array([row[0] for row in entries], np.int64)
+        light = np.array([row[1] for row in entries])
         for low, high in pairwise(_SIZES):
             mine = group[(light >= low) & (light < high)]
             if len(np.unique(mine)) < _FEWEST:
                 continue
-            kept = partial(_kept, weight[mine], energy[mine] >= 1000.0 * edge)
-            error = bootstrap(kept, mine, 200)
+            share = partial(_share_inside, weight[mine], energy[mine] >= 1000.0 * edge)
+            error = bootstrap(share, mine, 200)
             where = f"{low:g}–{high:g} p.e., {name} cleaning"
             quantity = f"{kind} from {edge:g} TeV: images kept"
-            checks.append(Check("edge", quantity, where, kept(np.arange(len(mine))), 1.0, error, AIM, len(mine)))
+            checks.append(Check("edge", quantity, where, share(np.arange(len(mine))), 1.0, error, AIM, len(mine)))
     return checks
 
 
-def _kept(weight: Floats, inside: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64]) -> float:
+def _share_inside(weight: Floats, inside: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64]) -> float:
     return float(weight[rows][inside[rows]].sum() / weight[rows].sum())
 
 

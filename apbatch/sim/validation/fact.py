@@ -158,14 +158,14 @@ def _simulated(
     rows = rng.permutation(len(table["energy"]))[:number]
     firsts = first_interactions("proton", table["energy"][rows], rng) if kind.primary == "proton" else [None] * number
     geometry = camera_of(simulator.settings.detector)
-    found: list[dict[str, Floats]] = []
+    parts: list[dict[str, Floats]] = []
     energies, groups = [], []
     for row, first in zip(rows, firsts, strict=False):
         thrown = _throw(kind, float(table["energy"][row]), float(table["pointing_zenith"][row]), rng)
         amplitude, time, fired = simulator.images_of(thrown, rng, first)
         values = _parameters(amplitude[fired], time[fired], geometry)
         good = (values["n_pixels"] >= _FEWEST) & (values["leakage"] < 0.6)
-        found.append({name: values[name][good] for name in _COMPARED})
+        parts.append({name: values[name][good] for name in _COMPARED})
         energies.append(np.full(int(good.sum()), thrown.energy))
         groups.append(np.full(int(good.sum()), row))
         task.advance(1)
@@ -175,7 +175,7 @@ def _simulated(
     edges[-1] *= 1.001
     mine, theirs = (np.histogram(values, edges)[0] for values in (energy, table["energy"]))
     weight = (theirs / np.maximum(mine, 1))[np.clip(np.searchsorted(edges, energy, side="right") - 1, 0, 7)]
-    values = {name: np.concatenate([one[name] for one in found]) for name in _COMPARED}
+    values = {name: np.concatenate([one[name] for one in parts]) for name in _COMPARED}
     return _Sample(values, weight, np.concatenate(groups).astype(np.int64))
 
 
@@ -222,10 +222,10 @@ def _contrast(here: dict[str, _Sample], there: dict[str, _Sample]) -> list[Check
 
 def _select(sample: _Sample, low: float, high: float) -> _Sample:
     rows = np.flatnonzero((sample.values["size"] > low) & (sample.values["size"] <= high))
-    return _taken(sample, rows)
+    return _rows_of(sample, rows)
 
 
-def _taken(sample: _Sample, rows: npt.NDArray[np.int64]) -> _Sample:
+def _rows_of(sample: _Sample, rows: npt.NDArray[np.int64]) -> _Sample:
     return _Sample({n: v[rows] for n, v in sample.values.items()}, sample.weight[rows], sample.group[rows])
 
 
@@ -242,7 +242,7 @@ def _spread(name: str, sample: _Sample) -> float:
 
 
 def _error(value: Callable[[_Sample], float], sample: _Sample) -> float:
-    return bootstrap(lambda rows: value(_taken(sample, rows)), sample.group, 100)
+    return bootstrap(lambda rows: value(_rows_of(sample, rows)), sample.group, 100)
 
 
 def _read(file: Path) -> dict[str, Floats]:

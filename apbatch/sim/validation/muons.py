@@ -64,8 +64,10 @@ def compare(size: Size, seed: int, task: Task) -> Part:
         )
         if detector.facets == 0:
             optics = Optics.of(_SITE, detector, camera_of(detector))
-            made = float(np.interp(_SITE.altitude + 80.0, np.arange(optics.light.size) * 100.0, optics.light))
-            expected = made * sin2 * mirror / math.tan(math.radians(angle))
+            light_per_metre = float(
+                np.interp(_SITE.altitude + 80.0, np.arange(optics.light.size) * 100.0, optics.light)
+            )
+            expected = light_per_metre * sin2 * mirror / math.tan(math.radians(angle))
             part.checks.append(
                 Check("muons", "photo-electrons of the ring", name, float(counts.mean()), expected,
                       float(counts.std() / math.sqrt(number) / expected), 0.05, number)
@@ -73,11 +75,11 @@ def compare(size: Size, seed: int, task: Task) -> Part:
     # What blurs the ring: scattering between the start and the air that is seen (Highland, one plane; half of that air
     # on average), the change of the angle along it, and the cells. The place on the mirror does not matter: the focus
     # is at infinity.
-    seen = mirror / math.tan(math.radians(angle))
-    thickness = 100.0 * rho * (_START - seen / 2.0)
+    path = mirror / math.tan(math.radians(angle))
+    thickness = 100.0 * rho * (_START - path / 2.0)
     scatter = 13.6e-3 / _ENERGY * math.sqrt(thickness / RADIATION_LENGTH)
     scatter *= 1.0 + 0.038 * math.log(thickness / RADIATION_LENGTH)
-    change = math.degrees(seen / 8700.0 / 2.0 * math.tan(math.radians(angle)) / math.sqrt(12.0))
+    change = math.degrees(path / 8700.0 / 2.0 * math.tan(math.radians(angle)) / math.sqrt(12.0))
     width = math.sqrt(math.degrees(scatter) ** 2 + change**2 + _CELL**2 / 6.0)
     here = _core_width(rings["ideal mirror"])
     part.checks.append(

@@ -127,12 +127,12 @@ def lateral(curves: Sequence[tuple[str, Floats, Floats]]) -> str:
         return _svg(figure)
 
 
-def rings(found: dict[str, Floats], angle: float) -> str:
+def rings(radii: dict[str, Floats], angle: float) -> str:
     """Draw the radial distribution of muon rings."""
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(5.2, 3.0))
         edges = np.linspace(angle - 0.35, angle + 0.35, 71)
-        for colour, (name, r) in zip(_COLOURS, found.items(), strict=False):
+        for colour, (name, r) in zip(_COLOURS, radii.items(), strict=False):
             axes.hist(r, edges, color=colour, histtype="step", density=True, label=name)
         axes.axvline(angle, color="#999", linewidth=0.9)
         axes.set(xlabel="distance, deg", yticks=[])

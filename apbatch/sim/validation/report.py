@@ -81,30 +81,30 @@ def validate(
                              remedy=f"one of {', '.join(PARTS)}")  # fmt: skip
     began = time.monotonic()
     with progress("validate", _work(amount, parts)) as task:
-        made = []
+        comparisons = []
         for name in (one for one in PARTS if one in parts):
             task.note(name)
             if name == "taiga":
-                made.append(taiga.compare(data, amount, seed, task))
+                comparisons.append(taiga.compare(data, amount, seed, task))
             elif name == "fact":
-                made.append(fact.compare(data, amount, seed, task))
+                comparisons.append(fact.compare(data, amount, seed, task))
             elif name == "edge":
-                made.append(edge.compare(amount, seed, task))
+                comparisons.append(edge.compare(amount, seed, task))
             elif name == "steps":
-                made.append(steps.compare(amount, seed, task))
+                comparisons.append(steps.compare(amount, seed, task))
             elif name == "showers":
-                made.append(showers.compare(amount, seed, task))
+                comparisons.append(showers.compare(amount, seed, task))
             else:
-                made.append(muons.compare(amount, seed, task))
+                comparisons.append(muons.compare(amount, seed, task))
     output.mkdir(parents=True, exist_ok=True)
-    result = Validation(output / "validation.html", output / "validation.json", made)
-    references = {str(file.relative_to(data)): _checksum(file) for part in made for file in part.references}
+    result = Validation(output / "validation.html", output / "validation.json", comparisons)
+    references = {str(file.relative_to(data)): _checksum(file) for part in comparisons for file in part.references}
     record = provenance("validate", references, {"size": size, "seed": seed, "parts": list(parts)})
     content = {
         **record,
         "seconds": time.monotonic() - began,
         "counts": result.counts,
-        "missing": {part.title: part.missing for part in made if part.missing},
+        "missing": {part.title: part.missing for part in comparisons if part.missing},
         "checks": [_plain(check) for check in result.checks],
     }
     with written_whole(result.data) as partial:
@@ -114,7 +114,7 @@ def validate(
     )
     environment.filters["three"] = _three
     page = environment.get_template("report.html.j2").render(
-        parts=made, counts=result.counts, size=size, seed=seed, amount=asdict(amount), record=record,
+        parts=comparisons, counts=result.counts, size=size, seed=seed, amount=asdict(amount), record=record,
         disagree=[check for check in result.checks if check.verdict == DISAGREES],
         verdict=(AGREES, WITHIN, DISAGREES),
     )  # fmt: skip

@@ -82,10 +82,10 @@ def compare(data: Path, size: Size, seed: int, task: Task) -> Part:
     rng = np.random.default_rng(np.random.SeedSequence([seed, 10]))
     showers, first = np.unique(table["event_number"], return_index=True)
     cheap = showers[table["energy"][first] <= size.taiga_energy]
-    chosen = rng.permutation(cheap)[: size.taiga]
+    picks = rng.permutation(cheap)[: size.taiga]
     rows, here, fired = [], [], []
     simulators: dict[int, Simulator] = {}
-    for number in chosen:
+    for number in picks:
         mine = np.flatnonzero(table["event_number"] == number)
         thrown = _throw(table, mine, int(rng.integers(1, 2**31)))
         zenith = round(thrown.pointing_zenith)
@@ -109,7 +109,7 @@ def compare(data: Path, size: Size, seed: int, task: Task) -> Part:
     part.checks += in_bins("TAIGA", pairs, mean_size, (0.0, np.inf), "all sizes", groups, 0.05)
     part.checks += in_bins("TAIGA", pairs, mean_size, _SIZES, "size", groups, 0.05)
     part.checks += in_bins("TAIGA", pairs, across, _DISTANCES, "distance across the axis, m,", groups, 0.05)
-    caption = f"{whole.sum()} pairs of images of {len(chosen)} showers, cleaned at {_PICTURE:g}/{_BOUNDARY:g} p.e."
+    caption = f"{whole.sum()} pairs of images of {len(picks)} showers, cleaned at {_PICTURE:g}/{_BOUNDARY:g} p.e."
     part.figures.append((f"{caption}, none at the camera's edge", plots.pairs(pairs, "TAIGA collaboration")))
     part.figures.append(("Medians here over there, by size", plots.ratios(part.checks, "size")))
     part.figures.append(("The same by the distance across the axis", plots.ratios(part.checks, "distance across")))
@@ -118,9 +118,9 @@ def compare(data: Path, size: Size, seed: int, task: Task) -> Part:
 
 def _read(file: Path) -> dict[str, Floats]:
     table = pyarrow.csv.read_csv(file)
-    wanted = {*_COLUMNS.values(), "event_number", "energy", "edge", "x_ground", "y_ground"}
-    wanted |= {"tel_tet", "tel_fi", "source_tet", "source_fi"}
-    return {name: np.asarray(table[name].to_numpy(), np.float64) for name in wanted}
+    names = {*_COLUMNS.values(), "event_number", "energy", "edge", "x_ground", "y_ground"}
+    names |= {"tel_tet", "tel_fi", "source_tet", "source_fi"}
+    return {name: np.asarray(table[name].to_numpy(), np.float64) for name in names}
 
 
 def _throw(table: dict[str, Floats], rows: npt.NDArray[np.int64], seed: int) -> Throw:
@@ -130,7 +130,7 @@ def _throw(table: dict[str, Floats], rows: npt.NDArray[np.int64], seed: int) -> 
     zenith = first["source_tet"]
     towards = np.array([math.sin(zenith) * math.cos(flight), math.sin(zenith) * math.sin(flight), math.cos(zenith)])
     pointing = (math.degrees(first["tel_tet"]), math.degrees(first["tel_fi"]) + 180.0)
-    seen = camera_frame(*pointing) @ towards
+    direction = camera_frame(*pointing) @ towards
     altitude = SITE.altitude
     places = np.column_stack([table["x_ground"][rows], table["y_ground"][rows], np.full(len(rows), altitude)])
     return Throw(
@@ -140,7 +140,7 @@ def _throw(table: dict[str, Floats], rows: npt.NDArray[np.int64], seed: int) -> 
         direction=-towards,
         pointing_zenith=pointing[0],
         pointing_azimuth=pointing[1],
-        source=(math.degrees(seen[0] / seen[2]), math.degrees(seen[1] / seen[2])),
+        source=(math.degrees(direction[0] / direction[2]), math.degrees(direction[1] / direction[2])),
         telescopes=places,
         seed=seed,
     )

@@ -148,8 +148,8 @@ def _pages(cluster: Cluster, settings: SparkSettings) -> dict[str, str]:
     """Return the settings of the page of a running job, and of the log from which the history server makes it later."""
     # Where spark-submit started the Java machine without SPARK_LOCAL_IP, the page would be open to the network.
     private = not (cluster.local or cluster.ours) or not was_submitted() or "SPARK_LOCAL_IP" in os.environ
-    wanted = settings.ui if settings.ui != "auto" else private and (not cluster.local or sys.stderr.isatty())
-    conf = {"spark.ui.enabled": str(bool(wanted)).lower()}
+    show_ui = settings.ui if settings.ui != "auto" else private and (not cluster.local or sys.stderr.isatty())
+    conf = {"spark.ui.enabled": str(bool(show_ui)).lower()}
     logs = settings.event_log
     if logs == "auto":
         logs = not cluster.local

@@ -45,12 +45,12 @@ def write_environment(settings: Settings) -> dict[str, str]:
 
 def _of_driver_in_container(conf: dict[str, str], file: Path, python: str) -> dict[str, str]:
     """Return what a driver in a container of YARN is given; one that runs here does without."""
-    given = {"APBATCH_CONFIG": file.name, "APBATCH_HOME": str(home())}
-    given |= {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python}
+    variables = {"APBATCH_CONFIG": file.name, "APBATCH_HOME": str(home())}
+    variables |= {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python}
     if PYTHON_PATH in conf:
-        given["PYTHONPATH"] = conf[PYTHON_PATH]
+        variables["PYTHONPATH"] = conf[PYTHON_PATH]
     files = conf.get("spark.yarn.dist.files")
     return {
         "spark.yarn.dist.files": f"{file.as_uri()},{files}" if files else file.as_uri(),
-        **{f"spark.yarn.appMasterEnv.{name}": value for name, value in given.items()},
+        **{f"spark.yarn.appMasterEnv.{name}": value for name, value in variables.items()},
     }

@@ -55,8 +55,10 @@ def session(settings: SparkSettings, app: str) -> SparkSession:
         raise MissingSoftwareError("pyspark is not installed", remedy="pip install 'apbatch[spark]'") from error
 
     submitted = _submitted_settings()
-    given = submitted.get("spark.master", "")
-    master = given if given and given != "local[*]" else settings.master  # local[*] is what spark-submit fills in
+    master_of_submit = submitted.get("spark.master", "")
+    master = (
+        master_of_submit if master_of_submit and master_of_submit != "local[*]" else settings.master
+    )  # local[*] is what spark-submit fills in
     master = _with_retries(master)
     cluster = Cluster(master, settings)
     # Python reads it when the session starts

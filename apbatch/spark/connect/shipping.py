@@ -119,26 +119,26 @@ def needed() -> Iterator[Distribution]:
     """
     program = _this_program()
     extras = [extra for extra in program.metadata.get_all("Provides-Extra") or [] if extra not in _EXTRAS_LEFT]
-    found: dict[str, Distribution] = {}
+    by_name: dict[str, Distribution] = {}
     waiting = [(program, frozenset(extras))] + [(plugin, frozenset[str]()) for plugin in _plugins()]
-    seen = set()
+    visits = set()
     while waiting:
-        here, wanted = waiting.pop()
+        here, extras_of = waiting.pop()
         name = canonicalize_name(here.name)
-        if (name, wanted) in seen:
+        if (name, extras_of) in visits:
             continue
-        seen.add((name, wanted))
+        visits.add((name, extras_of))
         if name not in _LEFT:
-            found[name] = here
+            by_name[name] = here
         for text in here.requires or ():
             requirement = Requirement(text)
-            if canonicalize_name(requirement.name) in _LEFT or not _applies(requirement, wanted):
+            if canonicalize_name(requirement.name) in _LEFT or not _applies(requirement, extras_of):
                 continue
             try:
                 waiting.append((distribution(requirement.name), frozenset(requirement.extras)))
             except PackageNotFoundError:
                 continue  # an extra that is not installed here: what runs here does without it
-    yield from (found[name] for name in sorted(found))
+    yield from (by_name[name] for name in sorted(by_name))
 
 
 def _this_program() -> Distribution:
@@ -150,8 +150,8 @@ def _this_program() -> Distribution:
 
 def _plugins() -> list[Distribution]:
     """Return the other distributions that bring readers."""
-    found = {entry.dist.name: entry.dist for entry in entry_points(group=_GROUP) if entry.dist is not None}
-    return [found[name] for name in sorted(found) if canonicalize_name(name) not in _LEFT]
+    by_name = {entry.dist.name: entry.dist for entry in entry_points(group=_GROUP) if entry.dist is not None}
+    return [by_name[name] for name in sorted(by_name) if canonicalize_name(name) not in _LEFT]
 
 
 def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:

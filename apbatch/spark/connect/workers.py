@@ -40,11 +40,11 @@ def check_workers(spark: SparkSession) -> None:
         If it does not answer for another reason.
     """
     try:
-        (found,) = spark.sparkContext.parallelize([0], 1).map(_look).collect()
+        (names,) = spark.sparkContext.parallelize([0], 1).map(_reader_names).collect()
     except Exception as error:  # py4j and pyspark raise many kinds, none of ours
         lack = what_workers_lack(str(error))
         raise lack or ServerError(f"the workers do not answer: {first_line(error)}") from error
-    if lacks := sorted(readers().keys() - set(found)):
+    if lacks := sorted(readers().keys() - set(names)):
         raise MissingSoftwareError(
             f"the workers' apbatch has no reader for {', '.join(lacks)}", remedy="in the settings: spark: {ship: true}"
         )
@@ -77,7 +77,7 @@ def what_workers_lack(trace: str) -> ApbatchError | None:
     return None
 
 
-def _look(_: int) -> list[str]:
+def _reader_names(_: int) -> list[str]:
     """Import, in a worker, what the steps use; return the formats that it reads."""
     import pyarrow.parquet  # noqa: F401
 

@@ -44,27 +44,28 @@ def event_frame(
     """
     if not isinstance(store, ParquetEvents):
         raise UsageError("Spark reads events in Parquet", remedy="name a folder or HDFS as `events:` in the settings")
-    parts, known = store.parts_for(where)
+    parts, attributes = store.parts_for(where)
     there = {name for part in parts for name in part.ranges}
-    wanted = wanted_columns(columns, there, known)
-    needed = list(dict.fromkeys([*wanted, *sorted(names(simplify(where, known)))]))
+    outputs = wanted_columns(columns, there, attributes)
+    needed = list(dict.fromkeys([*outputs, *sorted(names(simplify(where, attributes)))]))
     alike: dict[tuple[str, ...], list[Part]] = {}
     for part in parts:
         alike.setdefault(tuple(name for name in needed if name in part.ranges), []).append(part)
     frames = []
-    for held, group in alike.items():
+    for present, group in alike.items():
         frame = spark.read.parquet(*(store.url_of(part) for part in group))
         listed = (
-            f"`{name}`" if name in held else f"CAST(NULL AS {_TYPES[known[name].type]}) AS `{name}`" for name in needed
+            f"`{name}`" if name in present else f"CAST(NULL AS {_TYPES[attributes[name].type]}) AS `{name}`"
+            for name in needed
         )
         frames.append(frame.selectExpr(*listed))
-    tests = condition(where, known, DIALECT)
+    tests = condition(where, attributes, DIALECT)
     if not frames:
-        empty = schema_of(wanted, known).empty_table().to_pandas()
-        kinds = ", ".join(f"`{name}` {_TYPES[known[name].type]}" for name in wanted)
+        empty = schema_of(outputs, attributes).empty_table().to_pandas()
+        kinds = ", ".join(f"`{name}` {_TYPES[attributes[name].type]}" for name in outputs)
         return spark.createDataFrame(empty, kinds)
     whole = reduce(lambda one, other: one.unionByName(other), frames)
-    listed = (f"`{name}`" for name in wanted)
+    listed = (f"`{name}`" for name in outputs)
     return spark.sql(f"SELECT {', '.join(listed)} FROM {{events}} WHERE {tests.text}", tests.values, events=whole)
 
 
@@ -75,8 +76,8 @@ def coincident_pairs(spark: SparkSession, store: EventStore, first: str, second:
     ------
     UsageError
     """
-    known = store.attributes()
-    columns = columns_for(window, known)
+    attributes = store.attributes()
+    columns = columns_for(window, attributes)
     for name, text in (("first", first), ("second", second)):
-        event_frame(spark, store, side(text, known), columns).createOrReplaceTempView(f"apbatch_{name}")
+        event_frame(spark, store, side(text, attributes), columns).createOrReplaceTempView(f"apbatch_{name}")
     return spark.sql(pairs_sql(window, "apbatch_first", "apbatch_second", microseconds="unix_micros", quote="`"))

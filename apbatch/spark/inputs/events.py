@@ -113,23 +113,23 @@ def event_splits(
     losses: list[Loss] = []
     runs: dict[tuple[str, int, int], list[tuple[Source, Survey, dict[int, Floats]]]] = {}
     for source in sources:
-        found = surveys[source.url]
-        losses += found.losses
-        levels = _levels(source, found, surveys, camera, factors, losses)
+        survey = surveys[source.url]
+        losses += survey.losses
+        levels = _levels(source, survey, surveys, camera, factors, losses)
         if levels:
-            runs.setdefault((source.experiment, run_of(source), source.telescope), []).append((source, found, levels))
+            runs.setdefault((source.experiment, run_of(source), source.telescope), []).append((source, survey, levels))
     splits: list[EventSplit] = []
     for (_, run, _), files in runs.items():
-        blocks = [block for _, found, _ in files for block in found.blocks]
+        blocks = [block for _, survey, _ in files for block in survey.blocks]
         edges = _edges(blocks, target)
         for first, stop in pairwise(edges):
-            chosen = [
+            raw_files = [
                 RawFile(source, spans, levels)
-                for source, found, levels in files
-                if (spans := _spans(found.blocks, first, stop))
+                for source, survey, levels in files
+                if (spans := _spans(survey.blocks, first, stop))
             ]
-            size = sum(end - start for file in chosen for start, end in file.spans)
-            splits.append(EventSplit(first_number + len(splits), run, first, stop, size, tuple(chosen)))
+            size = sum(end - start for file in raw_files for start, end in file.spans)
+            splits.append(EventSplit(first_number + len(splits), run, first, stop, size, tuple(raw_files)))
     return splits, losses
 
 
@@ -140,7 +140,7 @@ def run_of(source: Source) -> int:
 
 def _levels(
     source: Source,
-    found: Survey,
+    survey: Survey,
     surveys: Mapping[str, Survey],
     camera: CameraGeometry,
     factors: Factors,
@@ -155,10 +155,10 @@ def _levels(
             losses.append(Loss(source.url, UNREADABLE_FILE, 1, f"{source.url}: its pedestals: {broken[0].text}"))
             return {}
         own = other.pedestal
-    known, levels = set(np.unique(camera.cluster).tolist()), {}
-    for text, count in sorted(found.records.items(), key=lambda item: int(item[0])):
+    clusters, levels = set(np.unique(camera.cluster).tolist()), {}
+    for text, count in sorted(survey.records.items(), key=lambda item: int(item[0])):
         cluster = int(text)
-        if cluster not in known:
+        if cluster not in clusters:
             losses.append(Loss(source.url, OTHER_CLUSTER, count, f"{source.url}: {count} records of cluster {cluster}"))
         elif (source.calibration.get("factors", ""), cluster) not in factors:
             text_lost = f"{source.url}: cluster {cluster} has no conversion factors"
@@ -168,7 +168,7 @@ def _levels(
         elif count < FEWEST_RECORDS:
             losses.append(Loss(source.url, POOR_PEDESTAL, count, f"{source.url}: {count} records of cluster {cluster}"))
         else:
-            levels[cluster] = np.array(found.pedestal[text])
+            levels[cluster] = np.array(survey.pedestal[text])
     return levels
 
 
@@ -187,15 +187,15 @@ def _edges(blocks: Sequence[Block], target: int) -> list[int]:
 
 def _spans(blocks: Iterable[Block], first: int, stop: int) -> tuple[tuple[int, int], ...]:
     """Return the stretches of a file that may hold the events, neighbouring ones as one."""
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     for block in blocks:
         if block.last < first or block.first >= stop:
             continue
-        if found and found[-1][1] == block.start:
-            found[-1] = (found[-1][0], block.stop)
+        if spans and spans[-1][1] == block.start:
+            spans[-1] = (spans[-1][0], block.stop)
         else:
-            found.append((block.start, block.stop))
-    return tuple(found)
+            spans.append((block.start, block.stop))
+    return tuple(spans)
 
 
 def read_events(
@@ -227,9 +227,9 @@ def read_events(
     repeated = 0
     for at in range(0, len(starts), batch_size):
         begin, end = starts[at], starts[at + batch_size] if at + batch_size < len(starts) else len(event)
-        made = assemble(event[begin:end], cluster[begin:end], pe[begin:end], camera)
-        repeated += made.repeated
-        yield _images(split, made.images, made.event, time[begin:end][made.first])
+        images = assemble(event[begin:end], cluster[begin:end], pe[begin:end], camera)
+        repeated += images.repeated
+        yield _images(split, images.images, images.event, time[begin:end][images.first])
     if repeated:
         where = f"run {split.run} events {split.first} to {split.stop - 1}"
         text = f"{where}: {repeated} records of a cluster that had the event already"

@@ -117,17 +117,17 @@ def files_at(urls: Iterable[str]) -> list[InputFile]:
     """
     files: list[InputFile] = []
     alike: dict[str, list[int]] = {}
-    seen: set[str] = set()
+    paths: set[str] = set()
     damage: list[FormatError] = []
     named_again = 0
     for url in urls:
         for file_url, real, named in _walk(url):
-            if real in seen:
+            if real in paths:
                 named_again += 1
                 continue
-            seen.add(real)
+            paths.add(real)
             try:
-                file = _look(file_url, named)
+                file = _identify(file_url, named)
             except FormatError as error:  # damaged beyond its format
                 if named:
                     raise
@@ -157,12 +157,12 @@ def each_content_once(files: Iterable[InputFile]) -> list[InputFile]:
 
     Of equal files the first is kept.
     """
-    kept: dict[str, InputFile] = {}
+    first_of: dict[str, InputFile] = {}
     copies: list[str] = []
     out = []
     for file in files:
         if not file.pedestal:
-            first = kept.setdefault(file.content, file)
+            first = first_of.setdefault(file.content, file)
             if first is not file:
                 copies.append(f"{file.name} is a copy of {first.name}")
                 continue
@@ -209,7 +209,7 @@ def _behind_links(store: Store, path: str) -> str:
     return f"{store.kind} {store.resolved(path)}"
 
 
-def _look(url: str, named: bool) -> InputFile | None:
+def _identify(url: str, named: bool) -> InputFile | None:
     """Look into a file; None for one in a folder that is of no use. `content` is of its size and start only."""
     fault = None
     with open_url(url) as stream:

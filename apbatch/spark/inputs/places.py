@@ -21,21 +21,21 @@ _HOSTS = 3
 def with_hosts(splits: Sequence[AnySplit]) -> list[AnySplit]:
     """Return the splits with the hosts that have most of their bytes; as they are where stores do not tell."""
     urls = list(dict.fromkeys(url for split in splits for url, _, _ in _stretches(split)))
-    asked = [url for url in urls if not url.startswith(("file://", "afs://"))]
-    if not asked:
+    remote = [url for url in urls if not url.startswith(("file://", "afs://"))]
+    if not remote:
         return list(splits)
     with ThreadPoolExecutor(_ASKING) as pool:
-        blocks = dict(zip(asked, pool.map(_blocks, asked), strict=True))
+        blocks = dict(zip(remote, pool.map(_blocks, remote), strict=True))
     totals: Counter[str] = Counter()
     for split in splits:
         for url, start, size in _stretches(split):
             totals[url] = totals[url] + size if isinstance(split, Split) else max(totals[url], start + size)
-    begun: Counter[str] = Counter()
-    return [replace(split, hosts=_hosts(split, blocks, totals, begun)) for split in splits]
+    offsets: Counter[str] = Counter()
+    return [replace(split, hosts=_hosts(split, blocks, totals, offsets)) for split in splits]
 
 
 def _hosts(
-    split: AnySplit, blocks: dict[str, list[list[str]]], totals: Counter[str], begun: Counter[str]
+    split: AnySplit, blocks: dict[str, list[list[str]]], totals: Counter[str], offsets: Counter[str]
 ) -> tuple[str, ...]:
     weight: Counter[str] = Counter()
     for url, start, size in _stretches(split):
@@ -43,8 +43,8 @@ def _hosts(
         if not of_file or not size:
             continue
         if isinstance(split, Split):  # stretches of row groups or entries follow one another in the file
-            start = begun[url]
-            begun[url] += size
+            start = offsets[url]
+            offsets[url] += size
         total = max(totals[url], start + size)
         first = start * len(of_file) // total
         last = (start + size - 1) * len(of_file) // total

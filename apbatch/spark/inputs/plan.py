@@ -56,8 +56,8 @@ def splits_of(
     raw = [source for source in sources if source.format == RAW]
     if not raw:
         return splits, []
-    found = surveyed(surveyed_urls(raw))
-    events, lost = event_splits(raw, found, camera, factors, max(FEWEST_BYTES, target // SHRINK), len(splits))
+    surveys = surveyed(surveyed_urls(raw))
+    events, lost = event_splits(raw, surveys, camera, factors, max(FEWEST_BYTES, target // SHRINK), len(splits))
     return [*splits, *events], lost
 
 
@@ -78,7 +78,7 @@ def plan_frames(
     def surveyed(urls: Sequence[str]) -> dict[str, Survey]:
         tasks = survey_tasks(urls)
         parts = spark.sparkContext.parallelize(tasks, len(tasks)).map(look_through).collect()
-        return {found.url: found for found in joined(parts)}
+        return {survey.url: survey for survey in joined(parts)}
 
     splits, lost = splits_of(sources, camera, factors, sizes, target, surveyed)
     return splits, camera, factors, lost
@@ -94,13 +94,13 @@ def dataset_of_images(url: str) -> tuple[dict[str, Any], CameraGeometry, Telesco
     UsageError, FormatError
         If it is another one.
     """
-    known = dataset.info(url)
-    if known.get("kind") != "images" or not isinstance(known.get("cleaning"), str):
+    sidecar = dataset.info(url)
+    if sidecar.get("kind") != "images" or not isinstance(sidecar.get("cleaning"), str):
         raise UsageError("not a dataset of cleaned images", where=url, remedy="make one: apbatch clean")
     schema = dataset.schema(url)
-    if camera_of(schema) != known.get("camera"):  # of yesterday: the name is in the sidecar only
-        return known, camera_named(str(known.get("camera"))), {}
-    return known, camera_in(schema), telescopes_in(schema)
+    if camera_of(schema) != sidecar.get("camera"):  # of yesterday: the name is in the sidecar only
+        return sidecar, camera_named(str(sidecar.get("camera"))), {}
+    return sidecar, camera_in(schema), telescopes_in(schema)
 
 
 def factor_key(factors: Factors) -> list[Any]:
@@ -115,7 +115,7 @@ def factors_of_sources(sources: Sequence[Source]) -> dict[tuple[str, int], Any]:
     ------
     UsageError, NotFoundError, FormatError
     """
-    found = {}
+    factors = {}
     sources = [source for source in sources if source.format == RAW]
     for path in sorted({source.calibration.get("factors", "") for source in sources}):
         if not path:
@@ -126,10 +126,10 @@ def factors_of_sources(sources: Sequence[Source]) -> dict[tuple[str, int], Any]:
             )
         table = read_factors(Path(path.removeprefix("file://")))
         for cluster in sorted(set(table["cluster"].tolist())):
-            found[path, cluster] = factors_of_cluster(
+            factors[path, cluster] = factors_of_cluster(
                 table["cluster"], table["channel"], table["codes_per_pe"], cluster
             )
-    return found
+    return factors
 
 
 def camera_of_sources(sources: Sequence[Source]) -> tuple[CameraGeometry, Telescopes]:
@@ -227,9 +227,9 @@ def _has_times(source: Source, camera: CameraGeometry) -> bool | None:
     return None if first is None else first.column("peak_time").null_count < first.num_rows
 
 
-def _first_schema(sources: Sequence[Source], wanted: str | None = None) -> pa.Schema | None:
+def _first_schema(sources: Sequence[Source], camera: str | None = None) -> pa.Schema | None:
     """Look into the files for the first image whose schema names a camera: the one that is wanted, if any has it."""
-    found = None
+    other_camera = None
     for source in sources[:_LOOKED_INTO]:
         reader = readers().get(source.format)
         if not isinstance(reader, ImageReader):
@@ -241,15 +241,15 @@ def _first_schema(sources: Sequence[Source], wanted: str | None = None) -> pa.Sc
                 else:
                     schemas = (batch.schema for batch in reader.images(stream, source.url, 1))
                     schema = next(schemas, None)
-                    if source.camera is not None and schema is not None and wanted not in (None, camera_of(schema)):
+                    if source.camera is not None and schema is not None and camera not in (None, camera_of(schema)):
                         # A file may hold images of several cameras.
-                        schema = next((other for other in schemas if camera_of(other) == wanted), schema)
+                        schema = next((other for other in schemas if camera_of(other) == camera), schema)
         except ServerError:
             raise
         except ApbatchError:
             continue  # its task will say what is wrong with it
         if schema is not None and camera_of(schema):
-            if wanted in (None, camera_of(schema)):
+            if camera in (None, camera_of(schema)):
                 return schema
-            found = found or schema
-    return found
+            other_camera = other_camera or schema
+    return other_camera

@@ -40,11 +40,11 @@ def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_s
     """Read a file, a stretch of it or some of its rows: batches of schema `IMAGES`, or `CLEANED` from a dataset."""
     url, problems, strange = piece.source.url, Problems(), dict[str, int]()
     cleaned = piece.source.format == DATASET
-    wanted = CLEANED if cleaned else IMAGES
+    target = CLEANED if cleaned else IMAGES
     try:
         with open_url(url) as stream:
             if piece.source.rows:
-                types = {field.name: field.type for field in wanted}
+                types = {field.name: field.type for field in target}
                 yield from read_rows(stream, url, piece.source.rows, types, batch_size)
                 return
             for batch in (_dataset if cleaned else _images)(stream, piece, batch_size, problems):
@@ -103,12 +103,12 @@ def _dataset(stream: BinaryIO, piece: Piece, batch_size: int, problems: Problems
     url = piece.source.url
     with reading(url):
         file = open_parquet(stream, url)
-        known = file.schema_arrow
-        if "mask" not in known.names:
+        stored = file.schema_arrow
+        if "mask" not in stored.names:
             raise FormatError("there is no column 'mask'", where=url, remedy="make the images again: apbatch clean")
-        columns = [name for name in CLEANED.names if name in known.names]
+        columns = [name for name in CLEANED.names if name in stored.names]
         groups = list(range(*(piece.stretch or (0, file.num_row_groups))))
-        schema = pa.schema([known.field(name) for name in columns], metadata=known.metadata)
+        schema = pa.schema([stored.field(name) for name in columns], metadata=stored.metadata)
         # One thread: Spark runs as many tasks as there are cores.
         for batch in file.iter_batches(batch_size, row_groups=groups, columns=columns, use_threads=False):
             yield pa.RecordBatch.from_arrays([batch.column(name) for name in columns], schema=schema)

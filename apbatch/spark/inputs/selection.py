@@ -88,7 +88,7 @@ def event_sources(
     picked = selected_events(events, query)
     if not picked.num_rows:
         raise UsageError("the query picks no event", remedy='apbatch events "QUERY" shows what a query picks')
-    found: list[Source] = []
+    of_datasets: list[Source] = []
     left: list[pa.Table] = []
     urls = picked.column("dataset")
     for url in pc.unique(urls).to_pylist():
@@ -96,10 +96,10 @@ def event_sources(
             left.append(picked.filter(pc.is_null(urls)))
             continue
         sources, lost = _from_dataset(url, picked.filter(pc.equal(urls, url)))
-        found += sources
+        of_datasets += sources
         left.append(lost)
     rest = pa.concat_tables(left) if left else picked.slice(0, 0)
-    return [*found, *_from_files(catalogue, rest, prefer, only_preferred=only_preferred)]
+    return [*of_datasets, *_from_files(catalogue, rest, prefer, only_preferred=only_preferred)]
 
 
 def selected_events(store: EventStore, query: Query) -> pa.Table:
@@ -132,7 +132,7 @@ def _pointer_fields() -> Iterator[pa.Field]:
 def _from_dataset(url: str, events: pa.Table) -> tuple[list[Source], pa.Table]:
     """Return the sources of events in one dataset, and the events whose images are not in it."""
     try:
-        known, names = dataset.info(url), dataset.part_files(url)
+        sidecar, names = dataset.info(url), dataset.part_files(url)
     except NotFoundError:
         return [], events
     files = {name: number for number, name in enumerate(names)}
@@ -145,17 +145,17 @@ def _from_dataset(url: str, events: pa.Table) -> tuple[list[Source], pa.Table]:
         moved, groups[stale], rows[stale] = places.find(keys)
         renamed = np.array([files.get(name, -1) for name in places.files] + [-1], np.int64)
         numbers[stale] = renamed[moved]
-    store, camera = open_store(url), known.get("camera")
+    store, camera = open_store(url), sidecar.get("camera")
     sources = [
-        Source(store.url_of(name), ImagesReader.name, _experiment(events), camera=camera, rows=found)
-        for name, found in sorted(rows_by_file(names, numbers, groups, rows).items())
+        Source(store.url_of(name), ImagesReader.name, _experiment(events), camera=camera, rows=file_rows)
+        for name, file_rows in sorted(rows_by_file(names, numbers, groups, rows).items())
     ]
     return sources, events.filter(pa.array(numbers < 0))
 
 
 def _from_files(catalogue: Catalogue, events: pa.Table, prefer: str | None, *, only_preferred: bool) -> list[Source]:
     """Return the sources of events whose images are in no dataset: the registered files of their runs."""
-    found: list[Source] = []
+    chunk_sources: list[Source] = []
     for experiment in pc.unique(events.column("experiment")).to_pylist():
         mine = events.filter(pc.equal(events.column("experiment"), experiment))
         runs = tuple(pc.unique(mine.column("run")).to_pylist())
@@ -171,11 +171,11 @@ def _from_files(catalogue: Catalogue, events: pa.Table, prefer: str | None, *, o
             part = mine if source.run is None else mine.filter(pc.equal(mine.column("run"), source.run))
             if source.format == ImagesReader.name:
                 rows = _rows_of(source.url, part)
-                found += [replace(source, rows=rows)] if rows else []
+                chunk_sources += [replace(source, rows=rows)] if rows else []
             elif part.num_rows:
                 keys = zip(*(part.column(name).to_pylist() for name in ("run", "event", "telescope")), strict=True)
-                found.append(replace(source, only=tuple(keys)))
-    return found
+                chunk_sources.append(replace(source, only=tuple(keys)))
+    return chunk_sources
 
 
 def _rows_of(url: str, events: pa.Table) -> tuple[tuple[int, tuple[int, ...]], ...]:

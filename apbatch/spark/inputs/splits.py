@@ -86,8 +86,8 @@ def sizes_of(urls: Iterable[str]) -> dict[str, tuple[int, int]]:
         with suppress(ApbatchError):
             root, _ = split_url(url)
             store = open_store(root)
-            found = store.info(store.path_of(url))
-            return (found.size, found.mtime_ns or 0) if found is not None else (0, 0)
+            entry = store.info(store.path_of(url))
+            return (entry.size, entry.mtime_ns or 0) if entry is not None else (0, 0)
         return 0, 0
 
     urls = list(dict.fromkeys(urls))
@@ -149,8 +149,8 @@ def _pieces(source: Source, size: int, target: int) -> Iterator[Piece]:
         groups = max(1, target // _ROW_GROUP_BYTES)
         for start in range(0, len(source.rows), groups):
             part = source.rows[start : start + groups]
-            chosen = replace(source, rows=part)
-            yield Piece(chosen, min(size, bytes_of(chosen)))
+            part_of_source = replace(source, rows=part)
+            yield Piece(part_of_source, min(size, bytes_of(part_of_source)))
         return
     stretches: list[tuple[Stretch, int]] = []
     if size > target + target // 4:
@@ -174,14 +174,14 @@ def _row_groups(url: str, target: int) -> list[tuple[Stretch, int]]:
     for group in range(footer.num_row_groups):
         columns = footer.row_group(group)
         sizes.append(sum(columns.column(place).total_compressed_size for place in range(columns.num_columns)))
-    found: list[tuple[Stretch, int]] = []
+    weights: list[tuple[Stretch, int]] = []
     start, weight = 0, 0
     for group, size in enumerate(sizes):
         weight += size
         if weight >= target or group == len(sizes) - 1:
-            found.append(((start, group + 1), weight))
+            weights.append(((start, group + 1), weight))
             start, weight = group + 1, 0
-    return found
+    return weights
 
 
 def _spans(source: Source, size: int, target: int) -> list[tuple[Stretch, int]]:

@@ -70,11 +70,11 @@ class Survey:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Survey:
+    def from_json(cls, fields: Mapping[str, Any]) -> Survey:
         """Read what `to_json` made."""
-        blocks = [Block(**block) for block in found["blocks"]]
-        losses = [Loss(**loss) for loss in found["losses"]]
-        return cls(**{**found, "blocks": blocks, "losses": losses})
+        blocks = [Block(**block) for block in fields["blocks"]]
+        losses = [Loss(**loss) for loss in fields["losses"]]
+        return cls(**{**fields, "blocks": blocks, "losses": losses})
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,10 @@ def joined(parts: Iterable[SurveyPart]) -> list[Survey]:
     files: dict[str, list[SurveyPart]] = {}
     for part in parts:
         files.setdefault(part.task.url, []).append(part)
-    return [_join(url, sorted(found, key=lambda part: part.task.span or (0, 0))) for url, found in files.items()]
+    return [
+        _join(url, sorted(parts_of_url, key=lambda part: part.task.span or (0, 0)))
+        for url, parts_of_url in files.items()
+    ]
 
 
 def survey(url: str) -> Survey:

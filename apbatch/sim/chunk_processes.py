@@ -1,4 +1,4 @@
-"""Processes that simulate, each ``python -m apbatch.sim.crew``: chunk numbers go in by a pipe, answers come out.
+"""Processes that simulate, each ``python -m apbatch.sim.chunk_processes``: chunk numbers go in, answers come out.
 
 Not `multiprocessing`: its new processes run the caller's main script again, which a job script may not stand, and
 outlive a parent that was killed. Here a process ends with the pipe, or at once when its parent is gone.
@@ -28,7 +28,7 @@ class _WorkerProcess:
 
     def __init__(self, plan: ProductionPlan) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "apbatch.sim.crew"],
+            [sys.executable, "-m", "apbatch.sim.chunk_processes"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": package_path()},
@@ -76,18 +76,18 @@ def make_chunks(plan: ProductionPlan, chunks: list[int], processes: int) -> Iter
     done: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
     stopped = threading.Event()
 
-    def lead(hand: _WorkerProcess) -> None:
+    def lead(process: _WorkerProcess) -> None:
         try:
             while not stopped.is_set():
                 try:
                     chunk = waiting.get_nowait()
                 except queue.Empty:
                     break
-                done.put(hand.make(chunk))
+                done.put(process.make(chunk))
         except BaseException as error:
             done.put(error)
         finally:
-            hand.end()
+            process.end()
             done.put(None)
 
     threads = [
