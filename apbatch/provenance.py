@@ -33,7 +33,15 @@ def versions() -> dict[str, str]:
 
 
 def provenance(step: str, inputs: Any, parameters: Any) -> dict[str, Any]:
-    """Return the record that is kept beside an output."""
+    """Return the record that is kept beside an output.
+
+    Parameters
+    ----------
+    step : str
+        Name of the step.
+    inputs, parameters : object
+        What went in, as JSON.
+    """
     return {
         "step": step,
         "inputs": inputs,

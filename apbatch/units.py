@@ -42,22 +42,30 @@ def unit(text: str) -> Any:
         raise UsageError(f"unknown unit '{text}'", remedy="use deg, rad, m, km, s, TeV, GeV, eV, pe, …") from error
 
 
-def convert(value: float, given: str | None, wanted: str | None) -> float:
-    """Convert `value` from unit `given` to unit `wanted`; a bare number is taken in the wanted unit.
+def convert(value: float, source: str | None, target: str | None) -> float:
+    """Convert `value` from unit `source` to unit `target`; a bare number is taken in the target unit.
+
+    Parameters
+    ----------
+    value : float
+    source : str or None
+        Unit of `value`; None for a bare number.
+    target : str or None
+        Unit of the result; None for a plain number, which has no unit.
 
     Raises
     ------
     UsageError
         If the units do not fit together, or a unit was given for a plain number.
     """
-    if not given:
+    if not source:
         return value
-    if not wanted:
-        raise UsageError(f"a plain number is wanted here, not '{value:g} {given}'")
+    if not target:
+        raise UsageError(f"a plain number is wanted here, not '{value:g} {source}'")
     try:
-        return float((value * unit(given)).to_value(unit(wanted)))
+        return float((value * unit(source)).to_value(unit(target)))
     except u.UnitConversionError as error:
-        raise UsageError(f"'{given}' can't be converted to '{wanted}'", remedy=f"give it in {wanted}") from error
+        raise UsageError(f"'{source}' can't be converted to '{target}'", remedy=f"give it in {target}") from error
 
 
 def parse_quantity(text: str | float, wanted: str) -> float:

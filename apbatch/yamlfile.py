@@ -264,7 +264,26 @@ def load_model(path: Path, model: type[Model]) -> Model:
 
 
 def validate(path: Path, content: Any, lines: Lines, model: type[Model], at: tuple[Hashable, ...] = ()) -> Model:
-    """Validate a part of a file, found at the location `at`, against `model`."""
+    """Validate a part of a YAML file against a model.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, for errors.
+    content : object
+        The part, as read from YAML.
+    lines : Lines
+        Lines of the keys of the whole file.
+    model : type
+        A pydantic model.
+    at : tuple
+        Keys and indices that lead to the part.
+
+    Raises
+    ------
+    UsageError
+        With the lines of all faults.
+    """
     if content is None:
         content = {}
     if not isinstance(content, dict):

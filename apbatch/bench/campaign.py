@@ -51,6 +51,18 @@ def run(
 ) -> dict[str, str]:
     """Run the benchmark into `folder`; return who was left out and why.
 
+    Parameters
+    ----------
+    suites : sequence of str
+    size_name : str
+        Name of `size`, for the report.
+    size : Size
+    servers : Servers
+    folder : pathlib.Path
+        A new folder.
+    data : pathlib.Path, optional
+        Folder of real data.
+
     Raises
     ------
     UsageError

@@ -25,7 +25,7 @@ class Group:
 
 
 def run_groups(groups: Iterable[Group], repeats: int, keep: Keep) -> None:
-    """Run groups one after the other; in a group the peers take turns: A B C, A B C, …
+    """Run groups one after the other; in a group the peers take turns (A B C, A B C, …).
 
     Parameters
     ----------
@@ -41,7 +41,16 @@ def run_groups(groups: Iterable[Group], repeats: int, keep: Keep) -> None:
 
 
 def run_group(group: Group, repeats: int, keep: Keep) -> None:
-    """Run one group; see `run_groups`."""
+    """Run one group of cases in turns, as `run_groups` describes.
+
+    Parameters
+    ----------
+    group : Group
+    repeats : int
+        Samples of each case, after a first round that does not count.
+    keep : callable
+        Takes each sample.
+    """
     alive = [case for case in group.cases if _survives(case, case.set_up, 0, keep)]
     try:
         for number in range(repeats + 1):

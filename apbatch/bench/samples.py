@@ -96,7 +96,16 @@ class SampleFile:
 
 
 def write_about(folder: Path, about: dict[str, Any], operations: list[Operation]) -> None:
-    """Keep what a run is about beside its samples, in one move."""
+    """Keep what a run is about beside its samples, in one move.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Folder of the run.
+    about : dict
+        Machine, software and settings.
+    operations : list of Operation
+    """
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{RUN}.part"
     content = {"about": about, "operations": [asdict(operation) for operation in operations]}

@@ -119,6 +119,8 @@ def factors_of_cluster(cluster: Ints, channel: Ints, codes_per_pe: Floats, numbe
     codes_per_pe : ndarray of float64, shape (n_rows,)
     number : int
         Number of the cluster.
+    n_channels : int
+        Channels of a cluster, each with two gains.
 
     Returns
     -------

@@ -97,6 +97,20 @@ def levels(
     One row for all images or one an image, with a level for each pixel and some more at the end; or one row of just
     those some, if the level is the same everywhere.
 
+    Parameters
+    ----------
+    cleaning : Cleaning
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.
+    camera : CameraGeometry
+    noise : ndarray of shape (n_pixels,) or (n_images, n_pixels), optional
+        Standard deviation of each pixel without light, p.e.; cleanings by ``sigma`` need it.
+
+    Returns
+    -------
+    picture, boundary : ndarray of float32
+        p.e., as described above.
+
     Raises
     ------
     UsageError

@@ -198,6 +198,9 @@ def from_grid(grids: npt.NDArray[np.float32], camera: CameraGeometry, method: st
     Parameters
     ----------
     grids : ndarray of float32, shape (n_images, rows, cols)
+    camera : CameraGeometry
+    method : str
+        One of `METHODS` that gives each pixel a cell of its own.
 
     Returns
     -------

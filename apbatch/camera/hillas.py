@@ -88,6 +88,26 @@ def clean_and_parametrise(
     column for each of `PARAMETERS`. The mask is written into `out` if that is given: in a stream of batches of one
     shape the same memory serves all, since new memory from the system can cost more than the work.
 
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.; NaN where a pixel was not measured.
+    camera : CameraGeometry
+    cleaning : Cleaning
+    source : tuple of float
+        Place that `miss`, `alpha` and the like refer to, deg in the camera.
+    peak_time : ndarray of float32, shape (n_images, n_pixels), optional
+        Time of each pixel's pulse, ns; a cleaning with a limit of times needs it.
+    noise : ndarray of shape (n_pixels,) or (n_images, n_pixels), optional
+        Noise of pixels, p.e.; a cleaning by ``sigma`` needs it.
+    out : ndarray of bool, shape (n_images, n_pixels), optional
+        Memory for the mask.
+
+    Returns
+    -------
+    mask : ndarray of bool, shape (n_images, n_pixels)
+    parameters : dict of str to ndarray of float64, shape (n_images,)
+
     Raises
     ------
     UsageError
@@ -166,7 +186,17 @@ def _clean_and_parametrise_batch(
 
 @inner
 def put_columns(table: Floats, out: Floats, first: int, last: int) -> None:
-    """Write the parameters of a block where they belong, eight images at a time."""
+    """Copy the parameters of a block of images to their places in the whole table, eight images at a time.
+
+    Parameters
+    ----------
+    table : ndarray of float64, shape (n_parameters, BLOCK)
+        Parameters of the block.
+    out : ndarray of float64, shape (n_parameters, n_images)
+        The whole table.
+    first, last : int
+        Images of the block.
+    """
     block, columns = table.reshape(-1), out.reshape(-1)
     whole = (last - first) // LANES * LANES
     for row in range(out.shape[0]):

@@ -203,6 +203,13 @@ def _no_lattice(lattice: Lattice, pixel: int, off: float, name: str) -> FormatEr
 def neighbours_of(q: Ints, r: Ints, lattice: Lattice = "hexagonal") -> Ints:
     """Return the neighbours of pixels by their lattice coordinates.
 
+    Parameters
+    ----------
+    q, r : ndarray of int64, shape (n_pixels,)
+        Lattice coordinates, smallest 0.
+    lattice : str
+        ``hexagonal`` or ``square``.
+
     Returns
     -------
     ndarray of shape (n_pixels, 6 or 4)

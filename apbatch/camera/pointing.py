@@ -65,6 +65,15 @@ def sky_to_camera(
 ) -> tuple[Floats, Floats]:
     """Return camera coordinates of directions (gnomonic projection).
 
+    Parameters
+    ----------
+    altitude, azimuth : array_like
+        Directions, deg.
+    pointing_altitude, pointing_azimuth : array_like
+        Where the telescope points, deg. All four are broadcast against each other.
+    axes : str
+        How the camera is mounted: ``horizontal`` or ``vertical``.
+
     Returns
     -------
     x, y : ndarray of float64
@@ -89,6 +98,13 @@ def offsets(
 ) -> tuple[Floats, Floats]:
     """Return longitude and latitude of directions about the direction of pointing.
 
+    Parameters
+    ----------
+    altitude, azimuth : array_like
+        Directions, deg.
+    pointing_altitude, pointing_azimuth : array_like
+        Where the telescope points, deg.
+
     Returns
     -------
     longitude, latitude : ndarray of float64
@@ -103,19 +119,45 @@ def offsets(
 def offsets_to_sky(
     longitude: Angles, latitude: Angles, pointing_altitude: Angles, pointing_azimuth: Angles
 ) -> tuple[Floats, Floats]:
-    """Return altitude and azimuth (deg, azimuth in [0, 360)) of offsets; the way back of `offsets`."""
+    """Return altitude and azimuth (deg, azimuth in [0, 360)) of offsets; the way back of `offsets`.
+
+    Parameters
+    ----------
+    longitude, latitude : array_like
+        Offsets, deg, as `offsets` returns them.
+    pointing_altitude, pointing_azimuth : array_like
+        Where the telescope points, deg.
+    """
     return to_angles(offset_vectors(longitude, latitude, pointing_altitude, pointing_azimuth))
 
 
 def separation(altitude: Angles, azimuth: Angles, other_altitude: Angles, other_azimuth: Angles) -> Floats:
-    """Return the angle between directions, deg; exact also for tiny ones."""
+    """Return the angle between directions, deg; exact also for tiny ones.
+
+    Parameters
+    ----------
+    altitude, azimuth : array_like
+        One direction or many, deg.
+    other_altitude, other_azimuth : array_like
+        The others, deg.
+    """
     one, other = np.broadcast_arrays(to_vectors(altitude, azimuth), to_vectors(other_altitude, other_azimuth))
     across = np.cross(one, other)
     return np.asarray(np.degrees(np.arctan2(np.sqrt(_dot(across, across)), _dot(one, other))))
 
 
 def camera_vectors(x: Angles, y: Angles, altitude: Angles, azimuth: Angles, *, axes: Axes = "horizontal") -> Floats:
-    """Return unit vectors (north, west, up), shape (..., 3), of places in a camera; see `camera_to_sky`."""
+    """Return unit vectors (north, west, up), shape (..., 3), of places in a camera; see `camera_to_sky`.
+
+    Parameters
+    ----------
+    x, y : array_like
+        Camera coordinates, deg.
+    altitude, azimuth : array_like
+        Where the telescope points, deg.
+    axes : str
+        How the camera is mounted: ``horizontal`` or ``vertical``.
+    """
     horizontal, vertical = (x, y) if _checked(axes) == "horizontal" else (y, x)
     right, up = _tangents(altitude, azimuth)
     vectors = (
@@ -127,7 +169,15 @@ def camera_vectors(x: Angles, y: Angles, altitude: Angles, azimuth: Angles, *, a
 
 
 def offset_vectors(longitude: Angles, latitude: Angles, altitude: Angles, azimuth: Angles) -> Floats:
-    """Return unit vectors (north, west, up), shape (..., 3), of offsets from the direction of pointing."""
+    """Return unit vectors (north, west, up), shape (..., 3), of offsets from the direction of pointing.
+
+    Parameters
+    ----------
+    longitude, latitude : array_like
+        Offsets, deg.
+    altitude, azimuth : array_like
+        Where the telescope points, deg.
+    """
     right, up = _tangents(altitude, azimuth)
     lon, lat = (np.radians(np.asarray(angle, np.float64))[..., None] for angle in (longitude, latitude))
     return np.asarray(

@@ -85,6 +85,13 @@ def images_of(batch: pa.RecordBatch) -> pa.RecordBatch:
 def conform(columns: Mapping[str, pa.Array], rows: int, schema: pa.Schema) -> pa.RecordBatch:
     """Make a batch of a schema from columns of similar types; optional ones that are missing become null.
 
+    Parameters
+    ----------
+    columns : mapping of str to pyarrow.Array
+    rows : int
+        Rows of the batch, for columns that are missing.
+    schema : pyarrow.Schema
+
     Raises
     ------
     FormatError
@@ -132,6 +139,9 @@ def cleaned(
 
     Parameters
     ----------
+    batch : pyarrow.RecordBatch
+    camera : CameraGeometry
+    cleaning : Cleaning
     noise : ndarray, shape (n_pixels,) or (n_images, n_pixels), optional
         Of pixels, p.e.; a cleaning by ``sigma`` needs it.
     """
@@ -149,7 +159,19 @@ def cleaned_and_parametrised(
     noise: Noise | None = None,
     more: Collection[str] = (),
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """Do what `cleaned` and `parametrised` do, in one pass over the pixels for the cleaned images."""
+    """Do what `cleaned` and `parametrised` do, in one pass over the pixels for the cleaned images.
+
+    Parameters
+    ----------
+    batch : pyarrow.RecordBatch
+        Of schema `IMAGES` or `CLEANED`.
+    camera : CameraGeometry
+    cleaning : Cleaning
+    noise : ndarray, shape (n_pixels,) or (n_images, n_pixels), optional
+        Noise of pixels, p.e.
+    more : collection of str
+        Further `FAMILIES` of parameters.
+    """
     if not batch.num_rows:
         return _empty(CLEANED), _empty(parameter_rows(more))
     pixels = _pixels(batch, camera)
@@ -238,7 +260,16 @@ def times_of(batch: pa.RecordBatch, camera: CameraGeometry) -> npt.NDArray[np.fl
 
 
 def gridded(batch: pa.RecordBatch, camera: CameraGeometry, method: str = "axial") -> pa.RecordBatch:
-    """Map images onto the square grid, whole and cleaned: `CLEANED` to `GRIDS`."""
+    """Map images onto the square grid, whole and cleaned: `CLEANED` to `GRIDS`.
+
+    Parameters
+    ----------
+    batch : pyarrow.RecordBatch
+        Of schema `CLEANED`.
+    camera : CameraGeometry
+    method : str
+        One of `apbatch.camera.grid.METHODS`.
+    """
     if not batch.num_rows:
         return _empty(GRIDS)
     pixels = _pixels(batch, camera)

@@ -108,6 +108,15 @@ def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
 def read_batches(url: str, columns: Sequence[str] | None = None, rows: int = 65536) -> Iterator[pa.RecordBatch]:
     """Read a dataset piece by piece, in the order of its part files: memory for `rows` rows is enough.
 
+    Parameters
+    ----------
+    url : str
+        URL of the dataset.
+    columns : sequence of str, optional
+        Columns to read; all if left out.
+    rows : int
+        Most rows of a batch.
+
     Raises
     ------
     NotFoundError, FormatError, UsageError

@@ -68,6 +68,15 @@ class Places:
     def scan(self, stream: BinaryIO, name: str, bounds: Bounds | None = None) -> None:
         """Take in the images of one Parquet file, of row groups that may hold some within the bounds.
 
+        Parameters
+        ----------
+        stream : BinaryIO
+            The file.
+        name : str
+            Its name, for errors and for what `find` returns.
+        bounds : Bounds, optional
+            Ranges of the key columns that are of interest.
+
         Raises
         ------
         FormatError
@@ -136,7 +145,17 @@ def _by_series(keys: pa.RecordBatch | pa.Table) -> Iterator[tuple[tuple[str, int
 
 
 def rows_by_file(files: Sequence[str], numbers: _Integers, groups: _Integers, rows: _Integers) -> dict[str, Rows]:
-    """Sort places by file and row group; places of number -1 are left out, repeated ones given once."""
+    """Sort places by file and row group; places of number -1 are left out, repeated ones given once.
+
+    Parameters
+    ----------
+    files : sequence of str
+        Names of part files.
+    numbers : ndarray of int64, shape (n_images,)
+        Number of each image's file in `files`; -1 for none.
+    groups, rows : ndarray of int64, shape (n_images,)
+        Row group, and row in it.
+    """
     places = np.unique(np.stack([numbers, groups, rows], axis=1)[numbers >= 0], axis=0)
     by_file: dict[str, dict[int, list[int]]] = {}
     for number, group, row in places.tolist():

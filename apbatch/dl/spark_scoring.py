@@ -108,6 +108,7 @@ def score_dataset(
 
     Parameters
     ----------
+    spark : SparkSession
     images_url : str
         Dataset of images, as the step `clean` makes it.
     training : pathlib.Path

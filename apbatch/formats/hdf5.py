@@ -50,14 +50,30 @@ class Hdf5:
     _claims: set[str] = field(default_factory=set)
 
     def note_claim(self, path: str, claimed: int, stored: int) -> None:
-        """Note, once, that a table has fewer rows than it claims."""
+        """Note, once, that a table has fewer rows than it claims.
+
+        Parameters
+        ----------
+        path : str
+            Path of the table in the file.
+        claimed, stored : int
+            Rows by the header, and rows with bytes.
+        """
         if path not in self._claims:
             self._claims.add(path)
             self.problems.add(0, f"{path} claims {claimed} rows and has bytes for {stored}")
 
 
 def with_file(stream: BinaryIO, name: str, work: Callable[[Hdf5], Result]) -> Result:
-    """Open an HDF5 file, and return what `work` makes of it; see `opened`."""
+    """Open an HDF5 file, and return what `work` makes of it; see `opened`.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+    name : str
+        Name of the file, for errors.
+    work : callable
+    """
     with opened(stream, name) as hdf5:
         return work(hdf5)
 
@@ -65,6 +81,14 @@ def with_file(stream: BinaryIO, name: str, work: Callable[[Hdf5], Result]) -> Re
 @contextmanager
 def opened(stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[Hdf5]:
     """Open an HDF5 file.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+    name : str
+        Name of the file, for errors.
+    problems : Problems, optional
+        Takes what is damaged.
 
     Raises
     ------
@@ -137,7 +161,15 @@ class _Piece:
 
 
 def stored_rows(hdf5: Hdf5, path: str, table: Any) -> int:
-    """Return how many rows of a table have bytes in the file; fewer than it claims is noted as a problem."""
+    """Return how many rows of a table have bytes in the file; fewer than it claims is noted as a problem.
+
+    Parameters
+    ----------
+    hdf5 : Hdf5
+    path : str
+        Path of the table in the file.
+    table : h5py.Dataset
+    """
     return sum(piece.stop - piece.start for piece in _pieces(hdf5, path, table))
 
 

@@ -111,7 +111,17 @@ def image_schema(
 
 
 def schema_of(camera: str, optional: Iterable[str], geometry: str | None) -> pa.Schema:
-    """Return the schema of images with these of the `OPTIONAL` columns, and with a geometry as JSON if there is one."""
+    """Return the schema of images with these of the `OPTIONAL` columns, and with a geometry as JSON if there is one.
+
+    Parameters
+    ----------
+    camera : str
+        Name of the camera.
+    optional : iterable of str
+        Names of `OPTIONAL` columns.
+    geometry : str, optional
+        The camera as JSON.
+    """
     optional = set(optional)
     fields = [
         *_KEY_FIELDS,

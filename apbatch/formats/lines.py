@@ -84,6 +84,9 @@ def raw_lines(stream: BinaryIO, problems: Problems, start: int = 0, longest: int
 
     Parameters
     ----------
+    stream : BinaryIO
+    problems : Problems
+        Takes lines that were passed over.
     start : int
         Byte from which on lines must begin; the stream must be able to seek unless it is 0.
     longest : int
@@ -116,6 +119,11 @@ def lines_of(stream: BinaryIO, problems: Problems, start: int = 0, *, whole: boo
 
     Parameters
     ----------
+    stream : BinaryIO
+    problems : Problems
+        Takes lines that were passed over.
+    start : int
+        Byte from which on lines must begin.
     whole : bool
         Pass over a last line without its end, with a problem: a number at its end may be cut.
     """

@@ -52,6 +52,8 @@ def number_lines(
     ----------
     stream : BinaryIO
         Needs only `read`, unless `start` is not 0.
+    problems : Problems
+        Takes lines that were passed over.
     most : int
         Numbers of a line that are kept.
     start : int

@@ -154,6 +154,10 @@ class Reader(ABC):
         ----------
         stream : BinaryIO
             Seekable; of one that is not, nothing can be read but the whole.
+        name : str
+            Name of the file, for errors.
+        target_bytes : int
+            Bytes that a part should have.
 
         Raises
         ------
@@ -225,7 +229,16 @@ class ImageReader(Reader):
         """
 
     def truth(self, stream: BinaryIO, name: str, batch_size: int = 1024) -> Iterator[pa.RecordBatch]:
-        """Yield Monte Carlo truth in `apbatch.formats.images.TRUTH_SCHEMA`; nothing for real data."""
+        """Yield Monte Carlo truth in `apbatch.formats.images.TRUTH_SCHEMA`; nothing for real data.
+
+        Parameters
+        ----------
+        stream : BinaryIO
+        name : str
+            Name of the file, which may tell run, telescope and primary.
+        batch_size : int
+            Most rows of a batch.
+        """
         return iter(())
 
 

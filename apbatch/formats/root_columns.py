@@ -27,6 +27,14 @@ _COUNT_BYTES = 4
 def open_trees(stream: BinaryIO, name: str, *trees: str) -> list[Any]:
     """Open trees of a ROOT file; None where the file has none of that name.
 
+    Parameters
+    ----------
+    stream : BinaryIO
+    name : str
+        Name of the file, for errors.
+    trees : str
+        Names of trees.
+
     Raises
     ------
     FormatError
@@ -102,6 +110,13 @@ class Column:
 
     def rows(self, start: int, stop: int, problems: Problems) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """Read entries.
+
+        Parameters
+        ----------
+        start, stop : int
+            Entries of the tree.
+        problems : Problems
+            Takes baskets that can't be read.
 
         Returns
         -------

@@ -101,7 +101,21 @@ class ChannelMonitor:
             _add(sums, np.asarray(values[rows], np.float64))
 
     def add_counted(self, bin_number: int, records: int, level: Floats, spread: Floats, hits: Floats) -> None:
-        """Take in records whose medians are known; `spread` is the median absolute deviation, as it is."""
+        """Take in records whose medians are already counted.
+
+        Parameters
+        ----------
+        bin_number : int
+            Number of the bin of time.
+        records : int
+            How many records these are.
+        level : ndarray of float64, shape (n_channels,)
+            Medians, in the unit of the amplitudes.
+        spread : ndarray of float64, shape (n_channels,)
+            Median absolute deviations, as they are.
+        hits : ndarray of float64, shape (n_channels,)
+            Records with a hit.
+        """
         sums = self._sums.setdefault(bin_number, np.zeros((5, self.n_channels)))
         sums[0] += records
         if records >= FEWEST:

@@ -31,6 +31,18 @@ def write_quality(
 ) -> None:
     """Write ``pixels.parquet``, ``rates.parquet``, ``report.html`` and, last, ``quality.json`` into a folder.
 
+    Parameters
+    ----------
+    runs : sequence of RunQuality
+    output_url : str
+        URL of a folder that holds nothing or an earlier report.
+    inputs : sequence of str
+        URLs of the files, for the record of origin.
+    bin_s : float
+        Width of a bin of time, s.
+    losses : mapping of str to int
+        What was passed over, by reason.
+
     Raises
     ------
     UsageError
@@ -82,7 +94,16 @@ def read_summary(output_url: str) -> dict[str, Any]:
 
 
 def page(runs: Sequence[RunQuality], bin_s: float, losses: Mapping[str, int]) -> str:
-    """Return the page as HTML that needs no other file."""
+    """Return the page as HTML that needs no other file.
+
+    Parameters
+    ----------
+    runs : sequence of RunQuality
+    bin_s : float
+        Width of a bin of time, s.
+    losses : mapping of str to int
+        What was passed over, by reason.
+    """
     environment = Environment(
         loader=PackageLoader("apbatch.quality", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

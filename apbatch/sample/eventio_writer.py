@@ -20,7 +20,19 @@ _NESTED, _LONGEST = 1 << 30, 1 << 30
 
 
 def part(kind: int, identity: int, content: bytes, version: int = 0, *, nested: bool = False) -> bytes:
-    """Return an object that lies within another one; `nested`: its content is nothing but objects."""
+    """Return an object that lies within another one; `nested`: its content is nothing but objects.
+
+    Parameters
+    ----------
+    kind : int
+        Type of the object.
+    identity : int
+        Its number.
+    content : bytes
+    version : int
+    nested : bool
+        Whether the content is nothing but objects.
+    """
     if len(content) >= _LONGEST:
         raise ValueError(f"{len(content)} bytes need an extended header")
     length = len(content) | (_NESTED if nested else 0)
@@ -28,7 +40,19 @@ def part(kind: int, identity: int, content: bytes, version: int = 0, *, nested: 
 
 
 def top(kind: int, identity: int, content: bytes, version: int = 0, *, nested: bool = False) -> bytes:
-    """Return an object at the top of a file."""
+    """Return an object at the top of a file.
+
+    Parameters
+    ----------
+    kind : int
+        Type of the object.
+    identity : int
+        Its number.
+    content : bytes
+    version : int
+    nested : bool
+        Whether the content is nothing but objects.
+    """
     return MARK + part(kind, identity, content, version, nested=nested)
 
 

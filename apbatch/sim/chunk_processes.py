@@ -65,6 +65,13 @@ class _WorkerProcess:
 def make_chunks(plan: ProductionPlan, chunks: list[int], processes: int) -> Iterator[int]:
     """Make chunks, in any order, in some processes; yield the number of showers of each as it is done.
 
+    Parameters
+    ----------
+    plan : ProductionPlan
+    chunks : list of int
+        Numbers of chunks.
+    processes : int
+
     Raises
     ------
     ApbatchError

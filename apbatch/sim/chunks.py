@@ -89,7 +89,16 @@ class ProductionPlan:
 
 
 def make_block(plan: ProductionPlan, block: int, showers: list[int]) -> None:
-    """Make the first interactions of some hadrons at their exact energies, seeded by the block's number."""
+    """Make the first interactions of some hadrons at their exact energies, seeded by the block's number.
+
+    Parameters
+    ----------
+    plan : ProductionPlan
+    block : int
+        Number of the block, which seeds it.
+    showers : list of int
+        Numbers of the block's hadronic showers.
+    """
     settings = plan.settings
     kinds = primaries(settings)
     nuclei = [nuclear(settings, shower, kinds[shower]) for shower in showers]

@@ -87,7 +87,17 @@ def bremsstrahlung_density(energy: float, y: float) -> float:
 
 @kernel
 def turn(ux: float, uy: float, uz: float, sine: float, cosine: float, phi: float) -> tuple[float, float, float]:
-    """Return the direction that makes an angle with (ux, uy, uz), at the azimuth `phi` round it."""
+    """Return the direction that makes an angle with (ux, uy, uz), at the azimuth `phi` round it.
+
+    Parameters
+    ----------
+    ux, uy, uz : float
+        A direction, a unit vector.
+    sine, cosine : float
+        Of the angle.
+    phi : float
+        Azimuth, rad.
+    """
     a, b = sine * math.cos(phi), sine * math.sin(phi)
     across = math.sqrt(ux * ux + uy * uy)
     if across < 1e-9:
@@ -103,7 +113,21 @@ def turn(ux: float, uy: float, uz: float, sine: float, cosine: float, phi: float
 def bend(
     scene: Scene, ux: float, uy: float, uz: float, charge: float, momentum: float, length: float
 ) -> tuple[float, float, float]:
-    """Return the direction after a way in the Earth's field: dp/dl = 0.3 q u x B (GeV, T, m)."""
+    """Return the direction after a way in the Earth's field: dp/dl = 0.3 q u x B (GeV, T, m).
+
+    Parameters
+    ----------
+    scene : Scene
+        With the field, T.
+    ux, uy, uz : float
+        A direction, a unit vector.
+    charge : float
+        In units of the positron's.
+    momentum : float
+        GeV/c.
+    length : float
+        m.
+    """
     k = 0.299792458 * charge * length / momentum
     vx = ux + k * (uy * scene.field_z - uz * scene.field_y)
     vy = uy + k * (uz * scene.field_x - ux * scene.field_z)
@@ -257,7 +281,23 @@ def _follow_photon(stack: Floats, pending: int, scene: Scene, record: Record) ->
 def scatter(
     scene: Scene, ux: float, uy: float, uz: float, charge: float, energy: float, thickness: float, length: float
 ) -> tuple[float, float, float]:
-    """Return an electron's direction after multiple scattering in a thickness, g/cm2, and bending along a length, m."""
+    """Return an electron's direction after multiple scattering in a thickness, g/cm2, and bending along a length, m.
+
+    Parameters
+    ----------
+    scene : Scene
+        With the field, T.
+    ux, uy, uz : float
+        A direction, a unit vector.
+    charge : float
+        In units of the positron's.
+    energy : float
+        GeV.
+    thickness : float
+        g/cm2.
+    length : float
+        m.
+    """
     ux, uy, uz = bend(scene, ux, uy, uz, charge, energy, length)
     angle = scattering_angle(energy, thickness)
     return turn(ux, uy, uz, math.sin(angle), math.cos(angle), 2.0 * math.pi * np.random.random())

@@ -77,7 +77,18 @@ def _producing(running: Any, count: int, projectile: int) -> list[tuple[npt.NDAr
 
 
 def bank(generator: str, energies: list[float], events: int, seed: int) -> Arrays:
-    """Make `events` interactions at each energy (GeV) of each projectile; and production cross-sections, mb."""
+    """Make a bank of interactions at given energies of each projectile, with production cross-sections, mb.
+
+    Parameters
+    ----------
+    generator : str
+        Name of the generator, such as ``sibyll``.
+    energies : list of float
+        Total energies in the laboratory, GeV.
+    events : int
+        Interactions at each energy of each projectile.
+    seed : int
+    """
     from chromo.constants import GeV
     from chromo.kinematics import FixedTarget, TotalEnergy
 

@@ -65,6 +65,18 @@ def fly(scene: Scene, record: Record, particle: Floats, length: float, nucleons:
 
     A step's light comes between the two halves of its scattering and bending. A nucleus of some `nucleons` is given as
     one of them with the charge of all.
+
+    Parameters
+    ----------
+    scene : Scene
+    record : Record
+        Gets light and deposited energy.
+    particle : ndarray of float64, shape (COLUMNS,)
+        The particle, moved in place.
+    length : float
+        m.
+    nucleons : float
+        Nucleons of a nucleus.
     """
     code = int(particle[CODE])
     mass = MASSES[code]
@@ -153,7 +165,20 @@ def _push(
 
 @kernel
 def momentum_in_decay(mass: float, m1: float, m2: float) -> float:
-    """Return the momentum of the two products in the rest frame of a particle that decays."""
+    """Return the momentum of the two products in the rest frame of a particle that decays.
+
+    Parameters
+    ----------
+    mass : float
+        Of the particle that decays, GeV.
+    m1, m2 : float
+        Of its products, GeV.
+
+    Returns
+    -------
+    float
+        GeV/c.
+    """
     value = (mass * mass - (m1 + m2) ** 2) * (mass * mass - (m1 - m2) ** 2)
     return math.sqrt(max(0.0, value)) / (2.0 * mass)
 
@@ -189,6 +214,17 @@ def three_body(energy: float, mass: float, m1: float, m2: float, m3: float, prod
     """Decay a particle of `energy` along z by phase space alone; `products` (3, 4) gets E, px, py, pz.
 
     The invariant mass of 2 and 3 has the density p1 p23, sampled by rejection; then two two-body decays.
+
+    Parameters
+    ----------
+    energy : float
+        Total energy of the particle, GeV.
+    mass : float
+        Its mass, GeV.
+    m1, m2, m3 : float
+        Masses of the products, GeV.
+    products : ndarray of float64, shape (3, 4)
+        Gets energy and momentum of each product, GeV.
     """
     low, high = m2 + m3, mass - m1
     most = momentum_in_decay(mass, m1, low) * momentum_in_decay(high, m2, m3)

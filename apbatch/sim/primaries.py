@@ -151,7 +151,14 @@ class Nuclear:
 
 
 def nuclear(settings: Production, shower: int, primary: str) -> Nuclear:
-    """Return the first interaction's random numbers, which are a stream of their own for each shower."""
+    """Return the first interaction's random numbers, which are a stream of their own for each shower.
+
+    Parameters
+    ----------
+    settings : Production
+    shower, primary : int, str
+        Number of the shower, and what makes it.
+    """
     nucleons, charge, _ = PRIMARIES[primary]
     energy = 1000.0 * energy_from(settings.spectrum_of(primary), random_of(settings, shower).random())
     rng = np.random.default_rng(np.random.SeedSequence([*settings.entropy, 6, shower]))
@@ -186,7 +193,16 @@ def wounded_nucleons(nucleons: int, section_ratio: float, share: float) -> int:
 
 
 def throw(settings: Production, shower: int, primary: str, rng: np.random.Generator) -> Throw:
-    """Draw one shower. The same numbers are drawn in the same order whatever the primary is."""
+    """Draw one shower. The same numbers are drawn in the same order whatever the primary is.
+
+    Parameters
+    ----------
+    settings : Production
+    shower, primary : int, str
+        Number of the shower, and what makes it.
+    rng : numpy.random.Generator
+        The shower's own, from `random_of`.
+    """
     energy = 1000.0 * energy_from(settings.spectrum_of(primary), rng.random())
     azimuth = 360.0 * rng.random()
     frame = camera_frame(settings.site.zenith, azimuth)

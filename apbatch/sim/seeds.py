@@ -64,7 +64,16 @@ def commit_seed(seed: int, salt: str) -> str:
 
 
 def verify_seed(commitment: str, seed: int, salt: str) -> bool:
-    """Tell whether a seed and its salt are those of a commitment."""
+    """Tell whether a seed and its salt are those of a commitment.
+
+    Parameters
+    ----------
+    commitment : str
+        Published hash.
+    seed : int
+    salt : str
+        Hexadecimal.
+    """
     return hmac.compare_digest(commitment, commit_seed(seed, salt))
 
 

@@ -89,6 +89,13 @@ class Simulator:
     def run(self, shower: int, primary: str, first: FirstInteraction | None = None) -> Shower:
         """Simulate the shower with this number; the result depends on settings and number alone.
 
+        Parameters
+        ----------
+        shower, primary : int, str
+            Number of the shower, and what makes it.
+        first : FirstInteraction, optional
+            A hadron's first interaction.
+
         Raises
         ------
         ApbatchError
@@ -104,7 +111,16 @@ class Simulator:
     def images_of(
         self, thrown: Throw, rng: np.random.Generator, first: FirstInteraction | None = None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """Return amplitudes and arrival times, shape (n_telescopes, n_pixels), of all telescopes, and which fired."""
+        """Return amplitudes and arrival times, shape (n_telescopes, n_pixels), of all telescopes, and which fired.
+
+        Parameters
+        ----------
+        thrown : Throw
+        rng : numpy.random.Generator
+            Draws noise and electronics.
+        first : FirstInteraction, optional
+            A hadron's first interaction.
+        """
         return self._measure(thrown, self.follow(thrown, first), rng)
 
     def follow(self, thrown: Throw, first: FirstInteraction | None = None) -> Record:

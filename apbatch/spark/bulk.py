@@ -54,7 +54,19 @@ Task = TypeVar("Task")
 def read_split(
     split: AnySplit, camera: CameraGeometry, factors: Factors, losses: list[Loss], batch_size: int = BATCH_IMAGES
 ) -> Iterator[pa.RecordBatch]:
-    """Read the images of a split, whatever its kind: batches of `IMAGES` (`CLEANED` from a dataset), none empty."""
+    """Read the images of a split, whatever its kind: batches of `IMAGES` (`CLEANED` from a dataset), none empty.
+
+    Parameters
+    ----------
+    split : Split, EventSplit or RangeSplit
+    camera : CameraGeometry
+    factors : mapping
+        Conversion factors by table and cluster, codes per p.e.
+    losses : list of Loss
+        Takes what was passed over.
+    batch_size : int
+        Most images of a batch.
+    """
     if isinstance(split, EventSplit):
         only = split.files[0].source.only  # the same for all files of a run
         if only and not any(split.first <= event < split.stop for _, event, _ in only):
@@ -131,6 +143,19 @@ def run_splits(
 ) -> list[SplitRecord]:
     """Do the work on all splits that are not done yet; return the records of all.
 
+    Parameters
+    ----------
+    spark : SparkSession
+    splits : sequence
+        With a `number` each.
+    work : callable
+        A split to its record; sent to the workers.
+    job : DatasetCommit
+    title : str
+        Shown with the progress.
+    meter : Meter
+        Counts tasks, images and bytes.
+
     Raises
     ------
     ServerError
@@ -146,7 +171,19 @@ def run_splits(
 
 
 def run_surveys(spark: SparkSession, urls: Sequence[str], job: DatasetCommit, meter: Meter) -> dict[str, Survey]:
-    """Look through raw files, once for a job: what was found is kept with it.
+    """Survey raw files once for a job; the surveys are kept with it.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    urls : sequence of str
+    job : DatasetCommit
+    meter : Meter
+
+    Returns
+    -------
+    dict of str to Survey
+        By URL.
 
     Raises
     ------
@@ -164,6 +201,22 @@ def run_tasks(
     spark: SparkSession, tasks: Sequence[Task], work: Callable[[Task], Any], title: str, meter: Meter
 ) -> list[Any]:
     """Call `work` for each of `tasks` on Spark's workers, one Spark task each, in this order.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    tasks : sequence
+    work : callable
+        Sent to the workers.
+    title : str
+        Shown with the progress.
+    meter : Meter
+        Counts tasks, images and bytes.
+
+    Returns
+    -------
+    list
+        What `work` returned, in the order of the tasks.
 
     Raises
     ------

@@ -74,6 +74,13 @@ class LossCounter:
 def read_images(spark: SparkSession, sources: Sequence[Source], losses: LossCounter | None = None) -> DataFrame:
     """Return the images of files, calibrated: a DataFrame of the columns of `apbatch.chain.steps.IMAGES`.
 
+    Parameters
+    ----------
+    spark : SparkSession
+    sources : sequence of Source
+    losses : LossCounter, optional
+        Takes what was passed over.
+
     Raises
     ------
     UsageError
@@ -92,6 +99,14 @@ def read_dataset(spark: SparkSession, url: str, losses: LossCounter | None = Non
 
     ``spark.read.parquet`` gives the same rows, read by Spark: then every pixel crosses from the JVM to Python. Here
     Python reads them, and what a step that follows makes of them is all that crosses.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    url : str
+        URL of the dataset.
+    losses : LossCounter, optional
+        Takes what was passed over.
 
     Raises
     ------
@@ -135,6 +150,16 @@ def clean(
 ) -> DataFrame:
     """Add the mask of a cleaning: `IMAGES` to `CLEANED`; by ``sigma`` with the noise of each pixel, p.e.
 
+    Parameters
+    ----------
+    images : DataFrame
+    camera : CameraGeometry
+    cleaning : Cleaning
+    noise : ndarray of shape (n_pixels,), optional
+        p.e.
+    losses : LossCounter, optional
+        Takes what was passed over.
+
     Raises
     ------
     UsageError
@@ -153,7 +178,19 @@ def parametrise(
     *,
     more: tuple[str, ...] = (),
 ) -> DataFrame:
-    """Compute image parameters, two rows an image, with some of `FAMILIES`: `CLEANED` to `steps.parameter_rows`."""
+    """Compute image parameters, two rows an image, with some of `FAMILIES`: `CLEANED` to `steps.parameter_rows`.
+
+    Parameters
+    ----------
+    images : DataFrame
+    camera : CameraGeometry
+    cleaning : str
+        Name of the cleaning that made the masks.
+    losses : LossCounter, optional
+        Takes what was passed over.
+    more : tuple of str
+        Further `FAMILIES` of parameters.
+    """
     schema = steps.parameter_rows(more)
     return _mapped(images, lambda batch: steps.parametrised(batch, camera, cleaning, more=more), schema, camera, losses)
 
@@ -161,7 +198,17 @@ def parametrise(
 def grid(
     images: DataFrame, camera: CameraGeometry, method: str = "axial", losses: LossCounter | None = None
 ) -> DataFrame:
-    """Map images onto a grid, whole and cleaned: `CLEANED` to `GRIDS`."""
+    """Map images onto a grid, whole and cleaned: `CLEANED` to `GRIDS`.
+
+    Parameters
+    ----------
+    images : DataFrame
+    camera : CameraGeometry
+    method : str
+        One of `apbatch.camera.grid.METHODS`.
+    losses : LossCounter, optional
+        Takes what was passed over.
+    """
     return _mapped(images, lambda batch: steps.gridded(batch, camera, method), steps.GRIDS, camera, losses)
 
 
@@ -181,7 +228,16 @@ def _mapped(
 
 
 def chained(frame: DataFrame, stage: _Stage, schema: pa.Schema) -> DataFrame:
-    """Apply a stage; if the frame is itself made by stages, all of them become one, and no pixel crosses between."""
+    """Apply a stage; if the frame is itself made by stages, all of them become one, and no pixel crosses between.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    stage : callable
+        Batches of one schema to batches of another.
+    schema : pyarrow.Schema
+        Of the result.
+    """
     base, before = getattr(frame, _CHAIN, (frame, ()))
     stages: tuple[_Stage, ...] = (*before, stage)
 

@@ -94,6 +94,16 @@ def run_job(spark: SparkSession, title: str, tasks: int | None, meter: Meter) ->
 
     `tasks` is None where only Spark knows how many there will be.
 
+    Parameters
+    ----------
+    spark : SparkSession
+    title : str
+        Shown with the progress.
+    tasks : int, optional
+        How many there will be.
+    meter : Meter
+        Counts tasks, images and bytes.
+
     Raises
     ------
     ServerError

@@ -163,6 +163,9 @@ def images(
 
     Parameters
     ----------
+    spark : SparkSession
+    sources : sequence of Source
+        Files of images, of one camera.
     outputs : mapping
         URLs of the datasets to write: ``images``, ``parameters``, ``grids`` or some of them.
     cleaning, bad_pixels
@@ -171,6 +174,8 @@ def images(
         Of the grid.
     more : tuple of str
         Which families of further parameters (`apbatch.chain.steps.FAMILIES`) are computed too.
+    step : str
+        Name of the step in the record of origin.
 
     Raises
     ------
@@ -242,6 +247,9 @@ def parameters(
 
     Parameters
     ----------
+    spark : SparkSession
+    images_url, output_url : str
+        Datasets of images, and of parameters to write.
     cleaning : Cleaning, optional
         Another one than that which made the masks of the images.
     more : tuple of str
@@ -264,6 +272,11 @@ def grid(
 
     Parameters
     ----------
+    spark : SparkSession
+    images_url, output_url : str
+        Datasets of images, and of grids to write.
+    method : str
+        One of `apbatch.camera.grid.METHODS`.
     cleaning : Cleaning, optional
         Another one than that which made the masks of the images.
 
@@ -289,6 +302,7 @@ def skim(
 
     Parameters
     ----------
+    spark : SparkSession
     sources : sequence of Source
         Of events, as `apbatch.spark.inputs.selection.event_sources` returns them; of one camera and one cleaning.
     outputs : mapping
@@ -346,12 +360,17 @@ def derived(
 
     Parameters
     ----------
+    spark : SparkSession
+    images_url : str
+        Dataset of images.
     outputs : mapping
         URLs of the datasets to write: ``parameters``, ``grids`` or both.
     method, more
         As of `images`.
     cleaning : Cleaning, optional
         Another one than that which made the masks of the images.
+    step : str
+        Name of the step in the record of origin.
 
     Raises
     ------
@@ -428,7 +447,23 @@ def summed(
     problems: list[str],
     pixels: dict[str, int],
 ) -> StepSummary:
-    """Return the summary of a step from the records of its splits; `seconds` is what the last Spark job took."""
+    """Return the summary of a step from the records of its splits.
+
+    Parameters
+    ----------
+    records : sequence of SplitRecord
+    meter : Meter
+    started : float
+        When the step began, as `time.monotonic` counts.
+    seconds : float
+        What the last Spark job took.
+    losses : dict of str to int
+        What was passed over, by reason.
+    problems : list of str
+        The first of them, in words.
+    pixels : dict of str to int
+        Pixels that were mended or left out.
+    """
     new = sum(meter.counters[-1].value[:1]) if meter.counters else 0
     return StepSummary(
         sum(record.images for record in records),

@@ -49,7 +49,21 @@ def watch_pixels(
     factors: Factors,
     meter: Meter,
 ) -> dict[RunKey, PixelState]:
-    """Look at the pixels of all runs, once for a job: what was found is kept with it.
+    """Determine noise and state of the pixels of all runs, once for a job; the result is kept with it.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    job : DatasetCommit
+    splits : sequence
+        Splits of the job.
+    sources : sequence of Source
+    surveys : mapping of str to Survey
+        Of raw files, by URL.
+    camera : CameraGeometry
+    factors : mapping
+        Conversion factors by table and cluster, codes per p.e.
+    meter : Meter
 
     Raises
     ------
@@ -143,7 +157,18 @@ def of_images(sums_of_runs: Sequence[_Seen], camera: CameraGeometry) -> dict[Run
 def of_surveys(
     sources: Sequence[Source], surveys: Mapping[str, Survey], camera: CameraGeometry, factors: Factors
 ) -> dict[RunKey, PixelState]:
-    """Return the state of the pixels of each run of raw files."""
+    """Return the state of the pixels of each run of raw files.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        Raw files.
+    surveys : mapping of str to Survey
+        By URL.
+    camera : CameraGeometry
+    factors : mapping
+        Conversion factors by table and cluster, codes per p.e.
+    """
     runs: dict[RunKey, list[Source]] = {}
     for source in sources:
         runs.setdefault((source.experiment, run_of(source), source.telescope), []).append(source)

@@ -56,7 +56,7 @@ class MeasureFile:
     bin_s: float
 
     def __call__(self, source: Source) -> FileMeasurement:
-        """MeasureFile at the file; what can't be read gives its reason."""
+        """Measure the file; what can't be read gives its reason."""
         answer = measure_file(source, self.bin_s)
         size = files_of([source])[source.url][0]
         return FileMeasurement((), size, answer) if isinstance(answer, str) else FileMeasurement(tuple(answer), size)
@@ -79,10 +79,12 @@ class FileMeasurement:
 def watch(
     spark: SparkSession, sources: Sequence[Source], bin_s: float, meter: Meter
 ) -> tuple[list[FileQuality], dict[str, int]]:
-    """MeasureFile at files on Spark's workers, each in a task.
+    """Measure files on Spark's workers, each in a task of its own.
 
     Parameters
     ----------
+    spark : SparkSession
+    sources : sequence of Source
     bin_s : float
         Width of a bin of time, s.
     meter : Meter
@@ -133,7 +135,7 @@ def image_sources(url: str) -> list[Source]:
 
 
 def measure_file(source: Source, bin_s: float) -> list[FileQuality] | str:
-    """MeasureFile at one file; what can't be read gives its reason."""
+    """Measure one file; what can't be read gives its reason."""
     try:
         return list(_raw(source, bin_s) if source.format == RAW else _whole(source, bin_s))
     except ApbatchError as error:
@@ -230,10 +232,11 @@ def _pixels(batch: pa.RecordBatch, camera: CameraGeometry, where: str) -> npt.ND
 def check_quality(
     spark: SparkSession, sources: Sequence[Source], output_url: str, bin_s: float = 10.0
 ) -> tuple[list[dict[str, Any]], StepSummary]:
-    """MeasureFile at runs and write tables, summary and page into a folder.
+    """Measure runs, and write tables, a summary and a page into a folder.
 
     Parameters
     ----------
+    spark : SparkSession
     sources : sequence of Source
         Raw files, files of images, or the part files of a dataset (`image_sources`).
     output_url : str

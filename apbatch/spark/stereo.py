@@ -255,7 +255,16 @@ class Reconstruction:
 
 
 def rows_of(split: RangeSplit, cleaning: str, size_min: float) -> pa.Table:
-    """Read the rows of a split, with `x`, `y`, `z` of their telescopes (NaN where one stands nowhere)."""
+    """Read the rows of a split, with `x`, `y`, `z` of their telescopes (NaN where one stands nowhere).
+
+    Parameters
+    ----------
+    split : RangeSplit
+    cleaning : str
+        Rows of this one are read.
+    size_min : float
+        Images with less light are left out, p.e.
+    """
     tables = []
     for part in split.parts:
         with open_url(part.url) as stream, reading(part.url):
@@ -284,6 +293,8 @@ def showers_of(rows: pa.Table, split: RangeSplit, losses: list[Loss], axes: Axes
         Which events they are, for what is said of losses.
     losses : list of Loss
         Takes what was passed over.
+    axes : str
+        How the cameras are mounted (`apbatch.camera.pointing`).
 
     Returns
     -------

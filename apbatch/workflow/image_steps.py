@@ -104,7 +104,18 @@ class ImageStep(Step):
         return [step.finished(context, context.dataset(step.kind, its_key)) for step, its_key in steps]
 
     def work(self, context: Context, outputs: dict[str, str], own: str, options: dict[str, Any]) -> StepSummary:
-        """Make datasets by their roles; `own` is the URL of this step's."""
+        """Make datasets by their roles; `own` is the URL of this step's.
+
+        Parameters
+        ----------
+        context : Context
+        outputs : dict of str to str
+            URLs of the datasets by role.
+        own : str
+            URL of this step's dataset.
+        options : dict
+            Of the functions of `apbatch.spark.pipeline`.
+        """
         from apbatch.spark import pipeline
         from apbatch.spark.inputs.plan import check_dataset
 
@@ -310,7 +321,16 @@ def complete(url: str) -> bool:
 
 
 def tell(kinds: str, summary: StepSummary, what: str = "images") -> None:
-    """Say what a step did: how much, how fast, and what was passed over."""
+    """Say what a step did: how much, how fast, and what was passed over.
+
+    Parameters
+    ----------
+    kinds : str
+        What was made, in the plural.
+    summary : StepSummary
+    what : str
+        What is counted.
+    """
     losses = "; ".join(f"{number} {reason}" for reason, number in summary.losses.items())
     pixels = "; ".join(f"{number} pixels {what}" for what, number in summary.pixels.items())
     rate = f", {summary.images_a_second:.0f}/s" if summary.images_a_second else ""

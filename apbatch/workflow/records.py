@@ -30,7 +30,16 @@ class Records:
         return products
 
     def finish(self, kind: str, key: str, inputs: Any, parameters: Any, products: Products) -> None:
-        """Record that a step has finished."""
+        """Record that a step has finished.
+
+        Parameters
+        ----------
+        kind, key : str
+            Kind and address of the step.
+        inputs, parameters : object
+            What its address is made of, as JSON.
+        products : dict of str to str
+        """
         record = {**provenance(kind, inputs, parameters), "products": products}
         write_json(self._file(kind, key), record)
 

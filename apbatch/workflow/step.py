@@ -168,6 +168,14 @@ class Step(BaseModel):
         """Do the work of this step and of those that follow it in one pass; return the products of each.
 
         As of `run`, a second call after a kill must end in the same state.
+
+        Parameters
+        ----------
+        context : Context
+        key : str
+            Address of this step.
+        followers : sequence of Keyed
+            Steps that follow, with their addresses.
         """
         raise NotImplementedError
 

@@ -85,6 +85,14 @@ def _places(q: Any, r: Any, pitch: float) -> tuple[Floats, Floats]:
 def shower_images(scene: Scene, number: int, seed: int = SEED) -> Images:
     """Return images as showers make them: ellipses that point about to the middle, with photon statistics, and noise.
 
+    Parameters
+    ----------
+    scene : Scene
+        Camera, cleaning and noise.
+    number : int
+        How many images.
+    seed : int
+
     Returns
     -------
     ndarray of float32, shape (number, n_pixels)

@@ -1,5 +1,6 @@
-"""Training cases: what feeds the network (Parquet on disk against memory), ranks against one rank, and scoring against
-Keras' own predict.
+"""Training cases: what feeds the network, ranks against one rank, and scoring against Keras' own predict.
+
+A network is fed from Parquet on disk or from memory.
 """
 
 from __future__ import annotations

@@ -113,7 +113,17 @@ def new_sets(board: Board) -> Sets:
 
 @inner
 def take_both(marks: Bytes, lane: int, one: Bits, other: Bits) -> None:
-    """Gather the marks 1 and 2 of an image into its words of two sets, and take them away."""
+    """Gather the marks 1 and 2 of an image into its words of two sets, and take them away.
+
+    Parameters
+    ----------
+    marks : ndarray of uint8
+        Marks of an image, one a place of the board.
+    lane : int
+        Number of the image among eight, 0 to 7.
+    one, other : ndarray of uint64
+        Sets that get the places with mark 1 and with mark 2.
+    """
     for k in range(len(marks) // 64):
         one[np.uint64(lane + k * LANES)] = bits_of(marks, k * 64, 1)
         other[np.uint64(lane + k * LANES)] = bits_of(marks, k * 64, 2)
@@ -122,7 +132,16 @@ def take_both(marks: Bytes, lane: int, one: Bits, other: Bits) -> None:
 
 @inner
 def join(bits: Bits, board: Board, joined: Bits) -> None:
-    """Set `joined` to what `earlier` and `later` shift by a row: on hexagons each pixel, and the place behind it."""
+    """Set `joined` to what `earlier` and `later` shift by a row: on hexagons each pixel, and the place behind it.
+
+    Parameters
+    ----------
+    bits : ndarray of uint64
+        A set of pixels of eight images.
+    board : Board
+    joined : ndarray of uint64
+        The result, as long as `bits`.
+    """
     for k in range(board.begin, board.end, LANES):
         here = words(bits, k)
         behind = (here << _ONE) | (words(bits, k - LANES) >> _LAST)
@@ -131,7 +150,16 @@ def join(bits: Bits, board: Board, joined: Bits) -> None:
 
 @inner
 def later(bits: Bits, joined: Bits, k: int, board: Board) -> Any:
-    """Return the words at `k` of the pixels that are later neighbours of some of a set."""
+    """Return the words at `k` of the pixels that are later neighbours of some of a set.
+
+    Parameters
+    ----------
+    bits, joined : ndarray of uint64
+        A set, and what `join` made of it.
+    k : int
+        Where the words begin.
+    board : Board
+    """
     up = k - board.up_words
     one = (words(bits, k) << _ONE) | (words(bits, k - LANES) >> _LAST)
     above = (words(joined, up) << board.up_bits) | ((words(joined, up - LANES) >> _ONE) >> (_LAST - board.up_bits))
@@ -140,7 +168,16 @@ def later(bits: Bits, joined: Bits, k: int, board: Board) -> Any:
 
 @inner
 def earlier(bits: Bits, joined: Bits, k: int, board: Board) -> Any:
-    """Return the words at `k` of the pixels that are earlier neighbours of some of a set."""
+    """Return the words at `k` of the pixels that are earlier neighbours of some of a set.
+
+    Parameters
+    ----------
+    bits, joined : ndarray of uint64
+        A set, and what `join` made of it.
+    k : int
+        Where the words begin.
+    board : Board
+    """
     down = k + board.down_words
     one = (words(bits, k) >> _ONE) | (words(bits, k + LANES) << _LAST)
     low, high = words(joined, down), words(joined, down + LANES)
@@ -153,6 +190,16 @@ def keep(sets: Sets, board: Board, min_neighbours: int, keep_isolated: bool) -> 
 
     Pixels of the picture with enough such neighbours are its core. A core pixel stays beside a pixel at the boundary
     level, or at all; a pixel at the boundary level stays beside a core pixel.
+
+    Parameters
+    ----------
+    sets : Sets
+        `core` and `reach` of eight images; `kept` is set, `core` may lose pixels.
+    board : Board
+    min_neighbours : int
+        Neighbours of the picture that a pixel of the picture needs.
+    keep_isolated : bool
+        Whether a core pixel stays without any neighbour at the boundary level.
     """
     if min_neighbours > 0 and not keep_isolated:
         _drop_few(sets, board, min_neighbours)
@@ -203,6 +250,16 @@ def count_islands(sets: Sets, board: Board, islands: npt.NDArray[np.float64], be
 
     From any pixel one comes to the first of its island by going to earlier neighbours as long as there is one. So if
     only one pixel has no earlier neighbour, or only one no later one, there is one island.
+
+    Parameters
+    ----------
+    sets : Sets
+        Of eight images.
+    board : Board
+    islands : ndarray of float64
+        Gets the numbers of islands.
+    begin : int
+        Where the eight elements begin.
     """
     kept, joined = sets.kept, sets.joined
     join(kept, board, joined)

@@ -183,6 +183,25 @@ def clean_block(
     """Clean the images `first` to `last` with two levels: set their masks and make their lists.
 
     `picture` and `boundary` are as `apbatch.camera.cleaning.levels` makes them.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.
+    first, last : int
+        Images of the block, at most `BLOCK`.
+    picture, boundary : ndarray of float32
+        Levels, p.e.
+    min_neighbours : int
+        Neighbours of the picture that a pixel of the picture needs.
+    keep_isolated : bool
+        Whether a pixel of the picture stays without any neighbour.
+    tables : Tables
+        Of the camera.
+    mask : ndarray of bool, shape (n_images, n_pixels)
+        Gets the rows of the block.
+    space : Workspace
+        Gets the lists of pixels with light.
     """
     n_pixels = images.shape[1]
     flat, flat_mask = images.reshape(-1), mask.reshape(-1)
@@ -314,6 +333,18 @@ def lit_block(
     """Make the lists of the images `first` to `last`: pixels that the mask keeps, of finite amplitude above 0.
 
     `mask` has one row, or one an image.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.
+    first, last : int
+        Images of the block, at most `BLOCK`.
+    mask : ndarray of bool, shape (1 or n_images, n_pixels)
+    tables : Tables
+        Of the camera.
+    space : Workspace
+        Gets the lists of pixels with light.
     """
     lists, sets, pixels, board = space.lists, space.sets, space.pixels, tables.board
     n_pixels = images.shape[1]

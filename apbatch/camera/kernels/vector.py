@@ -65,20 +65,49 @@ class _FlagsModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 def address_of(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
-    """Return where ``array[index]`` is, as the address of a vector."""
+    """Return where ``array[index]`` is, as the address of a vector.
+
+    Parameters
+    ----------
+    context, builder : numba's and LLVM's
+        What numba gives to code generators.
+    kind : numba.types.Array
+        Type of the array.
+    array, index : LLVM value
+        The array and the number of an element.
+    vector : llvmlite.ir.VectorType
+        What the address is of.
+    """
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
 def spread_over(builder: Any, value: Any, vector: ir.VectorType) -> Any:
-    """Return a vector of one value only."""
+    """Return a vector of one value only.
+
+    Parameters
+    ----------
+    builder : llvmlite.ir.IRBuilder
+    value : LLVM value
+    vector : llvmlite.ir.VectorType
+        Type of the result.
+    """
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(_I32, 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count))
 
 
 def call_of(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any:
-    """Call a function of LLVM's."""
+    """Write the call of one of LLVM's own functions, and return its value.
+
+    Parameters
+    ----------
+    builder : llvmlite.ir.IRBuilder
+    name : str
+        Such as ``llvm.copysign.v8f64``.
+    result : llvmlite.ir.Type
+    arguments : list of LLVM values
+    """
     function = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments)
 

@@ -71,7 +71,16 @@ class KeptHeads:
         return head
 
     def keep(self, name: str, head: Head, folder: Path) -> None:
-        """Keep a head in place of an older one."""
+        """Keep a head in place of an older one.
+
+        Parameters
+        ----------
+        name : str
+            Under which the head is kept: the commitment of the set.
+        head : Head
+        folder : pathlib.Path
+            Folder of the analysis.
+        """
         write_json(self._place(name), {"n": head.n, "head": head.digest, "folder": str(folder.absolute())})
 
     @contextmanager
@@ -157,6 +166,8 @@ class Custodian:
             Of the set.
         entries : list of dict
             The whole ledger, verified.
+        folder : pathlib.Path
+            Folder of the analysis.
 
         Raises
         ------
@@ -180,6 +191,17 @@ def check_public(public: str) -> None:
 
 def check_signature(folder: Path, public: str, commitment: str, head: Head) -> None:
     """Verify a custodian's signature of a head.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Folder of the analysis, with the signature.
+    public : str
+        The custodian's public key, hexadecimal.
+    commitment : str
+        Of the set.
+    head : Head
+        Head of the ledger.
 
     Raises
     ------

@@ -78,6 +78,8 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
     ----------
     images, parameters, truth : str
         URLs of the datasets.
+    selection : ImageSelection
+        The cuts.
     sources : str, optional
         URL of the observed source's place in the camera, image by image; needed for the worlds ``point``, ``diffuse``.
 

@@ -104,6 +104,14 @@ def check_takes(blind: BlindSet, scores: Path, *, again: bool = False) -> None:
     """Raise a UsageError if other scores were frozen than those of a file, which need not be there yet.
 
     For whoever is about to spend hours on scores; `again` as in `submit`.
+
+    Parameters
+    ----------
+    blind : BlindSet
+    scores : pathlib.Path
+        File of scores, which need not be there yet.
+    again : bool
+        Whether scores may be frozen again, as in `submit`.
     """
     entries = blind.ledger.entries()
     earlier = last_of(entries, "frozen")

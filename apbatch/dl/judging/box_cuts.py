@@ -191,7 +191,18 @@ def fit_and_score(
     *,
     direction: bool = False,
 ) -> dict[str, Floats]:
-    """Fit the box on the training images and score others, as `apbatch.dl.judging.rivals.fit_and_score` does."""
+    """Fit the box on the training images and score others, as `apbatch.dl.judging.rivals.fit_and_score` does.
+
+    Parameters
+    ----------
+    train : mapping of str to ndarray, shape (n_images,)
+        Columns of image parameters.
+    gamma : ndarray of bool, shape (n_images,)
+    others : mapping
+        By name of the split, columns of image parameters.
+    direction : bool
+        Whether the angle alpha is cut on as well.
+    """
     box = fit(features(train, direction=direction), gamma)
     return {split: box.score(features(columns, direction=direction)) for split, columns in others.items()}
 

@@ -98,6 +98,20 @@ def choose(
     The hadron efficiency is taken one standard deviation of its counting error high, so that the choice is not drawn
     to a place where hadrons are missing by chance. Cuts that leave fewer than `hadrons_min` hadrons, or less than
     `efficiency_min` of the gammas, are not allowed; if none is allowed, everything is kept (the cut at 0).
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_events,)
+        0…1, high for gammas.
+    gamma : ndarray of bool, shape (n_events,)
+    observation : Observation
+        What the cut is chosen for.
+    hadrons_min : int
+        Fewest hadrons that a cut may leave.
+    efficiency_min : float
+        Smallest share of gammas that a cut may keep.
+    cuts : ndarray of shape (n_cuts,)
+        Cuts to choose from.
     """
     points = curve(scores, gamma, cuts)
     allowed = (points.hadrons >= hadrons_min) & (points.gamma_efficiency >= efficiency_min)
@@ -113,10 +127,22 @@ def price(
 ) -> dict[str, Any]:
     """Return what other cuts would have cost on these events: expected significance relative to the best cut.
 
+    Parameters
+    ----------
+    scores : ndarray of shape (n_events,)
+        0…1, high for gammas.
+    gamma : ndarray of bool, shape (n_events,)
+    choice : float
+        The cut that was chosen.
+    observation : Observation
+    hadrons_min : int
+        Fewest hadrons that a cut may leave.
+    cuts : ndarray of shape (n_cuts,)
+
     Returns
     -------
     dict
-        ``cuts`` and ``relative`` (None where fewer than `hadrons_min` hadrons are left: not known); ``choice``,
+        ``cuts`` and ``relative`` (None where fewer than `hadrons_min` hadrons are left: not known); ``chosen``,
         ``middle`` (the cut at 0.5) and ``best`` (the cut, found on these events, so that it is a bound).
     """
     points = curve(scores, gamma, cuts)
@@ -140,6 +166,20 @@ def price(
 
 
 def hours_needed(efficiencies: tuple[float, float], observation: Observation, goal: float = 5.0) -> float:
-    """Return after how many hours the expected significance reaches `goal`: it grows with the root of the time."""
+    """Return after how many hours the expected significance reaches `goal`: it grows with the root of the time.
+
+    Parameters
+    ----------
+    efficiencies : tuple of float
+        Of gammas and of hadrons.
+    observation : Observation
+    goal : float
+        Significance, standard deviations.
+
+    Returns
+    -------
+    float
+        h; infinite if the expected significance is not above 0.
+    """
     reached = float(observation.significance(*(np.asarray(value) for value in efficiencies)))
     return float("inf") if reached <= 0 else observation.hours * (goal / reached) ** 2

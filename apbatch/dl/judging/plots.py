@@ -38,7 +38,19 @@ STYLE = {
 def camera_picture(
     axes: Axes, image: npt.NDArray[np.float32], camera: CameraGeometry, top: float, cmap: str = "magma"
 ) -> PolyCollection:
-    """Draw one image, shape (n_pixels,) in p.e., as the hexagons of its camera; `top` is log10(1 + p.e.)."""
+    """Draw one image, shape (n_pixels,) in p.e., as the hexagons of its camera; `top` is log10(1 + p.e.).
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    image : ndarray of float32, shape (n_pixels,)
+        p.e.
+    camera : CameraGeometry
+    top : float
+        log10(1 + p.e.) of the brightest colour.
+    cmap : str
+        Name of a colour map.
+    """
     # A corner points between two neighbours: 30 degrees from the direction to one of them.
     near = camera.neighbours[:, 0]
     first = int(np.flatnonzero(near >= 0)[0])

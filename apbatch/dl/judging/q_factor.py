@@ -53,6 +53,8 @@ def curve(scores: Floats, gamma: Flags, cuts: Floats = SCORE_CUTS) -> Curve:
     scores : ndarray of shape (n_events,)
     gamma : ndarray of bool, shape (n_events,)
         With both classes.
+    cuts : ndarray of shape (n_cuts,)
+        An event passes a cut if its score is above it.
     """
     n_gamma, n_hadron = int(gamma.sum()), int((~gamma).sum())
     gammas, hadrons = passed(scores[gamma], cuts), passed(scores[~gamma], cuts)
@@ -94,8 +96,14 @@ def bootstrap(
 
     Parameters
     ----------
+    scores : ndarray of shape (n_events,)
+    gamma : ndarray of bool, shape (n_events,)
     shower : ndarray of int64, shape (n_events,)
         Number of the shower of each event.
+    resamples : int
+        Drawings.
+    seed : int
+    cuts : ndarray of shape (n_cuts,)
     """
     random = np.random.default_rng(seed)
     efficiency: dict[bool, Floats] = {}

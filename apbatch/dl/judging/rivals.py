@@ -76,6 +76,15 @@ def features_of(
 ) -> npt.NDArray[np.float32]:
     """Return what a method looks at, shape (n_images, n_features); those of the halo trees after each cleaning.
 
+    Parameters
+    ----------
+    method : str
+        ``trees``, ``forest`` or ``halo-trees``.
+    columns : mapping of str to ndarray, shape (n_images,)
+        Image parameters.
+    features : sequence of str
+        Further columns, as of `matrix`.
+
     Raises
     ------
     UsageError
@@ -152,6 +161,7 @@ def fit_and_score(
     gamma : ndarray of bool, shape (n_images,)
     others : mapping
         By name of the split, columns of image parameters.
+    seed : int
     features : sequence of str
         As of `matrix`.
 
@@ -181,7 +191,20 @@ class Rival:
 def fit(
     method: str, train: Mapping[str, npt.NDArray[Any]], gamma: Flags, seed: int = 1, features: Sequence[str] = ()
 ) -> Rival:
-    """Fit a classifier on columns of image parameters, both classes weighing the same; a UsageError without both."""
+    """Fit a classifier on columns of image parameters, both classes weighing the same.
+
+    Parameters
+    ----------
+    method : str
+        ``trees``, ``forest`` or ``halo-trees``.
+    train : mapping of str to ndarray, shape (n_images,)
+        Image parameters.
+    gamma : ndarray of bool, shape (n_images,)
+        With both classes, else a UsageError is raised.
+    seed : int
+    features : sequence of str
+        Further columns, as of `matrix`.
+    """
     if not gamma.any() or gamma.all():
         raise UsageError("trees need gammas and hadrons to be fitted on")
     weights = np.where(gamma, 0.5 / gamma.mean(), 0.5 / (1 - gamma.mean()))
@@ -209,6 +232,16 @@ def estimate_energy(
     """Estimate energies (TeV) by boosted trees on image parameters of gammas: the energy of bins for both classes.
 
     A hadron has no gamma energy; an analysis sorts it by what it would be taken for, and so does this.
+
+    Parameters
+    ----------
+    train : mapping of str to ndarray, shape (n_images,)
+        Image parameters of gammas.
+    energy : ndarray of float64, shape (n_images,)
+        Their energies, TeV; others than positive finite ones are left out.
+    others : mapping
+        By name of the split, columns of image parameters.
+    seed : int
     """
     usable = np.isfinite(energy) & (energy > 0)
     model = ensembles().HistGradientBoostingRegressor(

@@ -49,7 +49,15 @@ class TailCuts(layers.Layer):  # type: ignore[misc]
 
 
 def tail_cuts(pixels: Any, picture: float, boundary: float) -> Any:
-    """Return which cells of axial grids, shape (n, rows, cols), a cleaning keeps, 1 or 0."""
+    """Return which cells of axial grids, shape (n, rows, cols), a cleaning keeps, 1 or 0.
+
+    Parameters
+    ----------
+    pixels : tensor, shape (n, rows, cols)
+        p.e. on axial grids.
+    picture, boundary : float
+        Levels, p.e.
+    """
     core, reach = (ops.cast(pixels >= level, "float32") for level in (picture, boundary))
     return ops.maximum(core * _beside(reach), reach * _beside(core))
 

@@ -157,10 +157,21 @@ def _scaled(grid: Any, shape: tuple[int, int], mean: float, spread: float) -> An
 
 @register_model("talk-cnn")
 def talk_cnn(grid: Any, x: Any, filters: int = 16, convolutions: int = 3, hidden: int = 48) -> Any:
-    """The talk's: two or three convolutions of 3 x 3 on the square grid, each halving it, and one hidden layer.
+    """Build the talk's network: convolutions of 3 x 3 on the square grid, each halving it, and one hidden layer.
 
     Axial neighbours of a hexagon all lie in a 3 x 3 window, so a convolution sees whole hexagons. Nothing in it
     depends on the rest of the batch, so that the batch may be split over ranks without changing the result.
+
+    Parameters
+    ----------
+    grid, x : Keras tensors
+        The grid in p.e., and the same scaled, with channels.
+    filters : int
+        Of the first convolution, doubled by each further one.
+    convolutions : int
+        Two or three in the talk.
+    hidden : int
+        Units of the hidden layer.
     """
     from keras import layers
 
@@ -180,9 +191,21 @@ def _convolved(x: Any, filters: int, convolutions: int) -> Any:
 def hillas_cnn(
     grid: Any, x: Any, filters: int = 16, convolutions: int = 3, hidden: int = 96, dropout: float = 0.3
 ) -> Any:
-    """The talk's convolutions beside the image's parameters, which the network computes itself.
+    """Build the talk's convolutions beside the image's parameters, which the network computes itself.
 
     On cleaned images a dozen numbers hold most of what there is to know; a small network finds them late or never.
+
+    Parameters
+    ----------
+    grid, x : Keras tensors
+        The grid in p.e., and the same scaled, with channels.
+    filters : int
+        Of the first convolution.
+    convolutions : int
+    hidden : int
+        Units of the hidden layers.
+    dropout : float
+        Share of features left out in training.
     """
     from keras import layers
 
@@ -197,7 +220,21 @@ def hillas_cnn(
 
 @register_model("resnet")
 def resnet(grid: Any, x: Any, filters: int = 16, blocks: int = 1, hidden: int = 64, dropout: float = 0.2) -> Any:
-    """A residual network on the square grid: three stages of blocks with a path around them, each halving the grid."""
+    """Build a residual network on the square grid: three stages of blocks with a path around them, each halving it.
+
+    Parameters
+    ----------
+    grid, x : Keras tensors
+        The grid in p.e., and the same scaled, with channels.
+    filters : int
+        Of the first stage.
+    blocks : int
+        Blocks of a stage.
+    hidden : int
+        Units of the hidden layer.
+    dropout : float
+        Share of features left out in training.
+    """
     from keras import layers
 
     return _residual(partial(layers.Conv2D, kernel_size=3), x, filters, blocks, hidden, dropout)
@@ -205,12 +242,40 @@ def resnet(grid: Any, x: Any, filters: int = 16, blocks: int = 1, hidden: int = 
 
 @register_model("hex-cnn", axial=True)
 def hex_cnn(grid: Any, x: Any, filters: int = 16, blocks: int = 1, hidden: int = 64, dropout: float = 0.2) -> Any:
-    """The residual network with convolutions over hexagons."""
+    """Build the residual network with convolutions over hexagons.
+
+    Parameters
+    ----------
+    grid, x : Keras tensors
+        The grid in p.e., and the same scaled, with channels.
+    filters : int
+        Of the first stage.
+    blocks : int
+        Blocks of a stage.
+    hidden : int
+        Units of the hidden layer.
+    dropout : float
+        Share of features left out in training.
+    """
     return hexagonal_features(x, filters, blocks, hidden, dropout)
 
 
 def hexagonal_features(x: Any, filters: int, blocks: int, hidden: int, dropout: float) -> Any:
-    """Return what a residual network over hexagons makes of scaled images with channels, shape (n, hidden)."""
+    """Return what a residual network over hexagons makes of scaled images with channels, shape (n, hidden).
+
+    Parameters
+    ----------
+    x : Keras tensor
+        Scaled images with channels.
+    filters : int
+        Of the first stage.
+    blocks : int
+        Blocks of a stage.
+    hidden : int
+        Units of the hidden layer.
+    dropout : float
+        Share of features left out in training.
+    """
     from apbatch.dl.networks.layers import HexConv2D
 
     return _residual(HexConv2D, x, filters, blocks, hidden, dropout)
@@ -224,9 +289,24 @@ HALO_LEVELS = (2.5, 3.5, 5.0, 7.0, 14.0)
 def halo_net(
     grid: Any, x: Any, filters: int = 12, blocks: int = 1, hidden: int = 64, moments: int = 128, dropout: float = 0.3
 ) -> Any:
-    """Convolutions over the uncleaned image and the mask of soft cleaning, beside what trees are given of the halo.
+    """Build convolutions over the uncleaned image and the mask of soft cleaning, beside the halo parameters of trees.
 
     Light outside the main image tells hadrons (Olivera-Nieto et al., arXiv:2211.13167); it wants uncleaned images.
+
+    Parameters
+    ----------
+    grid, x : Keras tensors
+        The grid in p.e., and the same scaled, with channels.
+    filters : int
+        Of the first stage.
+    blocks : int
+        Blocks of a stage.
+    hidden : int
+        Units of the hidden layer.
+    moments : int
+        Units of the layers on halo parameters.
+    dropout : float
+        Share of features left out in training.
     """
     from keras import layers
 
@@ -244,8 +324,11 @@ def halo_net(
 
 
 def _residual(convolve: Callable[..., Any], x: Any, filters: int, blocks: int, hidden: int, dropout: float) -> Any:
-    """No normalisation over the batch, which would tie images to their batch: the second half of a block starts at 0
-    instead, so that a new network is shallow and deepens as it learns (SkipInit, arXiv:2002.10444)."""
+    """Return the features of a residual network without normalisation over the batch, which would tie images to it.
+
+    Instead the second half of a block starts at 0, so that a new network is shallow and deepens as it learns (SkipInit,
+    arXiv:2002.10444).
+    """
     from keras import layers
 
     def convolution(width: int, **more: Any) -> Any:

@@ -56,18 +56,44 @@ def treatment_named(name: str) -> Treatment:
 
 
 def cleaned(images: Pixels, camera: CameraGeometry, cleaning: str) -> npt.NDArray[np.bool_] | None:
-    """Return the pixels that a cleaning keeps, shape (n_images, n_pixels); None if all are kept."""
+    """Return the pixels that a cleaning keeps, shape (n_images, n_pixels); None if all are kept.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.
+    camera : CameraGeometry
+    cleaning : str
+        A treatment's name; its grid does not matter.
+    """
     rule = CLEANINGS[treatment_named(cleaning).cleaning]
     return None if rule is None else clean(images, camera, rule)
 
 
 def grids(images: Pixels, camera: CameraGeometry, treatment: Treatment) -> Pixels:
-    """Return what a network sees, shape (n_images, rows, cols), p.e."""
+    """Return what a network sees, shape (n_images, rows, cols), p.e.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.
+    camera : CameraGeometry
+    treatment : Treatment
+    """
     return to_grid(images, camera, cleaned(images, camera, treatment.cleaning), treatment.grid)
 
 
 def parameters(images: Pixels, camera: CameraGeometry, cleaning: str) -> dict[str, npt.NDArray[np.float64]]:
-    """Return image parameters after a cleaning, of uncleaned images those of the halo as well; shape (n_images,)."""
+    """Return image parameters after a cleaning, of uncleaned images those of the halo as well; shape (n_images,).
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.
+    camera : CameraGeometry
+    cleaning : str
+        A treatment's name; its grid does not matter.
+    """
     columns = hillas(images, camera, cleaned(images, camera, cleaning))
     return columns | halo(images, camera) if cleaning == NONE else columns
 

@@ -38,7 +38,17 @@ class Disturbance:
 
 
 def night_sky(images: Pixels, camera: CameraGeometry, added: float, seed: int = 1) -> Pixels:
-    """Add light of the night sky, mean `added` p.e. a pixel and image, its mean taken off as a pedestal would."""
+    """Add light of the night sky, mean `added` p.e. a pixel and image, its mean taken off as a pedestal would.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.
+    camera : CameraGeometry
+    added : float
+        Mean light added to each pixel, p.e.
+    seed : int
+    """
     random = np.random.default_rng([seed, 1])
     photons = random.poisson(added, images.shape)
     charge = photons + _SINGLE_PE * np.sqrt(photons) * random.standard_normal(images.shape, np.float32)
@@ -46,7 +56,17 @@ def night_sky(images: Pixels, camera: CameraGeometry, added: float, seed: int = 
 
 
 def dead_pixels(images: Pixels, camera: CameraGeometry, share: float, seed: int = 1) -> Pixels:
-    """Switch off a share of the pixels, the same in all images: NaN, no measurement."""
+    """Switch off a share of the pixels, the same in all images: NaN, no measurement.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.
+    camera : CameraGeometry
+    share : float
+        Share of the pixels, 0…1.
+    seed : int
+    """
     random = np.random.default_rng([seed, 2])
     dead = random.permutation(camera.n_pixels)[: round(share * camera.n_pixels)]
     disturbed = images.copy()
@@ -55,13 +75,33 @@ def dead_pixels(images: Pixels, camera: CameraGeometry, share: float, seed: int 
 
 
 def gain_errors(images: Pixels, camera: CameraGeometry, spread: float, seed: int = 1) -> Pixels:
-    """Multiply every pixel by a factor of its own, the same in all images, of this relative spread around 1."""
+    """Multiply every pixel by a factor of its own, the same in all images, of this relative spread around 1.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.
+    camera : CameraGeometry
+    spread : float
+        Standard deviation of the factors; none is below 0.05.
+    seed : int
+    """
     factors = np.random.default_rng([seed, 3]).normal(1, spread, camera.n_pixels)
     return np.asarray(images * np.maximum(factors, 0.05), np.float32)
 
 
 def light_scale(images: Pixels, camera: CameraGeometry, factor: float, seed: int = 1) -> Pixels:
-    """Multiply everything by one factor: a mirror or an atmosphere that is not the simulated one."""
+    """Multiply everything by one factor: a mirror or an atmosphere that is not the simulated one.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.
+    camera : CameraGeometry
+    factor : float
+    seed : int
+        Not used; every disturbance takes one.
+    """
     return np.asarray(images * factor, np.float32)
 
 
@@ -71,6 +111,16 @@ def rotation(images: Pixels, camera: CameraGeometry, degrees: float, seed: int =
     Every pixel takes the value of the one nearest to where it came from, so nothing is smoothed: interpolation would
     widen images by a good part of a pixel and so be another disturbance. What came from outside is dark. By 60
     degrees, where the lattice maps onto itself, pixels only move.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.
+    camera : CameraGeometry
+    degrees : float
+        Angle, deg.
+    seed : int
+        Not used; every disturbance takes one.
     """
     middle = int(np.argmin(np.hypot(camera.x - camera.x.mean(), camera.y - camera.y.mean())))
     x, y = camera.x - camera.x[middle], camera.y - camera.y[middle]
@@ -108,6 +158,12 @@ def onto_camera(images: Pixels, source: CameraGeometry, target: CameraGeometry) 
 
     The light of a pixel goes to the nearest pixel of the target, if one is within its pitch; target pixels that
     nothing falls on have no measurement (NaN).
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels of the source)
+        p.e.
+    source, target : CameraGeometry
     """
     away = np.hypot(source.x[:, None] - target.x, source.y[:, None] - target.y)
     nearest = away.argmin(axis=1)

@@ -43,6 +43,7 @@ def evaluate(folder: Path, output: Path, settings: JudgingSettings | None = None
         The blind analysis, unsealed.
     output : pathlib.Path
         Folder in which ``study.json`` is kept.
+    settings : JudgingSettings, optional
 
     Returns
     -------

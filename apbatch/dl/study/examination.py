@@ -150,8 +150,14 @@ def saliency(folder: Path, study: Path, output: Path, each: int = 2) -> Path:
 
     Parameters
     ----------
+    folder : pathlib.Path
+        The blind analysis, unsealed.
+    study : pathlib.Path
+        Output of the study.
     output : pathlib.Path
         File for the maps; images are chosen by their rank in size within a class, not by looks.
+    each : int
+        Images of a class.
     """
     blind_set = blind.open_set(folder)
     camera = camera_named(blind_set.manifest["camera"])

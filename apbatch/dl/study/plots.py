@@ -74,7 +74,26 @@ def quality_overview(rows: Sequence[Row], cleanings: Sequence[str]) -> str:
 
 
 def against_cut(rows: Sequence[Row], cleanings: Sequence[str], hadrons_min: int, what: str, label: str) -> str:
-    """Draw a quantity of the curves (``quality``, ``gamma_efficiency``, ``hadron_rejection``) against the cut."""
+    """Draw a quantity of the curves (``quality``, ``gamma_efficiency``, ``hadron_rejection``) against the cut.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Rows of the study.
+    cleanings : sequence of str
+        One panel each.
+    hadrons_min : int
+        Curves end where fewer hadrons are left.
+    what : str
+        The quantity.
+    label : str
+        Label of its axis.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, len(cleanings), figsize=(11.0, 3.7), sharex=True, sharey=True, squeeze=False)
         for axes, cleaning in zip(panels[0], cleanings, strict=True):
@@ -135,7 +154,22 @@ def price_of_the_cut(rows: Sequence[Row], cleanings: Sequence[str]) -> str:
 
 
 def binned(rows: Sequence[Row], bins: Sequence[dict[str, Any]], cleaning: str) -> str:
-    """Draw Q in bins of energy, size and zenith, for one cleaning."""
+    """Draw Q in bins of energy, size and zenith, for one cleaning.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Rows of the study.
+    bins : sequence of dict
+        Name, unit and edges of each quantity.
+    cleaning : str
+        Rows of this one are drawn.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
     of = in_plots([row for row in rows if row["treatment"] == cleaning])
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, len(bins), figsize=(11.0, 3.7), sharey=True, squeeze=False)

@@ -36,6 +36,8 @@ def write_report(study: dict[str, Any], parts: dict[str, Any], output: Path) -> 
         From `apbatch.dl.study.evaluation.evaluate`.
     parts : dict
         What further steps found, by their names in `PARTS`; any may be missing.
+    output : pathlib.Path
+        A folder.
 
     Returns
     -------

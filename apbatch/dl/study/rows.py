@@ -63,6 +63,7 @@ def rows_of(scores: pa.Table, events: dict[str, Events], draws: Resamples, setti
         By split, ``validation`` and ``test``.
     draws : Resamples
         Of the test set.
+    settings : JudgingSettings
 
     Raises
     ------

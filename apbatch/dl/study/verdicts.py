@@ -55,7 +55,7 @@ def verdict_of(comparison: Comparison | None, goal: float) -> str:
 
 
 def orders_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Compare every method's treatments with its first one: does cleaning, or another grid, help?"""
+    """Compare every method's treatments with its first one, to see whether cleaning, or another grid, helps."""
     first: dict[str, Row] = {}
     orders = []
     for row in rows:

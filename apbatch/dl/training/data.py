@@ -50,6 +50,8 @@ def load(files: Path, manifest: dict[str, Any], split: str, treatment: str) -> I
     ----------
     files : pathlib.Path
         The folder ``set`` of a blind analysis.
+    manifest : dict
+        Manifest of the set.
     split : str
         ``train``, ``validation`` or ``test``.
     treatment : str
@@ -74,6 +76,17 @@ def load(files: Path, manifest: dict[str, Any], split: str, treatment: str) -> I
 def load_cleaned(files: Path, manifest: dict[str, Any], split: str, treatment: str) -> Floats:
     """Load the camera's pixels of one split after a cleaning, shape (n_images, n_pixels).
 
+    Parameters
+    ----------
+    files : pathlib.Path
+        The folder ``set`` of a blind analysis.
+    manifest : dict
+        Manifest of the set.
+    split : str
+        ``train``, ``validation`` or ``test``.
+    treatment : str
+        Its cleaning is used.
+
     Raises
     ------
     UsageError, FormatError
@@ -85,7 +98,16 @@ def load_cleaned(files: Path, manifest: dict[str, Any], split: str, treatment: s
 
 
 def cleaned_pixels(images: Floats, camera: CameraGeometry, cleaning: str) -> Floats:
-    """Return images, shape (n_images, n_pixels), with 0 where nothing was measured or a cleaning keeps nothing."""
+    """Return images, shape (n_images, n_pixels), with 0 where nothing was measured or a cleaning keeps nothing.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n_images, n_pixels)
+        p.e.; NaN where not measured.
+    camera : CameraGeometry
+    cleaning : str
+        A treatment's name; its grid does not matter.
+    """
     mask = cleaned(images, camera, cleaning)
     keep = np.isfinite(images) if mask is None else np.isfinite(images) & mask
     return np.where(keep, images, np.float32(0))
@@ -93,6 +115,15 @@ def cleaned_pixels(images: Floats, camera: CameraGeometry, cleaning: str) -> Flo
 
 def load_pixels(files: Path, manifest: dict[str, Any], split: str) -> Floats:
     """Load the camera's pixels of one split, shape (n_images, n_pixels), NaN where not measured.
+
+    Parameters
+    ----------
+    files : pathlib.Path
+        The folder ``set`` of a blind analysis.
+    manifest : dict
+        Manifest of the set.
+    split : str
+        ``train``, ``validation`` or ``test``.
 
     Raises
     ------
@@ -110,6 +141,20 @@ def load_pixels(files: Path, manifest: dict[str, Any], split: str) -> Floats:
 
 def checked_pixels(column: pa.ChunkedArray, names: Sequence[str], place: Path | str) -> Floats:
     """Return a column of pixels as an array after looking at every image.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+        Images as bytes of float32.
+    names : sequence of str
+        Names of the images, for errors.
+    place : pathlib.Path or str
+        The file, for errors.
+
+    Returns
+    -------
+    ndarray of float32
+        All images one after the other, p.e.
 
     Raises
     ------
@@ -154,6 +199,10 @@ def steps_of(n_images: int, batch: int, parts: int, least: int = 0) -> tuple[int
 
     Parameters
     ----------
+    n_images : int
+        Images of the training set.
+    batch : int
+        Images in a step over all ranks.
     parts : int
         From `parts_of`.
     least : int
@@ -179,6 +228,19 @@ def order_of(n_images: int, epoch: int, seed: int, batch: int, parts: int, least
 
     Rank r takes the r-th share of each row, so that a step sees the same images however many ranks there are. The
     remainder that fills no batch is left out, another one in each epoch.
+
+    Parameters
+    ----------
+    n_images : int
+        Images of the training set.
+    epoch : int
+    seed : int
+    batch : int
+        Images in a step over all ranks.
+    parts : int
+        From `parts_of`.
+    least : int
+        Images that an epoch takes at least.
     """
     steps, batch = steps_of(n_images, batch, parts, least)
     random = np.random.default_rng([seed, epoch, 1])
@@ -284,7 +346,16 @@ class Turning:
 
     @classmethod
     def of(cls, manifest: dict[str, Any], treatment: str, turn: bool) -> Turning:
-        """Return what a treatment of a set needs, with the symmetries of the camera or without any."""
+        """Return what a treatment of a set needs, with the symmetries of the camera or without any.
+
+        Parameters
+        ----------
+        manifest : dict
+            Manifest of the set.
+        treatment : str
+        turn : bool
+            Whether images are turned and mirrored at all.
+        """
         camera = camera_named(manifest["camera"])
         tables = camera_symmetries(camera) if turn else np.arange(camera.n_pixels)[None]
         return cls(tables, camera, treatment_named(treatment).grid)
@@ -303,7 +374,15 @@ class Turning:
 
 
 def turned(pixels: Floats, tables: npt.NDArray[np.int64], which: npt.NDArray[np.int64]) -> Floats:
-    """Apply to each image, shape (n, …), the symmetry with its number in `which`, shape (n,)."""
+    """Apply to each image, shape (n, …), the symmetry with its number in `which`, shape (n,).
+
+    Parameters
+    ----------
+    pixels : ndarray of float32, shape (n_images, …)
+    tables : ndarray of int64, shape (n_symmetries, n_pixels)
+        Where each pixel of the result comes from; n_pixels for nowhere.
+    which : ndarray of int64, shape (n_images,)
+    """
     flat = pixels.reshape(len(pixels), -1)
     padded = np.concatenate([flat, np.zeros((len(flat), 1), np.float32)], axis=1)
     return np.take_along_axis(padded, tables[which], axis=1).reshape(pixels.shape)

@@ -56,6 +56,14 @@ class Engine(ABC):
         """Take one step on this rank's share of a batch; return its loss.
 
         A graphics processor need not be done with the step yet: it is when the loss is made a number.
+
+        Parameters
+        ----------
+        pixels : ndarray of float32, shape (n_images, rows, cols)
+            p.e.
+        targets : ndarray of float32, shape (n_images, n_outputs)
+            NaN where an auxiliary target is not known.
+        weights : ndarray of float32, shape (n_images,)
         """
 
     @abstractmethod
@@ -245,6 +253,19 @@ def engine(
     auxiliary: Sequence[float] = (),
 ) -> Engine:
     """Return the engine of a back-end for a model that was built under it.
+
+    Parameters
+    ----------
+    backend : str
+        ``tensorflow`` or ``torch``.
+    model : keras.Model
+    learning_rate : float
+    classify : bool
+        Whether the first output is a logit; else all are estimated by a Huber loss.
+    collective : Collective
+        The ranks.
+    auxiliary : sequence of float
+        Weights of further outputs in the loss.
 
     Raises
     ------

@@ -56,6 +56,14 @@ def train_all(
     As many as there are ranks run at the same time, each in one process: none waits for another's gradients, and one
     rank gives the bits of two. Under ``horovod``, or with more ranks than two, they run one after the other on all.
 
+    Parameters
+    ----------
+    specs : sequence of TrainSpec
+    collective : str
+        ``auto``, ``single`` or ``horovod``.
+    ranks : int
+        Ranks, or networks at the same time.
+
     Raises
     ------
     ApbatchError

@@ -57,6 +57,13 @@ class PendingTraining:
 def check(spec: TrainSpec, manifest: dict[str, Any], ranks: int) -> list[PendingTraining]:
     """Load and check everything.
 
+    Parameters
+    ----------
+    spec : TrainSpec
+    manifest : dict
+        Manifest of the set.
+    ranks : int
+
     Raises
     ------
     FormatError

@@ -121,8 +121,12 @@ class Shards:
 
         Parameters
         ----------
+        epoch : int
+        seed : int
         batch : int
             Images in a step over all ranks, a multiple of `parts`.
+        parts : int
+            From `apbatch.dl.training.data.parts_of`.
         mine : range
             Numbers of the parts that this rank holds.
         """

@@ -142,6 +142,14 @@ def read_images(stream: BinaryIO, problems: Problems, span: Span | None = None) 
     """Yield the whole images of a text file; what is no image is noted and passed over up to the next header.
 
     Of a span, which is of bytes, the images whose header begins in it.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+    problems : Problems
+        Takes lines that were passed over.
+    span : Span, optional
+        Bytes of the file; all if left out.
     """
     start, stop = (span.start, span.stop) if span is not None else (0, 1 << 62)
     # What comes before the first header of a later span belongs to the span before.

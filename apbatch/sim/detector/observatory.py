@@ -63,7 +63,14 @@ class Optics(NamedTuple):
 
     @classmethod
     def of(cls, site: SiteModel, detector: DetectorModel, camera: CameraGeometry) -> Optics:
-        """Make the look-up tables of a site and detector."""
+        """Make the look-up tables of a site and detector.
+
+        Parameters
+        ----------
+        site : SiteModel
+        detector : DetectorModel
+        camera : CameraGeometry
+        """
         return cls(
             pixel_table(camera),
             camera.n_pixels,

@@ -51,6 +51,13 @@ class Camera(NamedTuple):
 
         Gains and dead pixels are drawn from the camera's name and the telescope's number, not from a production's
         seed: productions of different primaries are seen by the same telescopes.
+
+        Parameters
+        ----------
+        geometry : CameraGeometry
+        detector : DetectorModel
+        telescopes : int
+            Telescopes of the array.
         """
         neighbours = np.asarray(geometry.neighbours)
         same = geometry.cluster[neighbours] == geometry.cluster[:, None]
@@ -268,5 +275,12 @@ def over_threshold(images: Floats, camera: Camera, detector: DetectorModel) -> n
     """Return which images, shape (n, n_pixels), have a pixel and enough neighbours of its cluster over threshold.
 
     For images alone, of which arrival times are not known any more: as `triggered`, on the integrated charge.
+
+    Parameters
+    ----------
+    images : ndarray of float64, shape (n, n_pixels)
+        p.e.
+    camera : Camera
+    detector : DetectorModel
     """
     return triggered(np.where(images > detector.trigger_threshold, 0.0, _NEVER), camera, detector)

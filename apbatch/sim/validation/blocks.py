@@ -19,6 +19,14 @@ def first_interactions(
 ) -> list[FirstInteraction]:
     """Return a first interaction for each energy, GeV, of a hadron.
 
+    Parameters
+    ----------
+    primary : str
+        Such as ``proton``.
+    energies : ndarray of float64, shape (n_showers,)
+        GeV.
+    rng : numpy.random.Generator
+
     Raises
     ------
     ApbatchError

@@ -113,7 +113,17 @@ def median_ratio(
 
 
 def bootstrap(value: Callable[[npt.NDArray[np.int64]], float], groups: npt.NDArray[np.int64], rounds: int) -> float:
-    """Return the standard error of a value of rows by drawing groups of rows with replacement."""
+    """Return the standard error of a value of rows by drawing groups of rows with replacement.
+
+    Parameters
+    ----------
+    value : callable
+        Numbers of rows to a value.
+    groups : ndarray of int64, shape (n_rows,)
+        Group of each row, such as its shower.
+    rounds : int
+        Drawings.
+    """
     rng = np.random.default_rng(0)
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     values = []
@@ -132,7 +142,25 @@ def in_bins(
     groups: npt.NDArray[np.int64],
     aim: float,
 ) -> list[Check]:
-    """Compare pairs of several quantities in bins of another; bins with fewer than 5 pairs are left out."""
+    """Compare pairs of several quantities in bins of another; bins with fewer than 5 pairs are left out.
+
+    Parameters
+    ----------
+    part : str
+        Name of the comparison.
+    columns : sequence of tuples
+        Name of a quantity and its two columns, each of shape (n_pairs,).
+    by : ndarray of float64, shape (n_pairs,)
+        What is binned.
+    edges : sequence of float
+        Edges of the bins.
+    label : str
+        How a bin is described.
+    groups : ndarray of int64, shape (n_pairs,)
+        Group of each pair, such as its shower.
+    aim : float
+        Largest deviation from 1 that is aimed at.
+    """
     checks = []
     for low, high in pairwise(edges):
         inside = (by > low) & (by <= high)

@@ -117,7 +117,18 @@ class _Sample:
 
 
 def compare(data: Path, size: Size, seed: int, task: Task) -> Part:
-    """Simulate showers with the energies of FACT's tables and compare their images."""
+    """Simulate showers with the energies of FACT's tables and compare their images.
+
+    Parameters
+    ----------
+    data : pathlib.Path
+        Folder of real data.
+    size : Size
+        How many showers.
+    seed : int
+    task : Task
+        Shows progress.
+    """
     part = Part(_TITLE, (__doc__ or "").split("\n\n", 1)[1].split("\n\nReferences")[0])
     camera = data / "camgeom" / "FACT.camgeom.fits.gz"
     tables = {kind.table: data / "fact_hillas" / f"{kind.table}.hdf5" for kind in _KINDS}

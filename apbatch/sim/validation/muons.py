@@ -41,7 +41,16 @@ _START = 600.0
 
 
 def compare(size: Size, seed: int, task: Task) -> Part:
-    """Simulate muons through the middle of the mirror."""
+    """Simulate muons through the middle of the mirror.
+
+    Parameters
+    ----------
+    size : Size
+        How many muons.
+    seed : int
+    task : Task
+        Shows progress.
+    """
     part = Part(_TITLE, (__doc__ or "").split("\n\n", 1)[1].split("\n\nReferences")[0])
     air = atmosphere_named(_SITE.atmosphere)
     rho = density(depth(_SITE.altitude + 80.0, air), air)  # half-way up the light that is caught

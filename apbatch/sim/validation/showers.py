@@ -65,7 +65,16 @@ def share_above(threshold: float, age: float) -> float:
 
 
 def compare(size: Size, seed: int, task: Task) -> Part:
-    """Simulate vertical gammas and protons and compare their profiles and their light on the ground."""
+    """Simulate vertical gammas and protons and compare their profiles and their light on the ground.
+
+    Parameters
+    ----------
+    size : Size
+        How many showers.
+    seed : int
+    task : Task
+        Shows progress.
+    """
     part = Part(_TITLE, (__doc__ or "").split("\n\n", 1)[1].split("\n\nReferences")[0])
     radii = np.array([20.0, 50.0, 80.0, 100.0, 120.0, 140.0, 160.0, 200.0, 250.0, 300.0, 400.0])
     settings = Production(gammas=1, protons=1, site=_SITE, detector=_COUNTER, seed=seed)

@@ -92,7 +92,16 @@ def measure(step: float, beams: int, seed: int, task: Task | None = None) -> Mea
 
 
 def compare(size: Size, seed: int, task: Task) -> Part:
-    """Compare usual and halved steps with the finest."""
+    """Compare usual and halved steps with the finest.
+
+    Parameters
+    ----------
+    size : Size
+        How many showers.
+    seed : int
+    task : Task
+        Shows progress.
+    """
     part = Part(_TITLE, (__doc__ or "").split("\n\n", 1)[1])
     fine = measure(FINEST, size.beams, seed, task)
     for number, step in enumerate(STEPS, start=1):

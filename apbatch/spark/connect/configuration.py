@@ -42,7 +42,14 @@ class Cluster:
 
 
 def configuration(cluster: Cluster, settings: SparkSettings, submitted: Mapping[str, str]) -> dict[str, str]:
-    """Return Spark's settings, by name; `submitted` is what ``spark-submit`` was told already.
+    """Return Spark's settings by name.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    settings : SparkSettings
+    submitted : mapping of str to str
+        What ``spark-submit`` has set already.
 
     Raises
     ------
@@ -57,7 +64,15 @@ def configuration(cluster: Cluster, settings: SparkSettings, submitted: Mapping[
 
 
 def worker_python(cluster: Cluster, settings: SparkSettings, submitted: Mapping[str, str]) -> str:
-    """Return the Python that workers run: the one that is named, else this one where they are on this machine."""
+    """Return the Python that workers run: the one that is named, else this one where they are on this machine.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    settings : SparkSettings
+    submitted : mapping of str to str
+        What ``spark-submit`` has set already.
+    """
     named = settings.worker_python or submitted.get("spark.pyspark.python") or settings.conf.get("spark.pyspark.python")
     named = named or os.environ.get("PYSPARK_PYTHON")
     return named or (

@@ -79,7 +79,15 @@ class Shipment:
 
 
 def with_shipment(conf: Mapping[str, str], shipment: Shipment, *, yarn: bool) -> dict[str, str]:
-    """Return Spark's settings `conf` with those by which workers get a shipment; what `conf` ships already stays."""
+    """Return Spark's settings `conf` with those by which workers get a shipment; what `conf` ships already stays.
+
+    Parameters
+    ----------
+    conf : mapping of str to str
+    shipment : Shipment
+    yarn : bool
+        Whether YARN starts the workers.
+    """
     # YARN keeps what it unpacked for the next job; others are sent it by the driver
     key = "spark.yarn.dist.archives" if yarn else "spark.archives"
     more = conf.get(key)

@@ -72,6 +72,16 @@ def event_frame(
 def coincident_pairs(spark: SparkSession, store: EventStore, first: str, second: str, window: Window) -> DataFrame:
     """Return the pairs that `apbatch.index.events.coincidences.coincidences` yields, found by Spark.
 
+    Parameters
+    ----------
+    spark : SparkSession
+    store : EventStore
+        One of Parquet files.
+    first, second : str
+        Queries of events.
+    window : Window
+        How near events must be in time.
+
     Raises
     ------
     UsageError

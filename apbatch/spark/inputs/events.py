@@ -101,8 +101,13 @@ def event_splits(
         Raw files; those of one experiment, run and telescope belong together.
     surveys : mapping
         By URL, of all that `surveyed_urls` names.
+    camera : CameraGeometry
+    factors : mapping
+        Conversion factors by table and cluster, codes per p.e.
     target : int
         Bytes of input for each split.
+    first_number : int
+        Number of the first split.
 
     Returns
     -------
@@ -201,7 +206,19 @@ def _spans(blocks: Iterable[Block], first: int, stop: int) -> tuple[tuple[int, i
 def read_events(
     split: EventSplit, camera: CameraGeometry, factors: Factors, losses: list[Loss], batch_size: int
 ) -> Iterator[pa.RecordBatch]:
-    """Build the images of a split; yields batches of schema `IMAGES`, by event number."""
+    """Build the images of a split; yields batches of schema `IMAGES`, by event number.
+
+    Parameters
+    ----------
+    split : EventSplit
+    camera : CameraGeometry
+    factors : mapping
+        Conversion factors by table and cluster, codes per p.e.
+    losses : list of Loss
+        Takes what was passed over.
+    batch_size : int
+        Most images of a batch.
+    """
     events, clusters, times, light = [], [], [], []
     for file in split.files:
         try:

@@ -51,7 +51,26 @@ def splits_of(
     target: int,
     surveyed: Callable[[Sequence[str]], dict[str, Survey]],
 ) -> tuple[list[AnySplit], list[Loss]]:
-    """Cut sources into splits; raw files need a first pass, which `surveyed` makes."""
+    """Cut sources into splits; raw files need a first pass, which `surveyed` makes.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    camera : CameraGeometry
+    factors : mapping
+        Conversion factors by table and cluster, codes per p.e.
+    sizes : mapping
+        By URL, bytes and time of change of each file.
+    target : int
+        Bytes of input for each split.
+    surveyed : callable
+        URLs of raw files to their surveys.
+
+    Returns
+    -------
+    splits : list
+    losses : list of Loss
+    """
     splits: list[AnySplit] = list(file_splits([one for one in sources if one.format != RAW], sizes, target))
     raw = [source for source in sources if source.format == RAW]
     if not raw:
@@ -175,6 +194,12 @@ def need_times(cleaning: Cleaning, sources: Sequence[Source], camera: CameraGeom
     """Refuse a cleaning that needs the times of pixels where the images have none, before any work.
 
     The first image that can be read of the first files tells; single images without are left out by the tasks.
+
+    Parameters
+    ----------
+    cleaning : Cleaning
+    sources : sequence of Source
+    camera : CameraGeometry
 
     Raises
     ------

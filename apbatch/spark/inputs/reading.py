@@ -37,7 +37,17 @@ OF_FILES = frozenset({UNREADABLE_FILE})
 
 
 def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_size: int) -> Iterator[pa.RecordBatch]:
-    """Read a file, a stretch of it or some of its rows: batches of schema `IMAGES`, or `CLEANED` from a dataset."""
+    """Read a file, a stretch of it or some of its rows: batches of schema `IMAGES`, or `CLEANED` from a dataset.
+
+    Parameters
+    ----------
+    piece : Piece
+    camera : CameraGeometry
+    losses : list of Loss
+        Takes what was passed over.
+    batch_size : int
+        Most images of a batch.
+    """
     url, problems, strange = piece.source.url, Problems(), dict[str, int]()
     cleaned = piece.source.format == DATASET
     target = CLEANED if cleaned else IMAGES

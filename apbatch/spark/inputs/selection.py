@@ -40,6 +40,13 @@ _KEY_TYPES = pa.schema(
 def parse_select(catalogue: Catalogue, events: EventStore, text: str) -> Selection:
     """Parse what a user wants selected, files or events.
 
+    Parameters
+    ----------
+    catalogue : Catalogue
+    events : EventStore
+    text : str
+        The query.
+
     Raises
     ------
     UsageError
@@ -79,6 +86,17 @@ def event_sources(
     catalogue: Catalogue, events: EventStore, query: Query, prefer: str | None = None, *, only_preferred: bool = False
 ) -> list[Source]:
     """Return the sources of the images of events; each image once, whatever number of cleanings it matches with.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    events : EventStore
+    query : Query
+        A condition on events.
+    prefer : str, optional
+        Store whose replicas of files are read first.
+    only_preferred : bool
+        Whether files without such a replica are an error.
 
     Raises
     ------

@@ -67,7 +67,17 @@ class Split:
 
 
 def split_bytes(total: int, cores: int, most: int = BLOCK_BYTES) -> int:
-    """Return how many bytes a split should have, so that every core gets some and none is too large."""
+    """Return how many bytes a split should have, so that every core gets some and none is too large.
+
+    Parameters
+    ----------
+    total : int
+        Bytes of all input.
+    cores : int
+        Cores of the cluster.
+    most : int
+        Most bytes of a split.
+    """
     return max(min(most, total // max(1, _TASKS_A_CORE * cores)), min(most, FEWEST_BYTES))
 
 
@@ -109,12 +119,30 @@ def dataset_files(url: str) -> tuple[list[Source], dict[str, tuple[int, int]]]:
 
 
 def file_splits(sources: Sequence[Source], files: Mapping[str, tuple[int, int]], target: int) -> list[Split]:
-    """Cut files of whole images into splits of about `target` bytes."""
+    """Cut files of whole images into splits of about `target` bytes.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    files : mapping
+        By URL, bytes and time of change of each file.
+    target : int
+        Bytes of input for each split.
+    """
     return packed((piece for source in sources for piece in _pieces(source, files[source.url][0], target)), target)
 
 
 def packed(pieces: Iterable[Piece], target: int, first_number: int = 0) -> list[Split]:
-    """Put pieces together, in their order, until each split has `target` bytes."""
+    """Put pieces together, in their order, until each split has `target` bytes.
+
+    Parameters
+    ----------
+    pieces : iterable of Piece
+    target : int
+        Bytes of input for each split.
+    first_number : int
+        Number of the first split.
+    """
     splits: list[Split] = []
     waiting: list[Piece] = []
     weight = 0
