@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> BlindSet:
 
 def trained(made: BlindSet, output: Path, ranks: int) -> Path:
     spec = TrainSpec(
-        data=made.files, output=output, treatments=("none",), model="halo-net", options={"filters": 4, "dropout": 0},
+        data=made.files, output=output, treatments=("none",), model="halo-net", options={"filters": 4, "dropout": 0.3},
         epochs=2, batch_size=16, epoch_min=0, auxiliary={"energy": 0.3},
     )  # fmt: skip
     return launch.train(spec, "single" if ranks == 1 else "horovod", ranks)

@@ -48,8 +48,28 @@ class Engine(ABC):
 
         self.model, self._classify, self._collective = model, classify, collective
         self._auxiliary = tuple(auxiliary)
+        self._dropouts = [layer for layer in model._flatten_layers() if getattr(layer, "seed_generator", None)]
         self.optimizer = keras.optimizers.Adam(learning_rate)
         self.optimizer.build(model.trainable_variables)
+
+    def _draw_for(self, part: int, parts: int) -> None:
+        """Have dropout draw by the number of the step and of the part of the batch, not by what was drawn before.
+
+        So masks are the same on one rank and on two, and those of a training that goes on are those it would have had.
+
+        Parameters
+        ----------
+        part : int
+            Of the whole batch, from 0.
+        parts : int
+            How many there are.
+        """
+        from keras import ops
+
+        number = ops.cast(self.optimizer.iterations * parts + part, "uint32")
+        for layer in self._dropouts:
+            state = layer.seed_generator.state
+            state.assign(ops.stack([state[0], number]))
 
     @abstractmethod
     def step(self, pixels: Floats, targets: Floats, weights: Floats) -> SupportsFloat:
@@ -109,7 +129,8 @@ class TensorFlowEngine(Engine):
         import tensorflow as tf
 
         super().__init__(model, learning_rate, classify, collective, auxiliary)
-        own = parts_of(collective.size) // collective.size
+        parts = parts_of(collective.size)
+        own = parts // collective.size
         optimizer, shape, n_outputs = self.optimizer, model.input_shape[1:], model.output_shape[-1]
 
         def loss_of(outputs: Any, targets: Any, weights: Any) -> Any:
@@ -137,7 +158,9 @@ class TensorFlowEngine(Engine):
         def step(pixels: Any, targets: Any, weights: Any) -> Any:
             # A tower for each part: the sums are the same whether one rank holds two parts or two ranks one each.
             towers = []
-            for part in zip(*(tf.split(values, own) for values in (pixels, targets, weights)), strict=True):
+            split = zip(*(tf.split(values, own) for values in (pixels, targets, weights)), strict=True)
+            for number, part in enumerate(split, start=collective.rank * own):
+                self._draw_for(number, parts)
                 with tf.GradientTape() as tape:
                     loss = loss_of(model(part[0], training=True), part[1], part[2])
                 towers.append([loss, *tape.gradient(loss, model.trainable_variables)])
@@ -195,6 +218,7 @@ class TorchEngine(Engine):
         import torch
 
         self.model.zero_grad()
+        self._draw_for(0, 1)
         images, labels, weight = (self._there(values) for values in (pixels, targets, weights))
         outputs = self.model(images, training=True)
         if self._classify:
