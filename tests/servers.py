@@ -30,6 +30,8 @@ def free_base() -> tuple[int, IO[str]]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for offset in (
                 20,
+                24,
+                25,
                 30,
                 31,
                 32,
@@ -127,6 +129,12 @@ def cassandra(servers: Servers) -> str:
 @pytest.fixture(scope="session")
 def postgres(servers: Servers) -> str:
     return servers.url("postgres")
+
+
+@pytest.fixture(scope="session")
+def squid(servers: Servers) -> str:
+    """The near one of two caches in a chain, as ``http_proxy`` takes it."""
+    return servers.url("squid")
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,14 @@ from apbatch.cluster.history import History
 from apbatch.cluster.postgres import Postgres
 from apbatch.cluster.server import Server
 from apbatch.cluster.spark import Spark
+from apbatch.cluster.squid import Squid
 from apbatch.cluster.yarn import Yarn
 from apbatch.config import home
 from apbatch.errors import UsageError, nearest_word
 from apbatch.progress import say
 
 SERVERS: dict[str, type[Server]] = {
-    server.name: server for server in (Hdfs, Cassandra, Postgres, Spark, Yarn, History, Afs)
+    server.name: server for server in (Hdfs, Cassandra, Postgres, Spark, Yarn, History, Afs, Squid)
 }
 #: What `apbatch cluster up` starts when no server is named.
 DEFAULT = ("hdfs", "cassandra", "spark")

@@ -1,0 +1,145 @@
+"""What an agent or a gateway serves: places of blocks, blocks by capability, files by path. Knows no HTTP.
+
+An agent serves the files of one site, in place; a gateway those of the catalogue, from sites, agents and replicas.
+Neither keeps anything of its own: several copies with the same secrets stand in for each other.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from apbatch.access.capability import Secrets
+from apbatch.access.guard import Guard
+from apbatch.access.policy import Policy
+from apbatch.access.principals import OWNER, Principal
+from apbatch.access.reader import OpenFile, Reader
+from apbatch.errors import ApbatchError, NotFoundError
+from apbatch.index import query as q
+from apbatch.index.catalogue import Catalogue
+from apbatch.index.contents import BLOCK
+from apbatch.index.files import State
+
+#: Most files that one request may locate.
+MOST_PATHS = 1000
+#: Contents that are kept open: their hashes, and where they were found.
+_OPEN_CONTENTS = 256
+
+
+class Gateway:
+    """Serves what a policy allows; threads share it.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    policy : Policy
+    secrets : Secrets
+        Of the capabilities that it gives and takes.
+    reader : Reader
+        Reads blocks; its guard must be the owner's, since the capability decides.
+    site : str, optional
+        Serve this site's files alone.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, policy: Policy, secrets: Secrets, reader: Reader, site: str | None = None
+    ) -> None:
+        self.catalogue, self.policy, self._secrets, self._reader, self.site = catalogue, policy, secrets, reader, site
+        self._scope = None if site is None else q.Compare("site", "=", site)
+        self._owner = Guard(catalogue, None, policy, OWNER, self._scope)
+        self._lock = threading.Lock()
+        self._files: OrderedDict[str, OpenFile] = OrderedDict()
+
+    def guard(self, who: Principal) -> Guard:
+        """Return what somebody may see of what is served here."""
+        return Guard(self.catalogue, None, self.policy, who, self._scope)
+
+    def locate(self, guard: Guard, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return, by path (key), where the blocks of files are; those that may not be read are left out.
+
+        Returns
+        -------
+        dict
+            ``checksum``, ``size``, ``mtime_ns``, ``capability``, ``expires``; ``blocks``: the BLAKE3 of each block in
+            base64, or None where they are not kept.
+        """
+        records = guard.get_many(paths)
+        good = (one for one in records.values() if one.state is State.REGISTERED and one.checksum)
+        shown = [one for one in good if guard.may_read(one)]
+        contents = self.catalogue.contents({one.checksum for one in shown})
+        located = {}
+        for one in shown:
+            capability, content = self._secrets.capability(one.checksum), contents.get(one.checksum)
+            located[one.path] = {
+                "checksum": one.checksum, "size": one.size, "mtime_ns": one.mtime_ns, "capability": capability.text,
+                "expires": capability.expires,
+                "blocks": None if content is None else base64.b64encode(content.blocks).decode(),
+            }  # fmt: skip
+        return located
+
+    def block(self, text: str, number: int) -> tuple[bytes, str, int]:
+        """Return a block by capability, its BLAKE3, and for how many seconds the capability is good.
+
+        Raises
+        ------
+        NotFoundError
+            The same for every reason: a guess, an expired capability, no such block, a file that is gone or changed.
+        ServerError
+            If no source answers.
+        """
+        capability = self._secrets.read(text)
+        if capability is None:
+            raise nothing()
+        file = self._content(capability.checksum)
+        digests = file.digests
+        if digests is None or not 0 <= number < max(1, -(-file.size // BLOCK)):
+            raise nothing()
+        data = file.read(number * BLOCK, BLOCK)
+        digest = digests.blocks[32 * number : 32 * number + 32] or bytes.fromhex(capability.checksum)
+        return data, digest.hex(), self._secrets.seconds_left(capability)
+
+    def open(self, guard: Guard, path: str) -> OpenFile:
+        """Open a file by its path in the merged tree, if it may be read; see `Reader.open`."""
+        return OpenFile(self._reader, path, guard.readable(path))
+
+    def close(self) -> None:
+        """Close what is open."""
+        with self._lock:
+            files, self._files = list(self._files.values()), OrderedDict()
+        for file in files:
+            file.close()
+
+    def _content(self, checksum: str) -> OpenFile:
+        """Return a content, opened once for many blocks."""
+        with self._lock:
+            file = self._files.get(checksum)
+            if file is not None:
+                self._files.move_to_end(checksum)
+                return file
+        records = list(self._owner.select(q.Compare("checksum", "=", checksum), limit=20))
+        if not records:
+            raise nothing()
+        file = OpenFile(self._reader, records[0].path, records)
+        with self._lock:
+            file = self._files.setdefault(checksum, file)
+            oldest = [self._files.popitem(last=False)[1] for _ in range(len(self._files) - _OPEN_CONTENTS)]
+        for one in oldest:
+            with suppress(ApbatchError, OSError):
+                one.close()
+        return file
+
+    def forget(self, text: str) -> None:
+        """Look for a content anew the next time: where it was found it is no longer, or not as it was."""
+        with self._lock:
+            file = self._files.pop(text.partition(".")[0], None)
+        if file is not None:
+            file.close()
+
+
+def nothing() -> NotFoundError:
+    """Return the error for everything that is not there or may not be had."""
+    return NotFoundError("not found")

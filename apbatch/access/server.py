@@ -1,0 +1,343 @@
+"""The HTTP server of an agent or a gateway: read-only, every refusal alike, nothing kept (``docs/agent.md``)."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+import anyio
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from apbatch.access.gateway import MOST_PATHS, Gateway
+from apbatch.access.guard import Guard
+from apbatch.access.principals import ANYONE, Principal
+from apbatch.access.reader import OpenFile
+from apbatch.access.wire import attribute_to_json, change_to_json, sse_event
+from apbatch.errors import ApbatchError, NotFoundError, UsageError
+from apbatch.index.catalogue import PAGE
+from apbatch.index.changes import StaleReaderError
+from apbatch.index.contents import BLOCK
+from apbatch.index.files import State
+
+#: Says who sends a request, from its headers; raises `UsageError` for a token that is not valid.
+Identify = Callable[[Mapping[str, str]], Principal]
+
+#: Blocks that are read at the same time, each 2 MiB in memory; others wait.
+_READERS = 32
+#: Followers of the feed at the same time; how often each looks, and when a silent connection gets a sign of life, s.
+_FOLLOWERS, _PERIOD_S, _SILENCE_S = 200, 0.5, 15.0
+_LARGEST_BODY = 8 << 20
+_BLOCK_NUMBER = re.compile(r"[0-9]{1,9}")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_SAFE = {"x-content-type-options": "nosniff"}
+
+
+def nobody(headers: Mapping[str, str]) -> Principal:
+    """Take every request for one without a token."""
+    return ANYONE
+
+
+class Server:
+    """The application, and what it counts.
+
+    Parameters
+    ----------
+    gateway : Gateway
+    identify : callable
+    """
+
+    def __init__(self, gateway: Gateway, identify: Identify = nobody) -> None:
+        self._gateway, self._identify = gateway, identify
+        self._readers = CapacityLimiter(_READERS)
+        self._followers = threading.Semaphore(_FOLLOWERS)
+        #: Set when the server is about to end: streams close, new ones are refused.
+        self.draining = threading.Event()
+        self.counts = {"requests": 0, "refusals": 0, "failures": 0, "blocks": 0, "block_bytes": 0, "file_bytes": 0}
+        routes = [
+            Route("/", self._about, methods=["GET"]),
+            Route("/health", self._health, methods=["GET"]),
+            Route("/metrics", self._metrics, methods=["GET"]),
+            Route("/locate", self._locate, methods=["POST"]),
+            Route("/changes", self._changes, methods=["GET"]),
+            Route("/feed", self._feed, methods=["GET"]),
+            Route("/b/{capability}/{number}", self._block, methods=["GET"]),
+            Route("/f/{path:path}", self._file, methods=["GET"]),
+        ]
+        self._routed = Starlette(
+            routes=routes, exception_handlers={ApbatchError: self._refuse, 404: _no_route, 405: _no_route}
+        )
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["path"].startswith("/f/"):
+            scope = {**scope, "path": "/f/-"}  # routes know no line ends; `_path_of` reads the path as it was sent
+        await self._routed(scope, receive, send)
+
+    # what is served
+
+    async def _about(self, request: Request) -> Response:
+        guard = await self._guard(request)
+        attributes = await run_sync(guard.attributes)
+        return JSONResponse(
+            {
+                "site": self._gateway.site, "block": BLOCK, "revision": await run_sync(guard.revision),
+                "attributes": [attribute_to_json(one) for one in attributes.values()],
+            },
+            headers=_private(),
+        )  # fmt: skip
+
+    async def _locate(self, request: Request) -> Response:
+        guard = await self._guard(request)
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > _LARGEST_BODY:
+                raise UsageError("the request is too large", remedy=f"at most {MOST_PATHS} paths")
+        try:
+            paths = json.loads(bytes(body))["paths"]
+            if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UsageError('a body such as {"paths": ["/experiment/site/file"]} is wanted') from None
+        if len(paths) > MOST_PATHS:
+            raise UsageError(f"{len(paths)} paths", remedy=f"at most {MOST_PATHS} in one request")
+        files = await run_sync(self._gateway.locate, guard, paths)
+        return JSONResponse({"files": files}, headers={**_SAFE, "cache-control": "no-store"})
+
+    async def _block(self, request: Request) -> Response:
+        self.counts["requests"] += 1
+        text, number = request.path_params["capability"], request.path_params["number"]
+        if not _BLOCK_NUMBER.fullmatch(number):
+            raise NotFoundError("not found")
+        try:
+            read = partial(self._gateway.block, text, int(number))
+            data, digest, seconds = await run_sync(read, limiter=self._readers)
+        except ApbatchError:
+            await run_sync(self._gateway.forget, text)
+            raise
+        self.counts["blocks"] += 1
+        self.counts["block_bytes"] += len(data)
+        headers = {
+            **_SAFE, "etag": f'"{digest}"', "cache-control": f"public, max-age={seconds}, immutable",
+            "content-type": "application/octet-stream",
+        }  # fmt: skip
+        return Response(data, headers=headers)
+
+    async def _file(self, request: Request) -> Response:
+        guard = await self._guard(request)
+        path = _path_of(request)
+        if path.endswith("/") or path == "":
+            return await self._folder(guard, path, request.query_params.get("cursor"))
+        file = await run_sync(self._gateway.open, guard, path)
+        try:
+            return await self._file_response(request, file)
+        except BaseException:
+            file.close()
+            raise
+
+    async def _file_response(self, request: Request, file: OpenFile) -> Response:
+        record = file.record
+        verified = record.state is not State.LISTED and bool(record.checksum)
+        tag = f'"{record.checksum}"' if verified else f'W/"{record.size:x}-{record.mtime_ns:x}"'
+        headers = {
+            **_private(), "etag": tag, "accept-ranges": "bytes", "content-disposition": disposition(file.path),
+            "content-type": "application/octet-stream", "vary": "Authorization",
+        }  # fmt: skip
+        if tag in [one.strip() for one in request.headers.get("if-none-match", "").split(",")]:
+            file.close()
+            return Response(status_code=304, headers=headers)
+        status, first, end = _range(request.headers, tag, file.size)
+        if status == 416:
+            file.close()
+            return Response(status_code=416, headers={**headers, "content-range": f"bytes */{file.size}"})
+        if status == 206:
+            headers["content-range"] = f"bytes {first}-{end - 1}/{file.size}"
+        headers["content-length"] = str(end - first)
+        if request.method == "HEAD":
+            file.close()
+            return Response(status_code=status, headers=headers)
+        # The first piece is read here, so that a source that fails is a refusal, not a reply that breaks off.
+        piece = await self._piece(file, first, end)
+        return StreamingResponse(self._rest(file, piece, first, end), status, headers)
+
+    async def _rest(self, file: OpenFile, piece: bytes, first: int, end: int) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                first += len(piece)
+                self.counts["file_bytes"] += len(piece)
+                yield piece
+                if first >= end:
+                    return
+                piece = await self._piece(file, first, end)
+        finally:
+            file.close()
+
+    async def _piece(self, file: OpenFile, first: int, end: int) -> bytes:
+        stop = min(end, (first // BLOCK + 1) * BLOCK)
+        return await run_sync(file.read, first, stop - first, limiter=self._readers) if stop > first else b""
+
+    async def _folder(self, guard: Guard, path: str, cursor: str | None) -> Response:
+        entry = await run_sync(guard.entry, path)
+        if entry is None or entry.kind != "folder":
+            raise NotFoundError("not found")
+        page = await run_sync(guard.entries, path, cursor)
+        entries = [
+            {"name": one.name, "kind": one.kind, "size": one.size, "mtime_ns": one.mtime_ns, "state": one.state,
+             "checksum": one.checksum} for one in page.entries
+        ]  # fmt: skip
+        return JSONResponse({"entries": entries, "cursor": page.cursor}, headers=_private())
+
+    # the feed
+
+    async def _changes(self, request: Request) -> Response:
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return await self._feed(request)
+        guard = await self._guard(request)
+        since, limit = _number(request, "since", 0), _number(request, "limit", PAGE)
+        from_start = since == 0 or _number(request, "from_start", 0) == 1
+        limit = max(1, min(limit, 10_000))
+        changes, last = await run_sync(lambda: guard.changes_read(since, limit, from_start=from_start))
+        content = {"changes": [change_to_json(change) for change in changes], "revision": last}
+        return JSONResponse(content, headers=_private())
+
+    async def _feed(self, request: Request) -> Response:
+        guard = await self._guard(request)
+        given = request.headers.get("last-event-id")
+        since = _whole(given, "Last-Event-ID") if given else _number(request, "since", 0)
+        from_start = not given and (since == 0 or _number(request, "from_start", 0) == 1)
+        if self.draining.is_set() or not self._followers.acquire(blocking=False):
+            return Response(status_code=503, headers={**_private(), "retry-after": "5"})
+        try:
+            # Read here, so that a reader who was away for too long gets a refusal, not a stream that breaks off.
+            first = await run_sync(lambda: guard.changes_read(since, PAGE, from_start=from_start))
+        except BaseException:
+            self._followers.release()
+            raise
+        stream = self._stream(guard, first, since, from_start)
+        return StreamingResponse(stream, 200, {**_private(), "x-accel-buffering": "no"}, "text/event-stream")
+
+    async def _stream(self, guard: Guard, first: Any, since: int, from_start: bool) -> AsyncIterator[bytes]:
+        (changes, last), silence = first, 0.0
+        try:
+            yield b"retry: 2000\n\n"
+            while not self.draining.is_set():
+                if last != since:
+                    # The position goes along where the last changes are hidden, so that they are not read again.
+                    yield b"".join(map(sse_event, changes)) + f"id: {last}\nevent: position\ndata: {last}\n\n".encode()
+                    since, silence = last, 0.0
+                else:
+                    await anyio.sleep(_PERIOD_S)
+                    silence += _PERIOD_S
+                    if silence >= _SILENCE_S:
+                        yield b": still here\n\n"
+                        silence = 0.0
+                changes, last = await run_sync(partial(guard.changes_read, since, PAGE, from_start=from_start))
+        except ApbatchError:
+            return  # who follows asks again, and is then told
+        finally:
+            self._followers.release()
+
+    # operations
+
+    async def _health(self, request: Request) -> Response:
+        if self.draining.is_set():
+            return JSONResponse({"status": "draining"}, 503, headers=_private())
+        try:
+            revision = await run_sync(self._gateway.catalogue.revision)
+        except ApbatchError as error:
+            return JSONResponse({"status": "no catalogue", "detail": error.what}, 503, headers=_private())
+        fault = await run_sync(lambda: self._gateway.policy.fault)
+        status = "ok" if fault is None else "an older policy is in force: the newest is wrong"
+        return JSONResponse({"status": status, "revision": revision}, headers=_private())
+
+    async def _metrics(self, request: Request) -> Response:
+        lines = [f"# TYPE apbatch_{name} counter\napbatch_{name} {value}" for name, value in self.counts.items()]
+        return Response("\n".join(lines) + "\n", headers=_private(), media_type="text/plain; version=0.0.4")
+
+    async def _guard(self, request: Request) -> Guard:
+        self.counts["requests"] += 1
+        return self._gateway.guard(await run_sync(self._identify, request.headers))
+
+    async def _refuse(self, request: Request, error: Exception) -> Response:
+        """Answer an error: what is not there, not allowed, expired or guessed is one and the same."""
+        if isinstance(error, NotFoundError):
+            self.counts["refusals"] += 1
+            return _refusal(404, "not found")
+        if isinstance(error, StaleReaderError):
+            return _refusal(410, f"{error.what}; {error.remedy}")
+        if isinstance(error, UsageError):
+            status = 401 if type(error).__name__ == "AccessError" else 400
+            return _refusal(status, error.what, {"www-authenticate": "Bearer"} if status == 401 else {})
+        self.counts["failures"] += 1
+        return _refusal(503, "the data can't be had now", {"retry-after": "5"})
+
+
+def disposition(path: str) -> str:
+    """Return a Content-Disposition that saves any name under itself; none can break the header (RFC 6266)."""
+    name = path.rpartition("/")[2]
+    plain = "".join(char if " " <= char <= "~" and char not in '"\\%;' else "_" for char in name) or "file"
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _refusal(status: int, text: str, more: Mapping[str, str] | None = None) -> Response:
+    headers = {**_SAFE, "cache-control": "no-store", **(more or {})}
+    return Response(f"{text}\n", status, headers, "text/plain; charset=utf-8")
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    return _refusal(404, "not found")
+
+
+def _private() -> dict[str, str]:
+    return {**_SAFE, "cache-control": "private, no-cache"}
+
+
+def _path_of(request: Request) -> str:
+    """Return the path in the merged tree that a request names, by its bytes."""
+    raw: bytes = request.scope["raw_path"]
+    encoded = raw.split(b"?", 1)[0].removeprefix(b"/f")
+    try:
+        path = unquote_to_bytes(encoded).decode()
+    except UnicodeDecodeError:
+        raise NotFoundError("not found") from None
+    if "\0" in path:
+        raise NotFoundError("not found")
+    return path
+
+
+def _range(headers: Mapping[str, str], tag: str, size: int) -> tuple[int, int, int]:
+    """Return the status and the range of bytes that a request asks for: one range, as RFC 9110 says."""
+    match = _RANGE.fullmatch(headers.get("range", ""))
+    current = headers.get("if-range") in (None, tag) and not tag.startswith("W/")
+    if not match or match[0] == "bytes=-" or not (current or "if-range" not in headers):
+        return 200, 0, size
+    if match[1] == "":
+        first, end = max(0, size - int(match[2])), size
+    else:
+        first, end = int(match[1]), min(size, int(match[2]) + 1 if match[2] else size)
+        if match[2] and int(match[2]) < int(match[1]):
+            return 200, 0, size
+    return (206, first, end) if first < end else (416, 0, 0)
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name)
+    return default if text is None else _whole(text, name)
+
+
+def _whole(text: str, where: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) >= math.ldexp(1, 62):
+        raise UsageError("a whole number is wanted", where=where)
+    return int(text)
