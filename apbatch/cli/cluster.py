@@ -13,7 +13,7 @@ from apbatch.cli.output import ColumnsOption, Format, FormatOption, note, show, 
 
 _NAMES = Annotated[
     list[str] | None,
-    typer.Argument(help="hdfs, cassandra, spark, postgres, yarn, history, afs; none: the first three."),
+    typer.Argument(help="hdfs, cassandra, spark, postgres, yarn, history, afs, squid; none: the first three."),
 ]
 
 

@@ -23,7 +23,20 @@ from apbatch.messages import ERRORS_VARIABLE
 
 #: Modules of `apbatch.cli`, each with a function ``register(app)``.
 GROUPS = (
-    *("doctor", "cluster", "site", "find", "index", "events", "mirror", "images", "datasets", "sample", "policy"),
+    *(
+        "doctor",
+        "cluster",
+        "site",
+        "find",
+        "index",
+        "events",
+        "mirror",
+        "images",
+        "datasets",
+        "sample",
+        "policy",
+        "secret",
+    ),
     *("sim", "train", "run", "blind", "bench"),
 )
 _DEBUG = "APBATCH_DEBUG"

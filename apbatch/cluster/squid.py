@@ -92,7 +92,8 @@ class Squid(Server):
 
 
 def _program() -> str:
-    found = shutil.which("squid") or next((path for path in ("/usr/sbin/squid",) if Path(path).exists()), None)
-    if found is None:
+    usual = Path("/usr/sbin/squid")
+    program = shutil.which("squid") or (str(usual) if usual.exists() else None)
+    if program is None:
         raise MissingSoftwareError("Squid is not installed", remedy="as root: apt-get install squid")
-    return found
+    return program
