@@ -17,7 +17,7 @@ secret_app = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.add_typer(secret_app, name="secret")
-    secret_app.callback()(_group)
+    secret_app.callback(help=_HELP)(_group)
 
 
 def _group() -> None:
