@@ -93,7 +93,7 @@ def site(folder: Path) -> Iterator[Site]:
 def served(gateway: Gateway, identify: Identify = nobody) -> Iterator[tuple[str, Server]]:
     """Serve a gateway from a thread; give its URL and the server, whose counts are those of the origin."""
     server = Server(gateway, identify)
-    config = uvicorn.Config(server.app, host="127.0.0.1", port=0, log_level="warning", access_log=False)
+    config = uvicorn.Config(server, host="127.0.0.1", port=0, log_level="warning", access_log=False)
     runner = uvicorn.Server(config)
     thread = threading.Thread(target=runner.run, daemon=True)
     thread.start()

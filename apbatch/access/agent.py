@@ -95,7 +95,7 @@ def run(server: Server, host: str, port: int, announce: Callable[[str], None], w
     """
     listener = _listener(host, port)
     config = uvicorn.Config(
-        server.app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30,
+        server, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30,
         limit_concurrency=_CONNECTIONS, h11_max_incomplete_event_size=65_536, proxy_headers=False,
         timeout_graceful_shutdown=_DRAIN_S,
     )  # fmt: skip

@@ -79,7 +79,7 @@ class Server:
             routes=routes, exception_handlers={ApbatchError: self._refuse, 404: _no_route, 405: _no_route}
         )
 
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http" and scope["path"].startswith("/f/"):
             scope = {**scope, "path": "/f/-"}  # routes know no line ends; `_path_of` reads the path as it was sent

@@ -9,9 +9,8 @@ import typer
 
 from apbatch.cli.output import note
 
-secret_app = typer.Typer(
-    no_args_is_help=True, help="Secrets of a site's agent or a gateway, which sign URLs of blocks."
-)
+_HELP = "Secrets of a site's agent or a gateway, which sign the URLs of blocks."
+secret_app = typer.Typer(no_args_is_help=True, help=_HELP)
 
 
 def register(app: typer.Typer) -> None:
