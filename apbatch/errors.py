@@ -84,6 +84,12 @@ class MissingSoftwareError(ApbatchError):
 
 
 def nearest_word(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that `word` most likely meant, or None."""
+    """Return the known word that `word` most likely meant, or None.
+
+    Examples
+    --------
+    >>> nearest_word("standart", ["soft", "standard"])
+    'standard'
+    """
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None

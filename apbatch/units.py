@@ -57,6 +57,11 @@ def convert(value: float, source: str | None, target: str | None) -> float:
     ------
     UsageError
         If the units do not fit together, or a unit was given for a plain number.
+
+    Examples
+    --------
+    >>> convert(180.0, "arcmin", "deg")
+    3.0
     """
     if not source:
         return value
@@ -75,6 +80,11 @@ def parse_quantity(text: str | float, wanted: str) -> float:
     ------
     UsageError
         If there is no number or the unit is wrong.
+
+    Examples
+    --------
+    >>> parse_quantity("14 pe", "pe")
+    14.0
     """
     if isinstance(text, bool):
         raise UsageError(f"a number in {wanted} is wanted, not '{text}'")

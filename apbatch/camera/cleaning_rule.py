@@ -111,6 +111,11 @@ def cleaning_named(name: str) -> Cleaning:
         If it is no name of a cleaning.
     UsageError
         If the cleaning makes no sense.
+
+    Examples
+    --------
+    >>> cleaning_named("tailcuts-10-5").picture
+    10.0
     """
     if name in PRESETS:
         return PRESETS[name]

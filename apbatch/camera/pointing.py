@@ -140,6 +140,11 @@ def separation(altitude: Angles, azimuth: Angles, other_altitude: Angles, other_
         One direction or many, deg.
     other_altitude, other_azimuth : array_like
         The others, deg.
+
+    Examples
+    --------
+    >>> separation(90.0, 0.0, 60.0, 120.0).round(6).item()
+    30.0
     """
     one, other = np.broadcast_arrays(to_vectors(altitude, azimuth), to_vectors(other_altitude, other_azimuth))
     across = np.cross(one, other)

@@ -21,6 +21,11 @@ def clamped(degrees: npt.ArrayLike, low: float, high: float) -> npt.NDArray[np.f
     Returns
     -------
     ndarray of float64, of the same shape
+
+    Examples
+    --------
+    >>> clamped([180.00001, 181.0], 0.0, 180.0)
+    array([180.,  nan])
     """
     angles = np.asarray(degrees, np.float64)
     with np.errstate(invalid="ignore"):
@@ -29,7 +34,13 @@ def clamped(degrees: npt.ArrayLike, low: float, high: float) -> npt.NDArray[np.f
 
 
 def turned(degrees: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return azimuths in degrees from 0, included, to 360, excluded; what is not finite is NaN."""
+    """Return azimuths in degrees from 0, included, to 360, excluded; what is not finite is NaN.
+
+    Examples
+    --------
+    >>> turned([-90.0, 360.0])
+    array([270.,   0.])
+    """
     angles = np.asarray(degrees, np.float64)
     angles = np.where(np.isfinite(angles), angles, np.nan) % 360.0
     return np.where(angles >= 360.0, 0.0, angles)  # a small negative angle is rounded up to 360

@@ -26,6 +26,11 @@ def utc_from_gps(seconds: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     -------
     ndarray of int64, of the same shape
         18 less from 2017 on. Leap seconds are those that the installed IERS table (`erfa.leap_seconds`) has.
+
+    Examples
+    --------
+    >>> utc_from_gps(np.array([1_500_000_000]))
+    array([1499999982])
     """
     starts, leaps = _leap_seconds()
     # A leap second begins to count when UTC, not GPS, has reached its date.
@@ -34,7 +39,13 @@ def utc_from_gps(seconds: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def time_of(nanoseconds: int) -> datetime:
-    """Return the UTC of nanoseconds since 1970, to a microsecond."""
+    """Return the UTC of nanoseconds since 1970, to a microsecond.
+
+    Examples
+    --------
+    >>> time_of(1_500_000_000_000_001_000).isoformat()
+    '2017-07-14T02:40:00.000001+00:00'
+    """
     return EPOCH + timedelta(microseconds=nanoseconds // 1000)
 
 

@@ -73,6 +73,11 @@ def verify_seed(commitment: str, seed: int, salt: str) -> bool:
     seed : int
     salt : str
         Hexadecimal.
+
+    Examples
+    --------
+    >>> verify_seed(commit_seed(7, "ab" * 32), 7, "ab" * 32)
+    True
     """
     return hmac.compare_digest(commitment, commit_seed(seed, salt))
 

@@ -1,8 +1,10 @@
 """The steps as functions from DataFrame to DataFrame, for interactive work: the same kernels, pixels through the JVM.
 
->>> images = read_images(spark, sources)
->>> parameters = parametrise(clean(images, camera, cleaning_of("standard")), camera, "tailcuts-14-7")
->>> parameters.where("size > 100").groupBy("run").count().show()
+For example::
+
+    images = read_images(spark, sources)
+    parameters = parametrise(clean(images, camera, cleaning_of("standard")), camera, "tailcuts-14-7")
+    parameters.where("size > 100").groupBy("run").count().show()
 
 What comes out of a step crosses from Python to the JVM, pixels too, and back if Spark has something to do between two
 steps; that costs several times the kernels. Steps that follow one another are one pass, and nothing crosses between.

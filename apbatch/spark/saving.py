@@ -1,6 +1,8 @@
 """DataFrames made datasets by the workers: Spark's own writer would take every pixel into the Java machine.
 
->>> save(grid(cleaned, camera), "hdfs://…/grids", camera, "tailcuts-14-7")
+For example::
+
+    save(grid(cleaned, camera), "hdfs://…/grids", camera, "tailcuts-14-7")
 """
 
 from __future__ import annotations

@@ -33,6 +33,11 @@ def camera_named(name: str) -> CameraGeometry:
     ------
     NotFoundError
         With the nearest known name.
+
+    Examples
+    --------
+    >>> camera_named("TAIGA-IACT01").n_pixels
+    560
     """
     if name not in _CAMERAS:
         raise NotFoundError(

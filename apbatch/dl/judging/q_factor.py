@@ -55,6 +55,12 @@ def curve(scores: Floats, gamma: Flags, cuts: Floats = SCORE_CUTS) -> Curve:
         With both classes.
     cuts : ndarray of shape (n_cuts,)
         An event passes a cut if its score is above it.
+
+    Examples
+    --------
+    >>> scores, gamma = np.array([0.9, 0.8, 0.6, 0.1]), np.array([True, True, False, False])
+    >>> curve(scores, gamma, cuts=np.array([0.0, 0.5])).quality.round(2)
+    array([1.  , 1.41])
     """
     n_gamma, n_hadron = int(gamma.sum()), int((~gamma).sum())
     gammas, hadrons = passed(scores[gamma], cuts), passed(scores[~gamma], cuts)

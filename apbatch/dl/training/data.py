@@ -212,6 +212,11 @@ def steps_of(n_images: int, batch: int, parts: int, least: int = 0) -> tuple[int
     ------
     UsageError
         If the batch can't be split over the ranks, or there are fewer images than ranks.
+
+    Examples
+    --------
+    >>> steps_of(n_images=1000, batch=128, parts=2)
+    (7, 128)
     """
     if batch % parts:
         raise UsageError(
