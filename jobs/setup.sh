@@ -25,6 +25,10 @@ if [ "${1:-}" = system ]; then
         command -v g++ >/dev/null || needed="$needed g++"
         command -v mvn >/dev/null || needed="$needed maven"
         [ -x /usr/sbin/squid ] || command -v squid >/dev/null || needed="$needed squid"
+        # what the mount's library is built from, and what lets an ordinary user mount
+        pkg-config --exists fuse3 2>/dev/null || needed="$needed libfuse3-dev pkg-config"
+        command -v fusermount3 >/dev/null || needed="$needed fuse3"
+        ldconfig -p | grep -q libfuse.so.2 || needed="$needed libfuse2"
         # the server alone: its package's own cluster is neither made nor started
         ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || needed="$needed postgresql"
     fi
@@ -93,6 +97,11 @@ if [ "${1:-}" != horovod ]; then
     $INSTALL --no-build-isolation -e ".[all,test]"
     # A test's oracle and the benchmark's peer for grids: it asks for an older ctapipe than ours, and works with ours.
     $INSTALL --no-deps dl1-data-handler || say "no dl1-data-handler: its comparisons are left out"
+    if pkg-config --exists fuse3 2>/dev/null && command -v cc >/dev/null; then
+        $INSTALL pyfuse3 mfusepy || say "pyfuse3 did not build: apbatch mount is left out"
+    else
+        say "without pyfuse3, so apbatch mount is left out; as root: apt-get install libfuse3-dev pkg-config gcc"
+    fi
     touch .venv/.packages
     [ "${1:-}" != packages ] || exit 0
 fi

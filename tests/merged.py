@@ -75,9 +75,10 @@ class Merged:
         record = FileRecord(
             path=f"/taiga/{site}/{text}", site=site, source=text, size=len(data), mtime_ns=status.st_mtime_ns,
             checksum=content.checksum, adler32=content.adler32, format="taiga-raw", experiment="TAIGA",
+            state=state,
         )  # fmt: skip
         if state is State.LISTED:
-            record = replace(record, checksum="", adler32="", state=state)
+            record = replace(record, checksum="", adler32="")
         record = replace(record, **fields)
         if blocks and state is State.REGISTERED:
             self.catalogue.put_contents([content])

@@ -61,6 +61,12 @@ def _sim(setting: Setting) -> Iterator[Group]:
     return simulation_groups(setting)
 
 
+def _access(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.cases.access import access_groups
+
+    return access_groups(setting)
+
+
 _ONE_MACHINE = (
     "Servers, client and data share one machine and one disk. HDFS, AFS and Cassandra exist to spread work over many; "
     "here each replica is only more work for the same disk. How they grow with machines is not measured.",
@@ -94,6 +100,16 @@ SUITES: dict[str, Suite] = {
         servers=("postgres", "cassandra"),
         choices=(("SQLite", "PostgreSQL"), ("SQLite", "Cassandra")),
         limits=_ONE_MACHINE,
+    ),
+    "access": Suite(
+        "Access",
+        _access,
+        operations=4,
+        limits=(
+            "Mounts, web server and reader share one machine; what a distance costs is not measured.",
+            "The pass-through is as bare as the library allows: it verifies nothing, knows no catalogue and has no "
+            "extended attributes, for which `ls` asks with every entry.",
+        ),
     ),
     "kernels": Suite(
         "Kernels",

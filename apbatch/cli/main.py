@@ -23,20 +23,8 @@ from apbatch.messages import ERRORS_VARIABLE
 
 #: Modules of `apbatch.cli`, each with a function ``register(app)``.
 GROUPS = (
-    *(
-        "doctor",
-        "cluster",
-        "site",
-        "find",
-        "index",
-        "events",
-        "mirror",
-        "images",
-        "datasets",
-        "sample",
-        "policy",
-        "secret",
-    ),
+    *("doctor", "cluster", "site", "find", "index", "events", "mirror", "mount", "images", "datasets", "sample"),
+    *("policy", "secret"),
     *("sim", "train", "run", "blind", "bench"),
 )
 _DEBUG = "APBATCH_DEBUG"

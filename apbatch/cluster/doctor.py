@@ -63,6 +63,7 @@ def examine(purpose: Purpose) -> list[Finding]:
         _java(),
         _program("Maven", "mvn", ("maven",), needed=test, why="fetches HDFS, YARN and Cassandra"),
         _postgres(needed=test),
+        _program("FUSE", "fusermount3", ("fuse3", "libfuse3-dev", "pkg-config"), needed=test, why="mounts the tree"),
         _program("C++ compiler", "g++", ("g++",), needed=test, why="builds Horovod; without it one process trains"),
         _module("Spark", "pyspark"),
         _module("TensorFlow", "tensorflow"),

@@ -1,0 +1,272 @@
+"""Access cases: the mounted tree against a bare pass-through of the same library, and against plain HTTP."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from blake3 import blake3
+
+from apbatch.access import mount_process
+from apbatch.bench.case import Case, Operation
+from apbatch.bench.runner import Group
+from apbatch.bench.suite import Setting
+from apbatch.errors import ServerError, VerificationError
+from apbatch.index.backends import open_catalogue
+from apbatch.index.contents import BLOCK, Content
+from apbatch.index.files import FileRecord, Replica
+from apbatch.storage.hashing import READ_BYTES
+
+PASSTHROUGH, MOUNT, HTTP = "pyfuse3 pass-through", "apbatch mount", "HTTP"
+_ENTRIES = 10_000
+_START_S = 600.0
+_SITE = "name: bench\nexperiment: BENCH\nroot: {root}\n"
+
+
+def access_groups(setting: Setting) -> Iterator[Group]:
+    """Yield the groups of the access suite; none, with the reason, where nothing can be mounted."""
+    if importlib.util.find_spec("pyfuse3") is None or not Path("/dev/fuse").exists():
+        setting.left_out[MOUNT] = "pyfuse3 or /dev/fuse is missing"
+        return
+    size, megabytes = setting.size, float(setting.size.large_mb)
+    fresh = setting.size.repeats + 1
+    tree = _BenchTree(setting.scratch / "access", size.large_mb * 1_000_000, fresh)
+    setting.at_end.callback(tree.close)
+    tree.start()
+    kept = Operation(
+        "access", "read a mounted file again",
+        f"{size.large_mb} MB in blocks of 4 MiB through the mount; the kernel has its pages.",
+        "MB/s", megabytes, baseline=PASSTHROUGH,
+    )  # fmt: skip
+    blocks = Operation(
+        "access", "read a mounted file from blocks",
+        f"The same {size.large_mb} MB after the kernel was told to drop the pages: each request reaches the program, "
+        "which has the blocks in its cache, verified (pass-through: the file in the page cache).",
+        "MB/s", megabytes, baseline=PASSTHROUGH,
+    )  # fmt: skip
+    listing = Operation(
+        "access", "list a mounted folder", f"ls -l of {_ENTRIES} entries, which the kernel may know already.", "ms",
+        1.0, baseline=PASSTHROUGH,
+    )  # fmt: skip
+    cold = Operation(
+        "access", "read a file for the first time",
+        f"{size.large_mb} MB that are in no cache: from a web server through the mount, with verification and caching; "
+        "against one plain request to the same server.", "MB/s", megabytes, baseline=HTTP,
+    )  # fmt: skip
+    yield Group(kept, [_Read(kept, peer, tree, folder) for peer, folder in tree.mounts.items()])
+    yield Group(blocks, [_Read(blocks, peer, tree, folder, drop=True) for peer, folder in tree.mounts.items()])
+    yield Group(listing, [_Listing(listing, peer, folder) for peer, folder in tree.mounts.items()])
+    yield Group(cold, [_ColdRead(cold, MOUNT, tree), _PlainHttp(cold, HTTP, tree)])
+
+
+class _BenchTree:
+    """A site, its catalogue, a web server with copies, and the two mounts."""
+
+    def __init__(self, folder: Path, size: int, fresh: int) -> None:
+        self.folder, self.size, self.fresh = folder, size, fresh
+        self.mounts = {PASSTHROUGH: folder / "through", MOUNT: folder / "mount"}
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.web: ThreadingHTTPServer | None = None
+        self.checksums: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Write the files, register them, and mount."""
+        site, copies, home = (self.folder / name for name in ("site", "copies", "home"))
+        for folder in (site / "many", copies, home / "sites", *self.mounts.values()):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.web = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_RangeHandler,), {"folder": copies}))
+        threading.Thread(target=self.web.serve_forever, daemon=True).start()
+        (home / "sites" / "bench.yaml").write_text(_SITE.format(root=site))
+        for number in range(_ENTRIES):
+            (site / "many" / f"{number:05}").touch()
+        draw = random.Random(1)
+        with open_catalogue(f"sqlite:///{home}/catalogue.sqlite") as catalogue:
+            data = draw.randbytes(self.size)
+            (site / "large").write_bytes(data)
+            catalogue.put_contents([self._content("large", data)])
+            large = self._record(site, "large", self.checksums["large"])
+            empty = blake3(b"").hexdigest()
+            many = [self._record(site, f"many/{number:05}", empty) for number in range(_ENTRIES)]
+            catalogue.upsert([large, *many])
+            for number in range(self.fresh):
+                name = f"fresh{number}"
+                data = draw.randbytes(self.size)
+                (copies / name).write_bytes(data)
+                catalogue.put_contents([self._content(name, data)])
+                record = replace(large, path=f"/bench/elsewhere/{name}", place=f"/bench/elsewhere/{name}",
+                                 site="elsewhere", source=name, checksum=self.checksums[name])  # fmt: skip
+                catalogue.upsert([record])
+                url = f"http://127.0.0.1:{self.web.server_address[1]}/{name}"
+                catalogue.add_replicas([Replica(record.path, url, "http", record.checksum, datetime.now(UTC))])
+        environment = {**os.environ, "APBATCH_HOME": str(home), "APBATCH_CACHE": str(self.folder / "cache")}
+        environment.pop("APBATCH_CONFIG", None)
+        passthrough = ["-m", "apbatch.bench.cases.passthrough", str(site), str(self.mounts[PASSTHROUGH])]
+        program = "from apbatch.cli.main import main; main()"
+        mount = ["-c", program, "mount", "--foreground", str(self.mounts[MOUNT])]
+        for command in (passthrough, mount):
+            self._processes.append(subprocess.Popen([sys.executable, *command], env=environment))
+        limit = time.monotonic() + _START_S
+        while not all(mount_process.is_mounted(folder) for folder in self.mounts.values()):
+            if time.monotonic() > limit or any(process.poll() is not None for process in self._processes):
+                raise ServerError("a file system could not be mounted", where=str(self.folder))
+            time.sleep(0.05)
+
+    def file(self, peer: str, name: str) -> Path:
+        """Return where a mount shows a file."""
+        return self.mounts[peer] / (name if peer == PASSTHROUGH else f"bench/bench/{name}")
+
+    def close(self) -> None:
+        """Unmount and stop."""
+        for folder in self.mounts.values():
+            if mount_process.is_mounted(folder):
+                mount_process.detach(folder)
+        for process in self._processes:
+            process.terminate()
+            process.wait()
+        if self.web is not None:
+            self.web.shutdown()
+            self.web.server_close()
+
+    def _content(self, name: str, data: bytes) -> Content:
+        blocks = [blake3(data[start : start + BLOCK]).digest() for start in range(0, len(data), BLOCK)]
+        self.checksums[name] = blake3(data).hexdigest()
+        pieces = bytes(20 * len(blocks)), bytes(20 * -(-len(data) // (24 << 20)))
+        return Content(self.checksums[name], len(data), "", b"".join(blocks), *pieces)
+
+    @staticmethod
+    def _record(site: Path, source: str, checksum: str) -> FileRecord:
+        status = (site / source).stat()
+        return FileRecord(
+            path=f"/bench/bench/{source}", site="bench", source=source, size=status.st_size,
+            mtime_ns=status.st_mtime_ns, checksum=checksum, adler32="", format="none", experiment="BENCH",
+        )  # fmt: skip
+
+
+class _AccessCase(Case):
+    """Reads one file; proof: its hash."""
+
+    _digest = ""
+    _wanted = ""
+
+    def _read(self, file: Path) -> list[bytes]:
+        with file.open("rb", buffering=0) as stream:
+            return list(iter(lambda: stream.read(READ_BYTES), b""))
+
+    def check(self) -> None:
+        digest = blake3()
+        for block in self._blocks:
+            digest.update(block)
+        self._blocks = []
+        if digest.hexdigest() != self._wanted:
+            raise VerificationError("the bytes read are not those written", where=self.peer)
+
+    _blocks: list[bytes]
+
+
+class _Read(_AccessCase):
+    def __init__(self, operation: Operation, peer: str, tree: _BenchTree, folder: Path, *, drop: bool = False) -> None:
+        super().__init__(operation, peer, tree.size)
+        self._file, self._drop, self._wanted = tree.file(peer, "large"), drop, tree.checksums["large"]
+
+    def prepare(self) -> None:
+        with self._file.open("rb") as stream:
+            if self._drop:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def run(self) -> None:
+        self._blocks = self._read(self._file)
+
+
+class _Listing(Case):
+    """List a folder with all attributes; proof: the number of lines."""
+
+    def __init__(self, operation: Operation, peer: str, folder: Path) -> None:
+        super().__init__(operation, peer)
+        self._folder = folder / ("many" if peer == PASSTHROUGH else "bench/bench/many")
+        self._lines = 0
+
+    def run(self) -> None:
+        done = subprocess.run(["ls", "-l", str(self._folder)], capture_output=True, check=True)
+        self._lines = done.stdout.count(b"\n") - 1
+
+    def check(self) -> None:
+        if self._lines != _ENTRIES:
+            raise VerificationError(f"{self._lines} entries listed, {_ENTRIES} are there", where=self.peer)
+
+
+class _Fresh(_AccessCase):
+    """Another file in each round."""
+
+    def __init__(self, operation: Operation, peer: str, tree: _BenchTree) -> None:
+        super().__init__(operation, peer, tree.size)
+        self._tree, self._number = tree, -1
+
+    def prepare(self) -> None:
+        self._number += 1
+        self._wanted = self._tree.checksums[f"fresh{self._number}"]
+
+
+class _ColdRead(_Fresh):
+    def run(self) -> None:
+        self._blocks = self._read(self._tree.mounts[MOUNT] / f"bench/elsewhere/fresh{self._number}")
+
+
+class _PlainHttp(_Fresh):
+    def run(self) -> None:
+        import urllib3
+
+        assert self._tree.web is not None
+        url = f"http://127.0.0.1:{self._tree.web.server_address[1]}/fresh{self._number}"
+        with urllib3.PoolManager() as client:
+            answer = client.request("GET", url, preload_content=False)
+            self._blocks = list(iter(lambda: answer.read(READ_BYTES), b""))
+
+
+class _RangeHandler(BaseHTTPRequestHandler):
+    """Files of a folder, whole or by ranges, sent by the kernel."""
+
+    protocol_version = "HTTP/1.1"
+    folder: Path
+
+    def log_message(self, format: str, *values: object) -> None:
+        """Say nothing."""
+
+    def do_HEAD(self) -> None:
+        """Answer without the body."""
+        self._answer(lambda file, first, count: None)
+
+    def do_GET(self) -> None:
+        """Answer with the body."""
+
+        def send(file: int, first: int, count: int) -> None:
+            while count:
+                sent = os.sendfile(self.connection.fileno(), file, first, count)
+                first, count = first + sent, count - sent
+
+        self._answer(send)
+
+    def _answer(self, send: Callable[[int, int, int], None]) -> None:
+        with (self.folder / self.path.strip("/")).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            asked = self.headers.get("Range")
+            first, last = 0, size - 1
+            if asked:
+                begin, _, end = asked.removeprefix("bytes=").partition("-")
+                first, last = int(begin), min(int(end or size - 1), size - 1)
+            self.send_response(206 if asked else 200)
+            if asked:
+                self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+            self.send_header("Content-Length", str(last - first + 1))
+            self.end_headers()
+            self.wfile.flush()
+            send(file.fileno(), first, last - first + 1)
