@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from apbatch.errors import NotFoundError, ServerError
 from apbatch.index.files import FileRecord, Replica, State
-from apbatch.ingest.sites import ingest_remedy, open_source, site_of
+from apbatch.ingest.opening import ingest_remedy, open_source, site_of
 from apbatch.ingest.walk import time_of_change
 from apbatch.storage.backends import split_url, store_of
 from apbatch.storage.store import Ranges
@@ -118,7 +118,7 @@ def sources_of(
     """
     sources: list[Source] = []
     for record in records:
-        if record.state is not State.MISSING:
+        if record.state not in (State.MISSING, State.ARCHIVED):
             known = (opener(record) for opener in openers)
             sources += [source for source in known if source is not None][:1]
     checksum = next((record.checksum for record in records if record.checksum), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,8 @@ from apbatch.cli.output import ColumnsOption, Format, FormatOption, note, report
 
 if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue
-    from apbatch.ingest.sites import Site
+    from apbatch.ingest.site import Site
+    from apbatch.ingest.summary import IngestSummary
 
 #: So many files of a kind are named one by one; the rest is counted.
 _SHOWN = 20
@@ -32,10 +34,16 @@ def add(
     file: Annotated[Path, typer.Argument(help="YAML file with at least name, experiment and root.")],
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Make a site known, or take over its changed description."""
-    from apbatch.ingest.sites import add_site
+    """Make a site known to all hosts of the catalogue, or take over its changed description."""
+    from apbatch.config import load_settings
+    from apbatch.index.backends import open_catalogue
+    from apbatch.ingest.sites import add_site, publish_site, share_sites
 
+    settings = load_settings()
     site, outcome = add_site(file)
+    with open_catalogue(settings.catalogue) as catalogue:
+        publish_site(catalogue, site)
+        share_sites(catalogue, settings.catalogue)
     show([{"site": site.name, "experiment": site.experiment, "root": site.root, "outcome": outcome}], format)
 
 
@@ -44,6 +52,7 @@ def list_sites(format: FormatOption = Format.TABLE) -> None:
     """List the known sites."""
     from apbatch.ingest.sites import sites
 
+    _share()
     show([{"site": site.name, "experiment": site.experiment, "root": site.root} for site in sites()], format, _SITE)
 
 
@@ -52,6 +61,7 @@ def show_site(name: str, format: FormatOption = Format.TABLE) -> None:
     """Show the description of a site."""
     from apbatch.ingest.sites import load_site
 
+    _share()
     content = load_site(name).model_dump(mode="json", exclude_none=True)
     if format is Format.JSON:
         show([content], format)
@@ -71,6 +81,7 @@ def remove(
     from apbatch.ingest.site_records import forget_site
     from apbatch.ingest.sites import load_site, remove_site
 
+    _share()
     site, files = load_site(name), 0
     with open_catalogue(load_settings().catalogue) as catalogue:
         if forget:
@@ -79,7 +90,7 @@ def remove(
             left = sum(1 for _ in catalogue.of_site(name))
             if left:
                 note(f"{left} files of site '{name}' stay registered: apbatch site remove --forget forgets them")
-    remove_site(name)
+        remove_site(catalogue, name)
     show([{"site": site.name, "experiment": site.experiment, "outcome": "removed", "files forgotten": files}], format)
 
 
@@ -90,6 +101,7 @@ def rename(name: str, to: str, format: FormatOption = Format.TABLE) -> None:
     from apbatch.index.backends import open_catalogue
     from apbatch.ingest.site_records import rename_site
 
+    _share()
     with open_catalogue(load_settings().catalogue) as catalogue:
         site, files = rename_site(catalogue, name, to)
     show([{"site": site.name, "experiment": site.experiment, "outcome": "renamed", "files": files}], format)
@@ -99,6 +111,17 @@ def ingest(
     sites: Annotated[list[str] | None, typer.Argument(help="Names of sites, or YAML files of sites to add.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All known sites.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Read every file, also unchanged ones.")] = False,
+    list_only: Annotated[
+        bool, typer.Option("--list-only", help="List names, sizes and times: the site is visible within minutes.")
+    ] = False,
+    complete: Annotated[
+        str | None,
+        typer.Option(
+            "--complete",
+            metavar="QUERY",
+            help="List nothing; read the listed files of QUERY, and all without hashes.",
+        ),
+    ] = None,
     accept_empty: Annotated[
         bool, typer.Option("--accept-empty", help="Believe an empty site, whose files are all gone.")
     ] = False,
@@ -111,50 +134,49 @@ def ingest(
 ) -> int:
     """Register what is new, changed or gone at SITES. Nothing at a site is changed; a broken file stops no other.
 
-    Ends with status 0 also if files are in quarantine; which and why is told on standard error, and of all of them
-    in the output as JSON.
+    Files are listed first and read then, newest nights first; killed at any time, the next ingest goes on. Ends with
+    status 0 also if files are in quarantine; which and why is told on standard error, and in the output as JSON.
     """
     from apbatch.config import load_settings
     from apbatch.errors import ApbatchError, UsageError
     from apbatch.index.backends import open_catalogue
-    from apbatch.ingest.scan import IngestSummary
+    from apbatch.index.parser import parse_search
     from apbatch.ingest.scan import ingest as run
-    from apbatch.ingest.sites import resolve_site
+    from apbatch.ingest.sites import resolve_site, share_sites
     from apbatch.ingest.sites import sites as known_sites
 
     if bool(sites) == every:
         raise UsageError("name sites, or give --all", remedy="apbatch ingest SITE, or apbatch ingest --all")
-    wanted = known_sites() if every else [resolve_site(name) for name in sites or []]
-    if not wanted:
-        raise UsageError("no site is known", remedy="apbatch site add FILE.yaml")
+    if complete is not None and (list_only or again):
+        raise UsageError("--complete reads what is listed: it goes neither with --list-only nor with --again")
     summaries: list[IngestSummary] = []
     loaded: dict[str, int] = {}
     status = 0
-    with open_catalogue(load_settings().catalogue) as catalogue:
+    settings = load_settings()
+    with open_catalogue(settings.catalogue) as catalogue:
+        share_sites(catalogue, settings.catalogue)
+        wanted = known_sites() if every else [resolve_site(name) for name in sites or []]
+        if not wanted:
+            raise UsageError("no site is known", remedy="apbatch site add FILE.yaml")
+        search = parse_search(complete, catalogue.attributes()) if complete is not None else None
         for site in wanted:
             try:
-                summary = run(site, catalogue, threads=threads, again=again, accept_empty=accept_empty)
+                summary = run(
+                    site, catalogue, threads=threads, again=again, accept_empty=accept_empty, list_only=list_only,
+                    complete=search,
+                )  # fmt: skip
             except ApbatchError as error:
                 if len(wanted) == 1:
                     raise
                 report(error)  # one site that is away does not keep the others from being registered
                 status = max(status, error.status)
                 continue
-            for title, names in (
-                ("in quarantine", [_with_reason(*item) for item in summary.quarantined.items()]),
-                ("folder can't be listed", [f"{source}: {reason}" for source, reason in summary.unreadable.items()]),
-                ("changes while it is read", summary.busy),
-                ("of no known format", summary.unrecognised),
-            ):
-                for name in names[:_SHOWN]:
-                    note(f"{site.name}: {title}: {name}")
-                if len(names) > _SHOWN:
-                    note(f"{site.name}: {title}: {len(names) - _SHOWN} more")
+            _tell(summary)
             summaries.append(summary)
-            if events or site.events:
+            if (events or site.events) and not list_only:
                 loaded[site.name] = _load_events(site, catalogue, again)
-    every_column = [*IngestSummary("").record(), *(["events_loaded"] if loaded else [])]
-    few = ("site", "registered", "changed", "missing", "quarantined", "unrecognised")
+    every_column = [*(summaries[0].record() if summaries else []), *(["events_loaded"] if loaded else [])]
+    few = ("site", "listed", "registered", "changed", "missing", "quarantined", "unrecognised")
     whole = format is Format.JSON and not columns
     rows = (
         summary.record()
@@ -164,6 +186,31 @@ def ingest(
     )
     show(rows, format, every_column, few=(*few, "events_loaded") if loaded else few, wanted=columns)
     return status
+
+
+def _tell(summary: IngestSummary) -> None:
+    """Name the first files of which people should know something."""
+    for title, noted in (
+        ("in quarantine", summary.quarantined),
+        ("folder can't be listed", summary.unreadable),
+        ("changes while it is read", summary.busy),
+        ("of no known format", summary.unrecognised),
+    ):
+        for source, reason in islice(noted.first.items(), _SHOWN):
+            note(f"{summary.site}: {title}: {_with_reason(source, reason)}")
+        if noted.count > _SHOWN:
+            note(f"{summary.site}: {title}: {noted.count - _SHOWN} more")
+
+
+def _share() -> None:
+    """Bring this home's sites and the catalogue's to the same."""
+    from apbatch.config import load_settings
+    from apbatch.index.backends import open_catalogue
+    from apbatch.ingest.sites import share_sites
+
+    settings = load_settings()
+    with open_catalogue(settings.catalogue) as catalogue:
+        share_sites(catalogue, settings.catalogue)
 
 
 def _load_events(site: Site, catalogue: Catalogue, again: bool) -> int:
@@ -184,5 +231,7 @@ def _load_events(site: Site, catalogue: Catalogue, again: bool) -> int:
 
 def _with_reason(source: str, reason: str) -> str:
     """Return a file with its reason, which often begins with the name of the file."""
+    if not reason:
+        return source
     rest = reason.removeprefix(source)
     return f"{source}{rest}" if rest.startswith((":", " at byte")) else f"{source}: {rest.strip()}"

@@ -23,6 +23,8 @@ class ChangeKind(StrEnum):
     REPLICA_REMOVED = "replica-removed"
     SITE = "site"
     POLICY = "policy"
+    #: The description of a site was applied to all of its files.
+    APPLIED = "applied"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ class DescriptionKind(StrEnum):
 
     SITE = "site"
     POLICY = "policy"
+    #: What was last applied to all files of a site; the text is a digest of the site's description.
+    APPLIED = "applied"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,14 @@ class State(StrEnum):
     REGISTERED = "registered"
     #: Registered once, now gone from its site.
     MISSING = "missing"
+    #: Gone from its site, but a verified replica of it is left.
+    ARCHIVED = "archived"
     #: Not usable; `FileRecord.reason` says why.
     QUARANTINED = "quarantined"
 
 
 #: States of files that the merged tree shows.
-VISIBLE = (State.REGISTERED, State.LISTED)
+VISIBLE = (State.REGISTERED, State.LISTED, State.ARCHIVED)
 
 
 @dataclass(frozen=True, slots=True)

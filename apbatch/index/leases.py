@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 from apbatch.errors import UsageError
@@ -39,16 +42,26 @@ class Lease:
 
 
 class LeaseHeldError(UsageError):
-    """Another host or process holds the lease."""
+    """Another host or process holds the lease.
+
+    Attributes
+    ----------
+    lease : Lease
+        As it is held; how long it is good for is its holder's affair.
+    """
+
+    lease: Lease
 
 
 class LeaseLostError(UsageError):
     """The lease ended and somebody else may hold it: stop at once."""
 
 
-def held_by(name: str, holder: str) -> LeaseHeldError:
+def held_by(name: str, holder: str, token: int) -> LeaseHeldError:
     """Return the error that names who holds a lease."""
-    return LeaseHeldError(f"'{name}' is being done by {holder}", remedy="wait for its end")
+    error = LeaseHeldError(f"'{name}' is being done by {holder}", remedy="wait for its end")
+    error.lease = Lease(name, holder, token, 0.0)
+    return error
 
 
 def lost(lease: Lease) -> LeaseLostError:
@@ -59,8 +72,36 @@ def lost(lease: Lease) -> LeaseLostError:
 
 
 def this_process() -> str:
-    """Return host and process, for people."""
-    return f"{platform.node() or 'a host'}, process {os.getpid()}"
+    """Return host and process, for people, and what tells the process from any other of its number."""
+    return f"{platform.node() or 'a host'}, process {os.getpid()} [{_birth(os.getpid())} {_world()}]"
+
+
+def is_dead(holder: str) -> bool:
+    """Tell whether a holder, as `this_process` names it, is a process of this very system that has ended."""
+    match = _HOLDER.search(holder)
+    return match is not None and match["world"] == _world() and _birth(int(match["process"])) != match["birth"]
+
+
+_HOLDER = re.compile(r", process (?P<process>\d+) \[(?P<birth>\d+) (?P<world>[0-9a-f-]+)\]\Z")
+
+
+@cache
+def _world() -> str:
+    """Return what names this start of this system, and the set of process numbers that is seen from here."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return "0"
+
+
+def _birth(process: int) -> str:
+    """Return when a process was started, in the system's own count; ``gone`` if it has ended."""
+    try:
+        state, *rest = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return "gone"
+    return "gone" if state in "ZX" else rest[18]
 
 
 class LeaseStore(Protocol):
@@ -99,14 +140,20 @@ class Keeper:
 
 @contextmanager
 def leased(catalogue: LeaseStore, name: str, ttl_s: float = TTL_S) -> Iterator[Keeper]:
-    """Hold a lease for a block of work.
+    """Hold a lease for a block of work; one whose holder was a process of this system, now ended, is taken over.
 
     Raises
     ------
     LeaseHeldError
         If another holds it; the message says who.
     """
-    lease = catalogue.acquire(name, this_process(), ttl_s)
+    try:
+        lease = catalogue.acquire(name, this_process(), ttl_s)
+    except LeaseHeldError as error:
+        if not is_dead(error.lease.holder):
+            raise
+        catalogue.release(error.lease)
+        lease = catalogue.acquire(name, this_process(), ttl_s)
     try:
         yield Keeper(catalogue, lease)
     finally:

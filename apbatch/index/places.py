@@ -67,7 +67,7 @@ def settle(
 
 
 def _content_of(holding: Holding, groups: dict[tuple[str, str], list[Holding]]) -> tuple[str, str]:
-    if holding.state is State.REGISTERED and holding.checksum:
+    if holding.state is not State.LISTED and holding.checksum:
         return holding.experiment, holding.checksum
     for content, group in groups.items():
         if group[0].size == holding.size and content[0] == holding.experiment:

@@ -1,23 +1,27 @@
-"""What one reading of a file tells: its format, its checksums, and what its reader makes of it."""
+"""What one reading of a file tells: its format, all hashes of its content, and what its reader makes of it."""
 
 from __future__ import annotations
 
 import io
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from apbatch.errors import ApbatchError, FormatError
 from apbatch.formats.compressed import kind_of, plain
 from apbatch.formats.reader import Metadata, Reader, candidates, readers, recognise
-from apbatch.ingest.sites import open_plain
+from apbatch.index.contents import Content
+from apbatch.ingest.content_hashing import ContentHasher
+from apbatch.ingest.opening import open_plain
 from apbatch.ingest.walk import Entry, time_of_change
-from apbatch.storage.hashing import READ_BYTES, Hasher
-from apbatch.storage.store import Checksums
+from apbatch.storage.hashing import READ_BYTES
 
-#: Format of a damaged file of which nobody can tell what it was.
+#: Format of a file that nobody has read yet, and of a damaged one of which nobody can tell what it was.
 UNKNOWN = "unknown"
+#: Format of a file that no reader knows.
+OTHER = "other"
 _BUFFER = 1 << 20
 
 
@@ -31,22 +35,20 @@ class Description:
 
     Attributes
     ----------
-    format : str, optional
-        Name of its format; None for a file of no known one.
-    checksums : Checksums, optional
-        Of its content; None for a file of no known format.
+    format : str
+        Name of its format; `OTHER` for a file of no known one.
+    content : Content
+        All hashes of its content.
     metadata : Metadata, optional
         None if it can't be read.
     failure : ApbatchError, optional
         Why it can't be read.
-    bytes_read : int
     """
 
-    format: str | None
-    checksums: Checksums | None = None
+    format: str
+    content: Content
     metadata: Metadata | None = None
     failure: ApbatchError | None = None
-    bytes_read: int = 0
 
 
 Describer = Callable[[Entry, bytes, "str | None"], Description]
@@ -56,7 +58,7 @@ class _HashedStream(io.RawIOBase):
     """A file that is hashed while it is read; what a reader left out is hashed at the end."""
 
     def __init__(self, file: io.FileIO) -> None:
-        self._file, self._hasher, self._hashed = file, Hasher(), 0
+        self._file, self._hasher, self._hashed = file, ContentHasher(), 0
 
     def readable(self) -> bool:
         return True
@@ -78,13 +80,17 @@ class _HashedStream(io.RawIOBase):
             self._hashed = start + count
         return count
 
-    def checksums(self) -> Checksums:
-        """Read what was left out, and return the checksums of the whole file."""
+    def content(self) -> Content:
+        """Read what was left out, and return the hashes of the whole file."""
         self.seek(self._hashed)
         block = bytearray(READ_BYTES)
         while self.readinto(block):
             pass
         return self._hasher.result()
+
+    def close(self) -> None:
+        self._hasher.close()
+        super().close()
 
 
 def describe(entry: Entry, root: bytes, known_format: str | None, elsewhere: Describer | None = None) -> Description:
@@ -112,19 +118,18 @@ def describe(entry: Entry, root: bytes, known_format: str | None, elsewhere: Des
         head = os.pread(file.fileno(), max(reader.head_bytes for reader in readers().values()), 0)
         if elsewhere is not None and _is_isolated(entry.source, head, known_format):
             return elsewhere(entry, root, known_format)
-        stream = _HashedStream(file)
-        format, metadata, failure = _read(io.BufferedReader(stream, _BUFFER), entry.source, head, known_format)
-        if format is None:
-            return Description(None, bytes_read=len(head))
-        checksums = stream.checksums()
+        with closing(_HashedStream(file)) as stream:
+            buffered = io.BufferedReader(stream, _BUFFER)  # it would close the stream when it goes
+            format, metadata, failure = _read(buffered, entry.source, head, known_format)
+            content = stream.content()
         _check_unchanged(file, entry)
-        if checksums.size != entry.size:
+        if content.size != entry.size:
             raise FileChangedError
-    return Description(format, checksums, metadata, failure, checksums.size)
+    return Description(format, content, metadata, failure)
 
 
-def checksums_of(entry: Entry, root: bytes) -> Checksums:
-    """Return the checksums of a file, which no reader looks into.
+def content_of(entry: Entry, root: bytes) -> Content:
+    """Return the hashes of a file, which no reader looks into.
 
     Raises
     ------
@@ -132,9 +137,23 @@ def checksums_of(entry: Entry, root: bytes) -> Checksums:
     OSError
     """
     with os.fdopen(open_plain(entry.path, root), "rb", buffering=0) as file:
-        checksums = _HashedStream(file).checksums()
+        with closing(_HashedStream(file)) as stream:
+            content = stream.content()
         _check_unchanged(file, entry)
-    return checksums
+    return content
+
+
+def may_be_known(entry: Entry, root: bytes) -> bool:
+    """Tell from a file's name and first bytes whether a reader may know it, or it is a damaged file of one.
+
+    Raises
+    ------
+    OSError
+        If it can't be read.
+    """
+    with os.fdopen(open_plain(entry.path, root), "rb", buffering=0) as file:
+        head = os.pread(file.fileno(), max(reader.head_bytes for reader in readers().values()), 0)
+    return bool(candidates(entry.source, head)) or kind_of(head) is not None
 
 
 def _check_unchanged(file: io.FileIO, entry: Entry) -> None:
@@ -151,7 +170,7 @@ def _is_isolated(name: str, head: bytes, known_format: str | None) -> bool:
 
 def _read(
     stream: Any, name: str, head: bytes, known_format: str | None
-) -> tuple[str | None, Metadata | None, ApbatchError | None]:
+) -> tuple[str, Metadata | None, ApbatchError | None]:
     """Return format, metadata, and what is wrong."""
     damage: FormatError | None = None
     try:
@@ -166,12 +185,11 @@ def _read(
         raise OSError(f"a reader failed to look at it: {type(error).__name__}: {error}") from error
     known = readers().get(known_format or "")
     if reader is not None or known is None:
-        format = reader.name if reader is not None else known_format
         if reader is None:
             if known_format is not None:
                 damage = FormatError(f"no reader of {known_format} is installed", where=name)
-            return (format or UNKNOWN, None, damage) if damage is not None else (None, None, None)
-        return format, *_metadata(reader, stream, name)
+            return (known_format or UNKNOWN, None, damage) if damage is not None else (OTHER, Metadata(), None)
+        return reader.name, *_metadata(reader, stream, name)
     stream.seek(0)
     metadata, failure = _metadata(known, stream, name)
     if metadata is None:

@@ -19,8 +19,8 @@ from apbatch.errors import FormatError
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Reader, readers
 from apbatch.index.files import FileRecord
+from apbatch.ingest.opening import open_source
 from apbatch.ingest.parsing import BYTES_A_SECOND, LIMIT_S, MEMORY_BYTES, receive, send
-from apbatch.ingest.sites import open_source
 
 
 def read_events(record: FileRecord, reader: Reader, problems: Problems) -> Iterator[pa.RecordBatch]:

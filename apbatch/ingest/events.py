@@ -15,7 +15,7 @@ from apbatch.index.events.store import EventStore
 from apbatch.index.files import FileRecord, State
 from apbatch.index.query import And, Compare
 from apbatch.ingest.event_reading import read_events
-from apbatch.ingest.sites import Site
+from apbatch.ingest.site import Site
 
 
 @dataclass

@@ -19,8 +19,8 @@ from apbatch.errors import ApbatchError, ServerError, UsageError, nearest_word
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord, Replica
 from apbatch.index.query import Query
-from apbatch.ingest.sites import ingest_remedy, source_url
-from apbatch.ingest.sites import open_source as open_at_site
+from apbatch.ingest.opening import ingest_remedy, source_url
+from apbatch.ingest.opening import open_source as open_at_site
 from apbatch.progress import progress, say
 from apbatch.storage.backends import open_store
 from apbatch.storage.places import url_of_place

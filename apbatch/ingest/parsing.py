@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 import apbatch
 from apbatch.errors import FormatError
-from apbatch.ingest.description import UNKNOWN, Description, checksums_of, describe
+from apbatch.ingest.description import UNKNOWN, Description, content_of, describe
 from apbatch.ingest.walk import Entry
 
 #: Seconds for a file of no size, and bytes a second for larger ones.
@@ -147,8 +147,7 @@ def describe_apart(entry: Entry, root: bytes, known_format: str | None) -> Descr
     try:
         return process.describe(entry, root, known_format)
     except FormatError as error:
-        checksums = checksums_of(entry, root)
-        return Description(known_format or UNKNOWN, checksums, None, error, checksums.size)
+        return Description(known_format or UNKNOWN, content_of(entry, root), None, error)
     finally:
         _waiting.give_back(process)
 

@@ -144,7 +144,8 @@ def compile_glob(text: str) -> re.Pattern[str]:
     return re.compile(rf"\A{anchor}{''.join(parts)}{folder}\Z", re.DOTALL)
 
 
-_UNSAFE = re.compile("[%\x00-\x1f\x7f-\x9f\u2028\u2029\udc80-\udcff]")
+#: What `encode_path` writes otherwise.
+UNSAFE = re.compile("[%\x00-\x1f\x7f-\x9f\u2028\u2029\udc80-\udcff]")
 
 
 def encode_path(path: bytes) -> str:
@@ -153,7 +154,7 @@ def encode_path(path: bytes) -> str:
     def escape(match: re.Match[str]) -> str:
         return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogateescape"))
 
-    return _UNSAFE.sub(escape, path.decode("utf-8", "surrogateescape"))
+    return UNSAFE.sub(escape, path.decode("utf-8", "surrogateescape"))
 
 
 def decode_path(text: str) -> bytes:

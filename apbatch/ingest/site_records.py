@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from apbatch.errors import UsageError
 from apbatch.index.catalogue import Catalogue
-from apbatch.index.files import FileRecord
-from apbatch.ingest.site_lock import site_lock
-from apbatch.ingest.sites import Site, keep_site, load_site, remove_site, sites
+from apbatch.index.leases import leased
+from apbatch.ingest.records import as_described
+from apbatch.ingest.scan import lease_name
+from apbatch.ingest.site import Site
+from apbatch.ingest.sites import keep_site, load_site, publish_site, remove_site, sites
 
 _BATCH = 500
 
@@ -27,8 +29,9 @@ def forget_site(catalogue: Catalogue, site: Site) -> int:
         If an ingest of the site is running.
     """
     files = 0
-    with site_lock(site.name):
+    with leased(catalogue, lease_name(site.name)) as keeper:
         while paths := [record.path for record in islice(catalogue.of_site(site.name), _BATCH)]:
+            keeper.keep()
             catalogue.remove(paths)
             files += len(paths)
     return files
@@ -62,21 +65,19 @@ def rename_site(catalogue: Catalogue, name: str, to: str) -> tuple[Site, int]:
     if to == name or (other is not None and other != renamed):
         raise UsageError(f"there is a site '{to}' already", remedy="choose another name, or remove that site first")
     files = 0
-    with site_lock(name), site_lock(to):
+    with leased(catalogue, lease_name(name)) as keeper, leased(catalogue, lease_name(to)) as other_keeper:
         keep_site(renamed)  # first: a record must never be of a site that is not there
+        publish_site(catalogue, renamed)
         while records := list(islice(catalogue.of_site(name), _BATCH)):
+            keeper.keep()
+            other_keeper.keep()
             # What has another path than the site gives it is left from another experiment's name: no file of today.
             moved = {record.path: renamed.path_of(record.source) for record in records
                      if record.path == site.path_of(record.source)}  # fmt: skip
-            catalogue.upsert(_of_site(record, to, moved[record.path]) for record in records if record.path in moved)
+            catalogue.upsert(as_described(renamed, replace(r, site=to)) for r in records if r.path in moved)
             replicas = catalogue.replicas(moved)
             catalogue.add_replicas(replace(one, path=moved[path]) for path, all_ in replicas.items() for one in all_)
             catalogue.remove([record.path for record in records])
             files += len(moved)
-        remove_site(name)
+        remove_site(catalogue, name)
     return renamed, files
-
-
-def _of_site(record: FileRecord, site: str, path: str) -> FileRecord:
-    """Return a record under another site's name; a place of its own in the merged tree stays."""
-    return replace(record, site=site, path=path, place=path if record.place == record.path else record.place)

@@ -120,8 +120,9 @@ class Ingest(Step):
     def run(self, context: Context, key: str) -> Products:
         """Scan the site; a broken file is quarantined and the rest goes on."""
         from apbatch.ingest.scan import ingest
-        from apbatch.ingest.sites import add_site, load_site, resolve_site
+        from apbatch.ingest.sites import add_site, load_site, resolve_site, share_sites
 
+        share_sites(context.catalogue, context.settings.catalogue)
         if self.site.endswith((".yaml", ".yml")):
             site = add_site(context.base / self.site)[0]
         else:
@@ -129,7 +130,7 @@ class Ingest(Step):
         summary = ingest(load_site(site.name), context.catalogue)
         say(
             f"ingest: {summary.registered} new, {summary.changed} changed, {summary.unchanged} unchanged, "
-            f"{summary.missing} missing, {len(summary.quarantined)} in quarantine"
+            f"{summary.missing} missing, {summary.quarantined.count} in quarantine"
         )
         return {"selection": context.selection_digest()}
 

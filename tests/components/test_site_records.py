@@ -12,9 +12,10 @@ from apbatch.errors import NotFoundError, UsageError
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord, Replica
+from apbatch.index.leases import LeaseHeldError, leased
 from apbatch.index.query import Everything
 from apbatch.ingest import site_records
-from apbatch.ingest.site_lock import site_lock
+from apbatch.ingest.scan import lease_name
 from apbatch.ingest.site_records import forget_site, rename_site
 from apbatch.ingest.sites import add_site, load_site, sites
 
@@ -102,6 +103,6 @@ def test_a_name_that_is_taken_or_impossible_is_refused(catalogue: Catalogue, tmp
             rename_site(catalogue, "one", name)
     with pytest.raises(NotFoundError):
         rename_site(catalogue, "on", "uno")
-    with site_lock("one"), pytest.raises(UsageError, match="is running"):
+    with leased(catalogue, lease_name("one")), pytest.raises(LeaseHeldError, match="is being done"):
         rename_site(catalogue, "one", "uno")
     assert len(files_of(catalogue, "one")) == FILES

@@ -17,6 +17,7 @@ from apbatch.ingest import parsing
 from apbatch.ingest.parsing import ParserProcess, describe_apart
 from apbatch.ingest.walk import Entry
 from apbatch.storage.hashing import hash_stream
+from apbatch.storage.store import Checksums
 
 #: What a library in C may do with a damaged file, by the name of the file. Put before the program of the process.
 _MISCHIEF = """
@@ -72,9 +73,11 @@ def test_a_file_is_described_as_here(process: ParserProcess, tmp_path: Path) -> 
     one = entry(tmp_path, "kascade.txt")
     description = describe_apart(one, os.fsencode(tmp_path), None)
     assert description.metadata is not None
-    assert (description.format, description.metadata.events, description.bytes_read) == ("kascade", 3, one.size)
+    assert (description.format, description.metadata.events, description.content.size) == ("kascade", 3, one.size)
     with (tmp_path / "kascade.txt").open("rb") as stream:
-        assert description.checksums == hash_stream(stream)
+        checksums = hash_stream(stream)
+    content = description.content
+    assert Checksums(content.checksum, content.adler32, content.size) == checksums
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_a_file_that_ends_its_process_is_set_aside_and_the_next_is_read(
     description = describe_apart(entry(tmp_path, name), os.fsencode(tmp_path), "kascade")
     assert description.format == "kascade" and description.metadata is None
     assert reason in str(description.failure)
-    assert description.checksums is not None  # so that it is not read again until it changes
+    assert description.content.checksum  # so that it is not read again until it changes
     next_one = describe_apart(entry(tmp_path, "kascade.txt"), os.fsencode(tmp_path), None)
     assert next_one.metadata is not None and next_one.metadata.events == 3
 

@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,14 @@ from apbatch.errors import NotFoundError, UsageError
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord, State
-from apbatch.ingest import description
+from apbatch.index.leases import LeaseHeldError, leased
+from apbatch.ingest import completion, description, listing, writer
 from apbatch.ingest import examine as examine_module
-from apbatch.ingest.scan import IngestSummary, ingest
-from apbatch.ingest.site_lock import site_lock
-from apbatch.ingest.sites import Site, add_site, open_source, source_url
+from apbatch.ingest.opening import open_source, source_url
+from apbatch.ingest.scan import ingest, lease_name
+from apbatch.ingest.site import Site
+from apbatch.ingest.sites import add_site
+from apbatch.ingest.summary import IngestSummary
 from apbatch.storage.hashing import hash_stream
 from tests.unit.test_formats_taiga_raw import record
 
@@ -65,7 +70,7 @@ def counts(summary: IngestSummary) -> tuple[int, int, int, int, int]:
         summary.changed,
         summary.unchanged,
         summary.missing,
-        len(summary.quarantined),
+        summary.quarantined.count,
     )
 
 
@@ -135,10 +140,23 @@ def test_a_damaged_record_is_noted_and_the_file_is_registered(root: Path, catalo
     assert one.attributes["problem"] == "byte 312: the last record is cut: 100 of 156 bytes"
 
 
-def test_files_of_no_known_format_are_told_and_not_registered(root: Path, catalogue: Catalogue) -> None:
+def test_files_of_no_known_format_are_told_and_registered_as_other(root: Path, catalogue: Catalogue) -> None:
     (root / "README.txt").write_text("Dear colleagues\n")
-    assert ingest(site(root), catalogue).unrecognised == ["README.txt"]
-    assert "README.txt" not in found(catalogue)
+    assert list(ingest(site(root), catalogue).unrecognised.first) == ["README.txt"]
+    one = found(catalogue)["README.txt"]
+    assert (one.format, one.state, one.size) == ("other", State.REGISTERED, 16)
+    assert catalogue.contents([one.checksum])[one.checksum].small_pieces == sha1(b"Dear colleagues\n").digest()
+    assert counts(ingest(site(root), catalogue)) == (0, 0, 3, 0, 0)
+    put(root, "README.txt", 2)  # what other files turn into is looked at anew
+    ingest(site(root), catalogue)
+    assert found(catalogue)["README.txt"].format in ("other", "taiga-raw")
+
+
+def test_a_site_may_leave_out_files_of_no_known_format(root: Path, catalogue: Catalogue) -> None:
+    (root / "README.txt").write_text("Dear colleagues\n")
+    for _ in range(2):
+        assert list(ingest(site(root, other=False), catalogue).unrecognised.first) == ["README.txt"]
+        assert len(found(catalogue)) == 2
 
 
 def test_a_registered_file_that_turned_into_something_else_is_set_aside(root: Path, catalogue: Catalogue) -> None:
@@ -235,14 +253,14 @@ def test_files_of_a_folder_that_can_not_be_listed_stay_as_they_were(
     scandir = os.scandir
 
     def denied(path: Any) -> Any:
-        if os.fsencode(path).endswith(b"BSM02"):
+        if isinstance(path, int) and Path(f"/proc/self/fd/{path}").readlink().name == "BSM02":
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", denied)
     summary = ingest(site(root), catalogue)
     assert counts(summary) == (0, 0, 1, 0, 0)
-    assert summary.unreadable == {"BSM02": "Permission denied"}
+    assert summary.unreadable.first == {"BSM02": "Permission denied"}
 
 
 def test_a_file_that_can_not_be_read_is_tried_again_next_time(
@@ -274,7 +292,7 @@ def test_a_file_that_grows_all_the_time_is_left_for_later(
     monkeypatch.setattr(examine_module, "_PAUSE_S", 0.01)
     monkeypatch.setattr(os, "fstat", growing)
     summary = ingest(site(root), catalogue)
-    assert (summary.registered, summary.busy) == (2, ["BSM03/28107003.001"])
+    assert (summary.registered, list(summary.busy.first)) == (2, ["BSM03/28107003.001"])
     monkeypatch.undo()
     assert ingest(site(root), catalogue).registered == 1
 
@@ -294,11 +312,11 @@ def test_a_reader_that_fails_stops_no_other_file(
     monkeypatch.setattr(TaigaRawReader, "metadata", failing)
     summary = ingest(site(root), catalogue)
     assert counts(summary) == (1, 0, 0, 0, 1)
-    assert "IndexError" in summary.quarantined["BSM01/28107001.001"]
+    assert "IndexError" in summary.quarantined.first["BSM01/28107001.001"]
 
 
 def test_one_ingest_of_a_site_at_a_time(root: Path, catalogue: Catalogue) -> None:
-    with site_lock("s"), pytest.raises(UsageError, match=f"process {os.getpid()}"):
+    with leased(catalogue, lease_name("s")), pytest.raises(LeaseHeldError, match=f"process {os.getpid()}"):
         ingest(site(root), catalogue)
 
 
@@ -346,45 +364,51 @@ def test_a_site_mounted_read_only_is_ingested(root: Path, catalogue: Catalogue, 
         subprocess.run(["umount", str(target)], check=True)
 
 
-def _ingest_slowly(root: str, url: str) -> None:
-    """Ingest with a pause after each file and batches of one: a child process that will be killed."""
-    from apbatch.ingest import scan
-
-    scan._BATCH = 1
-    slow = scan.examine
+def _ingest_slowly(root: str, url: str, where: str) -> None:
+    """Ingest with a pause at each file and batches of one: a child process that will be killed."""
+    writer._BATCH = 1
+    module, name = {"listing": (listing, "listed"), "reading": (completion, "examine")}[where]
+    slow = getattr(module, name)
 
     def paused(*arguments: Any) -> Any:
         time.sleep(0.05)
         return slow(*arguments)
 
-    scan.examine = paused
+    listing._LOOK = 1
+    setattr(module, name, paused)
     with open_catalogue(url) as catalogue:
         ingest(site(Path(root)), catalogue)
 
 
-def test_killed_in_the_middle_it_goes_on_and_reads_nothing_twice(root: Path, home: Path) -> None:
+@pytest.mark.parametrize("where", ["listing", "reading"])
+def test_killed_in_either_pass_it_goes_on_and_reads_nothing_twice(root: Path, home: Path, where: str) -> None:
     for part in range(1, 41):
         put(root, f"BSM05/28107005.{part:03d}", 2, board=4)
     url = f"sqlite:///{home}/catalogue.sqlite"
     with open_catalogue(url):
         pass
-    child = multiprocessing.get_context("fork").Process(target=_ingest_slowly, args=(str(root), url))
+    child = multiprocessing.get_context("fork").Process(target=_ingest_slowly, args=(str(root), url, where))
     child.start()
+    wanted = State.LISTED if where == "listing" else State.REGISTERED
     done = 0
     while done < 5:
         time.sleep(0.02)
         with open_catalogue(url) as catalogue:
-            done = len(found(catalogue))
+            done = sum(one.state is wanted for one in found(catalogue).values())
         assert child.is_alive()
     os.kill(child.pid or 0, signal.SIGKILL)
     child.join()
     with open_catalogue(url) as catalogue:
-        done = len(found(catalogue))
-        assert 5 <= done < 42
-        summary = ingest(site(root), catalogue)
+        states = Counter(one.state for one in found(catalogue).values())
+        done = states[State.REGISTERED]
+        assert states.total() < 42 if where == "listing" else 5 <= done < 42
+        summary = ingest(site(root), catalogue)  # the dead holder's lease is taken over at once
         assert (summary.unchanged, summary.registered) == (done, 42 - done)
         assert len(found(catalogue)) == 42
         assert all(one.events and one.checksum for one in found(catalogue).values())
+        assert len(catalogue.has_contents(one.checksum for one in found(catalogue).values())) == len(
+            {one.checksum for one in found(catalogue).values()}
+        )
 
 
 def test_another_experiment_moves_the_files_in_the_tree(root: Path, catalogue: Catalogue) -> None:
@@ -404,18 +428,18 @@ def test_a_value_that_no_catalogue_holds_sets_its_file_aside_and_no_other(root: 
     os.utime(late, (16_725_225_600, 16_725_225_600))  # in the year 2500
     rules = [{"pattern": "run{run:int}/*"}, {"pattern": "z{height:float}/*"}]
     summary = ingest(site(root, attributes=rules), catalogue)
-    assert sorted(summary.quarantined) == [
+    assert sorted(summary.quarantined.first) == [
         "run12345678901234567890/28107001.001",
         "run9/28107001.004",
         "z1e999/28107001.003",
     ]
-    assert "12345678901234567890" in summary.quarantined["run12345678901234567890/28107001.001"]
-    assert "time of change" in summary.quarantined["run9/28107001.004"]
-    assert "no finite number" in summary.quarantined["z1e999/28107001.003"]
+    assert "12345678901234567890" in summary.quarantined.first["run12345678901234567890/28107001.001"]
+    assert "time of change" in summary.quarantined.first["run9/28107001.004"]
+    assert "no finite number" in summary.quarantined.first["z1e999/28107001.003"]
     records = found(catalogue)
-    assert {source: one.state for source, one in records.items() if source in summary.quarantined} == dict.fromkeys(
-        summary.quarantined, State.QUARANTINED
-    )
+    assert {
+        source: one.state for source, one in records.items() if source in summary.quarantined.first
+    } == dict.fromkeys(summary.quarantined.first, State.QUARANTINED)
     assert records["run8/28107001.002"].run == 8 and len(records) == 6
 
 
@@ -451,8 +475,8 @@ def test_a_damaged_file_is_no_file_of_no_known_format(
 ) -> None:
     (root / name).write_bytes(content)
     summary = ingest(site(root), catalogue)
-    assert summary.unrecognised == []
-    assert reason in summary.quarantined[name] and name not in summary.quarantined[name]
+    assert summary.unrecognised.count == 0
+    assert reason in summary.quarantined.first[name] and name not in summary.quarantined.first[name]
 
 
 def test_a_registered_file_that_is_damaged_says_what_happened(root: Path, catalogue: Catalogue) -> None:

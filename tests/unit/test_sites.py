@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apbatch.errors import NotFoundError, UsageError
+from apbatch.index.backends import open_catalogue
+from apbatch.ingest.opening import open_plain
 from apbatch.ingest.patterns import compile_glob, compile_pattern, decode_path, encode_path
-from apbatch.ingest.sites import Site, add_site, load_site, open_plain, read_site_file, remove_site, resolve_site, sites
+from apbatch.ingest.site import Site
+from apbatch.ingest.sites import add_site, load_site, read_site_file, remove_site, resolve_site, sites
 
 MINIMAL = "name: one\nexperiment: TAIGA\nroot: .\n"
 
@@ -88,7 +91,8 @@ def test_a_site_is_kept_as_it_was_read(home: Path, tmp_path: Path) -> None:
     path.write_text(MINIMAL)
     assert add_site(path)[1] == "changed"
     assert [known.name for known in sites()] == ["one"]
-    remove_site("one")
+    with open_catalogue(f"sqlite:///{home}/catalogue.sqlite") as catalogue:
+        remove_site(catalogue, "one")
     assert sites() == []
 
 

@@ -27,7 +27,7 @@ class Locks:
         for attempt in range(_TRIES):
             token, present = self._state(name)
             if present is not None:
-                raise held_by(name, present)
+                raise held_by(name, present, token or 0)
             test = "IF number = NULL" if token is None else "IF number = ? AND holder = NULL"
             values = () if token is None else (token,)
             batch = BatchStatement(BatchType.UNLOGGED)  # of one partition

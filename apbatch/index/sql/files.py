@@ -10,7 +10,7 @@ from typing import Any
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Scalar
 from apbatch.index.changes import ChangeKind
-from apbatch.index.files import COMMON_FIELDS, FileRecord, Refusal, State, UpsertReport
+from apbatch.index.files import COMMON_FIELDS, VISIBLE, FileRecord, Refusal, State, UpsertReport
 from apbatch.index.places import Holding, ancestors, parent_of, settle
 from apbatch.index.records import admit, is_text
 from apbatch.index.sql.base import BATCH, blocks
@@ -106,7 +106,7 @@ class SqlFiles(SqlFeed):
             values[_END] = plain(record.time_end)
         state, place = record.state, record.place
         values[_STATE] = str(state)
-        entry = place if state is State.REGISTERED or state is State.LISTED else None
+        entry = place if state in VISIBLE else None
         return (number, record.path, place.rpartition("/")[0], entry, *values)
 
     def _replace(self, session: Session, before: int, old: dict[str, tuple[int, str, str]]) -> None:

@@ -64,10 +64,10 @@ class SqlKeeping(SqlFiles):
         """Take a lease; see `Catalogue.acquire`."""
         with self._db.write() as session:
             now, clock = self._db.clock(session)
-            held = session.rows("SELECT holder FROM lease WHERE name = ? AND clock = ? AND expires > ?",
+            held = session.rows("SELECT holder, token FROM lease WHERE name = ? AND clock = ? AND expires > ?",
                                 (name, clock, now))  # fmt: skip
             if held:
-                raise held_by(name, held[0][0])
+                raise held_by(name, *held[0])
             token = session.value("UPDATE counter SET value = value + 1 WHERE name = 'lease' RETURNING value")
             session.run("DELETE FROM lease WHERE name = ?", (name,))
             session.run(

@@ -1,0 +1,93 @@
+"""Files in place at their sites: opened for reading only, never through a link."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import BinaryIO
+
+from apbatch.errors import ApbatchError, NotFoundError, UsageError
+from apbatch.index.files import FileRecord
+from apbatch.ingest.site import Site
+from apbatch.ingest.sites import load_site
+
+
+def site_of(record: FileRecord) -> Site:
+    """Return the site that holds a file.
+
+    Raises
+    ------
+    NotFoundError
+        If it is not known here.
+    """
+    return load_site(record.site)
+
+
+def source_url(record: FileRecord) -> str:
+    """Return the URL of a file in place at its site.
+
+    Raises
+    ------
+    NotFoundError
+    """
+    return site_of(record).url_of(record.source)
+
+
+def open_source(record: FileRecord) -> BinaryIO:
+    """Open a file in place at its site, for reading only.
+
+    Raises
+    ------
+    NotFoundError
+        If the site or the file is gone.
+    UsageError
+        If it is no plain file, or outside of the root, or must not be read.
+    """
+    site = site_of(record)
+    path = site.local_path(record.source)
+    try:
+        return os.fdopen(open_plain(path, os.fsencode(site.root)), "rb")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError(
+            "the file is gone", where=os.fsdecode(path), remedy=f"apbatch ingest {site.name} notes what changed"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"can't be read: {error.strerror}", where=os.fsdecode(path)) from error
+
+
+def ingest_remedy(record: FileRecord) -> str:
+    """Return the command that registers a file as it is now.
+
+    An ingest reads only files whose size or time of change differ; content that changed under both needs ``--again``.
+    """
+    try:
+        status = os.lstat(site_of(record).local_path(record.source))
+        unnoticed = (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns)
+    except (ApbatchError, OSError):
+        unnoticed = False
+    return f"apbatch ingest {record.site}{' --again' if unnoticed else ''} registers what is there now"
+
+
+def open_plain(path: bytes, root: bytes) -> int:
+    """Open a plain file read-only, leaving its access time alone where possible; return the descriptor.
+
+    No component below the root may be a link, so that nothing outside is ever read; what is no plain file is never
+    waited for.
+
+    Raises
+    ------
+    OSError
+    """
+    folder = os.path.realpath(os.path.dirname(path))  # noqa: PTH120  bytes
+    real_root = os.path.realpath(root)
+    if folder != real_root and not folder.startswith(real_root.rstrip(b"/") + b"/"):
+        raise PermissionError(1, "it is outside of the site's root")
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_NOATIME", 0))
+    except PermissionError:  # only the owner may leave the access time alone
+        descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise PermissionError(1, "it is no plain file")
+    return descriptor
