@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named, show, show_text
+from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named, show, show_lines, show_text
 
 if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue
     from apbatch.index.changes import Change
 
 _QUERY = Annotated[str, typer.Argument(help="Such as \"experiment = 'TAIGA' and events > 1000\"; empty: all files.")]
+#: A follower asks for changes this often, seconds.
+_FOLLOW_S = 0.5
 #: What fits a terminal.
 _ATTRIBUTE = ("name", "type", "unit", "description")
 _COLUMNS = ("path", "size", "night", "run", "events")
@@ -72,6 +75,9 @@ def count(
 
 def changes(
     since: Annotated[int, typer.Option(min=0, help="Revision that is known already.")] = 0,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on as changes come, one line of JSON for each; --since goes on later.")
+    ] = False,
     columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
 ) -> None:
@@ -80,12 +86,29 @@ def changes(
     from apbatch.index.backends import open_catalogue
 
     with open_catalogue(load_settings().catalogue) as catalogue:
+        if follow:
+            show_lines(_followed(catalogue, since))
+            return
         rows = (
             {**_shown(change), **(change.record.flat() if change.record else {})}
             for change in catalogue.all_changes(since)
         )
         names = list(dict.fromkeys(["revision", "change", "detail", *_file_columns(catalogue.attributes())]))
         show(rows, format, names, few=("revision", "change", "path", "size", "state"), wanted=columns)
+
+
+def _followed(catalogue: Catalogue, since: int) -> Iterator[dict[str, Any] | None]:
+    """Yield changes as they come, without end; None when there are no more for now."""
+    from_start = since == 0
+    while True:
+        page = catalogue.changes(since, from_start=from_start)
+        for change in page:
+            yield _shown(change)
+        if page:
+            since = page[-1].revision
+        else:
+            yield None
+            time.sleep(_FOLLOW_S)
 
 
 def _shown(change: Change) -> dict[str, Any]:

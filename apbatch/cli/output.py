@@ -150,6 +150,19 @@ def show_line(record: Mapping[str, Any]) -> None:
     _write(lambda stream: stream.write(json.dumps(_plain(record), default=str) + "\n"), for_program=True)
 
 
+def show_lines(records: Iterable[Mapping[str, Any] | None]) -> None:
+    """Print records as lines of JSON as they come; at None, what was printed is sent on its way."""
+
+    def write(stream: Any) -> None:
+        for record in records:
+            if record is None:
+                stream.flush()
+            else:
+                stream.write(json.dumps(_plain(record), default=str, allow_nan=False) + "\n")
+
+    _write(write, for_program=True)
+
+
 def note(text: str) -> None:
     """Print a message about what goes on to standard error."""
     with suppress(OSError, ValueError):

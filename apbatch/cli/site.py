@@ -109,7 +109,7 @@ def rename(name: str, to: str, format: FormatOption = Format.TABLE) -> None:
 
 def ingest(
     sites: Annotated[list[str] | None, typer.Argument(help="Names of sites, or YAML files of sites to add.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All known sites.")] = False,
+    all_sites: Annotated[bool, typer.Option("--all", help="All known sites.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Read every file, also unchanged ones.")] = False,
     list_only: Annotated[
         bool, typer.Option("--list-only", help="List names, sizes and times: the site is visible within minutes.")
@@ -128,6 +128,12 @@ def ingest(
     events: Annotated[
         bool, typer.Option("--events", help="Load the events of the files as well, as `events: true` of a site says.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and take over changes as they happen, until stopped (one site).")
+    ] = False,
+    every: Annotated[
+        float, typer.Option("--every", min=1.0, help="With --watch: seconds between whole listings.")
+    ] = 600.0,
     threads: Annotated[int, typer.Option("--threads", min=1, max=64, help="Files at the same time.")] = 2,
     columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
@@ -145,8 +151,10 @@ def ingest(
     from apbatch.ingest.sites import resolve_site, share_sites
     from apbatch.ingest.sites import sites as known_sites
 
-    if bool(sites) == every:
+    if bool(sites) == all_sites:
         raise UsageError("name sites, or give --all", remedy="apbatch ingest SITE, or apbatch ingest --all")
+    if watch and (again or complete is not None):
+        raise UsageError("--watch goes neither with --again nor with --complete")
     if complete is not None and (list_only or again):
         raise UsageError("--complete reads what is listed: it goes neither with --list-only nor with --again")
     summaries: list[IngestSummary] = []
@@ -155,9 +163,11 @@ def ingest(
     settings = load_settings()
     with open_catalogue(settings.catalogue) as catalogue:
         share_sites(catalogue, settings.catalogue)
-        wanted = known_sites() if every else [resolve_site(name) for name in sites or []]
+        wanted = known_sites() if all_sites else [resolve_site(name) for name in sites or []]
         if not wanted:
             raise UsageError("no site is known", remedy="apbatch site add FILE.yaml")
+        if watch:
+            return _watch(wanted, catalogue, every, threads, list_only)
         search = parse_search(complete, catalogue.attributes()) if complete is not None else None
         for site in wanted:
             try:
@@ -186,6 +196,26 @@ def ingest(
     )
     show(rows, format, every_column, few=(*few, "events_loaded") if loaded else few, wanted=columns)
     return status
+
+
+def _watch(sites: list[Site], catalogue: Catalogue, every_s: float, threads: int, list_only: bool) -> int:
+    """Keep the catalogue at what a site holds, until this process is told to end."""
+    import signal
+    import threading
+
+    from apbatch.errors import UsageError
+    from apbatch.ingest.watch import watch
+
+    if len(sites) != 1:
+        raise UsageError("one process watches one site", remedy="start one for each site")
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        watch(sites[0], catalogue, stop, every_s=every_s, threads=threads, list_only=list_only)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
 
 
 def _tell(summary: IngestSummary) -> None:

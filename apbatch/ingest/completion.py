@@ -57,12 +57,14 @@ class Completion:
         self._site, self._catalogue, self._writer, self._summary = site, catalogue, writer, summary
         self._threads, self._task, self._stop = threads, task, stop
 
-    def listed(self) -> None:
-        """Read what is listed, newest nights first, and what could not be read before."""
+    def listed(self, *, retry: bool = True) -> None:
+        """Read what is listed, newest nights first, and, to `retry`, what could not be read before."""
         mine = Compare("site", "=", self._site.name)
         for _ in range(_ROUNDS):  # a second file at the place of a first shows when the first is registered
             if not self._read(newest_nights_first(self._catalogue, And((mine, Compare("state", "=", "listed"))))):
                 break
+        if not retry:
+            return
         broken = And((mine, Compare("state", "=", "quarantined"), Compare("checksum", "=", "")))
         self._read(self._catalogue.select(broken))
 

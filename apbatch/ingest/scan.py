@@ -6,6 +6,7 @@ An ingest can be killed at any time: what it had told the catalogue is not done 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 
 from blake3 import blake3
 
@@ -113,14 +114,28 @@ class SiteIngest:
         if not described:
             self._catalogue.put_description(Description(DescriptionKind.APPLIED, self._site.name, applied))
 
-    def complete(self, *, again: bool = False, search: Search | None = None) -> None:
-        """Do the second pass."""
+    def list_some(self, folders: Iterable[str], files: Iterable[str]) -> None:
+        """Do the first pass over folders, with all in them, and single files."""
+        listing = Listing(self._site, self._catalogue, self.writer, self.summary, described=True)
+        for folder in sorted(folders):
+            listing.below(folder)
+        listing.files(sorted(files))
+
+    def complete(
+        self,
+        *,
+        again: bool = False,
+        search: Search | None = None,
+        retry: bool = True,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Do the second pass; `stop` is asked before each file, and `retry` is for what could not be read before."""
         with progress(f"ingest {self._site.name}") as task:
-            completion = Completion(self._site, self._catalogue, self.writer, self.summary, self._threads, task)
+            completion = Completion(self._site, self._catalogue, self.writer, self.summary, self._threads, task, stop)
             if search is not None:
                 completion.matching(search)
                 return
-            completion.listed()
+            completion.listed(retry=retry)
             if again:
                 completion.again()
 
