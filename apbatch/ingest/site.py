@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import date, datetime, time, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -263,16 +263,15 @@ class Site(BaseModel):
         """Tell whether a folder, with all in it, is excluded."""
         return any(glob.match(folder) for glob in self._globs[1])
 
-    @cached_property
+    @property
     def wants_all(self) -> bool:
         """Whether no pattern need be asked which files belong to the site."""
         return self.include == ("**",) and not self.exclude
 
-    @cached_property
+    @property
     def folder(self) -> str:
         """Path under which the catalogue knows the site's files."""
-        experiment = re.sub(r"\s+", "-", self.experiment.lower())
-        return f"/{experiment}/{self.name}"
+        return _folder(self.experiment, self.name)
 
     def path_of(self, source: str) -> str:
         """Return the path by which the catalogue knows the file at `source`."""
@@ -326,6 +325,12 @@ class Site(BaseModel):
                 remedy=f"add 'calibration: {{{kind}: FILE}}' to its YAML file and add it again",
             )
         return Path(self.root, name)
+
+
+@lru_cache(maxsize=256)
+def _folder(experiment: str, name: str) -> str:
+    experiment = re.sub(r"\s+", "-", experiment.lower())
+    return f"/{experiment}/{name}"
 
 
 def _type_of(value: Scalar | None) -> AttributeType:

@@ -113,7 +113,7 @@ def test_lost_news_lead_to_a_whole_listing(root: Path, url: str, monkeypatch: py
 def test_one_host_watches_a_site_and_who_lost_the_lease_stops(
     root: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_module, "leased", partial(leased, ttl_s=0.3))
+    monkeypatch.setattr(watch_module, "leased", partial(leased, ttl_s=10.0))
     with watched(root, url) as failures, open_catalogue(url) as catalogue:
         with pytest.raises(LeaseHeldError) as held:
             ingest(site(root), catalogue)
