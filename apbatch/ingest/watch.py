@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from asyncinotify import Inotify, Mask, Watch
@@ -193,9 +194,7 @@ def watch(
                 elif changed:
                     work.list_some(changed.folders, changed.files)
                 if not list_only:
-                    work.complete(
-                        retry=whole, stop=lambda at=due: stop.is_set() or events.pending() or time.monotonic() > at
-                    )
+                    work.complete(retry=whole, stop=partial(_is_called, stop, events, due))
                 done = work.finish()
                 if done.listed or done.registered or done.changed or done.missing or done.archived:
                     say(
@@ -211,6 +210,11 @@ def watch(
                         break
         finally:
             events.close()
+
+
+def _is_called(stop: threading.Event, events: FolderEvents, due: float) -> bool:
+    """Tell whether something else is to be done than to read files."""
+    return stop.is_set() or events.pending() or time.monotonic() > due
 
 
 def _how(site: Site, events: FolderEvents) -> str:
