@@ -184,13 +184,13 @@ def watch(
                 work = SiteIngest(site, catalogue, keeper, threads)
                 whole = changed.lost or time.monotonic() >= due
                 if whole:
-                    due = time.monotonic() + every_s
                     try:
                         work.list_all()
                     except (LeaseHeldError, LeaseLostError):
                         raise
                     except (NotFoundError, UsageError) as error:
                         say(f"{site.name}: {error}")
+                    due = time.monotonic() + every_s  # from its end: reading gets its turn, however long it took
                 elif changed:
                     work.list_some(changed.folders, changed.files)
                 if not list_only:
