@@ -22,7 +22,7 @@ from apbatch.ingest.site import Site
 from apbatch.ingest.watch import FolderEvents, watch
 from tests.unit.test_formats_taiga_raw import record
 
-_LIMIT_S = 60.0
+_LIMIT_S = 300.0
 
 
 @pytest.fixture
