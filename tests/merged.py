@@ -6,6 +6,7 @@ import os
 import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from apbatch.access.guard import Guard
 from apbatch.access.policy import Policy
 from apbatch.access.principals import OWNER
 from apbatch.index.backends import open_catalogue
-from apbatch.index.contents import BLOCK, Content
+from apbatch.index.contents import BLOCK, LARGE_PIECE, Content
 from apbatch.index.files import FileRecord, Replica, State
 from apbatch.ingest.patterns import encode_path
 from apbatch.ingest.sites import add_site
@@ -25,14 +26,14 @@ from apbatch.storage.backends import open_store
 def content_of(data: bytes) -> Content:
     """The hashes of a content, as an ingest keeps them."""
     blocks = [data[start : start + BLOCK] for start in range(0, len(data), BLOCK)]
-    large = -(-len(data) // (24 << 20))
+    large = [data[start : start + LARGE_PIECE] for start in range(0, len(data), LARGE_PIECE)]
     return Content(
         blake3(data).hexdigest(),
         len(data),
         f"{zlib.adler32(data):08x}",
         b"".join(blake3(block).digest() for block in blocks),
-        bytes(20 * len(blocks)),
-        bytes(20 * large),
+        b"".join(sha1(block).digest() for block in blocks),
+        b"".join(sha1(piece).digest() for piece in large),
     )
 
 

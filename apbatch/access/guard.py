@@ -26,6 +26,8 @@ from apbatch.index.files import VISIBLE, Conflict, Entry, EntryPage, FileRecord,
 from apbatch.index.pages import Page, RecordPage
 
 _OF_FILES = (ChangeKind.NEW, ChangeKind.CHANGED, ChangeKind.GONE, ChangeKind.REPLICA_ADDED, ChangeKind.REPLICA_REMOVED)
+#: Values of one condition.
+_MANY = 500
 
 
 class Guard:
@@ -231,13 +233,26 @@ class Guard:
 
     def content(self, checksum: str) -> Content | None:
         """Return the hashes of a content of which some file is seen, by BLAKE3; None otherwise."""
+        return self.contents([checksum]).get(checksum)
+
+    def contents(self, checksums: Iterable[str]) -> dict[str, Content]:
+        """Return the hashes of contents of which some file is seen, by BLAKE3; the others are left out."""
+        asked = list(dict.fromkeys(checksums))
         if self._rule() is not None:
-            any_state = q.And((q.Compare("checksum", "=", checksum), q.In("state", tuple(map(str, VISIBLE)))))
-            if not self.select_records(q.Search(any_state, limit=1)).records:
-                return None
-        return self._catalogue.contents([checksum]).get(checksum)
+            visible = q.In("state", tuple(map(str, VISIBLE)))
+            parts = (asked[start : start + _MANY] for start in range(0, len(asked), _MANY))
+            conditions = (q.And((q.In("checksum", tuple(part)), visible)) for part in parts)
+            seen = {
+                row for one in conditions for batch in self.batches(one, ["checksum"]) for row in batch[0].to_pylist()
+            }
+            asked = [checksum for checksum in asked if checksum in seen]
+        return self._catalogue.contents(asked)
 
     # data
+
+    def data_rule(self) -> q.Query | None:
+        """Return the condition on files whose bytes may be read; None if all of them."""
+        return self.policy.data(self.who)
 
     def may_read(self, record: FileRecord) -> bool:
         """Tell whether the bytes of a file may be read."""

@@ -25,6 +25,12 @@ def _index(setting: Setting) -> Iterator[Group]:
     yield from event_groups(setting.size, setting)
 
 
+def _exports(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.cases.exports import export_groups
+
+    return export_groups(setting)
+
+
 def _grids(setting: Setting) -> Iterator[Group]:
     from apbatch.bench.cases.grids import grid_groups
 
@@ -110,6 +116,12 @@ SUITES: dict[str, Suite] = {
             "The pass-through is as bare as the library allows: it verifies nothing, knows no catalogue and has no "
             "extended attributes, for which `ls` asks with every entry.",
         ),
+    ),
+    "exports": Suite(
+        "Exports",
+        _exports,
+        operations=2,
+        limits=("The catalogue is SQLite on the same disk. No content is read; serving it is not measured here.",),
     ),
     "kernels": Suite(
         "Kernels",

@@ -25,7 +25,7 @@ from apbatch.messages import ERRORS_VARIABLE
 GROUPS = (
     *("doctor", "cluster", "site", "find", "index", "events", "mirror", "mount", "images", "datasets", "sample"),
     *("policy", "secret"),
-    *("sim", "train", "run", "blind", "bench"),
+    *("sim", "train", "run", "blind", "bench", "export"),
 )
 _DEBUG = "APBATCH_DEBUG"
 

@@ -1,0 +1,1 @@
+"""Exports of a part of the merged tree: in other forms, for other programs."""

@@ -1,0 +1,141 @@
+"""`apbatch export`, `serve-cvmfs`: a part of the merged tree in another form, for other programs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from apbatch.cli.output import Format, FormatOption, note, show
+
+if TYPE_CHECKING:
+    from apbatch.access.guard import Guard
+    from apbatch.access.policy import Policy
+    from apbatch.index.catalogue import Catalogue
+
+
+class Form(StrEnum):
+    """What an export can become."""
+
+    CVMFS = "cvmfs"
+
+
+class Piece(StrEnum):
+    """Length of the pieces of a CernVM-FS repository."""
+
+    SMALL = "2MiB"
+    LARGE = "24MiB"
+
+
+_COLUMNS = ("repository", "revision", "new", "files", "folders", "bytes", "left_out", "whitelist_expires")
+_POLICY = Annotated[Path | None, typer.Option("--policy", help="Policy file; by default the catalogue's policy.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("export")(export)
+    app.command("serve-cvmfs")(serve_cvmfs)
+
+
+def export(
+    form: Annotated[Form, typer.Option("--as", help="What it becomes.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder of the export.", metavar="DIR")],
+    selection: Annotated[
+        str, typer.Argument(help="A folder of the merged tree, which begins with '/', or a query.", metavar="WHAT")
+    ] = "/",
+    name: Annotated[str, typer.Option("--name", help="Of a new repository, such as taiga.example.org.")] = "",
+    piece: Annotated[
+        Piece, typer.Option("--piece", help="24MiB where caches take objects of that size.")
+    ] = Piece.SMALL,
+    ttl: Annotated[int, typer.Option("--ttl", min=10, help="Clients look for news after so many seconds.")] = 240,
+    renew: Annotated[bool, typer.Option("--renew", help="Only sign the whitelist again.")] = False,
+    new_key: Annotated[bool, typer.Option("--new-key", help="Sign with a new repository key from now on.")] = False,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="Folder of the keys; default $APBATCH_HOME/cvmfs.")
+    ] = None,
+    policy: _POLICY = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Publish WHAT as a CernVM-FS repository; contents stay at the sites, and `apbatch serve-cvmfs` cuts them there.
+
+    Where there is a policy, what anyone may read is published; else everything. Again, later: only what changed is
+    written.
+    """
+    try:
+        from apbatch.access.exports.cvmfs.publish import PIECES, publish
+        from apbatch.access.exports.cvmfs.repository import Repository
+        from apbatch.access.exports.cvmfs.repository import renew as sign_again
+    except ImportError as error:
+        raise _missing(error) from error
+    from apbatch.access.policy import Policy
+    from apbatch.config import load_settings
+    from apbatch.index.backends import open_catalogue
+
+    if renew:
+        show([{"repository": str(to), "whitelist_expires": sign_again(to, name, keys)}], format)
+        return
+    repository = Repository(to, name, keys)
+    with open_catalogue(load_settings().catalogue) as catalogue:
+        guard = _guard(catalogue, Policy.load(policy, catalogue))
+        report = publish(
+            guard, selection, repository, piece=PIECES[piece.value], ttl_s=ttl, new_key=new_key
+        )  # fmt: skip
+    for one in report.left_out:
+        examples = ", ".join(one.examples) + (", …" if one.files > len(one.examples) else "")
+        note(f"{one.files} left out: {one.reason} ({one.remedy}): {examples}")
+    row = {
+        "repository": report.name, "revision": report.revision, "new": report.is_new, "files": report.files,
+        "folders": report.folders, "bytes": report.bytes, "catalogs": report.catalogs,
+        "catalogs_written": report.catalogs_written, "left_out": sum(one.files for one in report.left_out),
+        "whitelist_expires": report.whitelist_expires, "public_key": str(report.public_key),
+    }  # fmt: skip
+    show([row], format, list(row), few=_COLUMNS)
+
+
+def serve_cvmfs(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of repositories.", metavar="DIR…")],
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8000,
+    policy: _POLICY = None,
+) -> None:
+    """Serve CernVM-FS repositories at /cvmfs/NAME: catalogs from DIR, contents cut out of files at their sites."""
+    try:
+        import uvicorn
+
+        from apbatch.access.exports.cvmfs.repository import Repository
+        from apbatch.access.exports.cvmfs.serving import Pieces, application
+    except ImportError as error:
+        raise _missing(error) from error
+    from apbatch.access.policy import Policy
+    from apbatch.access.reader import Reader
+    from apbatch.config import load_settings
+    from apbatch.errors import NotFoundError
+    from apbatch.index.backends import open_catalogue
+
+    repositories = [Repository(folder) for folder in folders]
+    for one in repositories:
+        if one.manifest is None:
+            raise NotFoundError("no repository", where=str(one.folder), remedy="apbatch export … --as cvmfs makes one")
+    with open_catalogue(load_settings().catalogue) as catalogue:
+        guard = _guard(catalogue, Policy.load(policy, catalogue))
+        with Reader(guard) as reader:
+            served = {one.name: (one.folder, Pieces(one.folder, guard, reader)) for one in repositories}
+            for one in repositories:
+                note(f"http://{host}:{port}/cvmfs/{one.name}")
+            uvicorn.run(application(served), host=host, port=port, log_level="warning", lifespan="off")
+
+
+def _guard(catalogue: Catalogue, policy: Policy) -> Guard:
+    """Return the guard of whoever reads a repository: anyone; without a policy the owner has decided."""
+    from apbatch.access.guard import Guard
+    from apbatch.access.principals import ANYONE, OWNER
+
+    return Guard(catalogue, None, policy, ANYONE if policy.exists else OWNER)
+
+
+def _missing(error: ImportError) -> Exception:
+    from apbatch.errors import MissingSoftwareError
+
+    return MissingSoftwareError(f"a package is missing: {error}", remedy="pip install 'apbatch[cvmfs]'")
