@@ -12,14 +12,18 @@ import os
 import re
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from apbatch.errors import ServerError
 from apbatch.yamlfile import load_model
 
 _NAME = re.compile(r"\{(\w+)\}")
+#: URL of a catalogue, or of a server, that counts more than the settings.
+CATALOGUE_VARIABLE = "APBATCH_CATALOGUE"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def home() -> Path:
@@ -101,6 +105,77 @@ class TrainingSettings(Section):
         return {"ranks": max(2, ranks), **other}
 
 
+class OidcSettings(Section):
+    """An OpenID provider whose tokens are taken.
+
+    Attributes
+    ----------
+    issuer : str
+        Its URL, as its tokens name it; ``http`` only on this machine.
+    audience : str
+        What tokens for this service name.
+    keys : str, optional
+        URL of its keys; by default the one that its configuration names.
+    algorithms : tuple of str
+        Signatures that are taken: asymmetric ones only.
+    name_claim, groups_claim : str
+        Claims with the user's name and groups.
+    leeway_s : float
+        By how much clocks may differ.
+    """
+
+    issuer: str
+    audience: str
+    keys: str | None = None
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    name_claim: str = "sub"
+    groups_claim: str = "groups"
+    leeway_s: float = Field(default=10, ge=0, le=300)
+
+    @field_validator("issuer", "keys")
+    @classmethod
+    def _safe(cls, url: str | None) -> str | None:
+        if url is not None:
+            parts = urlsplit(url)
+            if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+                raise ValueError(f"'{url}' is not an https URL")
+        return url
+
+    @field_validator("algorithms")
+    @classmethod
+    def _asymmetric(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        allowed = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+        if not names or set(names) - allowed:
+            raise ValueError(f"algorithms are among {', '.join(sorted(allowed))}")
+        return names
+
+
+class ServiceSettings(Section):
+    """How the service serves: the section `service` of the settings.
+
+    Attributes
+    ----------
+    policy : str, optional
+        File of the policy; by default the one that the catalogue holds.
+    names : tuple of str
+        Names under which the service is reached, besides those of the loopback interface.
+    requests_per_second : float
+        Of one client, in the long run; 0: no limit.
+    burst : int
+        Requests of one client at once.
+    followers : int
+        Clients that follow the feed at the same time.
+    oidc : OidcSettings, optional
+    """
+
+    policy: str | None = None
+    names: tuple[str, ...] = ()
+    requests_per_second: float = Field(default=50, ge=0)
+    burst: int = Field(default=500, ge=1)
+    followers: int = Field(default=200, ge=1)
+    oidc: OidcSettings | None = None
+
+
 class Settings(Section):
     """All settings, with addresses filled in."""
 
@@ -109,6 +184,7 @@ class Settings(Section):
     store: str = "file://{home}/store"
     spark: SparkSettings = SparkSettings()
     training: TrainingSettings = TrainingSettings()
+    service: ServiceSettings = ServiceSettings()
 
 
 def event_logs() -> Path:
@@ -183,6 +259,8 @@ def load_settings(path: Path | None = None) -> Settings:
     if path is None and os.environ.get("APBATCH_CONFIG"):
         path = Path(os.environ["APBATCH_CONFIG"])
     settings = load_model(path, Settings) if path else Settings()
+    if catalogue := os.environ.get(CATALOGUE_VARIABLE):
+        settings = settings.model_copy(update={"catalogue": catalogue})
     folder = path.absolute().parent if path else Path.cwd()
     addresses = {name: getattr(settings.spark, name) for name in ("master", "hadoop_conf", "event_log")}
     texts = [text for text in addresses.values() if isinstance(text, str)]

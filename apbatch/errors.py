@@ -71,6 +71,14 @@ class NotFoundError(ApbatchError):
     status = 2
 
 
+class AccessError(UsageError):
+    """Nobody knows who asks: a token is missing, wrong, expired or revoked."""
+
+
+class TooManyRequestsError(UsageError):
+    """One client asks more often than it may."""
+
+
 class VerificationError(ApbatchError):
     """Bytes read back differ from the bytes that were meant."""
 

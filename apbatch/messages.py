@@ -12,7 +12,15 @@ import unicodedata
 from functools import cache
 from typing import Any
 
-from apbatch.errors import ApbatchError, MissingSoftwareError, NotFoundError, ServerError, UsageError
+from apbatch.errors import (
+    AccessError,
+    ApbatchError,
+    MissingSoftwareError,
+    NotFoundError,
+    ServerError,
+    TooManyRequestsError,
+    UsageError,
+)
 
 #: ``json`` makes every message on standard error a line of JSON; programs that are started get it handed on.
 ERRORS_VARIABLE = "APBATCH_ERRORS"
@@ -64,9 +72,18 @@ def error_fields(error: ApbatchError) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def error_problem(error: ApbatchError) -> dict[str, Any]:
-    """Return an error as a problem of HTTP (RFC 9457)."""
+def error_problem(error: ApbatchError, code: int | None = None) -> dict[str, Any]:
+    """Return an error as a problem of HTTP (RFC 9457).
+
+    Parameters
+    ----------
+    error : ApbatchError
+    code : int, optional
+        Status where HTTP itself says it (405, 406, …); by default what the kind of the error means.
+    """
     codes: tuple[tuple[type[ApbatchError], int], ...] = (
+        (AccessError, 401),
+        (TooManyRequestsError, 429),
         (NotFoundError, 404),
         (UsageError, 400),
         (ServerError, 503),
@@ -74,7 +91,8 @@ def error_problem(error: ApbatchError) -> dict[str, Any]:
     )
     fields = error_fields(error)
     extensions: dict[str, Any] = {name: fields[name] for name in ("where", "nearest", "remedy") if name in fields}
-    code = next((code for kind, code in codes if isinstance(error, kind)), 500)
+    if code is None:
+        code = next((code for kind, code in codes if isinstance(error, kind)), 500)
     return {"type": "about:blank", "title": fields["error"], "status": code, "detail": error.what, **extensions}
 
 

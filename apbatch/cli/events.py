@@ -31,25 +31,20 @@ def events(
     explain: Annotated[bool, typer.Option("--explain", help="Say how the query would be answered.")] = False,
 ) -> None:
     """List events by their parameters, one row a cleaning."""
-    from apbatch.config import load_settings
-    from apbatch.index.events.upgrade import events_of
-    from apbatch.index.parser import parse
+    from apbatch.client.client import connect
 
-    with events_of(load_settings()) as store:
-        known = store.attributes()
-        where = parse(query, known)
+    with connect() as catalogue:
         if explain:
-            show_text(store.explain(where))
+            show_text(catalogue.explain(query, events=True))
             return
+        known = catalogue.attributes(events=True)
         if by.strip():
             by = column_named(by, known)
-            counts = store.count(where, by)
+            counts = catalogue.count(query, by, events=True)
             show(({by: value, "events": number} for value, number in counts.items()), format, (by, "events"))
             return
         wanted = columns_named(columns, known)
-        batches = store.select(where, wanted or None, limit=limit)
-        rows = (row for batch in batches for row in batch.to_pylist())
-        show(rows, format, list(known), few=_USUAL, wanted=columns)
+        show(catalogue.events(query, wanted or None, limit), format, list(known), few=_USUAL, wanted=columns)
 
 
 def check_events(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +11,8 @@ import typer
 from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named, show, show_lines, show_text
 
 if TYPE_CHECKING:
+    from apbatch.client.client import Client
     from apbatch.index.catalogue import Catalogue
-    from apbatch.index.changes import Change
 
 _QUERY = Annotated[str, typer.Argument(help="Such as \"experiment = 'TAIGA' and events > 1000\"; empty: all files.")]
 #: A follower asks for changes this often, seconds.
@@ -40,17 +39,11 @@ def find(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many files.")] = None,
 ) -> None:
     """List the files that match a query."""
-    from apbatch.config import load_settings
-    from apbatch.index.backends import open_catalogue
-    from apbatch.index.parser import parse_search
+    from apbatch.client.client import connect
 
-    with open_catalogue(load_settings().catalogue) as catalogue:
+    with connect() as catalogue:
         known = catalogue.attributes()
-        search = parse_search(query, known)
-        limits = [number for number in (search.limit, limit) if number is not None]
-        search = replace(search, limit=min(limits, default=None))
-        records = (record.flat() for record in catalogue.select(search))
-        show(records, format, _file_columns(known), few=_COLUMNS, wanted=columns)
+        show(catalogue.records(query, limit), format, _file_columns(known), few=_COLUMNS, wanted=columns)
 
 
 def count(
@@ -59,18 +52,15 @@ def count(
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Count the files that match a query."""
-    from apbatch.config import load_settings
-    from apbatch.index.backends import open_catalogue
-    from apbatch.index.parser import parse
+    from apbatch.client.client import connect
 
-    with open_catalogue(load_settings().catalogue) as catalogue:
-        known = catalogue.attributes()
-        by = column_named(by, known) if by.strip() else ""
-        counts = catalogue.count(parse(query, known), by or None)
+    with connect() as catalogue:
+        by = column_named(by, catalogue.attributes()) if by.strip() else ""
+        counts = catalogue.count(query, by or None)
     if by:
         show(({by: key, "files": number} for key, number in counts.items()), format, (by, "files"))
     else:
-        show(({"files": number} for number in counts.values()), format, ("files",))
+        show([{"files": counts}], format, ("files",))
 
 
 def changes(
@@ -82,38 +72,25 @@ def changes(
     format: FormatOption = Format.TABLE,
 ) -> None:
     """List what changed after a revision, oldest change first."""
-    from apbatch.config import load_settings
-    from apbatch.index.backends import open_catalogue
+    from apbatch.client.client import connect
 
-    with open_catalogue(load_settings().catalogue) as catalogue:
+    with connect() as catalogue:
         if follow:
             show_lines(_followed(catalogue, since))
             return
-        rows = (
-            {**_shown(change), **(change.record.flat() if change.record else {})}
-            for change in catalogue.all_changes(since)
-        )
         names = list(dict.fromkeys(["revision", "change", "detail", *_file_columns(catalogue.attributes())]))
-        show(rows, format, names, few=("revision", "change", "path", "size", "state"), wanted=columns)
+        few = ("revision", "change", "path", "size", "state")
+        show(catalogue.changes(since), format, names, few=few, wanted=columns)
 
 
-def _followed(catalogue: Catalogue, since: int) -> Iterator[dict[str, Any] | None]:
+def _followed(catalogue: Client, since: int) -> Iterator[dict[str, Any] | None]:
     """Yield changes as they come, without end; None when there are no more for now."""
-    from_start = since == 0
     while True:
-        page = catalogue.changes(since, from_start=from_start)
-        for change in page:
-            yield _shown(change)
-        if page:
-            since = page[-1].revision
-        else:
-            yield None
-            time.sleep(_FOLLOW_S)
-
-
-def _shown(change: Change) -> dict[str, Any]:
-    of_file = change.record.flat() if change.record else {"path": change.key}
-    return {"revision": change.revision, "change": change.kind.value, "detail": change.detail, **of_file}
+        for row in catalogue.changes(since):
+            yield row
+            since = row["revision"]
+        yield None
+        time.sleep(_FOLLOW_S)
 
 
 def _file_columns(attributes: Iterable[str]) -> list[str]:
@@ -143,12 +120,10 @@ def conflicts(format: FormatOption = Format.TABLE) -> None:
 
 def explain(query: _QUERY = "") -> None:
     """Say how the catalogue would answer a query."""
-    from apbatch.config import load_settings
-    from apbatch.index.backends import open_catalogue
-    from apbatch.index.parser import parse_search
+    from apbatch.client.client import connect
 
-    with open_catalogue(load_settings().catalogue) as catalogue:
-        show_text(catalogue.explain(parse_search(query, catalogue.attributes())))
+    with connect() as catalogue:
+        show_text(catalogue.explain(query))
 
 
 def attributes(
@@ -156,15 +131,9 @@ def attributes(
     events: Annotated[bool, typer.Option("--events", help="Those of events and images, not of files.")] = False,
 ) -> None:
     """List the attributes that a query may name."""
-    from apbatch.config import load_settings
-    from apbatch.index.backends import open_catalogue
-    from apbatch.index.events.upgrade import events_of
+    from apbatch.client.client import connect
 
-    if events:
-        with events_of(load_settings()) as store:
-            known = store.attributes()
-    else:
-        with open_catalogue(load_settings().catalogue) as catalogue:
-            known = catalogue.attributes()
+    with connect() as catalogue:
+        known = catalogue.attributes(events=events)
     rows = ({name: getattr(attribute, name) for name in _ATTRIBUTE} for attribute in known.values())
     show(rows, format, _ATTRIBUTE)

@@ -18,6 +18,7 @@ from typer.exceptions import Abort, TyperException
 
 import apbatch
 from apbatch.cli.output import finish, report, show_text
+from apbatch.config import CATALOGUE_VARIABLE
 from apbatch.errors import UsageError
 from apbatch.messages import ERRORS_VARIABLE
 
@@ -25,7 +26,7 @@ from apbatch.messages import ERRORS_VARIABLE
 GROUPS = (
     *("doctor", "cluster", "site", "find", "index", "events", "mirror", "mount", "images", "datasets", "sample"),
     *("policy", "secret"),
-    *("sim", "train", "run", "blind", "bench", "export"),
+    *("sim", "train", "run", "blind", "bench", "export", "serve"),
 )
 _DEBUG = "APBATCH_DEBUG"
 
@@ -48,6 +49,10 @@ def _options(
     config: Annotated[
         Path | None, typer.Option("--config", help="Settings file; default $APBATCH_CONFIG or embedded.")
     ] = None,
+    catalogue: Annotated[
+        str | None,
+        typer.Option("--catalogue", help="URL of a catalogue or of a server (https://…), instead of the settings'."),
+    ] = None,
     errors: Annotated[
         ErrorFormat | None,
         typer.Option("--errors", help="Messages on standard error; default text, and json with --format json."),
@@ -61,6 +66,8 @@ def _options(
         os.environ[_DEBUG] = "1"
     if config is not None:
         os.environ["APBATCH_CONFIG"] = str(config.absolute())
+    if catalogue is not None:
+        os.environ[CATALOGUE_VARIABLE] = catalogue
     if errors is not None:
         os.environ[ERRORS_VARIABLE] = errors.value
 
@@ -89,7 +96,7 @@ def _name_no_type_of_flags(command: Any, above: Any = None) -> None:
 
 def run_command(command: Any, program: str = "apbatch", arguments: list[str] | None = None) -> int:
     """Run a command of typer; return the exit status: 0, 2 for a user's error, 1 for any other failure."""
-    with _environment_kept(ERRORS_VARIABLE):
+    with _environment_kept(ERRORS_VARIABLE), _environment_kept(CATALOGUE_VARIABLE):
         return _run(command, program, arguments)
 
 

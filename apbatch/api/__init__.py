@@ -1,0 +1,1 @@
+"""The catalogue for people and programs: REST, GraphQL, TAP, OAI-PMH and web pages in one service."""

@@ -1,0 +1,166 @@
+"""The Python face: the same answers on this machine and through a server, in the types that people use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import urllib3
+
+import apbatch as ap
+from apbatch.access.opening import Opening
+from apbatch.cli.main import application, run_command
+from apbatch.client.client import Client
+from apbatch.errors import NotFoundError, ServerError, UsageError, VerificationError
+from apbatch.index.events.parquet import ParquetEvents
+from apbatch.index.sqlite import SqliteCatalogue
+from apbatch.ingest.events import load_events
+from apbatch.ingest.scan import ingest
+from apbatch.ingest.sites import add_site
+from tests.service import Running, serving
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with a simulated site, its images and its events."""
+    from apbatch.sample.site import SITES, write_sample
+
+    home = tmp_path_factory.mktemp("client")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APBATCH_HOME", str(home))
+        patch.delenv("APBATCH_CONFIG", raising=False)
+        patch.setenv("APBATCH_CACHE", str(home / "cache"))
+        write_sample(home / "sample")
+        with (
+            SqliteCatalogue(f"sqlite:///{home}/catalogue.sqlite") as catalogue,
+            ParquetEvents(f"file://{home}/events") as events,
+        ):
+            for name in ("taiga-mc", "taiga-raw"):
+                site, _ = add_site(home / "sample" / SITES / f"{name}.yaml")
+                ingest(site, catalogue)
+                load_events(site, catalogue, events)
+        yield home
+
+
+@pytest.fixture(scope="module")
+def running(home: Path) -> Iterator[Running]:
+    with (
+        SqliteCatalogue(f"sqlite:///{home}/catalogue.sqlite") as catalogue,
+        ParquetEvents(f"file://{home}/events") as events,
+        serving(home, catalogue, events, files=Opening()) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(params=["local", "server"])
+def cat(request: pytest.FixtureRequest, home: Path, running: Running) -> Iterator[Client]:
+    with ap.connect() if request.param == "local" else ap.connect(running.url) as client:
+        yield client
+
+
+def test_both_ways_give_the_same_table(home: Path, running: Running) -> None:
+    query = "experiment = 'TAIGA' and run > 0 order by run desc, path"
+    with ap.connect() as here, ap.connect(running.url) as there:
+        for asked in (
+            lambda cat: cat.find(query).arrow(),
+            lambda cat: cat.events("order by size desc", ["size", "time"]).arrow().select(["run", "size", "time"]),
+            lambda cat: list(cat.records(query)),
+            lambda cat: cat.count(query, "night"),
+            lambda cat: cat.count("size > 200 pe", events=True),
+            lambda cat: list(cat.tree("/taiga")),
+            lambda cat: list(cat.walk("/taiga-mc")),
+            lambda cat: [(one["revision"], one["change"], one["path"]) for one in cat.changes(3)],
+            lambda cat: cat.attributes(events=True),
+        ):
+            mine, theirs = asked(here), asked(there)
+            assert mine == theirs and len(mine if hasattr(mine, "__len__") else [mine]) > 0
+
+
+def test_a_result_becomes_what_people_use(cat: Client) -> None:
+    result = cat.events("size > 0 pe", ["size", "length", "time"], limit=50)
+    frame, table = result.pandas(), result.table()
+    assert len(frame) == len(table) == len(result) == result.polars().height == 50
+    assert frame.attrs["units"]["length"] == "deg"
+    assert np.array_equal(table["length"].to_value("arcmin"), frame["length"].to_numpy() * 60, equal_nan=True)
+
+
+def test_a_notebook_shows_text_as_text(cat: Client) -> None:
+    result = cat.find("path != '<script>alert(1)</script>'", ["path"], limit=3)
+    html = result._repr_html_()
+    assert "<script>" not in html and "&lt;script&gt;" in html and html.count("<tr>") == 4
+
+
+def test_bytes_are_those_of_the_site(cat: Client, home: Path) -> None:
+    path = next(iter(cat.walk("/taiga-mc")))
+    source = next(cat.records(f"place = '{path}'"))["source"]
+    expected = (home / "sample" / "taiga_mc" / source).read_bytes()
+    with cat.open(path) as stream:
+        assert stream.read() == expected
+        stream.seek(-10, 2)
+        assert stream.read() == expected[-10:]
+    with pytest.raises(NotFoundError):
+        cat.open("/taiga-mc/nothing")
+
+
+def test_an_image_has_the_size_that_its_event_has(cat: Client) -> None:
+    raw = "experiment = 'TAIGA' and telescope is not null"
+    images = cat.images(raw, cleaning="tailcuts-10-5", limit=2)
+    if not images:
+        pytest.fail("no image of the raw site was found")
+    for image in images:
+        size = image.parameters()["size"]
+        assert size == pytest.approx(float(np.nansum(np.where(image.mask, image.pixels, 0).clip(0))), rel=1e-5)
+        assert image.plot().axes[0].get_title() == "before cleaning"
+
+
+def test_an_error_says_the_same_both_ways(cat: Client) -> None:
+    with pytest.raises(UsageError) as raised:
+        cat.find("zenit < 3").arrow()
+    assert (raised.value.where, raised.value.what) == ("query, column 1", "unknown attribute 'zenit'")
+
+
+def test_commands_work_against_a_server(home: Path, running: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    def lines(*command: str) -> object:
+        assert run_command(application(), arguments=list(command)) == 0
+        return json.loads(capsys.readouterr().out)
+
+    for command in (
+        ("find", "experiment = 'TAIGA'", "--limit", "5"),
+        ("count", "--by", "experiment"),
+        ("events", "size > 300 pe", "--limit", "3", "--columns", "size,run"),
+        ("attributes",),
+    ):
+        here = lines(*command, "--format", "json")
+        assert lines("--catalogue", running.url, *command, "--format", "json") == here and here
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [((200, b"whole"), VerificationError), ((206, b"12"), ServerError)], ids=["replaced", "short"]
+)
+def test_a_file_that_changes_while_it_is_read_is_not_read_on(
+    running: Running, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, bytes], error: type[Exception]
+) -> None:
+    from apbatch.client import remote
+
+    ask: Callable[..., urllib3.BaseHTTPResponse] = remote.RemoteTransport.request
+
+    def request(self: remote.RemoteTransport, path: str, *given: object, **more: object) -> urllib3.BaseHTTPResponse:
+        real = ask(self, path, *given, **more)
+        if more.get("method") == "HEAD":
+            return real
+        real.close()
+        return urllib3.HTTPResponse(answer[1], {"etag": real.headers["etag"]}, answer[0], preload_content=False)
+
+    with ap.connect(running.url) as cat:
+        path = next(iter(cat.walk("/taiga-mc")))
+        monkeypatch.setattr(remote.RemoteTransport, "request", request)
+        with cat.open(path) as stream, pytest.raises(error):
+            stream.read()
+
+
+def test_a_token_does_not_go_unencrypted_over_a_network() -> None:
+    with pytest.raises(UsageError, match="unencrypted"):
+        ap.connect("http://data.example.org", token="apb_x")
