@@ -26,7 +26,7 @@ from apbatch.messages import ERRORS_VARIABLE
 GROUPS = (
     *("doctor", "cluster", "site", "find", "index", "events", "mirror", "mount", "images", "datasets", "sample"),
     *("policy", "secret"),
-    *("sim", "train", "run", "blind", "bench", "export", "serve"),
+    *("sim", "train", "run", "blind", "bench", "cvmfs", "serve"),
 )
 _DEBUG = "APBATCH_DEBUG"
 

@@ -376,16 +376,17 @@ def test_the_command_exports_renews_and_says_what_is_left_out(
     with SqliteCatalogue(f"sqlite:///{home}/catalogue.sqlite") as catalogue:
         fill(catalogue, {b"a": 1, b"d/b": 3 * MIB})
         catalogue.upsert([record(b"unhashed", content(5, 5))])
-    to = ("--as", "cvmfs", "--to", str(tmp_path / "repo"), "--keys", str(shared_keys))
-    status, out, err = run("export", "/taiga/site", *to, "--name", NAME, "--format", "json")
+    keys = ("--keys", str(shared_keys))
+    to = ("--to", str(tmp_path / "repo"), *keys)
+    status, out, err = run("cvmfs", "publish", "/taiga/site", *to, "--name", NAME, "--format", "json")
     assert (status, json.loads(out)[0]["files"], json.loads(out)[0]["left_out"]) == (0, 2, 1)
     assert "/taiga/site/unhashed" in err and "apbatch ingest" in err
-    assert run("export", *to, "--renew")[0] == 0
+    assert run("cvmfs", "renew", str(tmp_path / "repo"), *keys)[0] == 0
     repository = read_repository(from_folder(tmp_path / "repo"), NAME, shared_keys / f"{NAME}.pub")
     assert set(files(repository)) == {b"/a", b"/d/b"}
-    status, _, err = run("export", "/nowhere", *to)
+    status, _, err = run("cvmfs", "publish", "/nowhere", *to)
     assert status == 2 and "no such folder" in err
-    status, _, err = run("serve-cvmfs", str(tmp_path / "empty"))
+    status, _, err = run("cvmfs", "serve", str(tmp_path / "empty"))
     assert status == 2 and "no repository" in err
 
 

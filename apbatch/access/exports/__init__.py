@@ -1,1 +1,1 @@
-"""Exports of a part of the merged tree: in other forms, for other programs."""
+"""Sub-trees for elsewhere: links, a tar stream, a manifest, BagIt, RO-Crate, CernVM-FS; all through the guard."""

@@ -147,7 +147,7 @@ def renew(folder: Path, name: str = "", keys: Path | None = None) -> datetime:
     """
     repository = Repository(folder, name, keys)
     if repository.manifest is None:
-        raise UsageError("there is no repository", where=str(folder), remedy="apbatch export … --as cvmfs makes one")
+        raise UsageError("there is no repository", where=str(folder), remedy="apbatch cvmfs publish makes one")
     with repository.alone() as keyring:
         return repository.sign_whitelist(keyring, now=datetime.now(UTC), always=True)
 

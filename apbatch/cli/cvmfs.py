@@ -1,4 +1,4 @@
-"""`apbatch export`, `serve-cvmfs`: a part of the merged tree in another form, for other programs."""
+"""`apbatch cvmfs`: CernVM-FS repositories of a part of the merged tree: published, renewed, served."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue
 
 
-class Form(StrEnum):
-    """What an export can become."""
-
-    CVMFS = "cvmfs"
+cvmfs_app = typer.Typer(no_args_is_help=True, help="CernVM-FS repositories of a part of the merged tree.")
 
 
 class Piece(StrEnum):
@@ -30,35 +27,30 @@ class Piece(StrEnum):
 
 
 _COLUMNS = ("repository", "revision", "new", "files", "folders", "bytes", "left_out", "whitelist_expires")
+_KEYS = Annotated[Path | None, typer.Option("--keys", help="Folder of the keys; default $APBATCH_HOME/cvmfs.")]
 _POLICY = Annotated[Path | None, typer.Option("--policy", help="Policy file; by default the catalogue's policy.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command("export")(export)
-    app.command("serve-cvmfs")(serve_cvmfs)
+    app.add_typer(cvmfs_app, name="cvmfs")
 
 
-def export(
-    form: Annotated[Form, typer.Option("--as", help="What it becomes.")],
-    to: Annotated[Path, typer.Option("--to", help="Folder of the export.", metavar="DIR")],
+@cvmfs_app.command("publish")
+def publish_repository(
     selection: Annotated[
         str, typer.Argument(help="A folder of the merged tree, which begins with '/', or a query.", metavar="WHAT")
-    ] = "/",
+    ],
+    to: Annotated[Path, typer.Option("--to", help="Folder of the repository.", metavar="DIR")],
     name: Annotated[str, typer.Option("--name", help="Of a new repository, such as taiga.example.org.")] = "",
-    piece: Annotated[
-        Piece, typer.Option("--piece", help="24MiB where caches take objects of that size.")
-    ] = Piece.SMALL,
+    piece: Annotated[Piece, typer.Option("--piece", help="24MiB where caches take such objects.")] = Piece.SMALL,
     ttl: Annotated[int, typer.Option("--ttl", min=10, help="Clients look for news after so many seconds.")] = 240,
-    renew: Annotated[bool, typer.Option("--renew", help="Only sign the whitelist again.")] = False,
     new_key: Annotated[bool, typer.Option("--new-key", help="Sign with a new repository key from now on.")] = False,
-    keys: Annotated[
-        Path | None, typer.Option("--keys", help="Folder of the keys; default $APBATCH_HOME/cvmfs.")
-    ] = None,
+    keys: _KEYS = None,
     policy: _POLICY = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Publish WHAT as a CernVM-FS repository; contents stay at the sites, and `apbatch serve-cvmfs` cuts them there.
+    """Publish WHAT as a CernVM-FS repository; contents stay at the sites, and `apbatch cvmfs serve` cuts them there.
 
     Where there is a policy, what anyone may read is published; else everything. Again, later: only what changed is
     written.
@@ -66,16 +58,12 @@ def export(
     try:
         from apbatch.access.exports.cvmfs.publish import PIECES, publish
         from apbatch.access.exports.cvmfs.repository import Repository
-        from apbatch.access.exports.cvmfs.repository import renew as sign_again
     except ImportError as error:
         raise _missing(error) from error
     from apbatch.access.policy import Policy
     from apbatch.config import load_settings
     from apbatch.index.backends import open_catalogue
 
-    if renew:
-        show([{"repository": str(to), "whitelist_expires": sign_again(to, name, keys)}], format)
-        return
     repository = Repository(to, name, keys)
     with open_catalogue(load_settings().catalogue) as catalogue:
         guard = _guard(catalogue, Policy.load(policy, catalogue))
@@ -94,7 +82,23 @@ def export(
     show([row], format, list(row), few=_COLUMNS)
 
 
-def serve_cvmfs(
+@cvmfs_app.command("renew")
+def renew_whitelist(
+    folder: Annotated[Path, typer.Argument(help="Folder of the repository.", metavar="DIR")],
+    keys: _KEYS = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Sign the whitelist of a repository again, for 30 days from now; only this needs the master key."""
+    try:
+        from apbatch.access.exports.cvmfs.repository import renew
+    except ImportError as error:
+        raise _missing(error) from error
+
+    show([{"repository": str(folder), "whitelist_expires": renew(folder, keys=keys)}], format)
+
+
+@cvmfs_app.command("serve")
+def serve_repositories(
     folders: Annotated[list[Path], typer.Argument(help="Folders of repositories.", metavar="DIR…")],
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8000,
@@ -117,7 +121,7 @@ def serve_cvmfs(
     repositories = [Repository(folder) for folder in folders]
     for one in repositories:
         if one.manifest is None:
-            raise NotFoundError("no repository", where=str(one.folder), remedy="apbatch export … --as cvmfs makes one")
+            raise NotFoundError("no repository", where=str(one.folder), remedy="apbatch cvmfs publish makes one")
     with open_catalogue(load_settings().catalogue) as catalogue:
         guard = _guard(catalogue, Policy.load(policy, catalogue))
         with Reader(guard) as reader:
