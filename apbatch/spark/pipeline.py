@@ -511,7 +511,7 @@ def _check_roles(outputs: Mapping[str, str]) -> None:
     for role in outputs:
         if role not in choices:
             raise UsageError(
-                f"'{role}' is no dataset of images", nearest=nearest_word(role, choices), remedy=f"{', '.join(choices)}"
+                f"unknown dataset '{role}'", nearest=nearest_word(role, choices), remedy=f"{', '.join(choices)}"
             )
     if not outputs:
         raise UsageError("there is nothing to write", remedy=f"name one of {', '.join(choices)}")

@@ -127,7 +127,7 @@ def stereo(
     sizes = {url: size for folder in parameters_urls for url, size in dataset_files(folder)[1].items()}
     splits = range_splits({url: telescopes for folder, telescopes in telescopes_of.items() for url in _files(folder)})
     if axes not in AXES:
-        raise UsageError(f"'{axes}' are no axes", nearest=nearest_word(axes, AXES), remedy=" or ".join(AXES))
+        raise UsageError(f"unknown axes '{axes}'", nearest=nearest_word(axes, AXES), remedy=" or ".join(AXES))
     settings = {"cleaning": cleaning, "size_min": size_min, "axes": axes}
     key = digest([versions(), "stereo", settings, sorted(sizes.items()), _ROWS_A_TASK])
     meter = Meter()

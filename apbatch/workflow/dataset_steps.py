@@ -20,7 +20,7 @@ def _known_axes(value: str) -> str:
     if value not in AXES:
         near = nearest_word(value, AXES)
         raise ValueError(
-            f"'{value}' are no axes" + (f"; did you mean '{near}'?" if near else f" ({' or '.join(AXES)})")
+            f"unknown axes '{value}'" + (f"; did you mean '{near}'?" if near else f" ({' or '.join(AXES)})")
         )
     return value
 

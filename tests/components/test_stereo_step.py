@@ -150,7 +150,7 @@ def test_what_does_not_fit_together_is_refused_before_spark_starts(tmp_path):
     ):
         with pytest.raises(UsageError, match=text):
             step.stereo(no_spark, urls, where)
-    with pytest.raises(UsageError, match="no axes"):
+    with pytest.raises(UsageError, match="unknown axes"):
         step.stereo(no_spark, [good], output, axes="vertikal")
     (tmp_path / "good" / "part-0.parquet").write_bytes(b"PAR1 not really PAR1")
     with pytest.raises(FormatError, match=r"part-0\.parquet"):
