@@ -187,7 +187,7 @@ class Guard:
     def changes(self, since: int, limit: int = PAGE, *, from_start: bool = False) -> list[Change]:
         """Return the next changes that are seen; none only if there are no more; see `Catalogue.changes`.
 
-        Of a file that was removed only its path is left: it is told to those whom its path and experiment decide for.
+        Of a file that was removed only its key is left: it is told to those for whom path and site decide.
         What leaves somebody's sight, by its new attributes or a new policy, is not told: a follower looks again at what
         it holds when the policy changes.
         """
@@ -219,7 +219,7 @@ class Guard:
                 shown.append(change)
             elif record is not None:
                 shown += [change] if q.matches(rule, record.flat()) else []
-            elif change.kind in _OF_FILES and q.matches(_by_path(rule), {"path": change.key}):
+            elif change.kind in _OF_FILES and q.matches(_by_path(rule), _values_of(change.key)):
                 shown.append(change)
         return shown, changes[-1].revision
 
@@ -307,7 +307,7 @@ def _within(query: q.Query, rule: q.Query | None) -> q.Query:
 
 
 def _by_path(rule: q.Query) -> q.Query:
-    """Return what is left of a normalised condition of which only the path of a file is known: the rest never holds."""
+    """Return what is left of a normalised condition where only path and site are known: the rest never holds."""
     match rule:
         case q.And(parts):
             return q.And(tuple(map(_by_path, parts)))
@@ -316,4 +316,10 @@ def _by_path(rule: q.Query) -> q.Query:
         case q.Everything() | q.Not(q.Everything()):
             return rule
         case _:
-            return rule if q.names(rule) == {"path"} else q.NOTHING
+            return rule if q.names(rule) <= {"path", "site"} else q.NOTHING
+
+
+def _values_of(path: str) -> dict[str, str]:
+    """Return what the key of a file, ``/experiment/site/source``, says of it."""
+    parts = path.split("/", 3)
+    return {"path": path, "site": parts[2] if len(parts) == 4 else ""}

@@ -9,8 +9,8 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import ClassVar
 
@@ -78,13 +78,17 @@ class Squid(Server):
         ]  # fmt: skip
 
     def unhealthy(self) -> str | None:
-        """Both must take connections."""
-        for offset in (_FAR, _NEAR):
-            try:
-                socket.create_connection(("127.0.0.1", self.port(offset)), timeout=2).close()
-            except OSError as error:
-                return f"no Squid on port {self.port(offset)} ({error})"
-        return None
+        """The near one must forward to the far one, which it does not yet do when it first takes connections."""
+        port = self.port(_NEAR)
+        connection = HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request("GET", "http://127.0.0.1:1/")  # where nobody listens: the far one says so
+            way = connection.getresponse().getheader("Via") or ""
+        except (OSError, HTTPException) as error:
+            return f"no Squid on port {port} ({error})"
+        finally:
+            connection.close()
+        return None if "far.localhost" in way else f"the Squid on port {port} does not reach the other yet"
 
     def addresses(self) -> dict[str, str]:
         """Return the address of the near cache, as ``http_proxy`` takes it."""
