@@ -102,7 +102,7 @@ def _local_path(item: Item) -> str | None:
     import os
 
     from apbatch.errors import NotFoundError
-    from apbatch.ingest.sites import site_of
+    from apbatch.ingest.opening import site_of
 
     for record in item.sources:
         try:
