@@ -191,7 +191,8 @@ def test_the_night_of_the_site_moves_the_times(root: Path, catalogue: Catalogue)
 
 def test_odd_names_are_registered_and_can_be_opened(root: Path, catalogue: Catalogue, home: Path) -> None:
     names = [b"a b/28107001.001", "ночь/28107001.001".encode(), b"new\nline/28107001.001", b"\xff\xfe/28107001.001"]
-    names.append(b"100%41/28107001.001")
+    names += [b"100%41/28107001.001", b'it\'s "quoted" \\x/28107001.001', b"n" * 255 + b"/28107001.001"]
+    names.append(b"\xfe" * 255 + b"/28107001.001")
     for name in names:
         path = root / os.fsdecode(name)
         path.parent.mkdir()
