@@ -24,6 +24,7 @@ class Form(StrEnum):
     MANIFEST = "manifest"
     BAGIT = "bagit"
     ROCRATE = "rocrate"
+    CVMFS = "cvmfs"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,11 +41,19 @@ def export(
     user: Annotated[str, typer.Option("--user", help="Only what this user may read; default: the owner.")] = "",
     group: Annotated[list[str] | None, typer.Option("--group", help="A group of the user.")] = None,
     policy: Annotated[Path | None, typer.Option("--policy", help="Policy file; default: what is shared.")] = None,
-    name: Annotated[str, typer.Option("--name", help="Of a crate's dataset; default: the selection.")] = "",
+    name: Annotated[str, typer.Option("--name", help="Of a crate's dataset, or of a new repository.")] = "",
     license: Annotated[str, typer.Option("--license", help="URL of a crate's licence.")] = "",
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Export what may be read of a part of the merged tree. It is there whole or not at all."""
+    if form is Form.CVMFS:
+        from apbatch.cli.cvmfs import publish_repository
+        from apbatch.errors import UsageError
+
+        if user or to == "-":
+            raise UsageError("a repository is a folder, for anyone who reaches its server", remedy="leave --user out")
+        publish_repository(selection, Path(to), name, policy=policy, format=format)
+        return
     from apbatch.access.exports.bag import export_bag
     from apbatch.access.exports.crate import export_crate
     from apbatch.access.exports.links import below_mount, export_links

@@ -386,6 +386,8 @@ def test_the_command_exports_renews_and_says_what_is_left_out(
     assert set(files(repository)) == {b"/a", b"/d/b"}
     status, _, err = run("cvmfs", "publish", "/nowhere", *to)
     assert status == 2 and "no such folder" in err
+    status, out, _ = run("export", "/taiga/site", "--as", "cvmfs", "--to", str(tmp_path / "other"), "--name", NAME)
+    assert status == 0 and (tmp_path / "other" / ".cvmfspublished").is_file()
     status, _, err = run("cvmfs", "serve", str(tmp_path / "empty"))
     assert status == 2 and "no repository" in err
 
