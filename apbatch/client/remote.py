@@ -112,6 +112,8 @@ class RemoteTransport(Transport):
             problem = json.loads(content)
             what = str(problem["detail"])
         except (ValueError, KeyError, TypeError):
+            if status == 404:  # of a HEAD, which has no body
+                return NotFoundError("there is no such path, or it may not be read", where=self.name)
             return ServerError(f"the server answers with status {status}", where=self.name)
         kind = _KINDS.get(str(problem.get("title")), ServerError if status >= 500 else UsageError)
         fields = {name: problem[name] for name in ("where", "nearest", "remedy") if isinstance(problem.get(name), str)}

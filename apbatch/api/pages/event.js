@@ -109,7 +109,7 @@ function grid(found, [low, high]) {
 
 function bar(low, high, unit) {
   const steps = Array.from({ length: 60 }, (_, n) => svg("rect", { x: 40 + n * 4, y: 2, width: 4.2, height: 9, fill: colour(n / 59) }));
-  return svg("svg", { viewBox: "0 0 320 14", "aria-hidden": "true" }, steps,
+  return svg("svg", { viewBox: "0 0 350 14", "aria-hidden": "true" }, steps,
     svg("text", { x: 36, y: 11, "text-anchor": "end" }, number(low)), svg("text", { x: 284, y: 11 }, `${number(high)} ${unit}`));
 }
 
