@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 
+from apbatch.access.agents import Agent, at_agents
+from apbatch.access.aggregate import Follower
 from apbatch.access.capability import Secrets
 from apbatch.access.gateway import Gateway
 from apbatch.access.guard import Guard
@@ -18,7 +21,7 @@ from apbatch.access.principals import OWNER
 from apbatch.access.reader import Reader
 from apbatch.access.server import Identify, Server, nobody
 from apbatch.access.sources import Opener, at_local_site
-from apbatch.config import load_settings
+from apbatch.config import home, load_settings
 from apbatch.errors import ServerError
 from apbatch.index.catalogue import Catalogue
 from apbatch.progress import say
@@ -83,6 +86,52 @@ def serve_site(
         gateway = gateway_over(catalogue, rules, Secrets(secrets), site.name, (at_local_site,))
         stack.callback(gateway.close)
         run(Server(gateway, identify), host, port, announce, f"site {site.name}")
+
+
+def serve_gateway(
+    agents: Mapping[str, str],
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    policy: Path | None = None,
+    secrets: Path | None = None,
+    identify: Identify = nobody,
+    announce: Callable[[str], None] = say,
+) -> None:
+    """Follow agents' feeds into the catalogue and serve all that it holds, until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    agents : Mapping
+        Address of the agent by name of the site.
+    host, port, policy, secrets, identify, announce
+        As `serve_site` takes them; the secrets are the gateway's own, the same for all its copies.
+
+    Raises
+    ------
+    NotFoundError, UsageError
+        If there is no secret, or the policy is wrong.
+    ServerError
+        If the port is taken.
+    """
+    from apbatch.index.backends import open_catalogue
+
+    clients = {site: Agent(url) for site, url in agents.items()}
+    ended = threading.Event()
+    with ExitStack() as stack:
+        catalogue = stack.enter_context(open_catalogue(load_settings().catalogue))
+        rules = Policy.load(policy, catalogue)
+        if not rules.exists:
+            announce("there is no policy: nothing is served to anybody (apbatch policy share FILE)")
+        gateway = gateway_over(catalogue, rules, Secrets(secrets), None, (at_local_site, at_agents(clients)))
+        stack.callback(gateway.close)
+        for site, client in clients.items():
+            follower = Follower(client, catalogue, site, home() / "agents")
+            thread = threading.Thread(target=follower.follow, args=(ended,), name=f"follow {site}", daemon=True)
+            thread.start()
+            stack.callback(thread.join, 60)
+        stack.callback(ended.set)
+        run(Server(gateway, identify), host, port, announce, "the merged tree")
 
 
 def run(server: Server, host: str, port: int, announce: Callable[[str], None], what: str) -> None:

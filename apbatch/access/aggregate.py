@@ -6,8 +6,10 @@ writes what is there already once more and forgets what the agent no longer has.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,15 @@ from apbatch.errors import ApbatchError, FormatError
 from apbatch.formats.reader import Attribute
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.changes import Change, ChangeKind
-from apbatch.index.files import FileRecord
+from apbatch.index.contents import BLOCK, Content
+from apbatch.index.files import FileRecord, State
 from apbatch.localfiles import write_whole
 from apbatch.progress import say
 
 #: Seconds between two looks at a feed, and after one that failed.
 PERIOD_S, REST_S = 1.0, 10.0
 _PAGE = 2000
+_LOCATED = 500
 
 
 class Follower:
@@ -107,7 +111,19 @@ class Follower:
         report = self._catalogue.upsert(records.values())
         for refusal in report.refusals[:10]:
             say(f"{ascii(refusal.record.path)[:200]}: {refusal.reason}")
+        self._take_hashes(records.values())
         return len(records) + len(ours)
+
+    def _take_hashes(self, records: Iterable[FileRecord]) -> None:
+        """Take over the hashes of contents of more than one block; of those that the token may read."""
+        large = {one.checksum: one for one in records if one.state is State.REGISTERED and one.size > BLOCK}
+        kept = self._catalogue.has_contents(large)
+        missing = [one for checksum, one in large.items() if checksum not in kept]
+        for start in range(0, len(missing), _LOCATED):
+            part = missing[start : start + _LOCATED]
+            files = self._agent.ask("/locate", {"paths": [one.path for one in part]})
+            contents = [_content(one, files) for one in part]
+            self._catalogue.put_contents(one for one in contents if one is not None)
 
     def _forget_others(self, paths: set[bytes]) -> None:
         gone = [one.path for one in self._catalogue.of_site(self._site) if _short(one.path) not in paths]
@@ -134,6 +150,19 @@ class Follower:
 
     def _keep(self, since: int) -> None:
         write_whole(self._file, f"{since}\n")
+
+
+def _content(record: FileRecord, answer: Any) -> Content | None:
+    """Return the hashes of a file's content that an agent gives; None if it gives none, or not of this content."""
+    try:
+        file = answer["files"].get(record.path)
+        if file is None or file["blocks"] is None or file["checksum"] != record.checksum:
+            return None
+        digests = (base64.b64decode(file[name], validate=True) for name in ("blocks", "small_pieces", "large_pieces"))
+        content = Content(record.checksum, record.size, record.adler32, *digests)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise FormatError("not the place of a file") from None
+    return content if content.flaw() is None else None
 
 
 def _page(page: Any, attributes: dict[str, Attribute]) -> tuple[list[Change], int]:

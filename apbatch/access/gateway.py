@@ -64,8 +64,8 @@ class Gateway:
         Returns
         -------
         dict
-            ``checksum``, ``size``, ``mtime_ns``, ``capability``, ``expires``; ``blocks``: the BLAKE3 of each block in
-            base64, or None where they are not kept.
+            ``checksum``, ``size``, ``mtime_ns``, ``capability``, ``expires``; ``blocks``, ``small_pieces``,
+            ``large_pieces``: those of `Content` in base64, or None where they are not kept.
         """
         records = guard.get_many(paths)
         good = (one for one in records.values() if one.state is State.REGISTERED and one.checksum)
@@ -77,7 +77,8 @@ class Gateway:
             located[one.path] = {
                 "checksum": one.checksum, "size": one.size, "mtime_ns": one.mtime_ns, "capability": capability.text,
                 "expires": capability.expires,
-                "blocks": None if content is None else base64.b64encode(content.blocks).decode(),
+                **{name: None if content is None else base64.b64encode(getattr(content, name)).decode()
+                   for name in ("blocks", "small_pieces", "large_pieces")},
             }  # fmt: skip
         return located
 

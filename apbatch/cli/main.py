@@ -25,7 +25,7 @@ from apbatch.messages import ERRORS_VARIABLE
 #: Modules of `apbatch.cli`, each with a function ``register(app)``.
 GROUPS = (
     *("doctor", "cluster", "site", "find", "index", "events", "mirror", "mount", "images", "datasets", "sample"),
-    *("policy", "secret", "export"),
+    *("policy", "secret", "export", "gateway"),
     *("sim", "train", "run", "blind", "bench", "cvmfs", "serve"),
 )
 _DEBUG = "APBATCH_DEBUG"

@@ -62,11 +62,10 @@ def test_metadata_come_by_the_feed_and_bytes_when_they_are_read(
         taiga.catalogue.remove(["/taiga/taiga/g"])
         assert other.catch_up() == 1 and list(paths(merged)) == [record.path]
         assert server.counts["block_bytes"] == 0
+        assert merged.contents([record.checksum]) == taiga.catalogue.contents([record.checksum])
         guard = Guard(merged, None, Policy.load(None, merged), OWNER)
-        with Reader(guard, openers=(at_agents({"taiga": agent}),)) as reader:
-            merged.put_contents(taiga.catalogue.contents([record.checksum]).values())
-            with reader.open(record.path) as file:
-                assert file.verified and file.read(BLOCK - 6, 6) == DATA[BLOCK - 6 : BLOCK]
+        with Reader(guard, openers=(at_agents({"taiga": agent}),)) as reader, reader.open(record.path) as file:
+            assert file.verified and file.read(BLOCK - 6, 6) == DATA[BLOCK - 6 : BLOCK]
         assert server.counts["block_bytes"] == BLOCK
 
 
