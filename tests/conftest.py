@@ -36,6 +36,7 @@ class OneForServers(LoadScopeScheduling):
         return "servers" if nodeid.startswith(SHARING) else nodeid.split("::")[0]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     """Schedule by files where ``--dist loadfile`` asks for it, those that share servers as one."""
     return OneForServers(config, log) if config.getvalue("dist") == "loadfile" else None
@@ -64,11 +65,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a sample with the files of every format, made once for all workers; only to be read."""
     from apbatch.sample.site import write_sample
 
-    common = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    own = tmp_path_factory.getbasetemp()
+    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     with (common / "sample.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         write_sample(common / "sample")
@@ -81,6 +83,15 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"real data are missing: no folder {DATA} (set APBATCH_TEST_DATA)")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder of small files that readers were wrong about; skips where it is missing."""
+    folder = DATA.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"files of known faults are missing: no folder {folder}")
+    return folder
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -6,7 +6,7 @@ nor is any column that was not asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -42,7 +42,11 @@ class Bounds:
         return cls((int(runs.min()), int(runs.max())), (int(events.min()), int(events.max())))
 
     def may_hold(self, group: pq.RowGroupMetaData) -> bool:
-        """Tell from the statistics of a row group whether an image in it can be within the bounds."""
+        """Tell from the statistics of a row group whether an image in it can be within the bounds.
+
+        Of a file that may be damaged, ask only where the process may end: Arrow does not survive every description of
+        a column.
+        """
         for place in range(group.num_columns):
             column = group.column(place)
             limits = {"run": self.runs, "event": self.events}.get(column.path_in_schema)
@@ -82,12 +86,14 @@ class Places:
         FormatError
             If it can't be read or lacks a key column.
         """
+        self.take(name, keys_in(stream, name, bounds))
+
+    def take(self, name: str, keys: Iterable[tuple[int, pa.Table]]) -> None:
+        """Take in the images of one Parquet file: row groups and the keys in them, as `keys_in` gives them."""
         number = len(self.files)
         self.files.append(name)
-        with _opened(stream, name, IMAGE_KEY) as file:
-            for group in range(file.num_row_groups):
-                if bounds is None or bounds.may_hold(file.metadata.row_group(group)):
-                    self._add(number, group, file.read_row_group(group, list(IMAGE_KEY), use_threads=False))
+        for group, table in keys:
+            self._add(number, group, table)
 
     def _add(self, number: int, group: int, keys: pa.Table) -> None:
         for key, rows in _by_series(keys):
@@ -126,6 +132,20 @@ class Places:
             whole = np.concatenate(self._blocks.pop(key), axis=1)
             self._sorted[key] = whole[:, np.argsort(whole[0], kind="stable")]
         return self._sorted.get(key)
+
+
+def keys_in(stream: BinaryIO, name: str, bounds: Bounds | None = None) -> Generator[tuple[int, pa.Table], None, None]:
+    """Yield the row groups of a Parquet file that may hold images within the bounds, and the keys of each.
+
+    Raises
+    ------
+    FormatError
+        If it can't be read or lacks a key column.
+    """
+    with _opened(stream, name, IMAGE_KEY) as file:
+        for group in range(file.num_row_groups):
+            if bounds is None or bounds.may_hold(file.metadata.row_group(group)):
+                yield group, file.read_row_group(group, list(IMAGE_KEY), use_threads=False)
 
 
 def _by_series(keys: pa.RecordBatch | pa.Table) -> Iterator[tuple[tuple[str, int, int], _Integers]]:

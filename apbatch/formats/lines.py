@@ -63,6 +63,11 @@ class Problems:
         """Note a line that was passed over."""
         self.add(line.offset, f"line {line.number}: {reason}" if line.number else reason)
 
+    def absorb(self, others: Problems) -> None:
+        """Take over what was noted elsewhere in the same file, after what is here."""
+        self.count += others.count
+        self.kept += others.kept[: MOST_PROBLEMS - len(self.kept)]
+
     def result(self) -> tuple[Problem, ...]:
         """Return what was noted; if more than a hundred, the last entry says how many more."""
         more = self.count - len(self.kept)

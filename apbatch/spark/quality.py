@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from apbatch.quality.monitor import ChannelMonitor
 from apbatch.quality.report import write_quality, written
 from apbatch.quality.runs import quality_of_runs
 from apbatch.spark.bulk import run_tasks
+from apbatch.spark.inputs.guard import guarded
 from apbatch.spark.inputs.reading import labelled
 from apbatch.spark.inputs.sources import RAW, Source
 from apbatch.spark.inputs.splits import files_of
@@ -179,44 +180,42 @@ def _raw(source: Source, bin_s: float) -> Iterator[FileQuality]:
 def _whole(source: Source, bin_s: float) -> Iterator[FileQuality]:
     by_run: dict[RunKey, FileQuality] = {}
     parts: dict[RunKey, list[tuple[Ints, ...]]] = {}
-    with open_url(source.url) as stream:
-        for batch in _image_batches(source, stream):
-            camera = camera_in(batch.schema) if camera_of(batch.schema) else camera_named(str(source.camera))
-            pixels = _pixels(batch, camera, source.url)
-            time = batch.column("time_ns" if "time_ns" in batch.schema.names else "time").cast(pa.int64())
-            times = np.asarray(time.fill_null(NO_TIME).to_numpy(zero_copy_only=False), np.int64)
-            event = np.asarray(batch.column("event").to_numpy(zero_copy_only=False), np.int64)
-            there = clusters_there(pixels, camera)
-            whose = list(
-                zip(*(batch.column(name).to_pylist() for name in ("experiment", "run", "telescope")), strict=True)
+    for batch in guarded(_image_batches, source, size=files_of([source])[source.url][0]):
+        camera = camera_in(batch.schema) if camera_of(batch.schema) else camera_named(str(source.camera))
+        pixels = _pixels(batch, camera, source.url)
+        time = batch.column("time_ns" if "time_ns" in batch.schema.names else "time").cast(pa.int64())
+        times = np.asarray(time.fill_null(NO_TIME).to_numpy(zero_copy_only=False), np.int64)
+        event = np.asarray(batch.column("event").to_numpy(zero_copy_only=False), np.int64)
+        there = clusters_there(pixels, camera)
+        whose = list(zip(*(batch.column(name).to_pylist() for name in ("experiment", "run", "telescope")), strict=True))
+        for run in dict.fromkeys(whose):
+            rows = np.array([one == run for one in whose])
+            none = np.empty(0, np.int64)
+            file = by_run.setdefault(
+                run, FileQuality(run, camera, 0, ChannelMonitor(camera.n_pixels), none, none, none)
             )
-            for run in dict.fromkeys(whose):
-                rows = np.array([one == run for one in whose])
-                none = np.empty(0, np.int64)
-                file = by_run.setdefault(
-                    run, FileQuality(run, camera, 0, ChannelMonitor(camera.n_pixels), none, none, none)
-                )
-                file.channels.add(time_bins(times[rows], bin_s), pixels[rows])
-                file.losses["images without a time"] += int((times[rows] == NO_TIME).sum())
-                for number, count in zip(
-                    np.unique(camera.cluster).tolist(), there[rows].sum(axis=0).tolist(), strict=True
-                ):
-                    file.by_cluster[number] = file.by_cluster.get(number, 0) + count
-                parts.setdefault(run, []).append((event[rows], times[rows], there[rows].sum(axis=1)))
+            file.channels.add(time_bins(times[rows], bin_s), pixels[rows])
+            file.losses["images without a time"] += int((times[rows] == NO_TIME).sum())
+            for number, count in zip(
+                np.unique(camera.cluster).tolist(), there[rows].sum(axis=0).tolist(), strict=True
+            ):
+                file.by_cluster[number] = file.by_cluster.get(number, 0) + count
+            parts.setdefault(run, []).append((event[rows], times[rows], there[rows].sum(axis=1)))
     for run, file in by_run.items():
         file.event, file.time, file.clusters = (np.concatenate(columns) for columns in zip(*parts[run], strict=True))
         yield file
 
 
-def _image_batches(source: Source, stream: Any) -> Iterator[pa.RecordBatch]:
-    if source.format != PART:
-        reader = readers()[source.format]
-        assert isinstance(reader, ImageReader)
-        yield from (labelled(batch, source) for batch in reader.images(stream, source.url, _IMAGES))
-        return
-    columns = ["experiment", "run", "event", "telescope", "time_ns", "image"]
-    with reading(source.url):
-        yield from open_parquet(stream, source.url).iter_batches(_IMAGES, columns=columns, use_threads=False)
+def _image_batches(source: Source) -> Generator[pa.RecordBatch, None, None]:
+    with open_url(source.url) as stream:
+        if source.format != PART:
+            reader = readers()[source.format]
+            assert isinstance(reader, ImageReader)
+            yield from (labelled(batch, source) for batch in reader.images(stream, source.url, _IMAGES))
+            return
+        columns = ["experiment", "run", "event", "telescope", "time_ns", "image"]
+        with reading(source.url):
+            yield from open_parquet(stream, source.url).iter_batches(_IMAGES, columns=columns, use_threads=False)
 
 
 def _pixels(batch: pa.RecordBatch, camera: CameraGeometry, where: str) -> npt.NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,11 +10,13 @@ import pyarrow as pa
 
 from apbatch.camera.hillas import PARAMETERS
 from apbatch.datasets import dataset
-from apbatch.datasets.image_rows import Bounds, Places
+from apbatch.datasets.image_rows import Bounds, Places, keys_in
 from apbatch.errors import UsageError
+from apbatch.formats.parser_process import stream_apart
 from apbatch.index.events.columns import EVENT_KEYS, POINTER
 from apbatch.index.query import And, Compare
-from apbatch.storage.backends import open_store
+from apbatch.spark.inputs.splits import sizes_of
+from apbatch.storage.backends import open_store, open_url
 
 if TYPE_CHECKING:
     from apbatch.index.events.store import EventStore
@@ -69,9 +72,24 @@ def places_in(images_url: str, bounds: Bounds | None = None) -> Places:
     """
     store, places = open_store(images_url), Places()
     for name in dataset.part_files(images_url):
-        with store.open(name) as stream:
-            places.scan(stream, name, bounds)
+        places.take(name, keys_at(store.url_of(name), bounds))
     return places
+
+
+def keys_at(url: str, bounds: Bounds | None = None) -> Iterator[tuple[int, pa.Table]]:
+    """Do what `apbatch.datasets.image_rows.keys_in` does, in a process of its own.
+
+    Raises
+    ------
+    NotFoundError, FormatError
+    """
+    size, _ = sizes_of([url])[url]
+    return stream_apart(_keys_at, url, bounds, size=size, where=url)
+
+
+def _keys_at(url: str, bounds: Bounds | None) -> Generator[tuple[int, pa.Table], None, None]:
+    with open_url(url) as stream:
+        yield from keys_in(stream, url, bounds)
 
 
 def _pointed(batch: pa.RecordBatch, images_url: str | None, places: Places) -> pa.RecordBatch:

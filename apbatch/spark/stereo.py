@@ -8,7 +8,7 @@ reconstructed in one task, whatever the datasets its telescopes are in.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,10 @@ from apbatch.errors import FormatError, UsageError, nearest_word
 from apbatch.formats.embedded import Telescopes
 from apbatch.formats.images import telescopes_in
 from apbatch.formats.parquet import open_parquet, reading
+from apbatch.formats.parser_process import parse_apart
 from apbatch.provenance import digest, provenance, versions
 from apbatch.spark.bulk import run_splits
+from apbatch.spark.inputs.guard import guarded
 from apbatch.spark.inputs.splits import dataset_files
 from apbatch.spark.jobs import Meter, tally
 from apbatch.spark.pipeline import StepSummary, summed
@@ -186,19 +188,7 @@ def range_splits(files: dict[str, Telescopes], rows_a_task: int = _ROWS_A_TASK) 
     """
     groups: list[tuple[int, int, int, int, str, int]] = []  # first, last, rows, bytes, file, row group
     for url in files:
-        with open_url(url) as stream:
-            footer = open_parquet(stream, url).metadata
-        place = footer.schema.names.index("event")
-        for number in range(footer.num_row_groups):
-            group = footer.row_group(number)
-            limits = group.column(place).statistics
-            if group.num_rows == 0:
-                continue
-            if limits is None or not limits.has_min_max:  # of another program: it may hold any event
-                low, high = -(2**63), 2**63 - 2
-            else:
-                low, high = int(limits.min), int(limits.max)
-            groups.append((low, high, group.num_rows, group.total_byte_size, url, number))
+        groups += parse_apart(_groups_of, url, size=0, where=url)
     if not groups:
         return []
     groups.sort()
@@ -219,6 +209,30 @@ def range_splits(files: dict[str, Telescopes], rows_a_task: int = _ROWS_A_TASK) 
         )
         splits.append(RangeSplit(len(splits), first, stop, parts, sum(group[3] for group in mine)))
     return splits
+
+
+def _groups_of(url: str) -> list[tuple[int, int, int, int, str, int]]:
+    """Return first and last event, rows, bytes, file and number of the row groups of a file."""
+    groups = []
+    with open_url(url) as stream:
+        footer = open_parquet(stream, url).metadata
+    place = footer.schema.names.index("event")
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        limits = group.column(place).statistics
+        if group.num_rows == 0:
+            continue
+        if limits is None or not limits.has_min_max:  # of another program: it may hold any event
+            low, high = -(2**63), 2**63 - 2
+        else:
+            low, high = int(limits.min), int(limits.max)
+        groups.append((low, high, group.num_rows, group.total_byte_size, url, number))
+    return groups
+
+
+def _tables(url: str, groups: Sequence[int]) -> Generator[pa.Table, None, None]:
+    with open_url(url) as stream, reading(url):
+        yield open_parquet(stream, url).read_row_groups(list(groups), _COLUMNS, use_threads=False)
 
 
 @dataclass
@@ -267,8 +281,7 @@ def rows_of(split: RangeSplit, cleaning: str, size_min: float) -> pa.Table:
     """
     tables = []
     for part in split.parts:
-        with open_url(part.url) as stream, reading(part.url):
-            table = open_parquet(stream, part.url).read_row_groups(list(part.groups), _COLUMNS, use_threads=False)
+        table = pa.concat_tables(guarded(_tables, part.url, part.groups, size=split.bytes))
         inside = pc.and_(pc.greater_equal(table["event"], split.first), pc.less(table["event"], split.stop))
         enough = pc.greater_equal(table["size"], size_min)
         table = table.filter(pc.and_(pc.and_(inside, enough), pc.equal(table["cleaning"], cleaning)))

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import struct
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from apbatch.config import load_settings
+from apbatch.formats import limits
 from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Reader, readers, recognise
 from apbatch.index.events.backends import open_events
@@ -176,6 +178,25 @@ def test_uci_events_keep_the_numbers_of_their_lines(data: Path) -> None:
     assert table["primary"].to_pylist().count("gamma") == 12_332
 
 
+@pytest.mark.parametrize("file", ["kascade_claims_1e10_rows.h5", "fact_hillas_claims_1e10_rows.hdf5"])
+def test_a_file_that_claims_ten_thousand_million_rows_stops_no_load_of_events(
+    home: Path, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    file: str,
+) -> None:  # fmt: skip
+    import shutil
+
+    root = tmp_path / "data"
+    root.mkdir()
+    shutil.copy(cases / file, root / f"0-{file}")
+    line = "6402 {} 1207904712 80208000 1.0e15 0.5 0.5 0.3 0.1 4.2 3.9 " + "0 " * 8 + "12.5 1003.1\n"
+    (root / "kascade.dat").write_text("".join(line.format(number) for number in range(3)))
+    site(home, root)
+    began = time.monotonic()
+    assert apbatch("ingest", str(tmp_path / "s.yaml"), "--events", "--format", "json", monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)[0]["events_loaded"] == 3
+    assert time.monotonic() - began < limits.LIMIT_S  # it is refused for what it says, not for the time it takes
+
+
 @pytest.mark.parametrize("file", ["kascade/kascade.dat", "kascade/kascade.h5", "fact_hillas/gamma.hdf5",
                                   "taiga_raw/BSM01/28107001.001", "corsika/corsika75700"])  # fmt: skip
 def test_damaged_files_give_an_error_or_the_events_that_are_whole(data: Path, tmp_path: Path, file: str) -> None:
@@ -239,7 +260,7 @@ def test_a_file_whose_parser_dies_stops_no_other(
 ) -> None:
     import shutil
 
-    from apbatch.ingest import event_reading
+    from apbatch.formats import parser_process
 
     root = tmp_path / "data"
     root.mkdir()
@@ -247,18 +268,19 @@ def test_a_file_whose_parser_dies_stops_no_other(
         shutil.copy(data / "kascade" / name, root / f"{number}-{name}")
     site(home, root)
     assert apbatch("ingest", str(tmp_path / "s.yaml"), monkeypatch=monkeypatch) == 0
-    serve = "import os, signal\nimport apbatch.ingest.event_reading\nos.kill(os.getpid(), signal.SIGSEGV)\n"
-    popen = event_reading.subprocess.Popen
+    serve = "import os, signal, sys\nsys.stdin.buffer.read(8)\nos.kill(os.getpid(), signal.SIGSEGV)\n"
+    popen = parser_process.subprocess.Popen
 
     def dies(command: list[str], **more: Any) -> Any:
         return popen([command[0], "-c", serve], **more)
 
     capsys.readouterr()
-    monkeypatch.setattr(event_reading.subprocess, "Popen", dies)
+    parser_process._waiting.close()  # no process of before
+    monkeypatch.setattr(parser_process.subprocess, "Popen", dies)
     assert apbatch("ingest", str(tmp_path / "s.yaml"), "--events", "--format", "json", monkeypatch=monkeypatch) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)[0]["events_loaded"] == 10
-    assert "0-kascade.h5: its parser was ended by it (signal SIGSEGV)" in told.err
-    monkeypatch.setattr(event_reading.subprocess, "Popen", popen)
+    assert "0-kascade.h5: its parser was ended by it (SIGSEGV)" in told.err
+    monkeypatch.setattr(parser_process.subprocess, "Popen", popen)
     assert apbatch("ingest", str(tmp_path / "s.yaml"), "--events", "--format", "json", monkeypatch=monkeypatch) == 0
     assert json.loads(capsys.readouterr().out)[0]["events_loaded"] == 10

@@ -22,6 +22,7 @@ from apbatch.index.descriptions import Description, DescriptionKind
 from apbatch.index.files import FileRecord, Replica, State
 from apbatch.index.leases import LeaseHeldError, LeaseLostError, leased
 from tests.contract.conftest import CASSANDRA, POSTGRES, record
+from tests.waits import PATIENCE_S
 
 _WHEN = datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
 
@@ -230,7 +231,7 @@ def test_one_holds_a_lease_and_the_other_is_told_who(whole: Catalogue, experimen
 
 def test_a_silent_holder_loses_its_lease(whole: Catalogue, experiment: str) -> None:
     lease = whole.acquire(experiment, "a", 0.2)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             other = whole.acquire(experiment, "b", 60)

@@ -376,7 +376,7 @@ def test_what_a_killed_writer_left_is_never_seen_and_swept_by_the_next(store: St
         store = open_store(sys.argv[1])
         with store.publish("folder/file") as publication:
             publication.write(b"x" * 5_000_000)
-            for _ in range(200):  # until the server has begun with it
+            for _ in range(9000):  # until the server has begun with it
                 if store._all_entries("folder"):
                     break
                 time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -279,3 +280,42 @@ def test_spark_is_told_where_splits_lie_and_the_work_is_the_same(spark):
 
 def _java_list(spark, seq):
     return spark.sparkContext._jvm.scala.jdk.javaapi.CollectionConverters.asJava(seq)
+
+
+def fatal(content: bytes) -> bytes:
+    """Return a Parquet file of one other byte that ends the process which reads it: Arrow does not survive all."""
+    length = int.from_bytes(content[-8:-4], "little")
+    random = np.random.default_rng(3)
+    for _ in range(5000):
+        bad = bytearray(content)
+        bad[len(content) - 8 - int(random.integers(1, length))] = int(random.integers(256))
+        child = os.fork()
+        if child == 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            try:
+                for _ in pq.ParquetFile(io.BytesIO(bad)).iter_batches():
+                    pass
+            finally:
+                os._exit(0)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGABRT:
+            return bytes(bad)
+    pytest.skip("this version of Arrow survives every damage that was tried")
+
+
+def test_a_file_that_ends_its_worker_is_lost_alone(tmp_path: Path) -> None:
+    folder, random = tmp_path / "images", np.random.default_rng(2)
+    folder.mkdir()
+    for number in range(3):
+        pixels = random.uniform(0, 100, (20, CAMERA.n_pixels))
+        write_images(folder / f"{number}.parquet", pixels, 20 * number)
+    sources = sources_at([folder.as_uri()])
+    bad = folder / "1.parquet"
+    bad.write_bytes(fatal(bad.read_bytes()))  # after it was looked at
+    spark = session(SparkSettings(master="local[1]", driver_memory="512m"), "fatal")
+    try:
+        summary = pipeline.clean(spark, sources, (tmp_path / "out").as_uri(), Cleaning("tailcuts", 14, 7))
+    finally:
+        close(spark)
+    assert summary.images == 40
+    assert any("1.parquet" in text and "its parser was ended by it (SIGABRT)" in text for text in summary.examples)
+    assert sources_at([folder.as_uri()]) == [source for source in sources if source.url != bad.as_uri()]

@@ -16,7 +16,8 @@ from blake3 import blake3
 
 from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, FormatError, NotFoundError, ServerError
-from apbatch.formats.reader import ImageReader, Metadata, readers, recognise
+from apbatch.formats.parser_process import parse_apart
+from apbatch.formats.reader import ImageReader, Metadata, candidates, readers, recognise
 from apbatch.formats.taiga.raw import TaigaRawReader
 from apbatch.progress import say
 from apbatch.storage.backends import open_store, open_url
@@ -127,7 +128,7 @@ def files_at(urls: Iterable[str]) -> list[InputFile]:
                 continue
             paths.add(real)
             try:
-                file = _identify(file_url, named)
+                file = _described(file_url, named)
             except FormatError as error:  # damaged beyond its format
                 if named:
                     raise
@@ -209,9 +210,20 @@ def _behind_links(store: Store, path: str) -> str:
     return f"{store.kind} {store.resolved(path)}"
 
 
+def _described(url: str, named: bool) -> InputFile | None:
+    """Do what `_identify` does, in a process of its own where a library in C parses the file."""
+    with open_url(url) as stream:
+        head = stream.read(_HEAD_BYTES)
+        size = stream.seek(0, 2)
+    if not any(reader.isolated(head) for reader in candidates(url, head)):
+        return _identify(url, named)
+    file: InputFile | None = parse_apart(_identify, url, named, size=size, where=url)
+    return file
+
+
 def _identify(url: str, named: bool) -> InputFile | None:
     """Look into a file; None for one in a folder that is of no use. `content` is of its size and start only."""
-    fault = None
+    fault: ApbatchError | None = None
     with open_url(url) as stream:
         head = stream.read(_HEAD_BYTES)
         reader = recognise(url, head, stream)
@@ -228,6 +240,10 @@ def _identify(url: str, named: bool) -> InputFile | None:
             raise
         except ApbatchError as error:
             metadata, fault = Metadata(), error
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # hostile content finds the holes of a plug-in; the other files must go on
+            metadata, fault = Metadata(), FormatError(f"the reader failed: {type(error).__name__}: {error}", where=url)
         size = stream.seek(0, 2)
     camera = metadata.attributes.get("camera")
     return InputFile(

@@ -15,9 +15,10 @@ from apbatch.camera.instruments.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.datasets.commit import Loss
 from apbatch.datasets.image_rows import schema_in
-from apbatch.errors import ApbatchError, ServerError, UsageError, nearest_word
+from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError, nearest_word
 from apbatch.formats.embedded import Telescopes
 from apbatch.formats.images import camera_in, camera_of, telescopes_in
+from apbatch.formats.parser_process import parse_apart
 from apbatch.formats.reader import ImageReader, readers
 from apbatch.formats.taiga.calibration import read_factors
 from apbatch.spark.bulk import AnySplit
@@ -248,8 +249,15 @@ def check_dataset(cleaning: Cleaning | None, url: str) -> None:
 
 def _has_times(source: Source, camera: CameraGeometry) -> bool | None:
     """Tell whether the first image of a file has times; None if it can't be read: its task will say why."""
-    first = next(read_piece(Piece(source, 0), camera, [], 1), None)
+    try:
+        first: pa.RecordBatch | None = parse_apart(_first_image, source, camera, size=0)
+    except FormatError:
+        return None
     return None if first is None else first.column("peak_time").null_count < first.num_rows
+
+
+def _first_image(source: Source, camera: CameraGeometry) -> pa.RecordBatch | None:
+    return next(iter(read_piece(Piece(source, 0), camera, [], 1)), None)
 
 
 def _first_schema(sources: Sequence[Source], camera: str | None = None) -> pa.Schema | None:
@@ -260,15 +268,8 @@ def _first_schema(sources: Sequence[Source], camera: str | None = None) -> pa.Sc
         if not isinstance(reader, ImageReader):
             continue
         try:
-            with open_url(source.url) as stream:
-                if source.rows:  # of a Parquet file: its footer tells
-                    schema = schema_in(stream, source.url)
-                else:
-                    schemas = (batch.schema for batch in reader.images(stream, source.url, 1))
-                    schema = next(schemas, None)
-                    if source.camera is not None and schema is not None and camera not in (None, camera_of(schema)):
-                        # A file may hold images of several cameras.
-                        schema = next((other for other in schemas if camera_of(other) == camera), schema)
+            size, _ = files_of([source])[source.url]
+            schema: pa.Schema | None = parse_apart(_schema_of, source, camera, size=size)
         except ServerError:
             raise
         except ApbatchError:
@@ -278,3 +279,23 @@ def _first_schema(sources: Sequence[Source], camera: str | None = None) -> pa.Sc
                 return schema
             other_camera = other_camera or schema
     return other_camera
+
+
+def _schema_of(source: Source, wanted: str | None) -> pa.Schema | None:
+    """Return the schema of the first image of a file, or of its first one of the camera that is wanted."""
+    reader = readers()[source.format]
+    assert isinstance(reader, ImageReader)
+    with open_url(source.url) as stream:
+        if source.rows:  # of a Parquet file: its footer tells
+            return schema_in(stream, source.url)
+        schemas = (batch.schema for batch in reader.images(stream, source.url, 1))
+        try:
+            first = next(schemas, None)
+            if source.camera is not None and first is not None and wanted not in (None, camera_of(first)):
+                # A file may hold images of several cameras.
+                return next((other for other in schemas if camera_of(other) == wanted), first)
+        except (ApbatchError, OSError, MemoryError):
+            raise
+        except Exception as error:  # a hole of a plug-in
+            raise FormatError(f"the reader failed: {type(error).__name__}: {error}", where=source.url) from error
+        return first

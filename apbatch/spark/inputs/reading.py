@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -18,6 +18,7 @@ from apbatch.formats.images import camera_in, camera_of
 from apbatch.formats.lines import Problems
 from apbatch.formats.parquet import open_parquet, reading
 from apbatch.formats.reader import ImageReader, Span, readers
+from apbatch.spark.inputs.guard import guarded
 from apbatch.spark.inputs.sources import UNKNOWN_EXPERIMENT, Source
 from apbatch.spark.inputs.splits import DATASET, Piece
 from apbatch.storage.backends import open_url
@@ -39,6 +40,8 @@ OF_FILES = frozenset({UNREADABLE_FILE})
 def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_size: int) -> Iterator[pa.RecordBatch]:
     """Read a file, a stretch of it or some of its rows: batches of schema `IMAGES`, or `CLEANED` from a dataset.
 
+    A file that takes too much time or memory, or ends the process that parses it, is lost as a damaged one is.
+
     Parameters
     ----------
     piece : Piece
@@ -48,7 +51,14 @@ def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_s
     batch_size : int
         Most images of a batch.
     """
-    url, problems, strange = piece.source.url, Problems(), dict[str, int]()
+    try:
+        losses += yield from guarded(_piece, piece, camera, batch_size, size=piece.bytes)
+    except ApbatchError as error:
+        losses.append(lost_file(piece.source.url, error))
+
+
+def _piece(piece: Piece, camera: CameraGeometry, batch_size: int) -> Generator[pa.RecordBatch, None, list[Loss]]:
+    url, problems, strange, losses = piece.source.url, Problems(), dict[str, int](), list[Loss]()
     cleaned = piece.source.format == DATASET
     target = CLEANED if cleaned else IMAGES
     try:
@@ -56,7 +66,7 @@ def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_s
             if piece.source.rows:
                 types = {field.name: field.type for field in target}
                 yield from read_rows(stream, url, piece.source.rows, types, batch_size)
-                return
+                return losses
             for batch in (_dataset if cleaned else _images)(stream, piece, batch_size, problems):
                 if not _of_camera(batch.schema, camera):
                     name = camera_of(batch.schema)
@@ -68,6 +78,10 @@ def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_s
                     yield only_wanted(images_of(labelled(batch, piece.source)), piece.source.only)
     except ApbatchError as error:
         losses.append(lost_file(url, error))
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # hostile content finds the holes of a plug-in; the other files must go on
+        losses.append(Loss(url, UNREADABLE_FILE, 1, f"{url}: the reader failed: {type(error).__name__}: {error}"))
     for name, count in strange.items():
         text = f"{url}: {count} images of {name}, the others are of {camera.name}"
         if name == camera.name:
@@ -77,6 +91,7 @@ def read_piece(piece: Piece, camera: CameraGeometry, losses: list[Loss], batch_s
         first = problems.kept[0]
         more = f" ({problems.count - 1} more places)" if problems.count > 1 else ""
         losses.append(Loss(url, DAMAGED_RECORD, problems.count, f"{url}: {first.reason}{more}"))
+    return losses
 
 
 def labelled(batch: pa.RecordBatch, source: Source) -> pa.RecordBatch:

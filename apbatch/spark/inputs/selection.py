@@ -25,8 +25,8 @@ from apbatch.index.query import And, Compare, In, Query
 from apbatch.index.selection import Selection, parse_selection
 from apbatch.provenance import digest
 from apbatch.spark.inputs.sources import Source, image_formats, sources_for
-from apbatch.spark.registration import places_in
-from apbatch.storage.backends import open_store, open_url
+from apbatch.spark.registration import keys_at, places_in
+from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue
@@ -199,8 +199,7 @@ def _from_files(catalogue: Catalogue, events: pa.Table, prefer: str | None, *, o
 def _rows_of(url: str, events: pa.Table) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """Find images in one registered Parquet file, by its key columns."""
     places = Places()
-    with open_url(url) as stream:
-        places.scan(stream, url, Bounds.of(events))
+    places.take(url, keys_at(url, Bounds.of(events)))
     return rows_by_file([url], *places.find(events)).get(url, ())
 
 

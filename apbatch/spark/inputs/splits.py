@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, FormatError
 from apbatch.formats.parquet import open_parquet
+from apbatch.formats.parser_process import parse_apart
+from apbatch.formats.reader import ImageReader, Span, readers
 from apbatch.spark.inputs.sources import Source
 from apbatch.storage.backends import open_store, open_url, split_url
 
@@ -183,7 +185,7 @@ def _pieces(source: Source, size: int, target: int) -> Iterator[Piece]:
     stretches: list[tuple[Stretch, int]] = []
     if size > target + target // 4:
         with suppress(ApbatchError):  # the task will say what is wrong with the file
-            stretches = _row_groups(source.url, target) if source.format == DATASET else _spans(source, size, target)
+            stretches = _row_groups(source.url, size, target) if source.format == DATASET else _spans(source, size, target)
     if len(stretches) < 2:
         yield Piece(source, size)
     else:
@@ -191,36 +193,40 @@ def _pieces(source: Source, size: int, target: int) -> Iterator[Piece]:
             yield Piece(source, share, stretch)
 
 
-def _row_groups(url: str, target: int) -> list[tuple[Stretch, int]]:
+def _row_groups(url: str, size: int, target: int) -> list[tuple[Stretch, int]]:
     """Cut a Parquet file between row groups."""
-    with open_url(url) as stream:
-        try:
-            footer = open_parquet(stream, url).metadata
-        except FormatError:
-            return []  # the task that reads it will say what is wrong
-    sizes = []
-    for group in range(footer.num_row_groups):
-        columns = footer.row_group(group)
-        sizes.append(sum(columns.column(place).total_compressed_size for place in range(columns.num_columns)))
+    try:
+        shares: list[int] = parse_apart(_sizes_of_groups, url, size=0)
+    except FormatError:
+        return []  # the task that reads it will say what is wrong
     weights: list[tuple[Stretch, int]] = []
     start, weight = 0, 0
-    for group, size in enumerate(sizes):
-        weight += size
-        if weight >= target or group == len(sizes) - 1:
+    for group, share in enumerate(shares):
+        weight += size * share // max(sum(shares), 1)
+        if weight >= target or group == len(shares) - 1:
             weights.append(((start, group + 1), weight))
             start, weight = group + 1, 0
     return weights
 
 
+def _sizes_of_groups(url: str) -> list[int]:
+    """Return the bytes of row groups before compression; a damaged description of a column would end the process."""
+    with open_url(url) as stream:
+        footer = open_parquet(stream, url).metadata
+    return [max(footer.row_group(group).total_byte_size, 0) for group in range(footer.num_row_groups)]
+
+
 def _spans(source: Source, size: int, target: int) -> list[tuple[Stretch, int]]:
     """Ask the file's reader where it can be cut."""
-    from apbatch.formats.reader import ImageReader, readers
-
-    reader = readers().get(source.format)
-    if not isinstance(reader, ImageReader):
+    if not isinstance(readers().get(source.format), ImageReader):
         return []
-    with open_url(source.url) as stream:
-        spans = reader.spans(stream, source.url, target)
+    spans: list[Span] = parse_apart(_spans_of, source, target, size=size)
     count = len(spans)
     shares = [size * (place + 1) // count - size * place // count for place in range(count)]
     return [((span.start, span.stop), share) for span, share in zip(spans, shares, strict=True)]
+
+
+def _spans_of(source: Source, target: int) -> list[Span]:
+    reader = readers()[source.format]
+    with open_url(source.url) as stream:
+        return reader.spans(stream, source.url, target)
