@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -282,40 +281,56 @@ def _java_list(spark, seq):
     return spark.sparkContext._jvm.scala.jdk.javaapi.CollectionConverters.asJava(seq)
 
 
-def fatal(content: bytes) -> bytes:
-    """Return a Parquet file of one other byte that ends the process which reads it: Arrow does not survive all."""
-    length = int.from_bytes(content[-8:-4], "little")
-    random = np.random.default_rng(3)
-    for _ in range(5000):
-        bad = bytearray(content)
-        bad[len(content) - 8 - int(random.integers(1, length))] = int(random.integers(256))
-        child = os.fork()
-        if child == 0:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            try:
-                for _ in pq.ParquetFile(io.BytesIO(bad)).iter_batches():
-                    pass
-            finally:
-                os._exit(0)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGABRT:
-            return bytes(bad)
-    pytest.skip("this version of Arrow survives every damage that was tried")
+#: Put into every Python process of a job: what a library in C may do with a file that it believes.
+MISCHIEF = """
+import os, pathlib, time
+from apbatch.formats.image_files import ImagesReader
+
+def images(self, stream, name, *more):
+    if pathlib.Path(__file__).with_name("begun").exists():
+        if name.endswith("/1.parquet"):
+            os.abort()
+        if name.endswith("/2.parquet"):
+            bytearray(8 << 40)
+    yield from whole(self, stream, name, *more)
+
+whole, ImagesReader.images = ImagesReader.images, images
+"""
+SINGLE = """
+import json, pathlib, sys
+from apbatch.camera.cleaning import Cleaning
+from apbatch.config import SparkSettings
+from apbatch.spark import pipeline
+from apbatch.spark.connect.session import close, session
+from apbatch.spark.inputs.sources import sources_at
+source, output, begun = sys.argv[1:]
+sources = sources_at([source])
+pathlib.Path(begun).touch()  # from here on files do what they do
+spark = session(SparkSettings(master="local[1]", driver_memory="512m"), "fatal")
+summary = pipeline.clean(spark, sources, output, Cleaning("tailcuts", 14, 7))
+again = [one.url for one in sources_at([source])]
+close(spark)
+print(json.dumps([len(sources), summary.images, summary.problems, again]))
+"""
 
 
 def test_a_file_that_ends_its_worker_is_lost_alone(tmp_path: Path) -> None:
     folder, random = tmp_path / "images", np.random.default_rng(2)
     folder.mkdir()
-    for number in range(3):
-        pixels = random.uniform(0, 100, (20, CAMERA.n_pixels))
-        write_images(folder / f"{number}.parquet", pixels, 20 * number)
-    sources = sources_at([folder.as_uri()])
-    bad = folder / "1.parquet"
-    bad.write_bytes(fatal(bad.read_bytes()))  # after it was looked at
-    spark = session(SparkSettings(master="local[1]", driver_memory="512m"), "fatal")
-    try:
-        summary = pipeline.clean(spark, sources, (tmp_path / "out").as_uri(), Cleaning("tailcuts", 14, 7))
-    finally:
-        close(spark)
-    assert summary.images == 40
-    assert any("1.parquet" in text and "its parser was ended by it (SIGABRT)" in text for text in summary.examples)
-    assert sources_at([folder.as_uri()]) == [source for source in sources if source.url != bad.as_uri()]
+    for number in range(4):
+        write_images(folder / f"{number}.parquet", random.uniform(0, 100, (20, CAMERA.n_pixels)), 20 * number)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "sitecustomize.py").write_text(MISCHIEF)
+    path = os.pathsep.join([str(tmp_path / "more"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    places = (folder.as_uri(), (tmp_path / "out").as_uri(), str(tmp_path / "more" / "begun"))
+    made = subprocess.run(
+        [sys.executable, "-c", SINGLE, *places], env={**os.environ, "PYTHONPATH": path}, capture_output=True,
+        text=True, check=False, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    sources, images, problems, again = json.loads(made.stdout.splitlines()[-1])
+    assert (sources, images) == (4, 40)
+    assert any("1.parquet" in text and "its parser was ended by it (SIGABRT)" in text for text in problems)
+    assert any("2.parquet" in text and "MB of memory" in text for text in problems)
+    assert [Path(url).name for url in again] == ["0.parquet", "3.parquet"]  # neither stops who looks at the folder
+    assert "1.parquet" in made.stderr and "left out" in made.stderr

@@ -29,7 +29,7 @@ def documented() -> Iterator[tuple[str, str]]:
         lines = [line for block in (*blocks, indented) for line in _LINE.findall(block)]
         named = [f"{words} …" for words in _IN_TEXT.findall(re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))]
         for line in dict.fromkeys([*lines, *named]):
-            yield page.name, " ".join(line.split()).replace("HOST:PORT", "localhost:9000")
+            yield page.name, " ".join(line.split()).replace("HOST:PORT", "localhost:9000").replace("REVISION", "0")
 
 
 def words_of(line: str) -> list[str] | None:
@@ -58,12 +58,13 @@ def parse(command: Any, words: list[str]) -> None:
         context = command.make_context("apbatch", [word for word in words if word not in _LEFT_OUT])
         while hasattr(command, "resolve_command"):
             rest = [*context._protected_args, *context.args]
-            if not rest and not complete:
+            if not rest:
                 return  # a group is named
             name, command, rest = command.resolve_command(context, rest)
             context = command.make_context(name, rest, parent=context)
     except TyperException as error:
-        if complete or "missing" not in type(error).__name__.lower():
+        lacks = "missing" in type(error).__name__.lower() or not error.format_message()
+        if complete or not lacks:
             raise
 
 
