@@ -196,9 +196,7 @@ def _whole(source: Source, bin_s: float) -> Iterator[FileQuality]:
             )
             file.channels.add(time_bins(times[rows], bin_s), pixels[rows])
             file.losses["images without a time"] += int((times[rows] == NO_TIME).sum())
-            for number, count in zip(
-                np.unique(camera.cluster).tolist(), there[rows].sum(axis=0).tolist(), strict=True
-            ):
+            for number, count in zip(np.unique(camera.cluster).tolist(), there[rows].sum(axis=0).tolist(), strict=True):
                 file.by_cluster[number] = file.by_cluster.get(number, 0) + count
             parts.setdefault(run, []).append((event[rows], times[rows], there[rows].sum(axis=1)))
     for run, file in by_run.items():

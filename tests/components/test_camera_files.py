@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from apbatch.camera.files import camera_from_camgeom, camera_from_table
+from apbatch.camera.instruments.files import camera_from_camgeom, camera_from_table
 from apbatch.errors import ApbatchError, FormatError, NotFoundError, UsageError
 
 

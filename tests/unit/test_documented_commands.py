@@ -63,7 +63,8 @@ def parse(command: Any, words: list[str]) -> None:
             name, command, rest = command.resolve_command(context, rest)
             context = command.make_context(name, rest, parent=context)
     except TyperException as error:
-        lacks = "missing" in type(error).__name__.lower() or not error.format_message()
+        message = error.format_message()
+        lacks = "missing" in type(error).__name__.lower() or not message or "requires an argument" in message
         if complete or not lacks:
             raise
 

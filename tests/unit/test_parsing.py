@@ -132,7 +132,7 @@ def test_a_process_that_was_killed_is_replaced(process: ParserProcess, tmp_path:
     one = entry(tmp_path, "kascade.txt")
     os.kill(process._process.pid, signal.SIGKILL)
     with pytest.raises(FormatError, match="SIGKILL"):
-        parse_apart(describe, one, os.fsencode(tmp_path), None, size=one.size)
+        next(process.run(describe, one, os.fsencode(tmp_path), None, size=one.size))
     description = describe_apart(one, os.fsencode(tmp_path), None)
     assert description.metadata is not None
 

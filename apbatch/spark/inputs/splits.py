@@ -185,7 +185,9 @@ def _pieces(source: Source, size: int, target: int) -> Iterator[Piece]:
     stretches: list[tuple[Stretch, int]] = []
     if size > target + target // 4:
         with suppress(ApbatchError):  # the task will say what is wrong with the file
-            stretches = _row_groups(source.url, size, target) if source.format == DATASET else _spans(source, size, target)
+            stretches = (
+                _row_groups(source.url, size, target) if source.format == DATASET else _spans(source, size, target)
+            )
     if len(stretches) < 2:
         yield Piece(source, size)
     else:
