@@ -9,6 +9,7 @@ from apbatch.formats.parser_process import parse_apart
 from apbatch.ingest.description import UNKNOWN, Description, content_of, describe
 from apbatch.ingest.walk import Entry
 
+
 def describe_apart(entry: Entry, root: bytes, known_format: str | None) -> Description:
     """Describe a file in a process of its own; one that ends the process is described by how it did.
 
@@ -20,5 +21,4 @@ def describe_apart(entry: Entry, root: bytes, known_format: str | None) -> Descr
     try:
         return cast(Description, parse_apart(describe, entry, root, known_format, size=entry.size))
     except FormatError as error:
-
         return Description(known_format or UNKNOWN, content_of(entry, root), None, error)

@@ -286,13 +286,13 @@ MISCHIEF = """
 import os, pathlib, time
 from apbatch.formats.image_files import ImagesReader
 
-def images(self, stream, name, *more):
+def images(self, stream, name, *more, **named):
     if pathlib.Path(__file__).with_name("begun").exists():
         if name.endswith("/1.parquet"):
             os.abort()
         if name.endswith("/2.parquet"):
             bytearray(8 << 40)
-    yield from whole(self, stream, name, *more)
+    yield from whole(self, stream, name, *more, **named)
 
 whole, ImagesReader.images = ImagesReader.images, images
 """
