@@ -156,7 +156,7 @@ class _AccessCase(Case):
     """Reads one file; proof: its hash."""
 
     _digest = ""
-    _wanted = ""
+    _expected = ""
 
     def _read(self, file: Path) -> list[bytes]:
         with file.open("rb", buffering=0) as stream:
@@ -167,7 +167,7 @@ class _AccessCase(Case):
         for block in self._blocks:
             digest.update(block)
         self._blocks = []
-        if digest.hexdigest() != self._wanted:
+        if digest.hexdigest() != self._expected:
             raise VerificationError("the bytes read are not those written", where=self.peer)
 
     _blocks: list[bytes]
@@ -176,7 +176,7 @@ class _AccessCase(Case):
 class _Read(_AccessCase):
     def __init__(self, operation: Operation, peer: str, tree: _BenchTree, folder: Path, *, drop: bool = False) -> None:
         super().__init__(operation, peer, tree.size)
-        self._file, self._drop, self._wanted = tree.file(peer, "large"), drop, tree.checksums["large"]
+        self._file, self._drop, self._expected = tree.file(peer, "large"), drop, tree.checksums["large"]
 
     def prepare(self) -> None:
         with self._file.open("rb") as stream:
@@ -213,7 +213,7 @@ class _Fresh(_AccessCase):
 
     def prepare(self) -> None:
         self._number += 1
-        self._wanted = self._tree.checksums[f"fresh{self._number}"]
+        self._expected = self._tree.checksums[f"fresh{self._number}"]
 
 
 class _ColdRead(_Fresh):
@@ -258,13 +258,13 @@ class _RangeHandler(BaseHTTPRequestHandler):
     def _answer(self, send: Callable[[int, int, int], None]) -> None:
         with (self.folder / self.path.strip("/")).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            asked = self.headers.get("Range")
+            requested = self.headers.get("Range")
             first, last = 0, size - 1
-            if asked:
-                begin, _, end = asked.removeprefix("bytes=").partition("-")
+            if requested:
+                begin, _, end = requested.removeprefix("bytes=").partition("-")
                 first, last = int(begin), min(int(end or size - 1), size - 1)
-            self.send_response(206 if asked else 200)
-            if asked:
+            self.send_response(206 if requested else 200)
+            if requested:
                 self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
             self.send_header("Content-Length", str(last - first + 1))
             self.end_headers()
