@@ -325,9 +325,9 @@ class Afs(Server):
         for volume in ("root.afs", "root.cell", _VOLUME):
             self._until(["vos", "create", _ADDRESS, "a", volume, "-maxquota", "0", "-localauth"])
         for volume in ("root.cell", _VOLUME):
-            self._open_to_everybody(volume)
+            self.open_to_everybody(volume)
 
-    def _open_to_everybody(self, volume: str) -> None:
+    def open_to_everybody(self, volume: str) -> None:
         """Give system:anyuser all rights on the root of a volume.
 
         The FUSE client can't set access lists, so the volume is dumped, the list in its root folder replaced (a
