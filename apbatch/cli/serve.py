@@ -44,8 +44,14 @@ def serve(
     try:
         if site:
             from apbatch.access.agent import serve_site
+            from apbatch.api.identity import Identity
+            from apbatch.api.tokens import TokenFile
 
-            serve_site(site, host, port, policy=policy, announce=note)
+            identity = Identity(TokenFile())
+            serve_site(
+                site, host, port, policy=policy, announce=note,
+                identify=lambda headers: identity.asker(headers, {}, "").principal,
+            )  # fmt: skip
             return
         from apbatch.api.run import run
     except ImportError as error:
