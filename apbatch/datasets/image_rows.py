@@ -137,6 +137,15 @@ class Places:
 def keys_in(stream: BinaryIO, name: str, bounds: Bounds | None = None) -> Generator[tuple[int, pa.Table], None, None]:
     """Yield the row groups of a Parquet file that may hold images within the bounds, and the keys of each.
 
+    Parameters
+    ----------
+    stream : BinaryIO
+        The file.
+    name : str
+        Its name, for errors.
+    bounds : Bounds, optional
+        Ranges of the key columns that are of interest.
+
     Raises
     ------
     FormatError

@@ -65,7 +65,18 @@ def parse_apart(work: Callable[..., Any], *arguments: Any, size: int, where: str
 def stream_apart(
     work: Callable[..., Any], *arguments: Any, size: int, where: str | None = None
 ) -> Generator[Any, None, Any]:
-    """Yield what the generator `work` yields in a process of its own, and return what it returns: see `parse_apart`."""
+    """Yield what the generator `work` yields in a process of its own, and return what it returns: see `parse_apart`.
+
+    Parameters
+    ----------
+    work : callable
+        A function of a module that yields; it, its arguments and what it yields are pickled.
+    *arguments
+    size : int
+        Bytes of the file, by which its time is limited.
+    where : str, optional
+        Name of the file, for the error.
+    """
     process = _waiting.take()
     try:
         return (yield from process.run(work, *arguments, size=size, where=where))
@@ -95,7 +106,18 @@ class ParserProcess:
     def run(
         self, work: Callable[..., Any], *arguments: Any, size: int, where: str | None = None
     ) -> Generator[Any, None, Any]:
-        """Do what `stream_apart` does."""
+        """Do what `stream_apart` does.
+
+        Parameters
+        ----------
+        work : callable
+            A function of a module that yields; it, its arguments and what it yields are pickled.
+        *arguments
+        size : int
+            Bytes of the file, by which its time is limited.
+        where : str, optional
+            Name of the file, for the error.
+        """
         self.files += 1
         limit_s = limits.seconds_for(size)
         self._busy = True

@@ -281,7 +281,7 @@ def _first_schema(sources: Sequence[Source], camera: str | None = None) -> pa.Sc
     return other_camera
 
 
-def _schema_of(source: Source, wanted: str | None) -> pa.Schema | None:
+def _schema_of(source: Source, camera: str | None) -> pa.Schema | None:
     """Return the schema of the first image of a file, or of its first one of the camera that is wanted."""
     reader = readers()[source.format]
     assert isinstance(reader, ImageReader)
@@ -291,9 +291,9 @@ def _schema_of(source: Source, wanted: str | None) -> pa.Schema | None:
         schemas = (batch.schema for batch in reader.images(stream, source.url, 1))
         try:
             first = next(schemas, None)
-            if source.camera is not None and first is not None and wanted not in (None, camera_of(first)):
+            if source.camera is not None and first is not None and camera not in (None, camera_of(first)):
                 # A file may hold images of several cameras.
-                return next((other for other in schemas if camera_of(other) == wanted), first)
+                return next((other for other in schemas if camera_of(other) == camera), first)
         except (ApbatchError, OSError, MemoryError):
             raise
         except Exception as error:  # a hole of a plug-in
