@@ -24,6 +24,7 @@ if [ "${1:-}" = system ]; then
         command -v mpicxx >/dev/null || needed="$needed libopenmpi-dev openmpi-bin"
         command -v g++ >/dev/null || needed="$needed g++"
         command -v mvn >/dev/null || needed="$needed maven"
+        command -v openssl >/dev/null || needed="$needed openssl"
         [ -x /usr/sbin/squid ] || command -v squid >/dev/null || needed="$needed squid"
         # what the mount's library is built from, and what lets an ordinary user mount
         pkg-config --exists fuse3 2>/dev/null || needed="$needed libfuse3-dev pkg-config"

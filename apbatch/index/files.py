@@ -34,7 +34,7 @@ VISIBLE = (State.REGISTERED, State.LISTED, State.ARCHIVED)
 class FileRecord:
     """One file of a site: a holding.
 
-    Texts are valid Unicode without NUL; names that are no UTF-8 are written as `apbatch.index.names` says.
+    Texts are valid Unicode without NUL; other bytes of a name are written ``%XX`` (`apbatch.ingest.patterns`).
 
     Attributes
     ----------

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from apbatch.access.exports.links import safe_name
 from apbatch.access.exports.selection import Item, Urls
 from apbatch.access.exports.writing import whole
 from apbatch.access.guard import Guard
@@ -94,4 +95,8 @@ def _sha1(item: Item, guard: Guard, reader: Reader) -> tuple[str, int]:
 
 
 def _escaped(name: str) -> str:
+    """Return a name as RFC 8493 writes it; a manifest is UTF-8, so other bytes stay as the catalogue writes them."""
+    decoded = safe_name(name)
+    if not any("\udc80" <= char <= "\udcff" for char in decoded):
+        name = decoded
     return "".join(_ESCAPES.get(char, char) for char in name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from apbatch.access.exports.selection import Item
 from apbatch.access.exports.writing import whole
 from apbatch.errors import UsageError
-from apbatch.index.names import to_name
+from apbatch.ingest.patterns import decode_path
 
 #: Gives the absolute path that a link leads to; None where there is none on this machine.
 Target = Callable[[Item], str | None]
@@ -54,7 +54,7 @@ def export_links(items: Iterable[Item], destination: Path, target: Target) -> tu
 
 def below_mount(mount: Path) -> Target:
     """Return where links lead if the merged tree is mounted at a folder."""
-    return lambda item: os.fspath(mount.absolute() / to_name(item.path.lstrip("/")))
+    return lambda item: os.fspath(mount.absolute() / _decoded(item.path.lstrip("/")))
 
 
 def safe_name(name: str) -> str:
@@ -65,6 +65,11 @@ def safe_name(name: str) -> str:
     UsageError
         If it would not.
     """
-    if any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name:
+    decoded = _decoded(name)
+    if any(part in ("", ".", "..") for part in decoded.split("/")) or "\0" in decoded:
         raise UsageError("a name can't be exported", where=ascii(name)[:200])
-    return to_name(name)
+    return decoded
+
+
+def _decoded(name: str) -> str:
+    return os.fsdecode(decode_path(name))
