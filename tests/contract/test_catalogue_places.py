@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.descriptions import Description, DescriptionKind
-from apbatch.index.files import FileRecord, State
+from apbatch.index.files import VISIBLE, FileRecord, State
 from apbatch.index.parser import parse
 from apbatch.index.places import Holding, settle
 from apbatch.index.query import Search
@@ -189,7 +189,7 @@ def test_settling_depends_on_the_holdings_alone(many, preferred, folder, random)
     assert settle("/p", shuffled, preferred, folder) == names
     assert set(names) == {one.path for one in many}
     visible = {path: name for path, (name, _) in names.items() if name is not None}
-    assert set(visible) == {one.path for one in many if one.state in (State.REGISTERED, State.LISTED)}
+    assert set(visible) == {one.path for one in many if one.state in VISIBLE}
     if folder:
         assert "/p" not in visible.values()
     by_name: dict[str, list[int]] = {}
