@@ -86,6 +86,7 @@ class CassandraSession:
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
             protocol_version=5,
             connect_timeout=10,
+            control_connection_timeout=30,  # which reads the whole schema, of every keyspace
         )
         try:
             self._session = self._cluster.connect()
