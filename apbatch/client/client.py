@@ -22,9 +22,11 @@ class Client:
 
     Examples
     --------
-    >>> cat = ap.connect()                                    # doctest: +SKIP
-    >>> cat.find("experiment = 'TAIGA'").pandas()             # doctest: +SKIP
-    >>> cat.images("cleaning = 'tailcuts-14-7' and size > 500 pe", limit=1)[0].plot()   # doctest: +SKIP
+    ::
+
+        cat = ap.connect()
+        cat.find("experiment = 'TAIGA'").pandas()
+        cat.images("cleaning = 'tailcuts-14-7' and size > 500 pe", limit=1)[0].plot()
     """
 
     def __init__(self, transport: Transport) -> None:

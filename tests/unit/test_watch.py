@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from apbatch.cli.find import _followed
+from apbatch.client.client import connect
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import State
@@ -127,9 +128,9 @@ def test_one_host_watches_a_site_and_who_lost_the_lease_stops(
 
 
 def test_a_follower_of_the_feed_goes_on_from_its_revision(root: Path, url: str) -> None:
-    with open_catalogue(url) as catalogue:
+    with open_catalogue(url) as catalogue, connect() as client:
         ingest(site(root), catalogue)
-        follower = _followed(catalogue, 0)
+        follower = _followed(client, 0)
         seen = []
         while (change := next(follower)) is not None:
             seen.append(change)
@@ -138,4 +139,4 @@ def test_a_follower_of_the_feed_goes_on_from_its_revision(root: Path, url: str) 
         ingest(site(root), catalogue)
         following = next(follower)
         assert following is not None and following["path"] == "/taiga/s/BSM01/28107001.002"
-        assert next(_followed(catalogue, seen[-1]["revision"])) == following
+        assert next(_followed(client, seen[-1]["revision"])) == following
