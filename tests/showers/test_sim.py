@@ -195,7 +195,7 @@ def test_light_falls_steeply_outside_the_ring_of_the_light_pool(optics: Optics) 
         counts += np.bincount(record.pixel[: record.number[0]] // 560, minlength=4)
     assert 0.5 < counts[1] / counts[0] < 1.5  # flat inside about 120 m
     assert counts[2] < 0.5 * counts[1]
-    assert counts[3] < 0.5 * counts[2]
+    assert counts[3] < 0.6 * counts[2]  # 0.44 falling with the square of the distance; twelve showers tell it to 0.05
 
 
 def test_images_of_a_vertical_gamma_point_to_the_centre_and_lie_towards_the_shower(optics: Optics) -> None:
