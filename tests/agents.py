@@ -12,11 +12,11 @@ from pathlib import Path
 import uvicorn
 from blake3 import blake3
 
-from apbatch.access.agent import gateway_over
-from apbatch.access.capability import Secrets, rotate_secret
-from apbatch.access.gateway import Gateway
+from apbatch.access.agents.agent import gateway_over
+from apbatch.access.agents.capability import Secrets, rotate_secret
+from apbatch.access.agents.gateway import Gateway
+from apbatch.access.agents.server import Identify, Server, nobody
 from apbatch.access.policy import Policy
-from apbatch.access.server import Identify, Server, nobody
 from apbatch.access.sources import at_local_site
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.contents import BLOCK, Content

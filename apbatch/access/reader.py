@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from apbatch.access.blocks import Digests, block_count, block_length, pieces
 from apbatch.access.cache import BlockCache
@@ -25,6 +24,7 @@ from apbatch.index.contents import BLOCK
 from apbatch.index.files import FileRecord, State
 from apbatch.progress import say
 from apbatch.storage.deadline import within
+from apbatch.storage.range_stream import RangeStream
 from apbatch.storage.store import Ranges, RefusedError, StoreRefusedError
 
 #: One source may take so long for a block; a read that no source answers fails after a few times that.
@@ -279,7 +279,7 @@ class OpenFile:
 
     def stream(self) -> io.BufferedReader:
         """Return the file as a stream of Python, which closes it."""
-        return io.BufferedReader(_Stream(self), 256 << 10)
+        return io.BufferedReader(RangeStream(self), 256 << 10)
 
     def close(self) -> None:
         """Close the sources."""
@@ -408,37 +408,3 @@ class OpenFile:
         for ranges in unused:
             with suppress(ApbatchError, OSError):
                 ranges.close()
-
-
-class _Stream(io.RawIOBase):
-    """A raw stream over an open entry."""
-
-    def __init__(self, file: OpenFile) -> None:
-        self._file, self._position = file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
-        if base + offset < 0:
-            raise ValueError("negative seek position")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._file.read(self._position, len(buffer))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()

@@ -27,7 +27,7 @@ def gateway(
     Metadata come at once, bytes when they are asked for. Several copies may stand beside each other with the same
     catalogue, policy and secrets.
     """
-    from apbatch.access.agent import serve_gateway
+    from apbatch.access.agents.agent import serve_gateway
     from apbatch.errors import UsageError
 
     agents = {}

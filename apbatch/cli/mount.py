@@ -35,32 +35,32 @@ def mount(
 
     DIR/.find/QUERY/ holds the files that match a query. Attributes are extended attributes (getfattr -d FILE).
     """
-    from apbatch.access import mount_process
+    from apbatch.access.mount import mounting
 
-    place = mount_process.location(folder)
-    mount_process.check(place)
+    place = mounting.location(folder)
+    mounting.check(place)
     blocks = block_cache(cache, cache_size)
     if not foreground:
         options = ["--cache-size", cache_size, *(["--cache", str(cache.absolute())] if cache else [])]
         options += ["--allow-other"] if allow_other else []
         program = "from apbatch.cli.main import main; main()"
-        process = mount_process.start(
+        process = mounting.start(
             [sys.executable, "-c", program, "mount", "--foreground", *options, "--", str(place)], place
         )
         note(f"mounted at {place} by process {process}; apbatch umount {place} ends it")
         return 0
-    return mount_process.supervise(lambda: serve_tree(place, blocks, allow_other), place)
+    return mounting.supervise(lambda: serve_tree(place, blocks, allow_other), place)
 
 
 def serve_tree(place: Path, blocks: BlockCache | None, allow_other: bool) -> None:
     """Mount and answer; runs in a process of its own."""
-    from apbatch.access.follow import Follower
     from apbatch.access.guard import Guard
-    from apbatch.access.mount import serve
+    from apbatch.access.mount.adapters import serve
+    from apbatch.access.mount.follow import Follower
+    from apbatch.access.mount.tree import Tree
     from apbatch.access.policy import Policy
     from apbatch.access.principals import OWNER
     from apbatch.access.reader import Reader
-    from apbatch.access.tree import Tree
     from apbatch.config import load_settings
     from apbatch.index.backends import open_catalogue
 
@@ -87,6 +87,6 @@ def umount(
     lazy: Annotated[bool, typer.Option("--lazy", help="Even if files in it are open.")] = False,
 ) -> None:
     """Unmount the merged tree; a mount that does not answer any more is taken away."""
-    from apbatch.access import mount_process
+    from apbatch.access.mount import mounting
 
-    mount_process.unmount(mount_process.location(folder), lazy=lazy)
+    mounting.unmount(mounting.location(folder), lazy=lazy)

@@ -31,7 +31,7 @@ def new(
     keep: Annotated[int, typer.Option("--keep", min=0, max=9, help="Old secrets that stay good; 0 revokes all.")] = 1,
 ) -> None:
     """Put a new secret in front of a file's secrets; a running agent follows within seconds."""
-    from apbatch.access.capability import rotate_secret
+    from apbatch.access.agents.capability import rotate_secret
 
     number = rotate_secret(file, keep)
     note(f"{file} holds {number} secret{'' if number == 1 else 's'}; the newest signs")

@@ -43,7 +43,7 @@ def serve(
 
     try:
         if site:
-            from apbatch.access.agent import serve_site
+            from apbatch.access.agents.agent import serve_site
             from apbatch.api.identity import Identity
             from apbatch.api.tokens import TokenFile
 

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, TypeVar, cast
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from apbatch.errors import MissingSoftwareError, NotFoundError, ServerError, UsageError
 from apbatch.storage import names
 from apbatch.storage.deadline import LIMIT_S, within
-from apbatch.storage.hashing import READ_BYTES, hash_stream
+from apbatch.storage.hashing import hash_stream
+from apbatch.storage.range_stream import RangeStream
 from apbatch.storage.store import Checksums, FileInfo, Ranges, ReadableStore, RefusedError
 from apbatch.storage.transfer import SourceChangedError
 
@@ -105,7 +106,7 @@ class HttpStore(ReadableStore):
         ------
         NotFoundError, UsageError, ServerError
         """
-        return cast(BinaryIO, io.BufferedReader(_RangeReader(self.ranges(path)), 1 << 20))
+        return cast(BinaryIO, io.BufferedReader(RangeStream(self.ranges(path)), 1 << 20))
 
     def ranges(self, path: str) -> HttpRanges:
         """Open a file that is read by ranges; all come from the version that is there now.
@@ -273,35 +274,6 @@ class HttpRanges(Ranges):
 
     def close(self) -> None:
         """Nothing: connections belong to the store."""
-
-
-class _RangeReader(io.RawIOBase):
-    """A raw stream over ranges."""
-
-    def __init__(self, ranges: Ranges) -> None:
-        self._ranges, self._position = ranges, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._ranges.size}[whence]
-        if base + offset < 0:
-            raise ValueError("negative seek position")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._ranges.read(self._position, min(len(buffer), READ_BYTES))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
 
 
 class _NoSuchMethodError(ServerError):

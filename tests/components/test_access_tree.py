@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apbatch.access.follow import Follower
-from apbatch.access.nodes import ROOT, Node, shown_name, texts_of
+from apbatch.access.mount.follow import Follower
+from apbatch.access.mount.nodes import ROOT, Node, shown_name, texts_of
+from apbatch.access.mount.searches import SEARCHES
+from apbatch.access.mount.tree import StaleNodeError, Tree, error_number
 from apbatch.access.reader import Reader
-from apbatch.access.searches import SEARCHES
-from apbatch.access.tree import StaleNodeError, Tree, error_number
 from apbatch.errors import NotFoundError, ServerError, UsageError, VerificationError
 from apbatch.index.files import State
 from apbatch.ingest.patterns import encode_path
@@ -81,7 +81,7 @@ def test_a_listed_file_that_is_read_is_another_node(merged: Merged, tree: Tree) 
 def test_a_search_is_read_again_when_the_catalogue_changed(
     merged: Merged, tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apbatch.access.searches._FRESH_S", 0.0)
+    monkeypatch.setattr("apbatch.access.mount.searches._FRESH_S", 0.0)
     merged.add("f", b"x", run=1)
     search = walk(tree, b".find/run = 1")
     assert [node.name for page in tree.children(search) for node in page] == [b"f"]

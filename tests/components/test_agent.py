@@ -15,9 +15,9 @@ from urllib.parse import quote, urlsplit
 import pytest
 from blake3 import blake3
 
-from apbatch.access.capability import Secrets, rotate_secret
+from apbatch.access.agents.capability import Secrets, rotate_secret
+from apbatch.access.agents.server import disposition
 from apbatch.access.principals import ANYONE, Principal
-from apbatch.access.server import disposition
 from apbatch.errors import ApbatchError, NotFoundError, UsageError
 from apbatch.index.contents import BLOCK
 from apbatch.index.files import State
@@ -31,7 +31,7 @@ NAMES = ["a b.001", 'q"uote;.dat', "100%.dat", "новая.dat", "line\nbreak", 
 def taiga(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("APBATCH_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("apbatch.access.policy.PERIOD_S", 0.0)
-    monkeypatch.setattr("apbatch.access.capability._LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("apbatch.access.agents.capability._LOOK_EVERY_S", 0.0)
     with site(tmp_path) as one:
         yield one
 

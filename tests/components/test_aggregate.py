@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from apbatch.access.agents import Agent, at_agents
-from apbatch.access.aggregate import Follower
+from apbatch.access.agents.aggregate import Follower
+from apbatch.access.agents.client import Agent, at_agents
 from apbatch.access.guard import Guard
 from apbatch.access.policy import Policy
 from apbatch.access.principals import OWNER

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from apbatch.access import mount_process
+from apbatch.access.mount import mounting
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.contents import BLOCK
@@ -95,7 +95,7 @@ def run(*arguments: str, status: int = 0) -> str:
 MOUNTER = """
 import os, signal, sys
 from pathlib import Path
-from apbatch.access import mount_fuse3, mount_process, searches
+from apbatch.access.mount import fuse3, mounting, searches
 from apbatch.cli.mount import block_cache, serve_tree
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
@@ -105,7 +105,7 @@ for line in sys.stdin:
     if watcher == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         serve = lambda: serve_tree(Path(folder), block_cache(None, "1GB"), False)
-        os._exit(mount_process.supervise(serve, Path(folder), every_s=float(every_s), within_s=float(within_s)))
+        os._exit(mounting.supervise(serve, Path(folder), every_s=float(every_s), within_s=float(within_s)))
     print(watcher, flush=True)
 """
 
@@ -122,7 +122,7 @@ def begin(merged: Merged) -> Iterator[Callable[..., psutil.Process]]:
             mounter.stdin.write(f"{folder} {every_s} {within_s} {adapter}\n")
             mounter.stdin.flush()
             watcher = psutil.Process(int(mounter.stdout.readline()))
-            until(lambda: mount_process.is_mounted(folder))
+            until(lambda: mounting.is_mounted(folder))
             return watcher
 
         yield start
@@ -138,8 +138,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "m"
     place.mkdir()
     yield place
-    if mount_process.is_mounted(place):
-        mount_process.detach(place)
+    if mounting.is_mounted(place):
+        mounting.detach(place)
 
 
 def test_files_are_read_as_they_are(mounted: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_wrong_byte_is_an_error_and_reported(mounted: Path, merged: Merged) ->
     os.utime(file, ns=(record.mtime_ns, record.mtime_ns))
     with pytest.raises(OSError, match="Input/output error"):
         (mounted / "taiga/one/wrong").read_bytes()
-    assert "/taiga/one/wrong: block 0 from one:wrong" in mount_process.log_file(mounted).read_text()
+    assert "/taiga/one/wrong: block 0 from one:wrong" in mounting.log_file(mounted).read_text()
 
 
 def test_a_replica_takes_the_place_of_a_site_that_is_gone(mounted: Path, merged: Merged) -> None:
@@ -364,20 +364,20 @@ def test_a_mount_is_not_made_twice(mounted: Path) -> None:
 
 def test_a_mount_ends_when_it_is_unmounted(folder: Path, begin: Begin) -> None:
     watcher = begin(folder)
-    mount_process.unmount(folder)
+    mounting.unmount(folder)
     assert names_in(folder) == []
     until(lambda: not watcher.is_running())
     with pytest.raises(UsageError, match="nothing is mounted"):
-        mount_process.unmount(folder)
+        mounting.unmount(folder)
 
 
 def test_a_mount_in_use_is_only_ended_lazily(folder: Path, begin: Begin) -> None:
     begin(folder)
     with (folder / "taiga/one/night/data").open("rb"):
         with pytest.raises(UsageError, match="can't be unmounted"):
-            mount_process.unmount(folder)
-        mount_process.unmount(folder, lazy=True)
-        assert not mount_process.is_mounted(folder)
+            mounting.unmount(folder)
+        mounting.unmount(folder, lazy=True)
+        assert not mounting.is_mounted(folder)
 
 
 def server_of(watcher: psutil.Process) -> psutil.Process:
@@ -388,7 +388,7 @@ def server_of(watcher: psutil.Process) -> psutil.Process:
 def test_a_killed_mount_is_taken_away(folder: Path, begin: Begin) -> None:
     watcher = begin(folder)
     server_of(watcher).kill()
-    until(lambda: not mount_process.is_mounted(folder))
+    until(lambda: not mounting.is_mounted(folder))
     assert names_in(folder) == []
     until(lambda: not watcher.is_running())
 
@@ -396,12 +396,13 @@ def test_a_killed_mount_is_taken_away(folder: Path, begin: Begin) -> None:
 def test_a_dead_mount_is_no_obstacle(folder: Path, begin: Begin) -> None:
     watcher = begin(folder)
     server = server_of(watcher)
-    watcher.kill()
+    watcher.suspend()  # either would clean up after the other's end
     server.kill()
-    until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: server.status() == psutil.STATUS_ZOMBIE)
+    watcher.kill()
     with pytest.raises(OSError, match=r"Transport endpoint|Software caused"):
         names_in(folder)
-    mount_process.check(folder)
+    mounting.check(folder)
     begin(folder)
     assert names_in(folder) == ["taiga"]
 
@@ -412,17 +413,17 @@ def test_a_mount_that_stopped_answering_ends_every_call(folder: Path, begin: Beg
     with pytest.raises(OSError, match=r"Transport endpoint|connection|No such file|Software caused"):
         names_in(folder / "taiga/one/night")  # it would hang for ever
     until(lambda: not watcher.is_running())
-    assert not mount_process.is_mounted(folder)
+    assert not mounting.is_mounted(folder)
 
 
 def test_a_terminated_mount_unmounts(folder: Path, begin: Begin) -> None:
     begin(folder).terminate()
-    until(lambda: not mount_process.is_mounted(folder))
+    until(lambda: not mounting.is_mounted(folder))
 
 
 def test_what_is_no_folder_is_no_place(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder"):
-        mount_process.check(tmp_path / "none")
+        mounting.check(tmp_path / "none")
 
 
 def test_where_pyfuse3_can_not_be_built_another_library_mounts(folder: Path, begin: Begin, merged: Merged) -> None:
@@ -438,5 +439,5 @@ def test_where_pyfuse3_can_not_be_built_another_library_mounts(folder: Path, beg
     until((one / "late").exists)
     merged.add("late", b"later")
     until(lambda: (one / "late").read_bytes() == b"later")
-    mount_process.unmount(folder)
+    mounting.unmount(folder)
     until(lambda: not watcher.is_running())

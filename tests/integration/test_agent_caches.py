@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apbatch.access.capability import rotate_secret
+from apbatch.access.agents.capability import rotate_secret
 from tests.agents import Site, served
 from tests.components.test_agent import DATA, ask, locate, taiga
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from apbatch.access import mount_process
+from apbatch.access.mount import mounting
 from apbatch.bench.case import Case, Operation
 from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
@@ -116,7 +116,7 @@ class _BenchTree:
         for command in (passthrough, mount):
             self._processes.append(subprocess.Popen([sys.executable, *command], env=environment))
         limit = time.monotonic() + _START_S
-        while not all(mount_process.is_mounted(folder) for folder in self.mounts.values()):
+        while not all(mounting.is_mounted(folder) for folder in self.mounts.values()):
             if time.monotonic() > limit or any(process.poll() is not None for process in self._processes):
                 raise ServerError("a file system could not be mounted", where=str(self.folder))
             time.sleep(0.05)
@@ -128,8 +128,8 @@ class _BenchTree:
     def close(self) -> None:
         """Unmount and stop."""
         for folder in self.mounts.values():
-            if mount_process.is_mounted(folder):
-                mount_process.detach(folder)
+            if mounting.is_mounted(folder):
+                mounting.detach(folder)
         for process in self._processes:
             process.terminate()
             process.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from apbatch.access.guard import Guard
-from apbatch.access.nodes import shown_name
+from apbatch.access.mount.nodes import shown_name
 from apbatch.index.changes import Change, ChangeKind, StaleReaderError
 
 _OF_FILES = (ChangeKind.NEW, ChangeKind.CHANGED, ChangeKind.GONE)

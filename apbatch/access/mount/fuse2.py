@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 
 import mfusepy
 
-from apbatch.access.follow import Follower
-from apbatch.access.nodes import ROOT, Node
+from apbatch.access.mount.follow import Follower
+from apbatch.access.mount.nodes import ROOT, Node
+from apbatch.access.mount.tree import PREFIX, StaleNodeError, Tree, error_number
 from apbatch.access.reader import OpenFile
-from apbatch.access.tree import PREFIX, StaleNodeError, Tree, error_number
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.storage.deadline import within
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from apbatch.access.capability import Secrets
+from apbatch.access.agents.capability import Secrets
 from apbatch.access.guard import Guard
 from apbatch.access.policy import Policy
 from apbatch.access.principals import OWNER, Principal

@@ -62,7 +62,7 @@ def test_what_ends_the_worker_is_found_in_the_next_attempt(
 
 def test_the_first_attempt_ends_by_an_alarm() -> None:
     program = (
-        "from tests.unit.test_task_guard import guard, limits, read, taken\n"
+        "from tests.components.test_task_guard import guard, limits, read, taken\n"
         "limits.LIMIT_S, guard._attempt = 0.5, lambda: 0\n"
         "taken(guard.guarded(read, 'forever', size=0))\n"
     )

@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 import pyfuse3
 import trio
 
-from apbatch.access.follow import Follower
-from apbatch.access.nodes import ROOT, Node
+from apbatch.access.mount.follow import Follower
+from apbatch.access.mount.nodes import ROOT, Node
+from apbatch.access.mount.tree import PREFIX, Tree, error_number
 from apbatch.access.reader import OpenFile
-from apbatch.access.tree import PREFIX, Tree, error_number
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.progress import say
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from apbatch.access.agents import Agent, StaleFeedError
-from apbatch.access.wire import attribute_from_json, change_from_json
+from apbatch.access.agents.client import Agent, StaleFeedError
+from apbatch.access.agents.wire import attribute_from_json, change_from_json
 from apbatch.errors import ApbatchError, FormatError
 from apbatch.formats.reader import Attribute
 from apbatch.index.catalogue import Catalogue

@@ -11,15 +11,15 @@ from types import FrameType
 
 import uvicorn
 
-from apbatch.access.agents import Agent, at_agents
-from apbatch.access.aggregate import Follower
-from apbatch.access.capability import Secrets
-from apbatch.access.gateway import Gateway
+from apbatch.access.agents.aggregate import Follower
+from apbatch.access.agents.capability import Secrets
+from apbatch.access.agents.client import Agent, at_agents
+from apbatch.access.agents.gateway import Gateway
+from apbatch.access.agents.server import Identify, Server, nobody
 from apbatch.access.guard import Guard
 from apbatch.access.policy import Policy
 from apbatch.access.principals import OWNER
 from apbatch.access.reader import Reader
-from apbatch.access.server import Identify, Server, nobody
 from apbatch.access.sources import Opener, at_local_site
 from apbatch.config import home, load_settings
 from apbatch.errors import ServerError

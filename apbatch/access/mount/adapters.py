@@ -6,13 +6,13 @@ import importlib
 import os
 from pathlib import Path
 
-from apbatch.access.follow import Follower
-from apbatch.access.tree import Tree
+from apbatch.access.mount.follow import Follower
+from apbatch.access.mount.tree import Tree
 from apbatch.errors import MissingSoftwareError, nearest_word
 
 #: Names one of `ADAPTERS`, where another than the first that works is wanted.
 VARIABLE = "APBATCH_FUSE"
-ADAPTERS = {"pyfuse3": "apbatch.access.mount_fuse3", "mfusepy": "apbatch.access.mount_fuse2"}
+ADAPTERS = {"pyfuse3": "apbatch.access.mount.fuse3", "mfusepy": "apbatch.access.mount.fuse2"}
 
 
 def serve(tree: Tree, follower: Follower, folder: Path, *, allow_other: bool = False) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from datetime import date
 
 from apbatch.access.guard import Guard
-from apbatch.access.nodes import ROOT, Node, listed_version, shown_name, texts_of, version_of
+from apbatch.access.mount.nodes import ROOT, Node, listed_version, shown_name, texts_of, version_of
+from apbatch.access.mount.searches import SEARCHES, Searches
 from apbatch.access.reader import OpenFile, Reader
-from apbatch.access.searches import SEARCHES, Searches
 from apbatch.errors import NotFoundError, UsageError
 from apbatch.index.files import Entry, FileRecord
 from apbatch.progress import say

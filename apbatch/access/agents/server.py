@@ -20,11 +20,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from apbatch.access.gateway import MOST_PATHS, Gateway
+from apbatch.access.agents.gateway import MOST_PATHS, Gateway
+from apbatch.access.agents.wire import attribute_to_json, change_to_json, sse_event
 from apbatch.access.guard import Guard
 from apbatch.access.principals import ANYONE, Principal
 from apbatch.access.reader import OpenFile
-from apbatch.access.wire import attribute_to_json, change_to_json, sse_event
 from apbatch.errors import ApbatchError, NotFoundError, UsageError
 from apbatch.index.catalogue import PAGE
 from apbatch.index.changes import StaleReaderError

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from apbatch.access.guard import Guard
-from apbatch.access.nodes import Node, listed_version, shown_name
+from apbatch.access.mount.nodes import Node, listed_version, shown_name
 from apbatch.errors import UsageError
 from apbatch.index.files import VISIBLE
 from apbatch.index.parser import parse_search

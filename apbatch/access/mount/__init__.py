@@ -1,0 +1,1 @@
+"""The merged tree as a file system."""
