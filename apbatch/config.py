@@ -150,6 +150,27 @@ class OidcSettings(Section):
         return names
 
 
+class OaiSettings(Section):
+    """How the service presents itself to harvesters (OAI-PMH).
+
+    Attributes
+    ----------
+    name : str
+        Of the repository.
+    admin : str
+        Address of electronic mail; by default ``admin`` at the namespace.
+    namespace : str
+        Of identifiers, a domain name; by default the first of the service's names. It must stay as it is.
+    page : int
+        Records of an answer.
+    """
+
+    name: str = "apbatch"
+    admin: str = Field(default="", pattern=r"^(\S+@(\S+\.)+\S+)?$")
+    namespace: str = Field(default="", pattern=r"^([A-Za-z][A-Za-z0-9-]*(\.[A-Za-z][A-Za-z0-9-]*)+)?$")
+    page: int = Field(default=200, ge=1, le=1000)
+
+
 class ServiceSettings(Section):
     """How the service serves: the section `service` of the settings.
 
@@ -159,6 +180,8 @@ class ServiceSettings(Section):
         File of the policy; by default the one that the catalogue holds.
     names : tuple of str
         Names under which the service is reached, besides those of the loopback interface.
+    url : str, optional
+        Address under which clients reach the service, where a proxy stands before it; by default as they ask.
     requests_per_second : float
         Of one client, in the long run; 0: no limit.
     burst : int
@@ -166,14 +189,17 @@ class ServiceSettings(Section):
     followers : int
         Clients that follow the feed at the same time.
     oidc : OidcSettings, optional
+    oai : OaiSettings
     """
 
     policy: str | None = None
     names: tuple[str, ...] = ()
+    url: str | None = Field(default=None, pattern=r"^https?://[^/?#]+(/[^?#]*)?$")
     requests_per_second: float = Field(default=50, ge=0)
     burst: int = Field(default=500, ge=1)
     followers: int = Field(default=200, ge=1)
     oidc: OidcSettings | None = None
+    oai: OaiSettings = OaiSettings()
 
 
 class Settings(Section):

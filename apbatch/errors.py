@@ -79,12 +79,20 @@ class TooManyRequestsError(UsageError):
     """One client asks more often than it may."""
 
 
+class CancelledQueryError(ApbatchError):
+    """Whoever asked went away, and the query was ended."""
+
+
 class VerificationError(ApbatchError):
     """Bytes read back differ from the bytes that were meant."""
 
 
 class ServerError(ApbatchError):
     """A server can't be reached, refused, or did not answer in time."""
+
+
+class FileUnavailableError(ServerError):
+    """The server answered that it can't give this file now; its other files may well be readable."""
 
 
 class MissingSoftwareError(ApbatchError):

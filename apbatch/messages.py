@@ -15,6 +15,7 @@ from typing import Any
 from apbatch.errors import (
     AccessError,
     ApbatchError,
+    CancelledQueryError,
     MissingSoftwareError,
     NotFoundError,
     ServerError,
@@ -29,7 +30,7 @@ _SHORT = {"\n": r"\n", "\t": r"\t", "\r": r"\r"}
 
 
 @cache
-def _shown(character: str) -> str:
+def _escape(character: str) -> str:
     if unicodedata.category(character) not in _HIDDEN:
         return character
     if character in _SHORT:
@@ -49,7 +50,17 @@ def visible(text: str, keep: str = "") -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(character if character in keep else _shown(character) for character in text)
+    return "".join(character if character in keep else _escape(character) for character in text)
+
+
+def excerpt(text: str) -> str:
+    """Return what somebody wrote fit for a message: at most 60 characters, all visible."""
+    return visible(text[:60]) + ("…" if len(text) > 60 else "")
+
+
+def with_article(word: str) -> str:
+    """Return a noun with *a* or *an* before it."""
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
 def error_text(error: ApbatchError) -> str:
@@ -86,6 +97,7 @@ def error_problem(error: ApbatchError, code: int | None = None) -> dict[str, Any
         (TooManyRequestsError, 429),
         (NotFoundError, 404),
         (UsageError, 400),
+        (CancelledQueryError, 499),
         (ServerError, 503),
         (MissingSoftwareError, 501),
     )

@@ -21,6 +21,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from apbatch.errors import NotFoundError, UsageError, nearest_word
+from apbatch.messages import with_article
 
 Model = TypeVar("Model", bound=BaseModel)
 Lines = dict[tuple[Hashable, ...], int]
@@ -127,7 +128,7 @@ class _Builder:
                 except ValueError as error:
                     self._refuse(f"'{text[:40]}': {error}", event)
         if tag is not None:
-            self._refuse(f"'{text[:40]}' is no {tag}", event)
+            self._refuse(f"'{text[:40]}' is not {with_article(tag)}", event)
         return text
 
     def _tag(self, event: Any) -> str | None:

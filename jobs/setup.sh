@@ -24,12 +24,18 @@ if [ "${1:-}" = system ]; then
         command -v mpicxx >/dev/null || needed="$needed libopenmpi-dev openmpi-bin"
         command -v g++ >/dev/null || needed="$needed g++"
         command -v mvn >/dev/null || needed="$needed maven"
+        command -v stilts >/dev/null || needed="$needed stilts"  # validates TAP
         command -v openssl >/dev/null || needed="$needed openssl"
         [ -x /usr/sbin/squid ] || command -v squid >/dev/null || needed="$needed squid"
         # what the mount's library is built from, and what lets an ordinary user mount
         pkg-config --exists fuse3 2>/dev/null || needed="$needed libfuse3-dev pkg-config"
+        # Ubuntu has Chromium as a snap alone, which needs a system of its own: there the page is not tried
+        [ "$(. /etc/os-release; echo "$ID")" != debian ] || command -v chromium >/dev/null || needed="$needed chromium"
         command -v fusermount3 >/dev/null || needed="$needed fuse3"
         ldconfig -p | grep -q libfuse.so.2 || needed="$needed libfuse2"
+        command -v systemd-analyze >/dev/null || needed="$needed systemd"  # checks the units that apbatch service prints
+        # hosts in namespaces
+        { command -v ip && command -v nsenter; } >/dev/null || needed="$needed iproute2 util-linux"
         # the server alone: its package's own cluster is neither made nor started
         ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || needed="$needed postgresql"
     fi

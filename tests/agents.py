@@ -17,11 +17,11 @@ from apbatch.access.agents.capability import Secrets, rotate_secret
 from apbatch.access.agents.gateway import Gateway
 from apbatch.access.agents.server import Identify, Server, nobody
 from apbatch.access.policy import Policy
-from apbatch.access.sources import at_local_site
+from apbatch.access.sources import at_site
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.contents import BLOCK, Content
 from apbatch.index.files import FileRecord
-from apbatch.index.sqlite import SqliteCatalogue
+from apbatch.index.sql.sqlite import SqliteCatalogue
 from tests.waits import until
 
 ALL_OPEN = "rules: [{name: all, who: anyone, may: data}]"
@@ -79,7 +79,7 @@ class Site:
     def gateway(self, **more: object) -> Gateway:
         """A gateway over the site alone."""
         policy = Policy.load(self.policy, self.catalogue)
-        return gateway_over(self.catalogue, policy, Secrets(self.secrets, **more), self.name, (at_local_site,))  # type: ignore[arg-type]
+        return gateway_over(self.catalogue, policy, Secrets(self.secrets, **more), self.name, (at_site,))  # type: ignore[arg-type]
 
 
 @contextmanager

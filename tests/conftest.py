@@ -55,6 +55,13 @@ def _home_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         yield
 
 
+@pytest.fixture(autouse=True)
+def _form_of_errors() -> Iterator[None]:
+    """A command that was asked for JSON says so to its child processes by the environment: not to the next test."""
+    yield
+    os.environ.pop("APBATCH_ERRORS", None)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh $APBATCH_HOME."""

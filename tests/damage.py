@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from apbatch.errors import FormatError
-from apbatch.formats.lines import Problems
 from apbatch.formats.reader import ImageReader, Reader, recognise
+from apbatch.formats.text.lines import Problems
 
 Random = np.random.Generator
 _LIES = (0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 10**10, 2**62, 2**63 - 1, 2**64 - 1)

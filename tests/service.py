@@ -69,6 +69,7 @@ class Running:
     service: Service
     tokens: TokenFile
     log: list[str] = field(default_factory=list)
+    given: dict[str, str] = field(default_factory=dict)
     pool: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False))
 
     def get(self, path: str, method: str = "GET", **headers: str) -> urllib3.BaseHTTPResponse:

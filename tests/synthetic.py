@@ -53,6 +53,10 @@ def showers(
     light *= (size / light.sum(axis=1))[:, None]
     pixels = (random.poisson(light) + random.normal(0, 1.2, light.shape)).astype("<f4")
     order = random.permutation(n)
+    # Drawn apart, so that they change nothing else: places of the telescopes, and times that run along the image.
+    apart = np.random.default_rng([seed, 1])
+    core = apart.uniform(-200, 200, (2, n))
+    times = (30 + 4 * along + apart.normal(0, 1, light.shape)).astype("<f4")
     key = {
         "experiment": pa.array(["SYNTHETIC"] * n),
         "run": pa.array(np.full(n, 7)),
@@ -71,10 +75,12 @@ def showers(
             "true_energy": pa.array(size / 60),
             "true_source_x": pa.array(middle[0] + np.cos(angle)),
             "true_source_y": pa.array(middle[1] + np.sin(angle)),
+            "true_core_x": pa.array(core[0]),
+            "true_core_y": pa.array(core[1]),
             "true_zenith": pa.array(random.uniform(25, 35, gammas + hadrons)[shower]),
         }
     )
-    images_table = pa.table({**key, "image": _binary(pixels)}).take(pa.array(order))
+    images_table = pa.table({**key, "image": _binary(pixels), "peak_time": _binary(times)}).take(pa.array(order))
     info = {"kind": "images", "camera": camera.name, "cleaning": CLEANING}
     return {
         "images": write_dataset(folder / "images", images_table, info),

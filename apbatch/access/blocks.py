@@ -29,7 +29,15 @@ class Piece:
 
 
 def pieces(offset: int, length: int, size: int) -> Iterator[Piece]:
-    """Yield the pieces of a range, cut at the end of the file, which has `size` bytes."""
+    """Yield the pieces of a range of a file, in order.
+
+    Parameters
+    ----------
+    offset, length : int
+        Bytes; the range is cut at the end of the file.
+    size : int
+        Bytes of the file.
+    """
     end = min(offset + length, size)
     while offset < end:
         block, start = divmod(offset, BLOCK)
@@ -71,6 +79,15 @@ class Digests:
         """Return the digests of a registered content; None if its blocks' hashes are not there, or can't be right.
 
         A content of one block needs none: its checksum is that of the block.
+
+        Parameters
+        ----------
+        checksum : str
+            BLAKE3, hexadecimal.
+        size : int
+            Bytes.
+        content : Content, optional
+            The hashes that the catalogue has.
         """
         if 0 < size <= BLOCK:
             return cls(checksum, size, bytes.fromhex(checksum))

@@ -47,7 +47,7 @@ class BlockCache:
     def __init__(self, folder: Path, limit: int = LIMIT) -> None:
         self.folder, self.limit = folder, limit
         self._lock = threading.Lock()
-        self._held: int | None = None  # bytes at the last look
+        self._stored: int | None = None  # bytes at the last look
         self._written = 0  # since then
         self._rest_until = 0.0
 
@@ -72,7 +72,17 @@ class BlockCache:
         return data
 
     def put(self, digests: Digests, block: int, data: bytes) -> None:
-        """Keep a verified block, if the disk takes it."""
+        """Keep a verified block, if the disk takes it.
+
+        Parameters
+        ----------
+        digests : Digests
+            Of the content.
+        block : int
+            Its number.
+        data : bytes
+            Compared with its digest before.
+        """
         if time.monotonic() < self._rest_until:
             return
         path = self._path(digests.checksum, block)
@@ -90,9 +100,9 @@ class BlockCache:
             return
         with self._lock:
             self._written += len(data)
-            look = self._held is None or self._written > self.limit * _LOOK_AFTER
-            look = look or (self._held or 0) + self._written > self.limit
-        if look:
+            is_due = self._stored is None or self._written > self.limit * _LOOK_AFTER
+            is_due = is_due or (self._stored or 0) + self._written > self.limit
+        if is_due:
             self.trim()
 
     @contextmanager
@@ -133,17 +143,17 @@ class BlockCache:
             Bytes that may stay; by default nine tenths of the limit, where that is reached.
         """
         blocks = sorted(self._blocks())
-        held = sum(size for _, size, _ in blocks)
+        stored = sum(size for _, size, _ in blocks)
         if to is None:
-            to = int(self.limit * _AFTER_TRIM) if held > self.limit else held
+            to = int(self.limit * _AFTER_TRIM) if stored > self.limit else stored
         for _, size, path in blocks:
-            if held <= to:
+            if stored <= to:
                 break
             with suppress(OSError):
                 path.unlink()
-            held -= size
+            stored -= size
         with self._lock:
-            self._held, self._written = held, 0
+            self._stored, self._written = stored, 0
 
     def _path(self, checksum: str, block: int) -> Path:
         return self.folder / checksum[:2] / f"{checksum}.{block}"

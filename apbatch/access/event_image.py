@@ -69,15 +69,15 @@ def image_of_event(
     for row in rows:
         if row.get("dataset"):
             try:
-                found = _in_dataset(row, key)
+                image = _in_dataset(row, key)
             except (ApbatchError, OSError):
                 continue  # made again or gone: the file that the event was read from may still be there
-            if found is not None:
-                return found
+            if image is not None:
+                return image
     paths = dict.fromkeys(str(row["file"]) for row in rows if row.get("file"))
     for path in paths:
-        if files is not None and (found := _in_file(door, files, path, key)) is not None:
-            return found
+        if files is not None and (image := _in_file(door, files, path, key)) is not None:
+            return image
     raise NotFoundError("there is no image of this event")
 
 
@@ -90,8 +90,8 @@ def _in_dataset(row: Mapping[str, Any], key: tuple[str, int, int, int]) -> Event
         stream.seek(0)
         columns = {"experiment": pa.string(), "run": pa.int64(), "event": pa.int64(), "telescope": pa.int32(),
                    "image": pa.binary(), "peak_time": pa.binary()}  # fmt: skip
-        wanted = ((int(row["image_row_group"]), (int(row["image_row"]),)),)
-        batch = next(read_rows(stream, place, wanted, columns, 1), None)
+        groups = ((int(row["image_row_group"]), (int(row["image_row"]),)),)
+        batch = next(read_rows(stream, place, groups, columns, 1), None)
     if batch is None or tuple(batch.column(one)[0].as_py() for one in IMAGE_KEY) != key:
         return None
     carried = b"apbatch.camera" in (schema.metadata or {})

@@ -6,7 +6,7 @@ lets somebody see. What may not be seen is answered as what is not there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,8 @@ from apbatch.index.contents import Content
 from apbatch.index.events.store import EventStore, Order
 from apbatch.index.events.store import Page as EventPage
 from apbatch.index.files import VISIBLE, Conflict, Entry, EntryPage, FileRecord, Replica
-from apbatch.index.pages import Page, RecordPage
+from apbatch.index.pages import Page, RecordPage, write_cursor
+from apbatch.index.parser import parse_search
 
 _OF_FILES = (ChangeKind.NEW, ChangeKind.CHANGED, ChangeKind.GONE, ChangeKind.REPLICA_ADDED, ChangeKind.REPLICA_REMOVED)
 #: Values of one condition.
@@ -73,10 +74,10 @@ class Guard:
             return entry
         if entry.kind == "folder":
             return entry if self._catalogue.holds(path, rule) else None
-        seen = self.sources(path)
-        if not seen:
+        sources = self.sources(path)
+        if not sources:
             return None
-        first = seen[0]
+        first = sources[0]
         return replace(entry, size=first.size, mtime_ns=first.mtime_ns, state=first.state, checksum=first.checksum)
 
     def sources(self, path: str) -> list[FileRecord]:
@@ -84,16 +85,25 @@ class Guard:
         return self._only_seen(self._catalogue.sources(path), self._rule())
 
     def conflicts(self, cursor: str | None = None, limit: int = PAGE) -> tuple[list[Conflict], str | None]:
-        """Return some places at which sites hold different content, with what is seen there."""
+        """Return some places at which contents that are seen differ; pages are full, as if there were no others."""
         rule = self._rule()
-        conflicts, following = self._catalogue.conflicts(cursor, limit)
         if rule is None:
-            return conflicts, following
-        records = self._catalogue.get_many(path for one in conflicts for path in one.entries)
-        seen = {record.path for record in self._only_seen(records.values(), rule)}
-        shown = [replace(one, entries={path: name for path, name in one.entries.items() if path in seen})
-                 for one in conflicts]  # fmt: skip
-        return [one for one in shown if one.entries], following
+            return self._catalogue.conflicts(cursor, limit)
+        visible: list[Conflict] = []
+        following = cursor
+        while len(visible) <= limit:
+            conflicts, following = self._catalogue.conflicts(following, limit)
+            records = self._catalogue.get_many(path for one in conflicts for path in one.entries)
+            paths = {record.path for record in self._only_seen(records.values(), rule)}
+            for one in conflicts:
+                entries = {path: name for path, name in one.entries.items() if path in paths}
+                if len(set(entries.values())) > 1:
+                    visible.append(replace(one, entries=entries))
+            if following is None:
+                return visible[:limit], write_cursor("conflicts", [visible[limit - 1].place]) if visible[
+                    limit:
+                ] else None
+        return visible[:limit], write_cursor("conflicts", [visible[limit - 1].place])
 
     # files
 
@@ -108,11 +118,11 @@ class Guard:
     def get_many(self, paths: Iterable[str]) -> dict[str, FileRecord]:
         """Return files by path; those that are not seen are left out."""
         records = self._catalogue.get_many(paths)
-        seen = {record.path for record in self._only_seen(records.values(), self._rule())}
-        return {path: record for path, record in records.items() if path in seen}
+        visible = {record.path for record in self._only_seen(records.values(), self._rule())}
+        return {path: record for path, record in records.items() if path in visible}
 
     def select_records(self, search: q.Search, cursor: str | None = None, size: int = PAGE) -> RecordPage:
-        """Return some files that match, as records."""
+        """Return some files that match, as records; see `Catalogue.select_records`."""
         return self._catalogue.select_records(self._allowed(search), cursor, size)
 
     def select_batch(
@@ -130,10 +140,15 @@ class Guard:
     def batches(
         self, search: q.Query | q.Search, columns: Sequence[str], size: int = 10_000
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the files that match as batches, page by page; at least one batch, which tells the types."""
+        """Yield the files that match as batches, page by page; see `Catalogue.batches`."""
         if not isinstance(search, q.Search):
             search = q.Search(search)
         yield from self._catalogue.batches(self._allowed(search), columns, size)
+
+    def rows(self, query: str, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """Yield attributes of the files that match a query, given as text."""
+        for batch in self.batches(parse_search(query, self.attributes()), columns):
+            yield from batch.to_pylist()
 
     def count(self, query: q.Query, by: str | None = None) -> dict[Any, int]:
         """Count matching files, by the values of attribute `by`."""
@@ -200,7 +215,8 @@ class Guard:
     def changes_read(self, since: int, limit: int = PAGE, *, from_start: bool = False) -> tuple[list[Change], int]:
         """Return those of the next changes that are seen, and the revision from which the next ones follow.
 
-        It is that of the last change that was looked at, seen or not; `since` if there is none.
+        It is that of the last change that was looked at, seen or not; `since` if there is none. For the parameters
+        see `Catalogue.changes`.
         """
         changes = self._catalogue.changes(since, limit, from_start=from_start)
         if not changes:
@@ -209,27 +225,27 @@ class Guard:
         if rule is None:
             return changes, changes[-1].revision
         of_replicas = (ChangeKind.REPLICA_ADDED, ChangeKind.REPLICA_REMOVED)
-        held = self._catalogue.get_many(change.key for change in changes if change.kind in of_replicas)
-        shown = []
+        records = self._catalogue.get_many(change.key for change in changes if change.kind in of_replicas)
+        visible = []
         for change in changes:
-            record = change.record or held.get(change.key)
+            record = change.record or records.get(change.key)
             if change.kind is ChangeKind.SITE:
                 continue  # that a site is there is shown by the files of it that are seen
             if change.kind is ChangeKind.POLICY:
-                shown.append(change)
+                visible.append(change)
             elif record is not None:
-                shown += [change] if q.matches(rule, record.flat()) else []
+                visible += [change] if q.matches(rule, record.flat()) else []
             elif change.kind in _OF_FILES and q.matches(_by_path(rule), _values_of(change.key)):
-                shown.append(change)
-        return shown, changes[-1].revision
+                visible.append(change)
+        return visible, changes[-1].revision
 
     # copies and hashes
 
     def replicas(self, paths: Iterable[str]) -> dict[str, list[Replica]]:
         """Return the replicas of files that are seen, by path; every path that was asked for has a list."""
-        asked = list(dict.fromkeys(paths))
-        seen = self.get_many(asked)
-        return {**{path: [] for path in asked}, **self._catalogue.replicas(seen)}
+        keys = list(dict.fromkeys(paths))
+        visible = self.get_many(keys)
+        return {**{path: [] for path in keys}, **self._catalogue.replicas(visible)}
 
     def content(self, checksum: str) -> Content | None:
         """Return the hashes of a content of which some file is seen, by BLAKE3; None otherwise."""
@@ -237,16 +253,16 @@ class Guard:
 
     def contents(self, checksums: Iterable[str]) -> dict[str, Content]:
         """Return the hashes of contents of which some file is seen, by BLAKE3; the others are left out."""
-        asked = list(dict.fromkeys(checksums))
+        keys = list(dict.fromkeys(checksums))
         if self._rule() is not None:
             visible = q.In("state", tuple(map(str, VISIBLE)))
-            parts = (asked[start : start + _MANY] for start in range(0, len(asked), _MANY))
+            parts = (keys[start : start + _MANY] for start in range(0, len(keys), _MANY))
             conditions = (q.And((q.In("checksum", tuple(part)), visible)) for part in parts)
-            seen = {
+            in_sight = {
                 row for one in conditions for batch in self.batches(one, ["checksum"]) for row in batch[0].to_pylist()
             }
-            asked = [checksum for checksum in asked if checksum in seen]
-        return self._catalogue.contents(asked)
+            keys = [checksum for checksum in keys if checksum in in_sight]
+        return self._catalogue.contents(keys)
 
     # data
 

@@ -181,8 +181,8 @@ class Policy:
         try:
             text, where = self._read()
             if first or text != self._text:
-                known = COMMON if self._catalogue is None else self._catalogue.attributes()
-                self._groups, self._rules = ({}, ()) if text is None else compile_rules(text, where, known)
+                attributes = COMMON if self._catalogue is None else self._catalogue.attributes()
+                self._groups, self._rules = ({}, ()) if text is None else compile_rules(text, where, attributes)
                 self._text = text
             self._wrong = None
         except ApbatchError as error:
@@ -196,12 +196,20 @@ class Policy:
 
 def shared(catalogue: Catalogue) -> str | None:
     """Return the text of the policy that the catalogue holds for all hosts; None if there is none."""
-    held = catalogue.descriptions(DescriptionKind.POLICY)
-    return next((one.text for one in held if one.name == SHARED), None)
+    descriptions = catalogue.descriptions(DescriptionKind.POLICY)
+    return next((one.text for one in descriptions if one.name == SHARED), None)
 
 
 def share(catalogue: Catalogue, text: str, where: Path) -> None:
     """Check a policy and put it into the catalogue, for all hosts.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    text : str
+        YAML.
+    where : Path
+        File that it came from, for messages.
 
     Raises
     ------

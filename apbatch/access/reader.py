@@ -10,18 +10,18 @@ import io
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from apbatch.access.blocks import Digests, block_count, block_length, pieces
 from apbatch.access.cache import BlockCache
-from apbatch.access.guard import Guard
-from apbatch.access.sources import Breakers, Opener, Source, at_local_site, sources_of
-from apbatch.errors import ApbatchError, NotFoundError, ServerError, VerificationError
-from apbatch.index.contents import BLOCK
-from apbatch.index.files import FileRecord, State
+from apbatch.access.sources import Breakers, Opener, Source, at_site, sources_of
+from apbatch.errors import ApbatchError, FileUnavailableError, NotFoundError, ServerError, VerificationError
+from apbatch.index.contents import BLOCK, Content
+from apbatch.index.files import FileRecord, Replica, State
 from apbatch.progress import say
 from apbatch.storage.deadline import within
 from apbatch.storage.range_stream import RangeStream
@@ -32,8 +32,10 @@ LIMIT_S = 30.0
 #: Blocks of all open files that are kept in memory, bytes.
 MEMORY = 64 << 20
 #: Blocks that are fetched ahead of a sequential reader.
-AHEAD = 4
+AHEAD = 8
 _THREADS = 8
+#: Blocks that wait for the disk; when there are more, who fetched the next one writes it before going on.
+_UNWRITTEN, _WRITERS = 16, 2
 _BAD_FOR_S = 30.0
 
 
@@ -65,12 +67,25 @@ def say_fault(fault: Fault) -> None:
     say(str(fault))
 
 
+class Readable(Protocol):
+    """The methods of `Guard` that a reader needs, with the same meaning."""
+
+    def readable(self, path: str) -> list[FileRecord]:
+        """Return the files behind an entry whose bytes may be read, or raise NotFoundError."""
+
+    def content(self, checksum: str) -> Content | None:
+        """Return the hashes of a content."""
+
+    def replicas(self, paths: Iterable[str]) -> dict[str, list[Replica]]:
+        """Return the copies of files whose bytes may be read, by path."""
+
+
 class Reader:
     """Opens entries of the merged tree; one for a process, used by any number of threads.
 
     Parameters
     ----------
-    guard : Guard
+    guard : Readable
         Decides what may be read.
     cache : BlockCache, optional
         Blocks on disk; without one, blocks are kept in memory only.
@@ -86,10 +101,10 @@ class Reader:
 
     def __init__(
         self,
-        guard: Guard,
+        guard: Readable,
         cache: BlockCache | None = None,
         *,
-        openers: Sequence[Opener] = (at_local_site,),
+        openers: Sequence[Opener] = (at_site,),
         limit_s: float = LIMIT_S,
         memory: int = MEMORY,
         report: Callable[[Fault], None] = say_fault,
@@ -101,6 +116,8 @@ class Reader:
         self._memory: OrderedDict[tuple[object, int], bytes] = OrderedDict()
         self._flights: dict[tuple[object, int], Future[bytes]] = {}
         self._ahead = ThreadPoolExecutor(_THREADS, thread_name_prefix="read-ahead")
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="keep-blocks")
+        self._unwritten = threading.Semaphore(_UNWRITTEN)
         self._closed = False
 
     def open(self, path: str) -> OpenFile:
@@ -129,9 +146,10 @@ class Reader:
         return sources_of(records, [one for some in replicas.values() for one in some], self._openers)
 
     def close(self) -> None:
-        """End the threads; open files are of no use afterwards."""
+        """Keep what was fetched and end the threads; open files are of no use afterwards."""
         self._closed = True
         self._ahead.shutdown(wait=False, cancel_futures=True)
+        self._writers.shutdown(wait=True)  # a block that is half written would be fetched again
 
     def __enter__(self) -> Reader:
         return self
@@ -139,7 +157,7 @@ class Reader:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _held(self, key: tuple[object, int]) -> bytes | None:
+    def _from_memory(self, key: tuple[object, int]) -> bytes | None:
         with self._lock:
             data = self._memory.get(key)
             if data is not None:
@@ -178,14 +196,36 @@ class Reader:
             return
         data = cache.get(digests, block)
         if data is None:
-            with cache.fetching(digests, block):
+            with ExitStack() as lock:
+                lock.enter_context(cache.fetching(digests, block))
                 data = cache.get(digests, block)  # another process may have had it on its way
                 if data is None:
                     data = file._fetch(block)
                     self._arrived(file, block, data, flight)  # who waits need not wait for the disk
-                    cache.put(digests, block, data)
+                    self._keep(cache, digests, block, data, lock.pop_all())
                     return
         self._arrived(file, block, data, flight)
+
+    def _keep(self, cache: BlockCache, digests: Digests, block: int, data: bytes, lock: ExitStack) -> None:
+        """Have a block written to disk, after which its lock is released."""
+
+        def write() -> None:
+            with lock:
+                cache.put(digests, block, data)
+
+        def write_and_count() -> None:
+            try:
+                write()
+            finally:
+                self._unwritten.release()
+
+        if self._unwritten.acquire(blocking=False):
+            try:
+                self._writers.submit(write_and_count)
+                return
+            except RuntimeError:  # closed meanwhile
+                self._unwritten.release()
+        write()
 
     def _arrived(self, file: OpenFile, block: int, data: bytes, flight: Future[bytes]) -> None:
         with self._lock:
@@ -233,9 +273,11 @@ class OpenFile:
         self.digests = reader.digests(self.record)
         self.verified = self.digests is not None
         #: Under which blocks are shared: a content, or one state of a file that nobody read yet.
-        self.identity: object = self.record.checksum if self.verified else (
-            self.record.path, self.record.size, self.record.mtime_ns, self.record.checksum
-        )  # fmt: skip
+        self.identity: object = (
+            self.record.checksum
+            if self.verified
+            else (self.record.path, self.record.size, self.record.mtime_ns, self.record.checksum)
+        )
         self.closed = False
         self._lock = threading.Lock()
         self._sources: list[Source] | None = None
@@ -243,7 +285,7 @@ class OpenFile:
         self._retired: list[Ranges] = []
         self._busy = 0
         self._bad: dict[str, tuple[float, str]] = {}  # until when, why
-        self._last, self._streak, self._asked = -1, 0, -1
+        self._last, self._streak, self._last_fetched = -1, 0, -1
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the bytes of a range, cut at the end of the file.
@@ -252,7 +294,7 @@ class OpenFile:
         ------
         VerificationError
             If no source has the right bytes.
-        ServerError
+        FileUnavailableError
             If no source can be read.
         """
         parts = []
@@ -265,17 +307,17 @@ class OpenFile:
                 parts.append(data[piece.start : piece.stop])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def at_hand(self, offset: int, length: int) -> bytes | None:
+    def at_hand(self, offset: int, length: int) -> memoryview | None:
         """Return a range if it lies in one block that is in memory: nothing is waited for."""
         block, start = divmod(offset, BLOCK)
         length = max(0, min(length, self.size - offset))
         if start + length > BLOCK:
             return None
-        data = self._reader._held((self.identity, block))
+        data = self._reader._from_memory((self.identity, block))
         if data is None:
             return None
         self._read_ahead(block)
-        return data[start : start + length]
+        return memoryview(data)[start : start + length]
 
     def stream(self) -> io.BufferedReader:
         """Return the file as a stream of Python, which closes it."""
@@ -298,14 +340,14 @@ class OpenFile:
             return
         with self._lock:
             self._streak = self._streak + 1 if block == self._last + 1 and block > 0 else 0
-            begun = self._streak >= 2 or (self._streak == 1 and block == 1)
+            is_sequential = self._streak >= 2 or (self._streak == 1 and block == 1)
             self._last = block
-            if not begun:
-                self._asked = block
+            if not is_sequential:
+                self._last_fetched = block
                 return
-            first = max(self._asked, block) + 1
+            first = max(self._last_fetched, block) + 1
             end = min(block + 1 + AHEAD, block_count(self.size))
-            self._asked = max(self._asked, end - 1)
+            self._last_fetched = max(self._last_fetched, end - 1)
         for number in range(first, end):
             self._reader._fetch_ahead(self, number)
 
@@ -323,15 +365,14 @@ class OpenFile:
                 faults.append(Fault(self.path, source.where, block, "failed a moment ago, and is tried again later"))
                 continue
             try:
-                data = within(reader._limit_s, source.where, self._read_from, source, block)
+                data = self._read_from(source, block)
                 self._check(block, data)
             except (ApbatchError, OSError) as error:
                 what = error.what if isinstance(error, ApbatchError) else str(error)
                 wrong = wrong or isinstance(error, VerificationError)
-                refused = isinstance(error, RefusedError) and not isinstance(error, StoreRefusedError)
-                if isinstance(error, ServerError) and not refused:
+                if _concerns_service(error):
                     reader.breakers.failed(source.service, now)
-                else:  # of this file only
+                else:
                     reader.breakers.answered(source.service)
                     self._bad[source.where] = (now + _BAD_FOR_S, what)
                 self._drop(source)
@@ -345,12 +386,12 @@ class OpenFile:
         raise self._failure(block, faults, wrong)
 
     def _failure(self, block: int, faults: Sequence[Fault], wrong: bool) -> ApbatchError:
-        told = "; ".join(f"{fault.where}: {fault.reason}" for fault in faults)
+        reasons = "; ".join(f"{fault.where}: {fault.reason}" for fault in faults)
         if not faults:
-            told = "no site that has it is reachable from here, and there is no replica"
-        kind = VerificationError if wrong else ServerError
+            reasons = "no site that has it is reachable from here, and there is no replica"
+        kind = VerificationError if wrong else FileUnavailableError
         return kind(
-            f"block {block} can't be had: {told}", where=self.path, remedy="apbatch mirror makes further copies"
+            f"block {block} can't be had: {reasons}", where=self.path, remedy="apbatch mirror makes further copies"
         )
 
     def _candidates(self) -> list[Source]:
@@ -360,6 +401,8 @@ class OpenFile:
         return sources
 
     def _read_from(self, source: Source, block: int) -> bytes:
+        """Return a block of a source, not yet verified, within the reader's limit."""
+        limit_s = self._reader._limit_s
         with self._lock:
             if self.closed:
                 raise ServerError("the file was closed", where=self.path)
@@ -367,20 +410,27 @@ class OpenFile:
             self._busy += 1
         try:
             if ranges is None:
-                ranges = source.open()
-                with self._lock:
-                    if source.where in self._open:  # another thread was first
-                        self._retired.append(ranges)
-                        ranges = self._open[source.where]
-                    else:
-                        self._open[source.where] = ranges
-                if ranges.size != self.size:
-                    raise VerificationError(f"it has {ranges.size} bytes, registered were {self.size}")
-            return ranges.read(block * BLOCK, block_length(self.size, block))
+                ranges = within(limit_s, source.where, self._open_source, source)
+            offset, length = block * BLOCK, block_length(self.size, block)
+            if ranges.timed:  # one hand less that the bytes pass through
+                return ranges.read(offset, length)
+            return within(limit_s, source.where, ranges.read, offset, length)
         finally:
             with self._lock:
                 self._busy -= 1
             self._close_unused()
+
+    def _open_source(self, source: Source) -> Ranges:
+        ranges = source.open()
+        with self._lock:
+            if source.where in self._open:  # another thread was first
+                self._retired.append(ranges)
+                ranges = self._open[source.where]
+            else:
+                self._open[source.where] = ranges
+        if ranges.size != self.size:
+            raise VerificationError(f"it has {ranges.size} bytes, registered were {self.size}")
+        return ranges
 
     def _check(self, block: int, data: bytes) -> None:
         if self.digests is not None:
@@ -408,3 +458,9 @@ class OpenFile:
         for ranges in unused:
             with suppress(ApbatchError, OSError):
                 ranges.close()
+
+
+def _concerns_service(error: Exception) -> bool:
+    """Tell whether an error says something of all files of a source, not of the one that was read."""
+    of_file = isinstance(error, RefusedError | FileUnavailableError) and not isinstance(error, StoreRefusedError)
+    return isinstance(error, ServerError) and not of_file

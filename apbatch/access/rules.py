@@ -166,7 +166,7 @@ class Rule:
 
 
 def compile_rules(
-    text: str, where: Path, known: Mapping[str, Attribute]
+    text: str, where: Path, attributes: Mapping[str, Attribute]
 ) -> tuple[dict[str, frozenset[str]], tuple[Rule, ...]]:
     """Return the groups of each user and the rules of a policy.
 
@@ -176,7 +176,7 @@ def compile_rules(
         YAML.
     where : Path
         What messages call it.
-    known : Mapping
+    attributes : Mapping
         Attributes that a rule may name, as `Catalogue.attributes` returns them.
 
     Raises
@@ -190,7 +190,7 @@ def compile_rules(
     for number, rule in enumerate(written.rules):
         line = lines.get(("rules", number), 1)
         try:
-            rules.append(_compiled(rule, known))
+            rules.append(_compiled(rule, attributes))
         except UsageError as error:
             place = f"{where}:{line}" + (f", {error.where}" if error.where else "")
             what = f"rule '{rule.name}': {error.what}"
@@ -202,27 +202,27 @@ def compile_rules(
     return {user: frozenset(names) for user, names in groups.items()}, tuple(rules)
 
 
-def _compiled(rule: RuleText, known: Mapping[str, Attribute]) -> Rule:
+def _compiled(rule: RuleText, attributes: Mapping[str, Attribute]) -> Rule:
     parts: list[q.Query] = []
-    below = [_below(folder) for folder in rule.below]
+    below = [in_folder(folder) for folder in rule.below]
     if below and not any(isinstance(one, q.Everything) for one in below):
         parts.append(below[0] if len(below) == 1 else q.Or(tuple(below)))
     if rule.query.strip():
-        parts.append(parse(rule.query, known))
+        parts.append(parse(rule.query, attributes))
     files = parts[0] if len(parts) == 1 else q.And(tuple(parts)) if parts else q.Everything()
     events = None if rule.events is None else parse(rule.events, event_attributes())
     embargo = None
     if rule.embargo is not None:
         match = _EMBARGO.fullmatch(rule.embargo)
         assert match is not None  # the model made sure
-        attribute = known_attribute(match[3], known)
+        attribute = known_attribute(match[3], attributes)
         if attribute.type not in ("date", "time"):
             raise UsageError(f"an embargo counts from a date or a time, which '{attribute.name}' is not")
         embargo = (int(match[1]), match[2], attribute.name, attribute.type)
     return Rule(rule, files, events, embargo)
 
 
-def _below(folder: str) -> q.Query:
+def in_folder(folder: str) -> q.Query:
     """Return the condition that a file lies in a folder of the merged tree, or is that file itself."""
     if not folder:
         return q.Everything()

@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from apbatch.errors import NotFoundError, ServerError
+from apbatch.config import home
+from apbatch.errors import FileUnavailableError, NotFoundError
 from apbatch.index.files import FileRecord, Replica, State
 from apbatch.ingest.opening import ingest_remedy, open_source, site_of
+from apbatch.ingest.remote.client import Agent, AgentRanges, agent_at
 from apbatch.ingest.walk import time_of_change
 from apbatch.storage.backends import split_url, store_of
 from apbatch.storage.store import Ranges
@@ -21,6 +24,9 @@ from apbatch.storage.transfer import SourceChangedError
 
 #: A source that failed is left alone for so long, the first time and at most.
 FIRST_REST_S, LONGEST_REST_S = 2.0, 60.0
+#: A site that is not known here is looked for again after so long.
+_UNKNOWN_S = 10.0
+_unknown_until: dict[tuple[Path, str], float] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class Source:
     open: Callable[[], Ranges]
 
 
-#: Gives the source of a holding, or None if it is none of its sites. (An agent's is one more of these.)
+#: Gives the source of a holding, or None if it is none of its sites.
 Opener = Callable[[FileRecord], Source | None]
 
 
@@ -65,14 +71,14 @@ class SiteRanges(Ranges):
         ------
         SourceChangedError
             If the file is no longer the one that was registered.
-        ServerError
-            If the disk fails.
+        FileUnavailableError
+            If the disk fails; one that hangs is noticed by who waits for it.
         """
         try:
             data = os.pread(self._file.fileno(), max(0, min(length, self.size - offset)), offset)
             self._compare()
         except OSError as error:
-            raise ServerError(f"can't be read: {error.strerror}", where=_at_site(self._record)) from error
+            raise FileUnavailableError(f"can't be read: {error.strerror}", where=_at_site(self._record)) from error
         return data
 
     def _compare(self) -> None:
@@ -89,13 +95,39 @@ class SiteRanges(Ranges):
         self._file.close()
 
 
-def at_local_site(record: FileRecord) -> Source | None:
-    """Return the source of a holding whose site is a folder of this machine; None if that site is not known here."""
-    try:
-        site_of(record)
-    except NotFoundError:
+def at_site(record: FileRecord) -> Source | None:
+    """Return the source of a holding at its site, a folder or an agent; None if that site is not known here."""
+    key = home(), record.site
+    if time.monotonic() < _unknown_until.get(key, 0.0):
         return None
+    try:
+        site = site_of(record)
+    except NotFoundError:  # the catalogue, too, was asked for it, which takes a while
+        _unknown_until[key] = time.monotonic() + _UNKNOWN_S
+        return None
+    if site.is_remote:
+        return _at_agent(agent_at(site.root), record)
     return Source(f"site {record.site}", _at_site(record), lambda: SiteRanges(record))
+
+
+def at_agents(agents: Mapping[str, Agent]) -> Opener:
+    """Return what opens the holdings of sites that agents serve.
+
+    Parameters
+    ----------
+    agents : Mapping
+        By name of the site.
+    """
+
+    def source(record: FileRecord) -> Source | None:
+        agent = agents.get(record.site)
+        return None if agent is None else _at_agent(agent, record)
+
+    return source
+
+
+def _at_agent(agent: Agent, record: FileRecord) -> Source:
+    return Source(f"agent {agent.url}", f"{agent.url} {record.path}", lambda: AgentRanges(agent, record))
 
 
 def _at_site(record: FileRecord) -> str:
@@ -103,7 +135,7 @@ def _at_site(record: FileRecord) -> str:
 
 
 def sources_of(
-    records: Sequence[FileRecord], replicas: Iterable[Replica], openers: Sequence[Opener] = (at_local_site,)
+    records: Sequence[FileRecord], replicas: Iterable[Replica], openers: Sequence[Opener] = (at_site,)
 ) -> list[Source]:
     """Return where the bytes of an entry are, the best first.
 
@@ -119,8 +151,8 @@ def sources_of(
     sources: list[Source] = []
     for record in records:
         if record.state not in (State.MISSING, State.ARCHIVED):
-            known = (opener(record) for opener in openers)
-            sources += [source for source in known if source is not None][:1]
+            candidates = (opener(record) for opener in openers)
+            sources += [source for source in candidates if source is not None][:1]
     checksum = next((record.checksum for record in records if record.checksum), None)
     good = {replica.url: replica for replica in replicas if checksum and replica.checksum == checksum}
     for replica in sorted(good.values(), key=lambda one: (one.kind != "local", -one.verified.timestamp(), one.url)):

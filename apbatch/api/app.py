@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Request
+from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 import apbatch
+from apbatch.access.serving.operations import Operations
 from apbatch.api import changes, events, files, problems, reports
 from apbatch.api.gate import Gate, log_to_stderr
+from apbatch.api.graph.router import router as graphql
 from apbatch.api.identity import COOKIE
 from apbatch.api.limits import RateLimit
+from apbatch.api.oai.router import router as oai
 from apbatch.api.openapi import ANSWERS, document
 from apbatch.api.service import OPERATOR, Service, Who
 from apbatch.api.streams import FORMS, json_response
+from apbatch.api.tap import routes as tap
 
 _PAGES = Path(__file__).with_name("pages")
 #: Addresses of the page's views; what each shows is for the page itself to find out.
@@ -35,6 +41,13 @@ _VIEWS = (
     "/nights",
     "/reports",
     "/about",
+)
+
+#: Prefixes of addresses that metrics tell apart.
+_ROUTES = (
+    *(f"/api/v1{path}" for path in ("", "/files", "/events", "/changes", "/tree", "/content", "/reports")),
+    "/static",
+    "/oai",
 )
 
 router = APIRouter(prefix="/api/v1", tags=["service"], responses=ANSWERS)
@@ -76,15 +89,30 @@ def build(service: Service, log: Callable[[str], None] = log_to_stderr) -> ASGIA
     app = FastAPI(title="apbatch", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service = service
     problems.install(app)
-    for part in (router, files.router, events.router, changes.router, reports.router):
+    for part in (router, files.router, events.router, changes.router, reports.router, graphql, oai):
         app.include_router(part)
+    tap.install(app, service)
     _add_pages(app)
     settings = service.settings
     rate = RateLimit(0 if service.identity.is_open else settings.requests_per_second, settings.burst)
     hosts = frozenset(name.lower() for name in settings.names)
     if service.identity.is_open:
         hosts |= {"localhost"}
-    return Gate(app, service.identity, rate, hosts, log)
+    operations = Operations(
+        Gate(app, service.identity, rate, hosts, log), partial(_ready, service), _ROUTES, partial(_may_measure, service)
+    )
+    service.draining = operations.draining
+    return operations
+
+
+def _ready(service: Service) -> tuple[str | None, dict[str, Any]]:
+    service.catalogue.revision()  # it answers; the number would tell strangers that something changed
+    return None, {}
+
+
+def _may_measure(service: Service, headers: Headers) -> bool:
+    who = service.identity.asker(headers, {}, "").principal
+    return who.is_owner or OPERATOR in who.roles
 
 
 def _add_pages(app: FastAPI) -> None:

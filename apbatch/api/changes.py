@@ -13,9 +13,9 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from apbatch.access.guard import Guard
-from apbatch.api.limits import Places
+from apbatch.api.limits import FeedPlaces
 from apbatch.api.openapi import ANSWERS
-from apbatch.api.service import FEW, MANY, Door, FormName, service_of
+from apbatch.api.service import FEW, MANY, Door, FormName, PageSize, Service, service_of
 from apbatch.api.streams import json_response, plain, wanted_form
 from apbatch.errors import ApbatchError, UsageError
 from apbatch.index.changes import Change
@@ -38,7 +38,7 @@ async def changes(
     door: Door,
     since: Annotated[int, Query(ge=0, lt=2**63, description="The last revision that is held; 0 to begin.")] = 0,
     from_start: Annotated[bool, Query(description="The reader began at 0, less than 30 days ago.")] = False,
-    limit: Annotated[int, Query(ge=1, le=MANY)] = FEW,
+    limit: PageSize = FEW,
     form: FormName = None,
 ) -> Response:
     """Return changes in their order, each with its revision; go on from the last one's.
@@ -55,15 +55,36 @@ async def changes(
             from_start = False
         # The first page is read here, so that a reader who was away for too long gets a problem, not a broken stream.
         first = await run_sync(lambda: door.changes_read(after, MANY, from_start=from_start))
-        return StreamingResponse(_events(door, service.followers, first, after, from_start), 200, None, _EVENTS)
-    chosen = wanted_form(request.headers.get("accept", ""), form)
-    if chosen.name == "json":
-        page, last = await run_sync(lambda: door.changes_read(since, limit, from_start=from_start))
+        return StreamingResponse(_events(door, service, first, after, from_start), 200, None, _EVENTS)
+    representation = wanted_form(request.headers.get("accept", ""), form)
+    if representation.name == "json":
+        places = service_of(request).feed_places
+        page, last = await run_sync(lambda: _page(door, places, since, limit, from_start=from_start))
         return json_response(request, {"items": [_record(change) for change in page], "since": last})
-    if chosen.name != "ndjson":
+    if representation.name != "ndjson":
         raise UsageError("changes come as JSON, NDJSON or server-sent events", where="format")
     await run_sync(lambda: door.changes_read(since, 1, from_start=from_start))
-    return StreamingResponse(_lines(door, since, from_start), 200, None, chosen.media)
+    return StreamingResponse(_lines(door, since, from_start), 200, None, representation.media)
+
+
+def _page(door: Guard, places: FeedPlaces, since: int, limit: int, *, from_start: bool) -> tuple[list[Change], int]:
+    """Return the next changes that are seen, none only if there are no more, and the revision of the last of them.
+
+    How far the feed goes beyond is not told: it would count what is not seen. The service keeps that for itself.
+    """
+    rule = door.policy.metadata(door.who)
+    if rule is None:
+        return door.changes_read(since, limit, from_start=from_start)
+    key = (door.who, rule, since)
+    place = places.get(key, since)
+    while True:
+        page, last = door.changes_read(place, limit, from_start=from_start)
+        if page:
+            return page, page[-1].revision
+        if last == place:
+            places.put(key, place)
+            return [], since
+        place = last
 
 
 def _record(change: Change) -> dict[str, Any]:
@@ -81,25 +102,27 @@ def _lines(door: Guard, since: int, from_start: bool) -> Iterator[bytes]:
         since = last
 
 
-def _after(given: str | None, since: int) -> int:
-    if given is None:
+def _after(last_event_id: str | None, since: int) -> int:
+    if last_event_id is None:
         return since
-    if not given.isascii() or not given.isdecimal() or len(given) > 18:
+    if not last_event_id.isascii() or not last_event_id.isdecimal() or len(last_event_id) > 18:
         raise UsageError("not a revision", where="Last-Event-ID")
-    return int(given)
+    return int(last_event_id)
 
 
 async def _events(
-    door: Guard, places: Places, first: tuple[list[Change], int], since: int, from_start: bool
+    door: Guard, service: Service, first: tuple[list[Change], int], since: int, from_start: bool
 ) -> AsyncIterator[bytes]:
-    with places:
+    with service.followers:
         page, last = first
         silence = 0.0
         yield b"retry: 2000\n\n"
-        while True:
+        while not service.draining.is_set():
             if page or last != since:
-                yield "".join(map(_event, page)).encode() or f": at {last}\n\n".encode()
-                since, silence = last, 0.0
+                if page:
+                    silence = 0.0
+                    yield "".join(map(_event, page)).encode()
+                since = last
             else:
                 await anyio.sleep(_PERIOD_S)
                 silence += _PERIOD_S

@@ -8,17 +8,28 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from apbatch.access.described import columns_of, event_batches, limited, outside
+from apbatch.access.described import columns_of, event_batches, events_page, limited
 from apbatch.api.files import counted
 from apbatch.api.histogram import histogram_of
 from apbatch.api.openapi import ANSWERS, TABLES
-from apbatch.api.service import FEW, MANY, Columns, Condition, Cursor, EventsDoor, FormName, service_of
+from apbatch.api.service import (
+    FEW,
+    MANY,
+    Attribute,
+    Bins,
+    By,
+    Columns,
+    Condition,
+    Cursor,
+    EventsDoor,
+    FormName,
+    service_of,
+)
 from apbatch.api.streams import json_response, plain, streamed, wanted_form
 from apbatch.errors import NotFoundError
 from apbatch.formats.reader import Scalar
 from apbatch.index.attributes import known_attribute
 from apbatch.index.events.columns import EVENT_KEYS, POINTER
-from apbatch.index.events.store import Order
 from apbatch.index.parser import parse_search
 from apbatch.index.query import And, Compare
 
@@ -36,43 +47,32 @@ def events(
     form: FormName = None,
 ) -> Response:
     """Return a page of events (JSON), or all events as a stream; one row an event and cleaning."""
-    known = door.event_attributes()
-    search = parse_search(q, known)
-    chosen = wanted_form(request.headers.get("accept", ""), form)
+    attributes = door.event_attributes()
+    search = parse_search(q, attributes)
+    representation = wanted_form(request.headers.get("accept", ""), form)
     listed = columns.split(",")
-    if chosen.write is None:
-        size = min(limit or FEW, search.limit or MANY, MANY)
-        order = [Order(one.name, one.descending) for one in search.order]
-        wanted = None if columns.strip() in ("", "*") else columns_of(listed, known, ())
-        page = door.events_page(search.where, wanted, size=size, cursor=cursor, order=order)
-        following = None if search.limit is not None else page.cursor
-        return json_response(request, {"items": plain(outside(page.events).to_pylist()), "cursor": following})
+    if representation.write is None:
+        fields = None if columns.strip() in ("", "*") else columns_of(listed, attributes, ())
+        page, following = events_page(door, search, fields, min(limit or FEW, MANY), cursor)
+        return json_response(request, {"items": plain(page.to_pylist()), "cursor": following})
     search = replace(search, limit=limited((search.limit, limit)))
     schema, batches = event_batches(door, search, listed)
-    return streamed(chosen, schema, batches, "events")
+    return streamed(representation, schema, batches, "events")
 
 
 @router.get("/count", summary="Number of events that match")
-def count(
-    request: Request, door: EventsDoor, q: Condition = "", by: Annotated[str, Query(max_length=48)] = ""
-) -> Response:
+def count(request: Request, door: EventsDoor, q: Condition = "", by: By = "") -> Response:
     """Return one number, or one for each value of an attribute."""
-    known = door.event_attributes()
-    counts = door.events_count(parse_search(q, known).where, known_attribute(by, known).name if by else None)
+    attributes = door.event_attributes()
+    counts = door.events_count(parse_search(q, attributes).where, known_attribute(by, attributes).name if by else None)
     return json_response(request, counted(counts, by))
 
 
 @router.get("/histogram", summary="Distribution of an attribute over the events that match")
-def histogram(
-    request: Request,
-    door: EventsDoor,
-    attribute: Annotated[str, Query(max_length=48, examples=["size"])],
-    q: Condition = "",
-    bins: Annotated[int, Query(ge=1, le=500)] = 40,
-) -> Response:
+def histogram(request: Request, door: EventsDoor, attribute: Attribute, q: Condition = "", bins: Bins = 40) -> Response:
     """Return bins of a number or a time, or the counts of a text's most frequent values."""
-    known = door.event_attributes()
-    where, one = parse_search(q, known).where, known_attribute(attribute, known)
+    attributes = door.event_attributes()
+    where, one = parse_search(q, attributes).where, known_attribute(attribute, attributes)
     values = (batch.column(one.name) for batch in door.events_batches(where, [one.name]))
     return json_response(request, histogram_of(one, bins, values, lambda: door.events_count(where, one.name)))
 
@@ -81,11 +81,13 @@ def histogram(
 def show(
     request: Request,
     door: EventsDoor,
-    experiment: Annotated[str, Query(max_length=255)],
-    run: Annotated[int, Query(ge=-(2**63), lt=2**63)],
-    event: Annotated[int, Query(ge=-(2**63), lt=2**63)],
-    telescope: Annotated[int, Query(ge=-(2**31), lt=2**31)],
-    cleaning: Annotated[str, Query(max_length=80, examples=["tailcuts-14-7"])] = "standard",
+    experiment: Annotated[str, Query(max_length=255, description="Name of the experiment.", examples=["TAIGA"])],
+    run: Annotated[int, Query(ge=-(2**63), lt=2**63, description="Number of the run.")],
+    event: Annotated[int, Query(ge=-(2**63), lt=2**63, description="Number of the event in the run.")],
+    telescope: Annotated[int, Query(ge=-(2**31), lt=2**31, description="Number of the telescope.")],
+    cleaning: Annotated[
+        str, Query(max_length=80, description="Name of a cleaning.", examples=["tailcuts-14-7"])
+    ] = "standard",
 ) -> Response:
     """Return pixels before and after cleaning, the Hillas ellipse, the square grid, arrival times and scores."""
     from apbatch.api.display import display  # needs numba, which searching does not
@@ -96,6 +98,6 @@ def show(
     rows = [row for batch in door.events_batches(where) for row in batch.to_pylist()]
     if not rows:
         raise NotFoundError("there is no such event")
-    shown = display(door, service_of(request).files, key, rows, cleaning)
-    shown["rows"] = [plain({name: value for name, value in row.items() if name not in POINTER}) for row in rows]
-    return json_response(request, shown)
+    content = display(door, service_of(request).files, key, rows, cleaning)
+    content["rows"] = [plain({name: value for name, value in row.items() if name not in POINTER}) for row in rows]
+    return json_response(request, content)

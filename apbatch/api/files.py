@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import date
@@ -19,6 +20,9 @@ from apbatch.api.service import (
     FEW,
     MANY,
     OPERATOR,
+    Attribute,
+    Bins,
+    By,
     Columns,
     Condition,
     Cursor,
@@ -39,6 +43,7 @@ from apbatch.index.query import And, Compare, Everything, Search
 router = APIRouter(prefix="/api/v1", tags=["files"], responses=ANSWERS)
 #: Bytes that are read of a file at a time.
 _PIECE = 2**20
+_DIGESTS = ("blocks", "small_pieces", "large_pieces")
 
 
 @router.get("/files", summary="Files that match a query", responses=TABLES)
@@ -55,21 +60,21 @@ def files(
 
     JSON comes in pages, each with the cursor of the next. The other forms stream everything from `cursor` on.
     """
-    known = door.attributes()
-    search = parse_search(q, known)
-    chosen = wanted_form(request.headers.get("accept", ""), form)
-    if chosen.write is None:
+    attributes = door.attributes()
+    search = parse_search(q, attributes)
+    representation = wanted_form(request.headers.get("accept", ""), form)
+    if representation.write is None:
         size = min(limit or FEW, MANY)
         if not columns.strip():
             page = door.select_records(search, cursor, size)
             return json_response(
                 request, {"items": [plain(record.flat()) for record in page.records], "cursor": page.cursor}
             )
-        batch_page = door.select_batch(search, columns_of(columns.split(","), known, ()), cursor, size)
+        batch_page = door.select_batch(search, columns_of(columns.split(","), attributes, ()), cursor, size)
         return json_response(request, {"items": plain(batch_page.batch.to_pylist()), "cursor": batch_page.cursor})
     search = replace(search, limit=limited((search.limit, limit)))
     schema, batches = file_batches(door, search, columns.split(","), cursor)
-    return streamed(chosen, schema, batches, "files")
+    return streamed(representation, schema, batches, "files")
 
 
 @router.get("/files/count", summary="Number of files that match")
@@ -77,12 +82,12 @@ def count(
     request: Request,
     door: Door,
     q: Condition = "",
-    by: Annotated[str, Query(max_length=48, description="Attribute by whose values to count.")] = "",
+    by: By = "",
 ) -> Response:
     """Return one number, or one for each value of an attribute."""
-    known = door.attributes()
-    where = parse_search(q, known).where
-    counts = door.count(where, known_attribute(by, known).name if by else None)
+    attributes = door.attributes()
+    where = parse_search(q, attributes).where
+    counts = door.count(where, known_attribute(by, attributes).name if by else None)
     return json_response(request, counted(counts, by))
 
 
@@ -95,16 +100,10 @@ def counted(counts: dict[Any, int], by: str) -> dict[str, Any]:
 
 
 @router.get("/files/histogram", summary="Distribution of an attribute over the files that match")
-def histogram(
-    request: Request,
-    door: Door,
-    attribute: Annotated[str, Query(max_length=48, examples=["size"])],
-    q: Condition = "",
-    bins: Annotated[int, Query(ge=1, le=500)] = 40,
-) -> Response:
+def histogram(request: Request, door: Door, attribute: Attribute, q: Condition = "", bins: Bins = 40) -> Response:
     """Return bins of a number or a time, or the counts of a text's most frequent values."""
-    known = door.attributes()
-    where, one = parse_search(q, known).where, known_attribute(attribute, known)
+    attributes = door.attributes()
+    where, one = parse_search(q, attributes).where, known_attribute(attribute, attributes)
     values = (batch.column(0) for batch in door.batches(Search(where), [one.name]))
     return json_response(request, histogram_of(one, bins, values, lambda: door.count(where, one.name)))
 
@@ -150,12 +149,17 @@ def file(request: Request, door: Door, path: PathOf) -> Response:
     replicas = door.replicas([record.path for record in sources])
     first = sources[0]
     content = door.content(first.checksum) if first.checksum else None
-    known = door.attributes()
+    attributes = door.attributes()
     readable = door.may_read(first)
     described_attributes = [
-        {"name": name, "value": plain(value), "unit": known[name].unit, "description": known[name].description}
+        {
+            "name": name,
+            "value": plain(value),
+            "unit": attributes[name].unit,
+            "description": attributes[name].description,
+        }
         for name, value in first.flat().items()
-        if value is not None and name in known
+        if value is not None and name in attributes
     ]
     return json_response(
         request,
@@ -199,11 +203,25 @@ def _nothing(path: str) -> NotFoundError:
     return NotFoundError("there is no such path", where=path[:300])
 
 
+@router.get("/hashes", summary="Hashes of a content")
+def hashes(
+    request: Request,
+    door: Door,
+    checksum: Annotated[str, Query(min_length=64, max_length=64, description="BLAKE3 of the whole, hexadecimal.")],
+) -> Response:
+    """Return the hashes of its blocks and pieces in base64: with them whoever reads it verifies what comes."""
+    content = door.content(checksum)
+    if content is None:
+        raise NotFoundError("there are no hashes of such a content")
+    encoded = {name: base64.b64encode(getattr(content, name)).decode() for name in _DIGESTS}
+    return json_response(request, {"size": content.size, "adler32": content.adler32, **encoded})
+
+
 @router.get("/replicas", summary="Verified copies of a file")
 def replicas(request: Request, door: Door, path: PathOf) -> Response:
     """Return the copies of each of its sources."""
-    found = door.replicas([record.path for record in sources_of(door, path)])
-    return json_response(request, {"items": [plain(asdict(one)) for listed in found.values() for one in listed]})
+    replicas = door.replicas([record.path for record in sources_of(door, path)])
+    return json_response(request, {"items": [plain(asdict(one)) for listed in replicas.values() for one in listed]})
 
 
 @router.get("/conflicts", summary="Places at which sites hold different content")
@@ -223,41 +241,48 @@ def sites(request: Request, door: Door) -> Response:
 
 
 @router.get("/attributes", summary="Attributes that a query may name")
-def attributes(request: Request, door: Door, of: Literal["files", "events"] = "files") -> Response:
+def attributes(
+    request: Request,
+    door: Door,
+    of: Annotated[Literal["files", "events"], Query(description="Whose attributes.")] = "files",
+) -> Response:
     """Return name, type, unit and description of each."""
-    known = door.attributes() if of == "files" else door.event_attributes()
-    return json_response(request, {"items": [asdict(attribute) for attribute in known.values()]})
+    attributes = door.attributes() if of == "files" else door.event_attributes()
+    return json_response(request, {"items": [asdict(attribute) for attribute in attributes.values()]})
 
 
 @router.get("/complete", summary="Values of an attribute that begin with a text")
 def complete(
     request: Request,
     door: Door,
-    attribute: Annotated[str, Query(max_length=48, examples=["experiment"])],
+    attribute: Attribute,
     q: Condition = "",
-    begin: Annotated[str, Query(max_length=200)] = "",
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    begin: Annotated[str, Query(max_length=200, description="With what values begin.")] = "",
+    limit: Annotated[int, Query(ge=1, le=100, description="Values at most.")] = 20,
 ) -> Response:
     """Return the most frequent values among the files that match; only those of files that may be seen."""
-    known = door.attributes()
-    one = known_attribute(attribute, known)
+    attributes = door.attributes()
+    one = known_attribute(attribute, attributes)
     if one.name in ("path", "place", "source", "checksum", "adler32", "reason"):
         raise UsageError(f"values of '{one.name}' are not listed", remedy="search with like")
-    counts = door.count(parse_search(q, known).where, one.name)
-    found = [(value, number) for value, number in counts.items() if value is not None and str(value).startswith(begin)]
-    found.sort(key=lambda item: (-item[1], str(item[0])))
+    counts = door.count(parse_search(q, attributes).where, one.name)
+    values = [(value, number) for value, number in counts.items() if value is not None and str(value).startswith(begin)]
+    values.sort(key=lambda item: (-item[1], str(item[0])))
     return json_response(
-        request, {"items": [{"value": plain(value), "count": number} for value, number in found[:limit]]}
+        request, {"items": [{"value": plain(value), "count": number} for value, number in values[:limit]]}
     )
 
 
 @router.get("/nights", summary="Nights and runs at a glance")
 def nights(
-    request: Request, door: Door, q: Condition = "", night: Annotated[str | None, Query(max_length=10)] = None
+    request: Request,
+    door: Door,
+    q: Condition = "",
+    night: Annotated[str | None, Query(max_length=10, description="Show its runs.", examples=["2017-10-28"])] = None,
 ) -> Response:
     """Return the number of files of each night, or each run of one night with its files, events and duration."""
-    known = door.attributes()
-    where = parse_search(q, known).where
+    attributes = door.attributes()
+    where = parse_search(q, attributes).where
     if night is None:
         counts = sorted(door.count(where, "night").items(), key=lambda one: str(one[0]))
         return json_response(request, {"items": [{"night": plain(value), "files": n} for value, n in counts]})
@@ -292,10 +317,15 @@ def _add(run: dict[str, Any], row: dict[str, Any]) -> None:
 
 @router.api_route("/content", methods=["HEAD"], include_in_schema=False)
 @router.get(
-    "/content", summary="Bytes of a file", response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}}, 206: {"description": "A range."},
-               416: {"description": "Not such a range."}},
-)  # fmt: skip
+    "/content",
+    summary="Bytes of a file",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/octet-stream": {}}},
+        206: {"description": "A range."},
+        416: {"description": "Not such a range."},
+    },
+)
 def content(request: Request, door: Door, path: PathOf) -> Response:
     """Return the bytes, verified block by block where hashes of blocks are there; ranges are served."""
     service = service_of(request)
@@ -315,9 +345,9 @@ def content(request: Request, door: Door, path: PathOf) -> Response:
         opened.close()
         return Response(status_code=304, headers=headers)
     begin, end, status = 0, size, 200
-    wanted = request.headers.get("range")
-    if wanted and request.headers.get("if-range", tag) == tag:
-        span = _range(wanted, size)
+    header = request.headers.get("range")
+    if header and request.headers.get("if-range", tag) == tag:
+        span = _range(header, size)
         if span is None:
             opened.close()
             return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
@@ -329,9 +359,16 @@ def content(request: Request, door: Door, path: PathOf) -> Response:
         opened.close()
         return Response(status_code=status, headers=headers, media_type="application/octet-stream")
 
+    try:  # what can't be read at all is a problem, not a stream that breaks off
+        first = opened.read(begin, min(_PIECE, end - begin)) if end > begin else b""
+    except BaseException:
+        opened.close()
+        raise
+
     def pieces() -> Iterator[bytes]:
         with opened:
-            for place in range(begin, end, _PIECE):
+            yield first
+            for place in range(begin + _PIECE, end, _PIECE):
                 yield opened.read(place, min(_PIECE, end - place))
 
     return StreamingResponse(pieces(), status, headers, "application/octet-stream")

@@ -6,6 +6,7 @@ and one line without secrets goes to the log.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import sys
@@ -15,16 +16,17 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, unquote_to_bytes, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlencode, urlsplit
 
 from anyio.to_thread import run_sync
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apbatch.api.identity import Asker, Identity
-from apbatch.api.limits import RateLimit
+from apbatch.api.limits import RateLimit, until_step_s
 from apbatch.api.problems import problem_response
 from apbatch.errors import AccessError, ApbatchError, UsageError
+from apbatch.index.cancelling import Cancellation
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -39,6 +41,8 @@ _HEADERS = {
 }
 _SECRET = {"token", "access_token", "code", "key", "secret", "password", "id_token"}
 _LONGEST_TARGET = 32_768
+#: Seconds between attempts to end a query.
+_AGAIN_S = 0.2
 #: Bytes of a request's body.
 _LARGEST_BODY = 1_000_000
 
@@ -74,23 +78,25 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = time.perf_counter()
+        start = time.perf_counter()
+        asker: Asker | None = None
         sent = {"status": 0, "bytes": 0}
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 sent["status"] = message["status"]
+                if message["status"] == 404 and asker is not None and not asker.principal.is_owner:
+                    await asyncio.sleep(until_step_s(start))
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("cache-control", "private, no-cache")
                 headers.add_vary_header("Authorization, Cookie, Accept")
-                headers["server-timing"] = f"first;dur={(time.perf_counter() - begun) * 1000:.1f}"
+                headers["server-timing"] = f"first;dur={(time.perf_counter() - start) * 1000:.1f}"
             elif message["type"] == "http.response.body":
                 sent["bytes"] += len(message.get("body", b""))
             await send(message)
 
-        asker: Asker | None = None
         try:
             try:
                 asker = await self._admit(scope)
@@ -98,14 +104,14 @@ class Gate:
                 await problem_response(error, retry_s=self._rate.wait_s())(scope, receive, answer)
                 return
             scope.setdefault("state", {})["asker"] = asker
-            await self._app(scope, _bounded(receive), answer)
+            await _until_gone(self._app, scope, receive, answer)
         finally:
-            self._write(scope, asker, sent, time.perf_counter() - begun)
+            self._write(scope, asker, sent, time.perf_counter() - start)
 
     async def _admit(self, scope: Scope) -> Asker:
         headers = Headers(scope=scope)
         self._check_target(scope)
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        host = _split(f"//{headers.get('host', '')}").hostname or ""
         if self._hosts and host not in self._hosts and not is_loopback(host):
             raise UsageError("the service has another name", remedy="ask by the name it was started with")
         _check_origin(headers)
@@ -153,11 +159,20 @@ class Gate:
 _WITHOUT_SESSION = frozenset({"/", "/sign-in", "/sign-out"})
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        parts.hostname  # noqa: B018 - a wrong one shows here
+    except ValueError:
+        raise UsageError("a header names no host", where="Host or Origin") from None
+    return parts
+
+
 def _check_origin(headers: Headers) -> None:
     """Refuse what another site's page sends: it would come with this browser's rights."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     own = headers.get("host", "")
-    foreign = origin is not None and origin != "null" and urlsplit(origin).netloc != own
+    foreign = origin is not None and origin != "null" and _split(origin).netloc != own
     navigation = headers.get("sec-fetch-mode") == "navigate"
     if foreign or origin == "null" or (site in ("cross-site", "same-site") and not navigation):
         raise UsageError("requests from pages of other sites are refused", remedy="ask from a program")
@@ -166,6 +181,37 @@ def _check_origin(headers: Headers) -> None:
 def _without_secrets(query: bytes) -> str:
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     return urlencode([(name, "***" if name.lower() in _SECRET else value[:500]) for name, value in pairs])[:2000]
+
+
+async def _until_gone(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run a request; if its client goes away, end its queries."""
+    cancellation = Cancellation()
+    messages: asyncio.Queue[Message] = asyncio.Queue(1)  # no more of a body is taken in than the application reads
+
+    async def listen() -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            await messages.put(message)
+        await asyncio.gather(messages.put(message), end())
+
+    async def end() -> None:
+        while await run_sync(cancellation.cancel):  # one that was about to begin may not have heard of it
+            await asyncio.sleep(_AGAIN_S)
+
+    async def heard() -> Message:
+        message = await messages.get()
+        if message["type"] == "http.disconnect":
+            messages.put_nowait(message)  # whoever asks again hears it again
+        return message
+
+    listener = asyncio.create_task(listen())
+    try:
+        with cancellation.active():
+            await app(scope, _bounded(heard), send)
+    except Exception:
+        if not cancellation.is_cancelled:  # else there is nobody to tell
+            raise
+    finally:
+        listener.cancel()
 
 
 def _bounded(receive: Receive) -> Receive:

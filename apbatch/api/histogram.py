@@ -50,12 +50,12 @@ def histogram_of(
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     if attribute.type == "date":
         ordered = sorted(ordered)
-        shown, rest = ordered, 0
+        head, rest = ordered, 0
     else:
-        shown, rest = ordered[:_TEXTS], sum(number for _, number in ordered[_TEXTS:])
+        head, rest = ordered[:_TEXTS], sum(number for _, number in ordered[_TEXTS:])
     return about | {
         "kind": "values",
-        "values": [{"value": plain(value), "count": number} for value, number in shown],
+        "values": [{"value": plain(value), "count": number} for value, number in head],
         "others": rest,
         "missing": missing,
     }
@@ -88,12 +88,12 @@ def _of_numbers(attribute: Attribute, bins: int, columns: Iterable[pa.Array]) ->
         edges = np.geomspace(low, high, bins + 1) if far else np.linspace(low, high, bins + 1)
         edges[0], edges[-1] = low, high
     counts, _ = np.histogram(data, edges)
-    shown: list[Any] = edges.tolist()
+    labels: list[Any] = edges.tolist()
     if attribute.type == "time":
-        shown = [datetime.fromtimestamp(edge, UTC).isoformat() for edge in shown]
+        labels = [datetime.fromtimestamp(edge, UTC).isoformat() for edge in labels]
     return {
         "kind": "bins",
-        "edges": shown,
+        "edges": labels,
         "counts": counts.tolist(),
         "missing": missing,
         "scale": "log" if far else "linear",

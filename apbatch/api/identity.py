@@ -10,7 +10,7 @@ import jwt
 
 from apbatch.access.principals import ANYONE, OWNER, Principal
 from apbatch.api.tokens import REFUSAL, TokenFile
-from apbatch.config import OidcSettings
+from apbatch.config import OidcSettings, ServiceSettings
 from apbatch.errors import AccessError, ServerError
 
 #: Name of the cookie that a browser keeps after signing in.
@@ -56,10 +56,14 @@ class Provider:
                 raise AccessError(REFUSAL)
             key = self._client().get_signing_key_from_jwt(token)
             claims: dict[str, Any] = jwt.decode(
-                token, key.key, algorithms=list(settings.algorithms), audience=settings.audience,
-                issuer=settings.issuer, leeway=settings.leeway_s,
+                token,
+                key.key,
+                algorithms=list(settings.algorithms),
+                audience=settings.audience,
+                issuer=settings.issuer,
+                leeway=settings.leeway_s,
                 options={"require": ["exp", "iss", "aud", settings.name_claim], "verify_aud": True, "verify_iss": True},
-            )  # fmt: skip
+            )
         except jwt.PyJWKClientConnectionError as error:
             raise ServerError("the OpenID provider does not answer", remedy="try again later") from error
         except (jwt.PyJWTError, ValueError, TypeError) as error:
@@ -131,9 +135,9 @@ class Identity:
         """
         if self._tokens is None:
             return Asker(OWNER, "owner")
-        given = headers.get("authorization")
-        if given is not None:
-            scheme, _, token = given.partition(" ")
+        authorization = headers.get("authorization")
+        if authorization is not None:
+            scheme, _, token = authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise AccessError("the scheme of the authorization is not known", remedy="Authorization: Bearer TOKEN")
         else:
@@ -141,6 +145,21 @@ class Identity:
             if not token:
                 return Asker(ANYONE, f"address {address}")
         return self.of_token(token.strip())
+
+    def principal(self, headers: Mapping[str, str]) -> Principal:
+        """Return who sent a request to a server that knows no cookies.
+
+        Parameters
+        ----------
+        headers : Mapping
+            Of the request; names in lower case.
+
+        Raises
+        ------
+        AccessError, ServerError
+            As `asker`.
+        """
+        return self.asker(headers, {}, "").principal
 
     def of_token(self, token: str) -> Asker:
         """Return whom a token names.
@@ -160,3 +179,14 @@ class Identity:
             return Asker(who, f"subject {who.name}")
         entry = self._tokens.check(token)
         return Asker(Principal(entry.name, frozenset(entry.groups), frozenset(entry.roles)), f"token {entry.id}")
+
+
+def identity_of(settings: ServiceSettings) -> Identity:
+    """Return who tells the askers of every server of this home apart: service, agents and gateways alike.
+
+    Parameters
+    ----------
+    settings : ServiceSettings
+        May name an OpenID provider, whose tokens are taken beside those of the home.
+    """
+    return Identity(TokenFile(), Provider(settings.oidc) if settings.oidc else None)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from apbatch.errors import TooManyRequestsError
 
 #: Clients that are remembered; the one that was silent longest is forgotten, which gives it a full bucket.
 _CLIENTS = 10_000
+
+
+#: What is not there is told at multiples of so many seconds: the time must not tell that something is hidden instead.
+STEP_S = 0.05
+
+
+def until_step_s(start: float) -> float:
+    """Return how long to wait for the next step after `start`, a reading of `time.perf_counter`."""
+    return STEP_S - (time.perf_counter() - start) % STEP_S
 
 
 class RateLimit:
@@ -77,3 +87,24 @@ class Places:
 
     def __exit__(self, *exception: object) -> None:
         self._free += 1
+
+
+class FeedPlaces:
+    """How far the feed was read for somebody who may not see what is there; those that were asked for last are kept."""
+
+    def __init__(self) -> None:
+        self._places: OrderedDict[Hashable, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, since: int) -> int:
+        """Return the revision up to which nothing is seen; `since` if that is not known."""
+        with self._lock:
+            return self._places.get(key, since)
+
+    def put(self, key: Hashable, revision: int) -> None:
+        """Keep a revision."""
+        with self._lock:
+            self._places[key] = revision
+            self._places.move_to_end(key)
+            if len(self._places) > _CLIENTS:
+                self._places.popitem(last=False)

@@ -16,29 +16,50 @@ from starlette.responses import Response
 from apbatch.errors import AccessError, ApbatchError, NotFoundError, TooManyRequestsError, UsageError
 from apbatch.messages import error_problem
 
+#: Seconds after which a client may ask again where a server behind this one is away.
+AWAY_S = 5
 PROBLEM = "application/problem+json"
 
 
 def problem_response(
     error: ApbatchError, code: int | None = None, headers: dict[str, str] | None = None, retry_s: int = 1
 ) -> Response:
-    """Return an error as an answer.
+    """Return an error as an answer, with the content of `problem_content`.
+
+    Parameters
+    ----------
+    error : ApbatchError
+    code : int, optional
+        Status of HTTP; by default that of the kind of error.
+    headers : dict of str, optional
+        Further ones.
+    retry_s : int
+        Seconds after which a client that asked too often may ask again.
+    """
+    content = problem_content(error, code)
+    headers = dict(headers or {})
+    if isinstance(error, AccessError):
+        headers["WWW-Authenticate"] = 'Bearer realm="apbatch"'
+    if isinstance(error, TooManyRequestsError):
+        headers["Retry-After"] = str(retry_s)
+    elif content["status"] == 503:
+        headers["Retry-After"] = str(AWAY_S)
+    return Response(json.dumps(content), content["status"], headers, PROBLEM)
+
+
+def problem_content(error: ApbatchError, code: int | None = None) -> dict[str, Any]:
+    """Return an error as a client may see it.
 
     What is no fault of the client (a server that is away, a damaged file) is told without places and reasons, which
     name what is inside; the whole goes to the service's own log under a number that the client gets.
     """
     content = error_problem(error, code)
-    headers = dict(headers or {})
     if content["status"] >= 500:
         number = uuid.uuid4().hex[:12]
         print(f"error {number}: {error}", file=sys.stderr, flush=True)
         content = {name: content[name] for name in ("type", "title", "status")}
         content |= {"detail": "the service could not answer", "instance": f"urn:apbatch:error:{number}"}
-    if isinstance(error, AccessError):
-        headers["WWW-Authenticate"] = 'Bearer realm="apbatch"'
-    if isinstance(error, TooManyRequestsError):
-        headers["Retry-After"] = str(retry_s)
-    return Response(json.dumps(content), content["status"], headers, PROBLEM)
+    return content
 
 
 def validation_error(faults: list[Any]) -> UsageError:

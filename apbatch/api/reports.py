@@ -24,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+:-]{0,199}")
 #: A report is a page of its own: it must reach nothing of this service.
 _SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 _LARGEST_RECORD = 4 * 2**20
-_Name = Annotated[str, InPath(max_length=200, examples=["gammas"])]
+_Name = Annotated[str, InPath(max_length=200, description="Of the job.", examples=["gammas"])]
 
 
 def _allow(who: Principal) -> None:
@@ -60,9 +60,17 @@ def reports(request: Request, who: Who) -> Response:
     return json_response(request, {"items": list(_reports(service_of(request).home))})
 
 
-@router.get("/reports/{identifier:path}", summary="One report", response_class=Response,
-            responses={200: {"content": {"text/html": {}}}})  # fmt: skip
-def report(request: Request, who: Who, identifier: Annotated[str, InPath(max_length=500)]) -> Response:
+@router.get(
+    "/reports/{identifier:path}",
+    summary="One report",
+    response_class=Response,
+    responses={200: {"content": {"text/html": {}}}},
+)
+def report(
+    request: Request,
+    who: Who,
+    identifier: Annotated[str, InPath(max_length=500, description="As the list of reports has it.")],
+) -> Response:
     """Return the page; it may run no program and fetch nothing."""
     _allow(who)
     home = service_of(request).home
@@ -97,8 +105,12 @@ def _folders(folder: Path) -> list[Path]:
 def _job(folder: Path) -> dict[str, Any]:
     records = list(folder.glob("steps/*/*.json"))
     changed = max((_time(record) for record in records), default=None)
-    return {"name": folder.name, "running": _is_locked(folder / "lock"), "steps_finished": len(records),
-            "changed": changed}  # fmt: skip
+    return {
+        "name": folder.name,
+        "running": _is_locked(folder / "lock"),
+        "steps_finished": len(records),
+        "changed": changed,
+    }
 
 
 def _is_locked(path: Path) -> bool:

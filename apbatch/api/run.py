@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
-
-import uvicorn
 
 from apbatch.access.cache import BlockCache
 from apbatch.access.opening import Opening
 from apbatch.access.policy import Policy
+from apbatch.access.serving.draining import address_of, listen, serve
 from apbatch.api.app import build
 from apbatch.api.gate import is_loopback
-from apbatch.api.identity import Identity, Provider
+from apbatch.api.identity import Identity, identity_of
 from apbatch.api.service import Service
-from apbatch.api.tokens import TokenFile
 from apbatch.config import ServiceSettings, cache, home
-from apbatch.errors import NotFoundError, ServerError, UsageError
+from apbatch.errors import NotFoundError, UsageError
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.events.store import EventStore
-
-#: Connections that are served at once; more wait to be accepted.
-_CONNECTIONS = 1000
 
 
 def service_for(
     catalogue: Catalogue, events: EventStore | None, policy: Policy, settings: ServiceSettings, *, auth: bool
 ) -> Service:
-    """Return a service of this home; without `auth` everybody who reaches it is the owner."""
-    identity = Identity(None)
-    if auth:
-        identity = Identity(TokenFile(), Provider(settings.oidc) if settings.oidc else None)
+    """Return a service of this home.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    events : EventStore, optional
+    policy : Policy
+        Who may see and read what.
+    settings : ServiceSettings
+    auth : bool
+        Ask who is there; else everybody who reaches the service is the owner.
+    """
+    identity = identity_of(settings) if auth else Identity(None)
     return Service(catalogue, events, policy, identity, home(), settings, Opening(BlockCache(cache() / "blocks")))
 
 
@@ -50,6 +53,24 @@ def run(
 ) -> None:
     """Serve until a signal ends it.
 
+    Parameters
+    ----------
+    catalogue : Catalogue
+    events : EventStore, optional
+    policy : Policy
+        Who may see and read what.
+    settings : ServiceSettings
+    host : str
+        Address to listen at.
+    port : int
+        0 for any that is free.
+    auth : bool
+        Ask who is there; needed beyond the loopback interface.
+    certfile, keyfile : Path, optional
+        PEM files of TLS.
+    say : callable
+        Is given the line that says where the service listens.
+
     Raises
     ------
     UsageError
@@ -67,29 +88,7 @@ def run(
         if file is not None and not file.is_file():
             raise NotFoundError("no such file", where=str(file))
     service = service_for(catalogue, events, policy, settings, auth=auth)
-    config = uvicorn.Config(
-        build(service), log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30,
-        limit_concurrency=_CONNECTIONS, h11_max_incomplete_event_size=65_536, proxy_headers=False,
-        timeout_graceful_shutdown=5, ssl_certfile=certfile, ssl_keyfile=keyfile,
-    )  # fmt: skip
-    listener = _listener(host, port)
-    scheme = "https" if certfile else "http"
-    name = f"[{host}]" if ":" in host else host
+    listener = listen(host, port)
     to = "whom the policy allows" if auth else "its owner"
-    say(f"serving on {scheme}://{name}:{listener.getsockname()[1]} to {to}")
-    uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise ServerError(
-            f"can't listen: {error.strerror}",
-            where=f"{host}:{port}",
-            remedy="choose another --port, or 0 for a free one",
-        ) from None
-    return listener
+    say(f"serving on {address_of(listener, host, 'https' if certfile else 'http')} to {to}")
+    serve(build(service), listener, service.draining, certfile, keyfile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, cast
@@ -13,7 +14,7 @@ from apbatch.access.opening import Files
 from apbatch.access.policy import Policy
 from apbatch.access.principals import Principal
 from apbatch.api.identity import Identity
-from apbatch.api.limits import Places
+from apbatch.api.limits import FeedPlaces, Places
 from apbatch.config import ServiceSettings
 from apbatch.errors import NotFoundError
 from apbatch.index.catalogue import Catalogue
@@ -37,6 +38,8 @@ class Service:
         Opens an entry of the merged tree for somebody.
     home : Path
         Where jobs and reports are.
+    draining : threading.Event
+        Set when the service is about to end: endless answers end.
     """
 
     catalogue: Catalogue
@@ -49,6 +52,8 @@ class Service:
 
     def __post_init__(self) -> None:
         self.followers = Places(self.settings.followers)
+        self.feed_places = FeedPlaces()
+        self.draining = threading.Event()
 
     def door(self, who: Principal) -> Guard:
         """Return the catalogue as somebody may see it."""
@@ -81,13 +86,18 @@ EventsDoor = Annotated[Guard, Depends(_events_door)]
 Condition = Annotated[
     str,
     Query(
-        max_length=20_000, description="A query of attributes; empty for everything.",
+        max_length=20_000,
+        description="A query of attributes; empty for everything.",
         examples=["experiment = 'TAIGA' and events > 1000 order by night desc"],
     ),
-]  # fmt: skip
-Columns = Annotated[str, Query(max_length=4000, description="Attributes, separated by commas; * for all.",
-                               examples=["path,size,night"])]  # fmt: skip
+]
+Columns = Annotated[
+    str, Query(max_length=4000, description="Attributes, separated by commas; * for all.", examples=["path,size,night"])
+]
 Cursor = Annotated[str | None, Query(max_length=20_000, description="Of the page before, as it came with it.")]
+Attribute = Annotated[str, Query(max_length=48, description="Name of an attribute.", examples=["size"])]
+By = Annotated[str, Query(max_length=48, description="Attribute by whose values to count.")]
+Bins = Annotated[int, Query(ge=1, le=500, description="Bins at most.")]
 PageSize = Annotated[int, Query(ge=1, le=MANY, description="Rows of a page.")]
 FormName = Annotated[
     str | None, Query(alias="format", max_length=20, description="json, ndjson, csv, arrow or parquet; else by Accept.")

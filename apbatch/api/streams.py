@@ -23,8 +23,11 @@ from apbatch.errors import UsageError, nearest_word
 
 #: Rows of a Parquet row group.
 _GROUP = 50_000
-#: A cell that begins so is a formula to a spreadsheet.
-_FORMULA = "^[=+\\-@\t\r\n]"
+#: A cell that begins so is a formula to a spreadsheet; to some also by signs of full width.
+_FORMULA = "^[=+\\-@＝＋－＠\t\r\n]"
+
+#: What JSON writes as an escape.
+_ESCAPED = r'["\\\x00-\x1f]'
 
 Writer = Callable[[pa.Schema, Iterable[pa.RecordBatch]], Iterator[bytes]]
 
@@ -68,7 +71,48 @@ def plain(value: Any) -> Any:
 
 def _ndjson(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
     for batch in batches:
-        yield "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in batch.to_pylist()).encode()
+        if not batch.num_rows:
+            continue
+        lines: list[Any] = []
+        for number, (name, column) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
+            lines += [f"{', ' if number else '{'}{json.dumps(name, ensure_ascii=False)}: ", _json_values(column)]
+        text = pc.binary_join_element_wise(*lines, "}\n", "")
+        yield _text_bytes(text)
+
+
+def _text_bytes(texts: pa.Array) -> bytes:
+    """Return all texts of an array without nulls, one after the other."""
+    _, offsets, content = texts.buffers()
+    places = memoryview(offsets).cast("i")
+    begin, end = places[texts.offset], places[texts.offset + len(texts)]
+    return content.slice(begin, end - begin).to_pybytes()  # type: ignore[no-any-return]
+
+
+def _json_values(column: pa.Array) -> pa.Array:
+    """Return the values of a column as JSON, one text each.
+
+    Arrow writes whole columns where it writes what `json` would; the others are written value by value.
+    """
+    kind = column.type
+    texts: pa.Array | None = None
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        texts = column.cast(pa.string())
+    elif pa.types.is_date(kind):
+        texts = _quoted(column.cast(pa.string()))
+    elif pa.types.is_timestamp(kind) and kind.tz == "UTC":
+        seconds = column.cast(pa.timestamp("s", "UTC"), safe=False)
+        if pc.all(pc.equal(seconds.cast(kind), column)).as_py() is not False:
+            texts = _quoted(pc.strftime(seconds, "%Y-%m-%dT%H:%M:%S+00:00"))
+    elif pa.types.is_string(kind) and not pc.any(pc.match_substring_regex(column, _ESCAPED)).as_py():
+        texts = _quoted(column)
+    if texts is None:
+        encode = json.JSONEncoder(ensure_ascii=False).encode
+        return pa.array([encode(plain(value)) for value in column.to_pylist()], pa.string())
+    return pc.fill_null(texts, "null")
+
+
+def _quoted(texts: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise('"', texts, '"', "")
 
 
 def _csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
@@ -113,7 +157,7 @@ class _Drain(io.RawIOBase):
         """Return how much was written."""
         return self._place
 
-    def taken(self) -> bytes:
+    def take(self) -> bytes:
         """Return what was written since the last call."""
         pieces, self._pieces = self._pieces, []
         return b"".join(pieces)
@@ -122,11 +166,11 @@ class _Drain(io.RawIOBase):
 def _arrow(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
     drain = _Drain()
     with pa.ipc.new_stream(drain, schema) as writer:
-        yield drain.taken()
+        yield drain.take()
         for batch in batches:
             writer.write_batch(batch.replace_schema_metadata(schema.metadata).cast(schema))
-            yield drain.taken()
-    yield drain.taken()
+            yield drain.take()
+    yield drain.take()
 
 
 def _parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
@@ -138,10 +182,10 @@ def _parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[b
             if sum(one.num_rows for one in waiting) >= _GROUP:
                 writer.write_table(pa.Table.from_batches(waiting, schema))
                 waiting = []
-                yield drain.taken()
+                yield drain.take()
         if waiting:
             writer.write_table(pa.Table.from_batches(waiting, schema))
-    yield drain.taken()
+    yield drain.take()
 
 
 JSON = Form("json", "application/json", "json", None)
@@ -176,9 +220,11 @@ def wanted_form(accept: str, name: str | None) -> Form:
     if name:
         if name not in _BY_NAME:
             raise UsageError(
-                f"there is no format '{name[:40]}'", where="format", nearest=nearest_word(name, _BY_NAME),
+                f"there is no format '{name[:40]}'",
+                where="format",
+                nearest=nearest_word(name, _BY_NAME),
                 remedy=f"one of {', '.join(_BY_NAME)}",
-            )  # fmt: skip
+            )
         return _BY_NAME[name]
     choices: list[tuple[float, int, Form]] = []
     for number, part in enumerate(accept.split(",") if accept.strip() else ["*/*"]):
@@ -202,6 +248,15 @@ def streamed(form: Form, schema: pa.Schema, batches: Iterable[pa.RecordBatch], n
 
     A failure on the way breaks the connection off, so that no client takes a part for the whole. A client that goes
     away ends the search with its next page.
+
+    Parameters
+    ----------
+    form : Form
+        How rows are written.
+    schema : pyarrow.Schema
+    batches : iterable of pyarrow.RecordBatch
+    name : str
+        Of the file that a browser keeps, without suffix.
     """
     assert form.write is not None
     headers = {"Content-Disposition": f'attachment; filename="{name}.{form.suffix}"'}
@@ -212,16 +267,30 @@ def json_response(request: Request, content: Any, headers: Mapping[str, str] | N
     """Return content as JSON with its hash as ETag, or 304 where the client has it already.
 
     The tag is made of what this client gets, so that it tells nothing of what the client may not see.
+
+    Parameters
+    ----------
+    request : Request
+        Its If-None-Match is compared.
+    content : object
+        Of what JSON can hold.
+    headers : Mapping, optional
+        Further ones.
     """
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    body = json_bytes(content)
     tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
     if has_tag(request.headers.get("if-none-match"), tag):
         return Response(status_code=304, headers={"ETag": tag})
     return Response(body, 200, {"ETag": tag, **(headers or {})}, JSON.media)
 
 
-def has_tag(given: str | None, tag: str) -> bool:
+def json_bytes(content: Any) -> bytes:
+    """Return content as JSON in UTF-8."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+
+
+def has_tag(header: str | None, tag: str) -> bool:
     """Tell whether an If-None-Match names a tag."""
-    return given is not None and (
-        given.strip() == "*" or tag in [one.strip().removeprefix("W/") for one in given.split(",")]
+    return header is not None and (
+        header.strip() == "*" or tag in [one.strip().removeprefix("W/") for one in header.split(",")]
     )

@@ -93,6 +93,15 @@ class TokenFile:
     ) -> str:
         """Make a token and return it; it can't be shown again.
 
+        Parameters
+        ----------
+        name : str
+            Who will use it, as the policy names people.
+        groups, roles : tuple of str
+            That the policy knows.
+        days : float, optional
+            How long it is valid; for ever without.
+
         Raises
         ------
         UsageError

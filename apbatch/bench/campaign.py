@@ -11,7 +11,7 @@ from typing import Any
 
 from apbatch.bench.machine import machine, software
 from apbatch.bench.runner import run_group
-from apbatch.bench.samples import SampleFile, write_about
+from apbatch.bench.samples import RUN, Sample, SampleFile, read_run, write_about
 from apbatch.bench.sizes import Size
 from apbatch.bench.suite import Servers, Setting
 from apbatch.bench.suites import SUITES, require_suites
@@ -51,6 +51,8 @@ def run(
 ) -> dict[str, str]:
     """Run the benchmark into `folder`; return who was left out and why.
 
+    A run that was broken off goes on: what it has kept is not measured again.
+
     Parameters
     ----------
     suites : sequence of str
@@ -59,20 +61,22 @@ def run(
     size : Size
     servers : Servers
     folder : pathlib.Path
-        A new folder.
+        A new folder, or that of a run of the same suites and size that did not finish.
     data : pathlib.Path, optional
         Folder of real data.
 
     Raises
     ------
     UsageError
-        For an unknown suite, or a folder that holds a run already.
+        For an unknown suite, or a folder that holds another run already.
     """
     require_suites(suites)
-    if (folder / "run.json").exists():
-        raise UsageError("this folder holds a run already", where=str(folder), remedy="give another by --out")
-    folder.mkdir(parents=True, exist_ok=True)
     selection = {name: suite for name, suite in SUITES.items() if name in suites}
+    folder.mkdir(parents=True, exist_ok=True)
+    kept: dict[tuple[str, str], set[tuple[str, int]]] = {}
+    for sample in _broken_off(folder, list(selection), size):
+        if sample.error is None:
+            kept.setdefault((sample.suite, sample.operation), set()).add((sample.peer, sample.round))
     about: dict[str, Any] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "suites": list(selection),
@@ -92,11 +96,24 @@ def run(
                     task.note(f"{group.operation.suite}: {group.operation.name}")
                     operations.append(group.operation)
                     write_about(folder, about, operations)
-                    run_group(group, size.repeats, samples.add)
+                    of_group = kept.get((group.operation.suite, group.operation.name), ())
+                    run_group(group, size.repeats, samples.add, of_group)
                     task.advance()
         about["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         write_about(folder, about, operations)
     return setting.left_out
+
+
+def _broken_off(folder: Path, suites: list[str], size: Size) -> list[Sample]:
+    """Return what a run in this folder has kept that did not finish."""
+    if not (folder / RUN).exists():
+        return []
+    earlier = read_run(folder)
+    about = earlier.about
+    amounts = {key: value for key, value in (about.get("size") or {}).items() if key != "name"}
+    if about.get("finished") or about.get("suites") != suites or amounts != size.model_dump():
+        raise UsageError("this folder holds a run already", where=str(folder), remedy="give another by --out")
+    return earlier.samples
 
 
 @contextmanager

@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["MB/s", "GB/s", "files/s", "records/s", "images/s", "showers/s", "ms"]
+Unit = Literal[
+    "MB/s", "GB/s", "files/s", "records/s", "images/s", "showers/s", "requests/s", "ms", "MB", "kB", "requests"
+]
 #: By which clock an operation is judged.
 Clock = Literal["wall", "cpu"]
 
@@ -25,13 +27,16 @@ class Operation:
     description : str
         What exactly is timed, one or two sentences for the reader of the report.
     unit : str
-        A rate (higher is better), or ``ms`` for each of `count` (lower is better).
+        A rate (higher is better), ``ms`` for each of `count`, or an amount, which the case tells itself (lower is
+        better).
     count : float
         How much one run does: megabytes (10⁶ bytes), gigabytes (10⁹), files, records, images, or calls.
     reference : str, optional
         The peer that stands for a physical limit; ratios are given against it.
     baseline : str, optional
         The peer that is to be beaten; ratios are given against it too.
+    baselines : tuple of pairs of str
+        Peers that each have a baseline of their own, and that.
     clock : str
         ``wall``, or ``cpu`` for work of one thread in this process, or of all processes of a peer: CPU time is the
         same on an idle machine, and on a busy one it does not count the time that others had the core.
@@ -45,6 +50,14 @@ class Operation:
     reference: str | None = None
     baseline: str | None = None
     clock: Clock = "wall"
+    baselines: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "baselines", tuple((peer, baseline) for peer, baseline in self.baselines))
+
+    def baseline_of(self, peer: str) -> str | None:
+        """Return the peer that a peer is to beat."""
+        return dict(self.baselines).get(peer, self.baseline)
 
     @property
     def title(self) -> str:
@@ -54,7 +67,7 @@ class Operation:
     @property
     def higher_is_better(self) -> bool:
         """Whether a larger figure is the better one."""
-        return self.unit != "ms"
+        return self.unit.endswith("/s")
 
     def figure(self, seconds: float) -> float:
         """Return the figure in `unit` for one run that took `seconds`."""
@@ -96,6 +109,16 @@ class Case(ABC):
         """
         used = resource.getrusage(resource.RUSAGE_SELF)
         return used.ru_utime, used.ru_stime
+
+    def figure(self, seconds: float) -> float:
+        """Return the figure of the last run.
+
+        Parameters
+        ----------
+        seconds : float
+            What it took by the operation's clock; a case that measures anything else tells that.
+        """
+        return self.operation.figure(seconds)
 
     @abstractmethod
     def check(self) -> None:

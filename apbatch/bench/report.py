@@ -65,7 +65,7 @@ def rows(folder: Path) -> list[dict[str, object]]:
             "highest": round(figure.high, 3),
             "unit": result.operation.unit,
             "ratio to": _ratio(result.ratios_to, figure.peer, figure.ratio),
-            "times": _ratio(result.operation.baseline, figure.peer, figure.gain),
+            "times": _ratio(result.operation.baseline_of(figure.peer), figure.peer, figure.gain),
             "samples": len(figure.values),
         }
         for result in results(read_run(folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -40,7 +40,7 @@ def run_groups(groups: Iterable[Group], repeats: int, keep: Keep) -> None:
         run_group(group, repeats, keep)
 
 
-def run_group(group: Group, repeats: int, keep: Keep) -> None:
+def run_group(group: Group, repeats: int, keep: Keep, kept: Collection[tuple[str, int]] = ()) -> None:
     """Run one group of cases in turns, as `run_groups` describes.
 
     Parameters
@@ -50,17 +50,23 @@ def run_group(group: Group, repeats: int, keep: Keep) -> None:
         Samples of each case, after a first round that does not count.
     keep : callable
         Takes each sample.
+    kept : collection of pairs
+        Peers and rounds of this operation that an earlier run has kept: they are not measured again.
     """
-    alive = [case for case in group.cases if _survives(case, case.set_up, 0, keep)]
+    rounds = range(repeats + 1)
+    pending = [case for case in group.cases if any((case.peer, number) not in kept for number in rounds)]
+    alive = [case for case in pending if _survives(case, case.set_up, 0, keep)]
     try:
-        for number in range(repeats + 1):
+        for number in rounds:
             # The first place in a round is no advantage of always the same peer.
             turn = number % len(alive) if alive else 0
             for case in [*alive[turn:], *alive[:turn]]:
+                if (case.peer, number) in kept:
+                    continue
                 if not _survives(case, lambda case=case, number=number: keep(measure(case, number)), number, keep):  # type: ignore[misc]
                     alive.remove(case)
     finally:
-        for case in group.cases:
+        for case in pending:
             _survives(case, case.tear_down, 0, lambda sample: None)
 
 
@@ -91,7 +97,7 @@ def measure(case: Case, number: int) -> Sample:
         cpu_system_s=system,
         bytes=case.bytes,
         load=load,
-        figure=case.operation.figure(user + system if case.operation.clock == "cpu" else seconds),
+        figure=case.figure(user + system if case.operation.clock == "cpu" else seconds),
     )
 
 

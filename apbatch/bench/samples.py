@@ -82,7 +82,11 @@ class SampleFile:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / SAMPLES).open("a", encoding="utf-8")
+        file = folder / SAMPLES
+        if file.exists():  # what a killed writer left without its end
+            whole = file.read_bytes().rfind(b"\n") + 1
+            os.truncate(file, whole)
+        self._file = file.open("a", encoding="utf-8")
 
     def add(self, sample: Sample) -> None:
         """Append a sample and force it to the disk."""

@@ -22,6 +22,8 @@ class Size(BaseModel):
     records: int = Field(ge=100, description="files registered in each catalogue")
     events: int = Field(default=20_000, ge=1000, description="events loaded and searched")
     lookups: int = Field(ge=1, description="single calls in one round of an index operation")
+    load_s: float = Field(default=3.0, gt=0, description="one round of requests at a stated rate, s")
+    clients_s: float = Field(default=12.0, gt=0, description="how long many clients ask, all rounds together, s")
     images: int = Field(default=2000, ge=100, description="images of one round of a camera operation")
 
 
@@ -42,6 +44,8 @@ BUILT_IN = {
         lookups=100,
         images=10_000,
         events=400_000,
+        load_s=10.0,
+        clients_s=60.0,
     ),
 }
 

@@ -84,7 +84,8 @@ class Result:
     @property
     def ratios_to(self) -> str | None:
         """The peer to show ratios to; none where only a baseline is given, which has a column of its own."""
-        return None if self.operation.reference is None and self.operation.baseline else self.reference
+        has_own = self.operation.baseline or self.operation.baselines
+        return None if self.operation.reference is None and has_own else self.reference
 
 
 def results(run: SampleRun) -> list[Result]:
@@ -103,17 +104,11 @@ def _result(run: SampleRun, operation: Operation) -> Result:
     best_first = sorted(medians, key=lambda peer: medians[peer], reverse=operation.higher_is_better)
     reference = operation.reference if operation.reference in medians else next(iter(best_first), None)
     limit = rounds[reference] if reference else {}
-    base = rounds.get(operation.baseline, {}) if operation.baseline else {}
-    figures = [
-        _figure(
-            peer,
-            rounds[peer],
-            samples,
-            ratio_of(rounds[peer], limit),
-            ratio_of(rounds[peer], base) if operation.higher_is_better else ratio_of(base, rounds[peer]),
-        )
-        for peer, samples in by_peer.items()
-    ]
+    figures = []
+    for peer, samples in by_peer.items():
+        base = rounds.get(operation.baseline_of(peer) or "", {})
+        gain = ratio_of(rounds[peer], base) if operation.higher_is_better else ratio_of(base, rounds[peer])
+        figures.append(_figure(peer, rounds[peer], samples, ratio_of(rounds[peer], limit), gain))
     figures.sort(key=lambda figure: figure.median, reverse=operation.higher_is_better)
     failures = {
         sample.peer: sample.error

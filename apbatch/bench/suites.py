@@ -10,18 +10,24 @@ from apbatch.errors import UsageError, nearest_word
 
 
 def _storage(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.cases.mirrors import mirror_groups
     from apbatch.bench.cases.peers import stores
     from apbatch.bench.cases.storage import storage_groups
 
-    return storage_groups(setting.size, stores(setting), setting.scratch)
+    by_peer = stores(setting)
+    yield from storage_groups(setting.size, by_peer, setting.scratch)
+    yield from mirror_groups(setting, by_peer)
 
 
 def _index(setting: Setting) -> Iterator[Group]:
-    from apbatch.bench.cases.events import event_groups
-    from apbatch.bench.cases.index import index_groups
-    from apbatch.bench.cases.peers import catalogues
+    from apbatch.bench.cases.catalogue.events import event_groups
+    from apbatch.bench.cases.catalogue.questions import index_groups
+    from apbatch.bench.cases.catalogue.rescans import rescan_groups
+    from apbatch.bench.cases.peers import bare_peers, catalogue_urls, catalogues
 
-    yield from index_groups(setting.size, catalogues(setting))
+    by_peer = catalogues(setting, catalogue_urls(setting, "index"))
+    yield from index_groups(setting.size, by_peer, bare_peers(setting))
+    yield from rescan_groups(setting.size.records, by_peer, setting.scratch)
     yield from event_groups(setting.size, setting)
 
 
@@ -73,6 +79,12 @@ def _access(setting: Setting) -> Iterator[Group]:
     return access_groups(setting)
 
 
+def _api(setting: Setting) -> Iterator[Group]:
+    from apbatch.bench.cases.api.groups import api_groups
+
+    return api_groups(setting)
+
+
 _ONE_MACHINE = (
     "Servers, client and data share one machine and one disk. HDFS, AFS and Cassandra exist to spread work over many; "
     "here each replica is only more work for the same disk. How they grow with machines is not measured.",
@@ -85,7 +97,7 @@ SUITES: dict[str, Suite] = {
     "storage": Suite(
         "Storage",
         _storage,
-        operations=5,
+        operations=9,
         servers=("hdfs", "afs"),
         choices=(
             ("HDFS (hdfs-native)", "HDFS (WebHDFS)"),
@@ -102,7 +114,7 @@ SUITES: dict[str, Suite] = {
     "index": Suite(
         "Index",
         _index,
-        operations=8,
+        operations=15,
         servers=("postgres", "cassandra"),
         choices=(("SQLite", "PostgreSQL"), ("SQLite", "Cassandra")),
         limits=_ONE_MACHINE,
@@ -110,11 +122,23 @@ SUITES: dict[str, Suite] = {
     "access": Suite(
         "Access",
         _access,
-        operations=4,
+        operations=6,
         limits=(
             "Mounts, web server and reader share one machine; what a distance costs is not measured.",
             "The pass-through is as bare as the library allows: it verifies nothing, knows no catalogue and has no "
             "extended attributes, for which `ls` asks with every entry.",
+        ),
+    ),
+    "api": Suite(
+        "Service",
+        _api,
+        operations=16,
+        servers=("postgres", "cassandra"),
+        limits=(
+            "The service, its clients and the browser share one machine and its cores: under load each slows the "
+            "other. There is no network.",
+            "The service is one process without authentication or policy, over a catalogue of files with no events.",
+            "Answers under load and the 64 clients ask the service over SQLite, and so do the streams.",
         ),
     ),
     "exports": Suite(

@@ -15,16 +15,15 @@ import numpy.typing as npt
 from apbatch.camera.cleaning_rule import NONE, PRESETS, Cleaning, Method, cleaning_named
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.islands import keep_largest
-from apbatch.camera.kernels.board import Numbers
+from apbatch.camera.kernels import batch
 from apbatch.camera.kernels.decorators import kernel
-from apbatch.camera.kernels.light import BLOCK, Tables, Workspace, clean_block, tables_of, workspace
-from apbatch.camera.kernels.vector import PIXELS
+from apbatch.camera.kernels.interface import Images, Mask
+from apbatch.camera.kernels.neighbours import Numbers, neighbour_table
 from apbatch.errors import UsageError
 
-__all__ = ["NONE", "PRESETS", "Cleaning", "Method", "clean", "cleaning_named", "levels", "of_camera"]
-
-Images = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
+__all__ = [
+    "NONE", "PRESETS", "Cleaning", "Images", "Mask", "Method", "clean", "cleaning_named", "levels", "of_camera",
+]  # fmt: skip
 
 
 def clean(
@@ -60,19 +59,18 @@ def clean(
     """
     images = of_camera(images, camera)
     picture, boundary = levels(cleaning, images, camera, noise)
-    tables = tables_of(camera)
     mask = np.empty(images.shape, np.bool_)
-    space = workspace(camera)
-    _clean_batch(images, picture, boundary, cleaning.min_neighbours, cleaning.keep_isolated, tables, mask, space)
+    batch.clean(images, picture, boundary, cleaning, camera, mask)
     if cleaning.time_limit is not None:
         if peak_time is None:
             raise UsageError(f"the cleaning {cleaning.name} needs the times of pulses", remedy="give peak_time")
         if peak_time.shape != images.shape:
             raise UsageError(f"times are of shape {peak_time.shape}, the images of shape {images.shape}")
         times = np.ascontiguousarray(peak_time, np.float32)
-        mask = _with_neighbours_in_time(mask, times, tables.neighbours, cleaning.time_limit, cleaning.time_neighbours)
+        neighbours = neighbour_table(camera)
+        mask = _with_neighbours_in_time(mask, times, neighbours, cleaning.time_limit, cleaning.time_neighbours)
     if cleaning.largest_island:
-        keep_largest(mask, tables.neighbours)
+        keep_largest(mask, neighbour_table(camera))
     return mask
 
 
@@ -92,10 +90,7 @@ def of_camera(images: Images, camera: CameraGeometry) -> Images:
 def levels(
     cleaning: Cleaning, images: Images, camera: CameraGeometry, noise: npt.NDArray[np.floating[Any]] | None
 ) -> tuple[Images, Images]:
-    """Return picture and boundary levels as kernels want them.
-
-    One row for all images or one an image, with a level for each pixel and some more at the end; or one row of just
-    those some, if the level is the same everywhere.
+    """Return picture and boundary levels: one for all pixels, one for each, or one for each of every image.
 
     Parameters
     ----------
@@ -108,8 +103,8 @@ def levels(
 
     Returns
     -------
-    picture, boundary : ndarray of float32
-        p.e., as described above.
+    picture, boundary : ndarray of float32, shape (1, 1), (1, n_pixels) or (n_images, n_pixels)
+        p.e.; NaN where no amplitude is enough.
 
     Raises
     ------
@@ -117,36 +112,15 @@ def levels(
         If noise is needed and missing, or not of this camera.
     """
     if cleaning.method != "sigma":
-        same = [np.full((1, PIXELS), level, np.float32) for level in (cleaning.picture, cleaning.boundary)]
-        return same[0], same[1]
+        return np.full((1, 1), cleaning.picture, np.float32), np.full((1, 1), cleaning.boundary, np.float32)
     if noise is None:
         raise UsageError(f"the cleaning {cleaning.name} needs the noise of pixels", remedy="give noise")
     unit = np.atleast_2d(noise)
     if unit.shape not in ((1, camera.n_pixels), images.shape):
         raise UsageError(f"{camera.name} has {camera.n_pixels} pixels, the noise is of shape {noise.shape}")
     unit = np.where(unit > 0, unit, np.nan)
-    rows = []
-    for level in (cleaning.picture, cleaning.boundary):
-        row = np.full((len(unit), camera.n_pixels + PIXELS), np.nan, np.float32)
-        row[:, : camera.n_pixels] = level * unit
-        rows.append(row)
-    return rows[0], rows[1]
-
-
-@kernel
-def _clean_batch(
-    images: Images,
-    picture: Images,
-    boundary: Images,
-    min_neighbours: int,
-    keep_isolated: bool,
-    tables: Tables,
-    mask: Mask,
-    space: Workspace,
-) -> None:
-    for first in range(0, len(images), BLOCK):
-        last = min(first + BLOCK, len(images))
-        clean_block(images, first, last, picture, boundary, min_neighbours, keep_isolated, tables, mask, space)
+    picture, boundary = cleaning.picture * unit, cleaning.boundary * unit
+    return picture.astype(np.float32, copy=False), boundary.astype(np.float32, copy=False)
 
 
 @kernel

@@ -76,7 +76,7 @@ class Cleaning:
         if self.method == "tailcuts" and self.time_limit is not None:
             raise UsageError("tailcuts know no time", remedy="method 'time-neighbours'")
         if self.time_limit is not None and not 0 < self.time_limit < math.inf:
-            raise UsageError(f"{self.time_limit:g} ns is no time limit", remedy="give more than 0 ns")
+            raise UsageError(f"{self.time_limit:g} ns is not a time limit", remedy="give more than 0 ns")
 
     @property
     def name(self) -> str:

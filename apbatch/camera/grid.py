@@ -22,8 +22,7 @@ from apbatch.camera import interpolation
 from apbatch.camera.cleaning import of_camera
 from apbatch.camera.geometry import CameraGeometry, Floats, Ints
 from apbatch.camera.interpolation import Weights
-from apbatch.camera.kernels.blocks import BLOCK, transpose, weighted_sum
-from apbatch.camera.kernels.decorators import kernel
+from apbatch.camera.kernels import batch
 from apbatch.camera.rows import Rows, rows_of
 from apbatch.errors import UsageError, nearest_word
 
@@ -179,16 +178,9 @@ def to_grid(
         out = np.empty(shape, np.float32)
     elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise UsageError(f"grids of {camera.name} want a contiguous float32 array of shape {shape} to be written into")
-    keep = np.ones((1, 1), np.bool_) if mask is None else np.ascontiguousarray(mask, np.bool_)
-    _apply(
-        images,
-        keep,
-        mask is not None,
-        grid.start,
-        grid.pixel,
-        grid.weight,
-        out.reshape(len(images), grid.rows * grid.cols),
-    )
+    keep = None if mask is None else np.ascontiguousarray(mask, np.bool_)
+    cells = out.reshape(len(images), grid.rows * grid.cols)
+    batch.apply_map(images, keep, grid.start, grid.pixel, grid.weight, cells)
     return out
 
 
@@ -218,53 +210,3 @@ def from_grid(grids: npt.NDArray[np.float32], camera: CameraGeometry, method: st
     if grids.ndim != 3 or grids.shape[1:] != (grid.rows, grid.cols):
         raise UsageError(f"grids of {camera.name} are {grid.rows} x {grid.cols}, not of shape {grids.shape}")
     return np.ascontiguousarray(grids.reshape(len(grids), -1)[:, grid.place], np.float32)
-
-
-@kernel
-def _apply(
-    images: npt.NDArray[np.float32],
-    keep: npt.NDArray[np.bool_],
-    masked: bool,
-    start: Ints,
-    pixel: Ints,
-    weight: npt.NDArray[np.float32],
-    out: npt.NDArray[np.float32],
-) -> None:
-    """Apply the map to blocks of images: pixels side by side in memory become images side by side, and back."""
-    n_images, n_pixels = images.shape
-    n_cells = out.shape[1]
-    zero = np.float32(0)
-    blocks = np.zeros(((n_pixels + BLOCK - 1) // BLOCK * BLOCK, BLOCK), np.float32)
-    one = np.zeros((BLOCK, BLOCK), np.float32)
-    for first in range(0, n_images, BLOCK):
-        size = min(BLOCK, n_images - first)
-        for p in range(0, n_pixels, BLOCK):
-            width = min(BLOCK, n_pixels - p)
-            for i in range(size):
-                row = images[first + i]
-                if width == BLOCK:  # said apart, so that the loop has a fixed length and becomes vector code
-                    for j in range(BLOCK):
-                        value = row[p + j]
-                        one[i, j] = value if value == value else zero
-                    if masked:
-                        for j in range(BLOCK):
-                            one[i, j] = one[i, j] if keep[first + i, p + j] else zero
-                else:
-                    for j in range(width):
-                        value = row[p + j]
-                        present = value == value and (not masked or keep[first + i, p + j])
-                        one[i, j] = value if present else zero
-            transpose(one, 0, 0, blocks, p, 0)
-        for c in range(0, n_cells, BLOCK):
-            width = min(BLOCK, n_cells - c)
-            if start[c] == start[c + width]:
-                one[:] = zero
-            else:
-                for j in range(width):
-                    weighted_sum(blocks, pixel, weight, start[c + j], start[c + j + 1], one, j)
-            if width == BLOCK and size == BLOCK:
-                transpose(one, 0, 0, out, first, c)
-                continue
-            for i in range(size):
-                for j in range(width):
-                    out[first + i, c + j] = one[j, i]

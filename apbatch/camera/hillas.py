@@ -12,10 +12,8 @@ import numpy.typing as npt
 
 from apbatch.camera.cleaning import Cleaning, Images, Mask, clean, levels, of_camera
 from apbatch.camera.geometry import CameraGeometry, Floats
-from apbatch.camera.kernels.decorators import inner, kernel
-from apbatch.camera.kernels.light import BLOCK, Tables, Workspace, clean_block, lit_block, tables_of, workspace
-from apbatch.camera.kernels.moments import FLAT, PARAMETERS, ROWS, parametrise_block
-from apbatch.camera.kernels.vector import LANES, lanes, put_lanes
+from apbatch.camera.kernels import batch
+from apbatch.camera.parameters import PARAMETERS
 from apbatch.errors import UsageError
 
 __all__ = ["PARAMETERS", "clean_and_parametrise", "hillas"]
@@ -58,18 +56,9 @@ def hillas(
         mask = np.ones((1, camera.n_pixels), np.bool_)
     elif mask.shape != images.shape:
         raise UsageError(f"the mask is of shape {mask.shape}, the images of shape {images.shape}")
-    out = np.empty((len(PARAMETERS), len(images)))
-    _parametrise_batch(
-        images,
-        np.ascontiguousarray(mask, np.bool_),
-        tables_of(camera),
-        FLAT * float(camera.pitch) ** 2,
-        float(source[0]),
-        float(source[1]),
-        out,
-        workspace(camera),
-    )
-    return dict(zip(PARAMETERS, out, strict=True))
+    table = np.empty((len(PARAMETERS), len(images)))
+    batch.parametrise(images, np.ascontiguousarray(mask, np.bool_), camera, source, table)
+    return dict(zip(PARAMETERS, table, strict=True))
 
 
 def clean_and_parametrise(
@@ -123,85 +112,7 @@ def clean_and_parametrise(
     picture, boundary = levels(cleaning, images, camera, noise)
     mask = np.empty(images.shape, np.bool_) if out is None else out
     if mask.shape != images.shape or mask.dtype != np.bool_ or not mask.flags.c_contiguous:
-        raise UsageError(f"out is no contiguous array of booleans of shape {images.shape}")
+        raise UsageError(f"out is not a contiguous array of booleans of shape {images.shape}")
     table = np.empty((len(PARAMETERS), len(images)))
-    _clean_and_parametrise_batch(
-        images,
-        picture,
-        boundary,
-        cleaning.min_neighbours,
-        cleaning.keep_isolated,
-        tables_of(camera),
-        FLAT * float(camera.pitch) ** 2,
-        float(source[0]),
-        float(source[1]),
-        mask,
-        table,
-        workspace(camera),
-    )
+    batch.clean_and_parametrise(images, picture, boundary, cleaning, camera, source, mask, table)
     return mask, dict(zip(PARAMETERS, table, strict=True))
-
-
-@kernel
-def _parametrise_batch(
-    images: Images,
-    mask: Mask,
-    tables: Tables,
-    flat: float,
-    source_x: float,
-    source_y: float,
-    out: Floats,
-    space: Workspace,
-) -> None:
-    table = np.zeros((ROWS, BLOCK))
-    for first in range(0, len(images), BLOCK):
-        last = min(first + BLOCK, len(images))
-        lit_block(images, first, last, mask, tables, space)
-        parametrise_block(space.lists, last - first, flat, source_x, source_y, table)
-        put_columns(table, out, first, last)
-
-
-@kernel
-def _clean_and_parametrise_batch(
-    images: Images,
-    picture: Images,
-    boundary: Images,
-    min_neighbours: int,
-    keep_isolated: bool,
-    tables: Tables,
-    flat: float,
-    source_x: float,
-    source_y: float,
-    mask: Mask,
-    out: Floats,
-    space: Workspace,
-) -> None:
-    table = np.zeros((ROWS, BLOCK))
-    for first in range(0, len(images), BLOCK):
-        last = min(first + BLOCK, len(images))
-        clean_block(images, first, last, picture, boundary, min_neighbours, keep_isolated, tables, mask, space)
-        parametrise_block(space.lists, last - first, flat, source_x, source_y, table)
-        put_columns(table, out, first, last)
-
-
-@inner
-def put_columns(table: Floats, out: Floats, first: int, last: int) -> None:
-    """Copy the parameters of a block of images to their places in the whole table, eight images at a time.
-
-    Parameters
-    ----------
-    table : ndarray of float64, shape (n_parameters, BLOCK)
-        Parameters of the block.
-    out : ndarray of float64, shape (n_parameters, n_images)
-        The whole table.
-    first, last : int
-        Images of the block.
-    """
-    block, columns = table.reshape(-1), out.reshape(-1)
-    whole = (last - first) // LANES * LANES
-    for row in range(out.shape[0]):
-        start, place = row * BLOCK, row * out.shape[1] + first
-        for i in range(0, whole, LANES):
-            put_lanes(columns, place + i, lanes(block, start + i))
-        for i in range(whole, last - first):
-            columns[place + i] = block[start + i]

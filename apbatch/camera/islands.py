@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry
-from apbatch.camera.kernels.board import Numbers
 from apbatch.camera.kernels.decorators import kernel
-from apbatch.camera.kernels.light import tables_of
+from apbatch.camera.kernels.neighbours import Numbers, neighbour_table
 from apbatch.errors import UsageError
 
 Mask = npt.NDArray[np.bool_]
@@ -35,7 +34,7 @@ def label_islands(mask: Mask, camera: CameraGeometry) -> npt.NDArray[np.int32]:
     """
     if mask.ndim != 2 or mask.shape[1] != camera.n_pixels:
         raise UsageError(f"{camera.name} has {camera.n_pixels} pixels, the mask is of shape {mask.shape}")
-    return _label_batch(np.ascontiguousarray(mask, np.bool_), tables_of(camera).neighbours)
+    return _label_batch(np.ascontiguousarray(mask, np.bool_), neighbour_table(camera))
 
 
 @kernel

@@ -29,12 +29,21 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="cluster")
 
 
-def up(names: _NAMES = None) -> None:
+def up(
+    names: _NAMES = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", help="Nodes of Cassandra, 1 or 3, chosen when it first starts.")
+    ] = None,
+) -> None:
     """Start servers and wait until they are healthy; those that are up stay as they are."""
     from apbatch.cluster import registry, server
+    from apbatch.cluster.cassandra import Cassandra
 
     servers = registry.named(names or registry.DEFAULT)
     with registry.exclusively():
+        for one in servers:
+            if nodes is not None and isinstance(one, Cassandra):
+                one.choose_nodes(nodes)
         server.up(servers)
 
 
@@ -46,7 +55,7 @@ def status(names: _NAMES = None, columns: ColumnsOption = "", format: FormatOpti
     servers = registry.named(names or registry.SERVERS)
     names_of_columns = [field.name for field in fields(ProcessStatus)]
     rows = (asdict(row) for server in servers for row in server.status())
-    show(rows, format, names_of_columns, few=("process", "state", "pid", "memory_mb", "address"), wanted=columns)
+    show(rows, format, names_of_columns, few=("process", "state", "pid", "memory_mb", "address"), subset=columns)
 
 
 def down(names: _NAMES = None) -> None:

@@ -67,9 +67,7 @@ def publish_repository(
     repository = Repository(to, name, keys)
     with open_catalogue(load_settings().catalogue) as catalogue:
         guard = _guard(catalogue, Policy.load(policy, catalogue))
-        report = publish(
-            guard, selection, repository, piece=PIECES[piece.value], ttl_s=ttl, new_key=new_key
-        )  # fmt: skip
+        report = publish(guard, selection, repository, piece=PIECES[piece.value], ttl_s=ttl, new_key=new_key)
     for one in report.left_out:
         examples = ", ".join(one.examples) + (", …" if one.files > len(one.examples) else "")
         note(f"{one.files} left out: {one.reason} ({one.remedy}): {examples}")
@@ -106,10 +104,10 @@ def serve_repositories(
 ) -> None:
     """Serve CernVM-FS repositories at /cvmfs/NAME: catalogs from DIR, contents cut out of files at their sites."""
     try:
-        import uvicorn
-
         from apbatch.access.exports.cvmfs.repository import Repository
         from apbatch.access.exports.cvmfs.serving import Pieces, application
+        from apbatch.access.serving.draining import address_of, listen, serve
+        from apbatch.access.serving.operations import Operations
     except ImportError as error:
         raise _missing(error) from error
     from apbatch.access.policy import Policy
@@ -126,9 +124,15 @@ def serve_repositories(
         guard = _guard(catalogue, Policy.load(policy, catalogue))
         with Reader(guard) as reader:
             served = {one.name: (one.folder, Pieces(one.folder, guard, reader)) for one in repositories}
+            operations = Operations(
+                application(served),
+                lambda: (None, {"revision": catalogue.revision()}),
+                [f"/cvmfs/{one.name}" for one in repositories],
+            )
+            listener = listen(host, port)
             for one in repositories:
-                note(f"http://{host}:{port}/cvmfs/{one.name}")
-            uvicorn.run(application(served), host=host, port=port, log_level="warning", lifespan="off")
+                note(f"{address_of(listener, host)}/cvmfs/{one.name}")
+            serve(operations, listener, operations.draining)
 
 
 def _guard(catalogue: Catalogue, policy: Policy) -> Guard:

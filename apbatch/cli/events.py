@@ -37,14 +37,14 @@ def events(
         if explain:
             show_text(catalogue.explain(query, events=True))
             return
-        known = catalogue.attributes(events=True)
+        attributes = catalogue.attributes(events=True)
         if by.strip():
-            by = column_named(by, known)
+            by = column_named(by, attributes)
             counts = catalogue.count(query, by, events=True)
             show(({by: value, "events": number} for value, number in counts.items()), format, (by, "events"))
             return
-        wanted = columns_named(columns, known)
-        show(catalogue.events(query, wanted or None, limit), format, list(known), few=_USUAL, wanted=columns)
+        fields = columns_named(columns, attributes)
+        show(catalogue.events(query, fields or None, limit), format, list(attributes), few=_USUAL, subset=columns)
 
 
 def check_events(
@@ -112,4 +112,4 @@ def coincidences(
             show([{"pairs": number, "output": output}], format, ("pairs", "output"))
             return
         rows = (row for batch in batches for row in batch.to_pylist())
-        show(rows, format, pairs.COLUMNS, few=_PAIR, wanted=columns)
+        show(rows, format, pairs.COLUMNS, few=_PAIR, subset=columns)

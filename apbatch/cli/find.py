@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named, show, show_lines, show_text
 
 if TYPE_CHECKING:
-    from apbatch.client.client import Client
     from apbatch.index.catalogue import Catalogue
 
 _QUERY = Annotated[str, typer.Argument(help="Such as \"experiment = 'TAIGA' and events > 1000\"; empty: all files.")]
-#: A follower asks for changes this often, seconds.
-_FOLLOW_S = 0.5
 #: What fits a terminal.
 _ATTRIBUTE = ("name", "type", "unit", "description")
 _COLUMNS = ("path", "size", "night", "run", "events")
@@ -42,8 +38,8 @@ def find(
     from apbatch.client.client import connect
 
     with connect() as catalogue:
-        known = catalogue.attributes()
-        show(catalogue.records(query, limit), format, _file_columns(known), few=_COLUMNS, wanted=columns)
+        attributes = catalogue.attributes()
+        show(catalogue.records(query, limit), format, _file_columns(attributes), few=_COLUMNS, subset=columns)
 
 
 def count(
@@ -76,21 +72,11 @@ def changes(
 
     with connect() as catalogue:
         if follow:
-            show_lines(_followed(catalogue, since))
+            show_lines(catalogue.follow(since))
             return
         names = list(dict.fromkeys(["revision", "change", "detail", *_file_columns(catalogue.attributes())]))
         few = ("revision", "change", "path", "size", "state")
-        show(catalogue.changes(since), format, names, few=few, wanted=columns)
-
-
-def _followed(catalogue: Client, since: int) -> Iterator[dict[str, Any] | None]:
-    """Yield changes as they come, without end; None when there are no more for now."""
-    while True:
-        for row in catalogue.changes(since):
-            yield row
-            since = row["revision"]
-        yield None
-        time.sleep(_FOLLOW_S)
+        show(catalogue.changes(since), format, names, few=few, subset=columns)
 
 
 def _file_columns(attributes: Iterable[str]) -> list[str]:
@@ -107,8 +93,8 @@ def conflicts(format: FormatOption = Format.TABLE) -> None:
     def rows(catalogue: Catalogue) -> Iterator[dict[str, str]]:
         cursor: str | None = None
         while True:
-            found, cursor = catalogue.conflicts(cursor)
-            for conflict in found:
+            conflicts, cursor = catalogue.conflicts(cursor)
+            for conflict in conflicts:
                 for path, entry in conflict.entries.items():
                     yield {"place": conflict.place, "path": path, "entry": entry}
             if cursor is None:
@@ -134,6 +120,6 @@ def attributes(
     from apbatch.client.client import connect
 
     with connect() as catalogue:
-        known = catalogue.attributes(events=events)
-    rows = ({name: getattr(attribute, name) for name in _ATTRIBUTE} for attribute in known.values())
+        attributes = catalogue.attributes(events=events)
+    rows = ({name: getattr(attribute, name) for name in _ATTRIBUTE} for attribute in attributes.values())
     show(rows, format, _ATTRIBUTE)

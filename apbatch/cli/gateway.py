@@ -16,24 +16,41 @@ def register(app: typer.Typer) -> None:
 
 
 def gateway(
-    agent: Annotated[list[str], typer.Option("--agent", help="A site and its agent, SITE=http://HOST:PORT.")],
+    agent: Annotated[
+        list[str] | None, typer.Option("--agent", help="A site and its agent, SITE=http://HOST:PORT.")
+    ] = None,
+    select: Annotated[str, typer.Option("--select", help="Serve only the files that match this query.")] = "",
+    below: Annotated[str, typer.Option("--below", help="Serve only this folder of the merged tree.")] = "",
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 0,
     policy: Annotated[Path | None, typer.Option("--policy", help="Policy file; default: what is shared.")] = None,
     secrets: Annotated[Path | None, typer.Option("--secrets", help="Secrets; default: the environment's.")] = None,
 ) -> None:
-    """Follow agents' feeds into this catalogue, and serve blocks and files of all of them.
+    """Follow agents' feeds into this catalogue, and serve blocks and files of all that it holds, or of a part.
 
-    Metadata come at once, bytes when they are asked for. Several copies may stand beside each other with the same
+    Metadata come at once, bytes when they are asked for. Tokens of this home and of the provider that the settings name
+    say who asks. Several copies may stand beside each other with the same
     catalogue, policy and secrets.
     """
-    from apbatch.access.agents.agent import serve_gateway
-    from apbatch.errors import UsageError
+    from apbatch.errors import MissingSoftwareError, UsageError
+
+    try:
+        from apbatch.access.agents.agent import serve_gateway
+        from apbatch.api.identity import identity_of
+    except ImportError as error:
+        raise MissingSoftwareError(
+            f"a package for the gateway is missing: {error}", remedy="pip install 'apbatch[api]'"
+        ) from error
+    from apbatch.access.view import View
+    from apbatch.config import load_settings
 
     agents = {}
-    for text in agent:
+    for text in agent or ():
         site, _, url = text.partition("=")
         if not site or not url.startswith(("http://", "https://")):
             raise UsageError(f"'{text}' is not a site and its agent", remedy="--agent taiga=http://HOST:PORT")
         agents[site] = url
-    serve_gateway(agents, host, port, policy=policy, secrets=secrets, announce=note)
+    serve_gateway(
+        agents, host, port, view=View(select, below), policy=policy, secrets=secrets, announce=note,
+        identify=identity_of(load_settings().service).principal,
+    )  # fmt: skip

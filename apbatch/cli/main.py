@@ -24,9 +24,10 @@ from apbatch.messages import ERRORS_VARIABLE
 
 #: Modules of `apbatch.cli`, each with a function ``register(app)``.
 GROUPS = (
-    *("doctor", "cluster", "site", "find", "index", "events", "mirror", "mount", "images", "datasets", "sample"),
-    *("policy", "secret", "export", "gateway"),
-    *("sim", "train", "run", "blind", "bench", "cvmfs", "serve"),
+    *("doctor", "cluster", "site", "find", "index", "events", "mirror", "mount"),
+    *("analysis.images", "analysis.datasets", "sample", "policy", "secret", "export", "gateway", "service"),
+    *("analysis.sim", "analysis.train", "analysis.run", "analysis.blind", "analysis.bench"),
+    *("cvmfs", "serve", "harvest"),
 )
 _DEBUG = "APBATCH_DEBUG"
 
@@ -38,8 +39,8 @@ class ErrorFormat(StrEnum):
     JSON = "json"
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(value: bool) -> None:
+    if value:
         show_text(f"apbatch {apbatch.__version__}")
         raise typer.Exit
 
@@ -95,7 +96,17 @@ def _name_no_type_of_flags(command: Any, above: Any = None) -> None:
 
 
 def run_command(command: Any, program: str = "apbatch", arguments: list[str] | None = None) -> int:
-    """Run a command of typer; return the exit status: 0, 2 for a user's error, 1 for any other failure."""
+    """Run a command of typer; return the exit status: 0, 2 for a user's error, 1 for any other failure.
+
+    Parameters
+    ----------
+    command : click.Command
+        What typer made of the functions.
+    program : str
+        Its name in messages.
+    arguments : list of str, optional
+        By default those of this process.
+    """
     with _environment_kept(ERRORS_VARIABLE), _environment_kept(CATALOGUE_VARIABLE):
         return _run(command, program, arguments)
 

@@ -12,6 +12,7 @@ from apbatch.cli.output import note
 
 if TYPE_CHECKING:
     from apbatch.access.cache import BlockCache
+    from apbatch.access.mount.scope import MountScope
 
 _SIZE = "10GB"
 
@@ -30,44 +31,79 @@ def mount(
     allow_other: Annotated[
         bool, typer.Option("--allow-other", help="Other users may look into it; they see what you see.")
     ] = False,
+    select: Annotated[str, typer.Option("--select", help="Show only the files that match this query.")] = "",
+    below: Annotated[str, typer.Option("--below", help="Show only this folder of the merged tree.")] = "",
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Show what this policy lets --as (or anyone) see and read.")
+    ] = None,
+    user: Annotated[str, typer.Option("--as", help="Show what the policy lets this user see and read.")] = "",
+    group: Annotated[list[str] | None, typer.Option("--group", help="A group of --as; several times for more.")] = None,
+    catalogue: Annotated[
+        str, typer.Option("--catalogue", help="URL of a catalogue, or of a server (https://…); default: the settings'.")
+    ] = "",
 ) -> int:
-    """Mount the merged tree, read-only: files are read from their sites, only those blocks that are asked for.
+    """Mount the merged tree or a part of it, read-only: of files only those blocks are moved that are read.
 
     DIR/.find/QUERY/ holds the files that match a query. Attributes are extended attributes (getfattr -d FILE).
     """
     from apbatch.access.mount import mounting
+    from apbatch.access.mount.scope import MountScope
+    from apbatch.access.view import View
 
     place = mounting.location(folder)
     mounting.check(place)
     blocks = block_cache(cache, cache_size)
+    scope = MountScope(View(select, below), policy.absolute() if policy else None, user, tuple(group or ()), catalogue)
     if not foreground:
         options = ["--cache-size", cache_size, *(["--cache", str(cache.absolute())] if cache else [])]
         options += ["--allow-other"] if allow_other else []
+        options += scope.options()
         program = "from apbatch.cli.main import main; main()"
         process = mounting.start(
             [sys.executable, "-c", program, "mount", "--foreground", *options, "--", str(place)], place
         )
         note(f"mounted at {place} by process {process}; apbatch umount {place} ends it")
         return 0
-    return mounting.supervise(lambda: serve_tree(place, blocks, allow_other), place)
+    return mounting.supervise(lambda: serve_tree(place, blocks, allow_other, scope), place)
 
 
-def serve_tree(place: Path, blocks: BlockCache | None, allow_other: bool) -> None:
-    """Mount and answer; runs in a process of its own."""
-    from apbatch.access.guard import Guard
+def serve_tree(place: Path, blocks: BlockCache | None, allow_other: bool, scope: MountScope | None = None) -> None:
+    """Mount and answer; runs in a process of its own.
+
+    Parameters
+    ----------
+    place : Path
+        Folder to mount at.
+    blocks : BlockCache, optional
+        Keeps blocks on disk.
+    allow_other : bool
+        Other users may look into it.
+    scope : MountScope, optional
+        What is shown, and for whom; by default everything, for the owner.
+    """
     from apbatch.access.mount.adapters import serve
     from apbatch.access.mount.follow import Follower
+    from apbatch.access.mount.scope import MountScope
     from apbatch.access.mount.tree import Tree
-    from apbatch.access.policy import Policy
-    from apbatch.access.principals import OWNER
     from apbatch.access.reader import Reader
     from apbatch.config import load_settings
     from apbatch.index.backends import open_catalogue
 
-    with open_catalogue(load_settings().catalogue) as catalogue:
-        guard = Guard(catalogue, None, Policy.load(None, catalogue), OWNER)
+    scope = scope or MountScope()
+    url = scope.catalogue or load_settings().catalogue
+    if url.startswith(("http://", "https://")):
+        from apbatch.client.door import ServerDoor
+        from apbatch.client.remote import RemoteTransport
+
+        scope.check_server()
+        door = ServerDoor(RemoteTransport(url))
+        with Reader(door, blocks, openers=(door.source,)) as reader:
+            serve(Tree(door, reader, scope.view.folder), Follower(door), place, allow_other=allow_other)
+        return
+    with open_catalogue(url) as catalogue:
+        guard, feed = scope.doors(catalogue)
         with Reader(guard, blocks) as reader:
-            serve(Tree(guard, reader), Follower(guard), place, allow_other=allow_other)
+            serve(Tree(guard, reader, scope.view.folder), Follower(feed), place, allow_other=allow_other)
 
 
 def block_cache(folder: Path | None, size: str) -> BlockCache | None:

@@ -41,7 +41,7 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def _chosen(format: Format) -> Format:
+def _remember(format: Format) -> Format:
     """Note that a program reads the output: it gets errors as JSON as well."""
     if format is Format.JSON and not sys.stderr.isatty():
         os.environ.setdefault(ERRORS_VARIABLE, "json")
@@ -50,7 +50,7 @@ def _chosen(format: Format) -> Format:
 
 FormatOption = Annotated[
     Format,
-    typer.Option("--format", help="Of the output; json: of errors, too.", callback=_chosen, is_eager=True),
+    typer.Option("--format", help="Of the output; json: of errors, too.", callback=_remember, is_eager=True),
 ]
 ColumnsOption = Annotated[
     str, typer.Option("--columns", help="Columns to show, separated by commas; JSON and CSV: all.", metavar="NAMES")
@@ -100,7 +100,7 @@ def show(
     columns: Sequence[str] = (),
     *,
     few: Sequence[str] = (),
-    wanted: str = "",
+    subset: str = "",
 ) -> None:
     """Print records in the wanted format to standard output.
 
@@ -113,7 +113,7 @@ def show(
         All columns; by default the keys that occur. They are the header of a CSV without rows.
     few : sequence of str
         Those that a table has, where all would be too wide.
-    wanted : str
+    subset : str
         The columns that the user asked for, separated by commas.
 
     Raises
@@ -121,7 +121,7 @@ def show(
     UsageError
         If a wanted column does not exist.
     """
-    names = columns_named(wanted, columns)
+    names = columns_named(subset, columns)
     rows = ({key: _plain(value) for key, value in record.items()} for record in records)
     if names:
         rows = ({name: row.get(name) for name in names} for row in rows)
@@ -171,13 +171,13 @@ def note(text: str) -> None:
 
 def report(error: BaseException, program: str = "apbatch") -> int:
     """Print an error to standard error and return the exit status that goes with it."""
-    known = error if isinstance(error, ApbatchError) else _explained(error)
-    of_state = f"{known.where}/".startswith(f"{home()}/")
-    if known.remedy is None and of_state and isinstance(error, OSError | ServerError):
-        known.remedy = f"set APBATCH_HOME to a folder that you may write; all state is in {home()}"
+    failure = error if isinstance(error, ApbatchError) else _explained(error)
+    of_state = f"{failure.where}/".startswith(f"{home()}/")
+    if failure.remedy is None and of_state and isinstance(error, OSError | ServerError):
+        failure.remedy = f"set APBATCH_HOME to a folder that you may write; all state is in {home()}"
     with suppress(OSError, ValueError):  # nobody is left to be told
-        print(error_line(known, program), file=sys.stderr, flush=True)
-    return known.status
+        print(error_line(failure, program), file=sys.stderr, flush=True)
+    return failure.status
 
 
 def _explained(error: BaseException) -> ApbatchError:
@@ -273,15 +273,15 @@ def _write_table(
     rows: Sequence[Mapping[str, Any]], names: list[str], few: Sequence[str], every: Sequence[str], stream: Any
 ) -> None:
     width = shutil.get_terminal_size().columns
-    shown = names or list(few)
-    cells = [[_cell(row.get(name)) for name in shown] for row in rows]
-    widths = [max(map(len, column)) for column in zip(shown, *cells, strict=True)]
+    heads = names or list(few)
+    cells = [[_cell(row.get(name)) for name in heads] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     if len(rows) == 1 and not names and sum(widths) + 2 * len(widths) > width:
-        shown, cells = ["", ""], [[name, _cell(rows[0].get(name))] for name in every if rows[0].get(name) is not None]
+        heads, cells = ["", ""], [[name, _cell(rows[0].get(name))] for name in every if rows[0].get(name) is not None]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    table = Table(box=box.SIMPLE_HEAD, show_header=any(shown))
-    numbers = {name for name in shown if name and any(isinstance(row.get(name), int | float) for row in rows)}
-    for name, size in zip(shown, widths, strict=True):
+    table = Table(box=box.SIMPLE_HEAD, show_header=any(heads))
+    numbers = {name for name in heads if name and any(isinstance(row.get(name), int | float) for row in rows)}
+    for name, size in zip(heads, widths, strict=True):
         table.add_column(
             Text(name), overflow="fold", no_wrap=size <= _NARROW, justify="right" if name in numbers else "left"
         )

@@ -31,8 +31,8 @@ def check(file: _FILE, format: FormatOption = Format.TABLE) -> None:
         policy = Policy.load(file, catalogue)
         rows = []
         for rule, files, events in policy.rules_today():
-            said = rule.events is not None or rule.may == "metadata" or events != NOTHING
-            if not said:
+            allows_events = rule.events is not None or rule.may == "metadata" or events != NOTHING
+            if not allows_events:
                 note(f"rule '{rule.name}' allows no events: events lack what it asks for; give it 'events' of its own")
             who = rule.who if isinstance(rule.who, str) else rule.who.model_dump(exclude_defaults=True)
             row: dict[str, Any] = {"rule": rule.name, "who": str(who), "may": rule.may, "files": written(files)}
@@ -118,8 +118,10 @@ def explain(
             raise NotFoundError("no such file in the merged tree", where=what)
         rows = []
         for record in sources:
-            told = rules.explain(who, record)
-            may = "may see and read" if told.reads else "may see" if told.sees else "may not see"
+            explanation = rules.explain(who, record)
+            may = "may see and read" if explanation.reads else "may see" if explanation.sees else "may not see"
             note(f"{user} {may} {record.path}")
-            rows += [{"path": record.path, **{name: getattr(one, name) for name in _VERDICT}} for one in told.verdicts]
+            rows += [
+                {"path": record.path, **{name: getattr(one, name) for name in _VERDICT}} for one in explanation.verdicts
+            ]
         show(rows, format, ("path", *_VERDICT))

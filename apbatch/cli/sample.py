@@ -31,5 +31,5 @@ def _sample(
     contents = write_sample(folder, seed)
     names = ("path", "format", "events", "run", "night", "telescope", "cluster")
     few = ("path", "format", "events", "run")
-    show([content.to_json() for content in contents], format, names, few=few, wanted=columns)
+    show([content.to_json() for content in contents], format, names, few=few, subset=columns)
     note(f"site files are in {folder / SITES}: apbatch site add {folder / SITES}/taiga-raw.yaml")

@@ -44,14 +44,11 @@ def serve(
     try:
         if site:
             from apbatch.access.agents.agent import serve_site
-            from apbatch.api.identity import Identity
-            from apbatch.api.tokens import TokenFile
+            from apbatch.api.identity import identity_of
+            from apbatch.config import load_settings
 
-            identity = Identity(TokenFile())
-            serve_site(
-                site, host, port, policy=policy, announce=note,
-                identify=lambda headers: identity.asker(headers, {}, "").principal,
-            )  # fmt: skip
+            identity = identity_of(load_settings().service)
+            serve_site(site, host, port, policy=policy, announce=note, identify=identity.principal)
             return
         from apbatch.api.run import run
     except ImportError as error:

@@ -71,7 +71,7 @@ def show_site(name: str, format: FormatOption = Format.TABLE) -> None:
 
 @site_app.command("remove")
 def remove(
-    name: str,
+    name: Annotated[str, typer.Argument(help="Of the site.")],
     forget: Annotated[bool, typer.Option("--forget", help="Forget what is registered of its files, too.")] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
@@ -95,7 +95,11 @@ def remove(
 
 
 @site_app.command("rename")
-def rename(name: str, to: str, format: FormatOption = Format.TABLE) -> None:
+def rename(
+    name: Annotated[str, typer.Argument(help="Of the site until now.")],
+    to: Annotated[str, typer.Argument(help="Its new name.")],
+    format: FormatOption = Format.TABLE,
+) -> None:
     """Give a site another name. What is registered of its files follows, with its replicas; no file is touched."""
     from apbatch.config import load_settings
     from apbatch.index.backends import open_catalogue
@@ -163,20 +167,25 @@ def ingest(
     settings = load_settings()
     with open_catalogue(settings.catalogue) as catalogue:
         share_sites(catalogue, settings.catalogue)
-        wanted = known_sites() if all_sites else [resolve_site(name) for name in sites or []]
-        if not wanted:
+        targets = known_sites() if all_sites else [resolve_site(name) for name in sites or []]
+        if not targets:
             raise UsageError("no site is known", remedy="apbatch site add FILE.yaml")
         if watch:
-            return _watch(wanted, catalogue, every, threads, list_only)
+            return _watch(targets, catalogue, every, threads, list_only)
         search = parse_search(complete, catalogue.attributes()) if complete is not None else None
-        for site in wanted:
+        for site in targets:
             try:
                 summary = run(
-                    site, catalogue, threads=threads, again=again, accept_empty=accept_empty, list_only=list_only,
+                    site,
+                    catalogue,
+                    threads=threads,
+                    again=again,
+                    accept_empty=accept_empty,
+                    list_only=list_only,
                     complete=search,
-                )  # fmt: skip
+                )
             except ApbatchError as error:
-                if len(wanted) == 1:
+                if len(targets) == 1:
                     raise
                 report(error)  # one site that is away does not keep the others from being registered
                 status = max(status, error.status)
@@ -194,7 +203,7 @@ def ingest(
         | (summary.lists() if whole else {})
         for summary in summaries
     )
-    show(rows, format, every_column, few=(*few, "events_loaded") if loaded else few, wanted=columns)
+    show(rows, format, every_column, few=(*few, "events_loaded") if loaded else few, subset=columns)
     return status
 
 
@@ -222,6 +231,7 @@ def _tell(summary: IngestSummary) -> None:
     """Name the first files of which people should know something."""
     for title, noted in (
         ("in quarantine", summary.quarantined),
+        ("read in part", summary.partial),
         ("folder can't be listed", summary.unreadable),
         ("changes while it is read", summary.busy),
         ("of no known format", summary.unrecognised),
@@ -251,11 +261,11 @@ def _load_events(site: Site, catalogue: Catalogue, again: bool) -> int:
 
     with events_of(load_settings()) as store:
         done = load_events(site, catalogue, store, again=again)
-    told = [*(f"events not loaded: {source}: {reason}" for source, reason in done.failed.items()), *done.notes]
-    for line in told[:_SHOWN]:
+    notes = [*(f"events not loaded: {source}: {reason}" for source, reason in done.failed.items()), *done.notes]
+    for line in notes[:_SHOWN]:
         note(f"{site.name}: {line}")
-    if len(told) > _SHOWN:
-        note(f"{site.name}: {len(told) - _SHOWN} more notes on events")
+    if len(notes) > _SHOWN:
+        note(f"{site.name}: {len(notes) - _SHOWN} more notes on events")
     return done.events
 
 

@@ -97,6 +97,10 @@ class Client:
         """Return how a query would be answered, and what that costs."""
         return self._transport.explain(query, events)
 
+    def entry(self, path: str) -> Entry | None:
+        """Return what the merged tree has under a path; None if nothing."""
+        return self._transport.entry(path.rstrip("/"))
+
     def tree(self, path: str = "") -> Iterator[Entry]:
         """Yield the entries of a folder of the merged tree, page by page.
 
@@ -108,7 +112,7 @@ class Client:
         folder = path.rstrip("/")
         page = self._transport.entries(folder, None)
         if folder and not page.entries:
-            entry = self._transport.entry(folder)
+            entry = self.entry(folder)
             if entry is None or entry.kind != "folder":
                 raise NotFoundError("there is no such folder", where=path)
         while True:
@@ -130,6 +134,18 @@ class Client:
     def changes(self, since: int = 0) -> Iterator[dict[str, Any]]:
         """Yield what changed after a revision, the oldest change first."""
         return self._transport.changes(since)
+
+    def follow(self, since: int = 0) -> Iterator[dict[str, Any] | None]:
+        """Yield what changes after a revision as it happens, without end; None when there is no more for now.
+
+        A server sends its changes itself (server-sent events); where a proxy between cuts that off, they are asked for.
+
+        Parameters
+        ----------
+        since : int
+            The last revision that is held; that of the last change goes on where a program ended.
+        """
+        return self._transport.follow(since)
 
     def open(self, path: str) -> io.BufferedReader:
         """Open a file of the merged tree for reading; blocks are fetched when they are read, and kept.

@@ -89,9 +89,13 @@ class Image:
             points = axes.transData.transform([(0, 0), (camera.pitch, 0)])
             size = float(np.pi * (np.diff(points[:, 0])[0] * 72 / figure.dpi / np.sqrt(3 if corners == 6 else 2)) ** 2)
             pixels = RegularPolyCollection(
-                corners, rotation=turn, sizes=(size,), offsets=np.stack([camera.x, camera.y], axis=1),
-                offset_transform=axes.transData, cmap="viridis",
-            )  # fmt: skip
+                corners,
+                rotation=turn,
+                sizes=(size,),
+                offsets=np.stack([camera.x, camera.y], axis=1),
+                offset_transform=axes.transData,
+                cmap="viridis",
+            )
             values = np.where(kept, self.pixels, np.nan) if kept is not None else self.pixels
             pixels.set_array(values)
             pixels.set_clim(*span)

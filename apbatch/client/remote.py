@@ -15,10 +15,13 @@ import numpy as np
 import pyarrow as pa
 import urllib3
 
+from apbatch.access.blocks import block_length, pieces
+from apbatch.client.feed import FollowedFeed, row_of
 from apbatch.client.transport import EventKey, Transport
 from apbatch.errors import (
     AccessError,
     ApbatchError,
+    FileUnavailableError,
     NotFoundError,
     ServerError,
     TooManyRequestsError,
@@ -26,7 +29,9 @@ from apbatch.errors import (
     VerificationError,
 )
 from apbatch.formats.reader import Attribute
+from apbatch.index.contents import BLOCK
 from apbatch.index.files import Entry, EntryPage, State
+from apbatch.storage.range_stream import RangeStream
 
 if TYPE_CHECKING:
     from apbatch.access.event_image import EventImage
@@ -34,12 +39,16 @@ if TYPE_CHECKING:
 #: Environment variable with a token for servers.
 TOKEN_VARIABLE = "APBATCH_TOKEN"
 _TIMEOUT = urllib3.Timeout(connect=10, read=120)
-_BLOCK = 2 * 2**20
 #: Blocks of a file that are kept.
 _BLOCKS = 16
 _KINDS: dict[str, type[ApbatchError]] = {
-    "Usage": UsageError, "NotFound": NotFoundError, "Access": AccessError, "TooManyRequests": TooManyRequestsError,
-}  # fmt: skip
+    "Usage": UsageError,
+    "NotFound": NotFoundError,
+    "Access": AccessError,
+    "TooManyRequests": TooManyRequestsError,
+    "FileUnavailable": FileUnavailableError,
+    "Verification": VerificationError,
+}
 
 
 class RemoteTransport(Transport):
@@ -69,14 +78,21 @@ class RemoteTransport(Transport):
             raise UsageError("a token would go unencrypted over the network", where=url, remedy="use https")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         # Only what was not begun is tried again; a broken stream must be seen.
-        retries = urllib3.Retry(3, redirect=0, status=0, read=0, backoff_factor=0.2)
-        self._pool = urllib3.PoolManager(timeout=_TIMEOUT, retries=retries)
+        # A refusal is an answer, however soon its Retry-After says to ask again.
+        retries = urllib3.Retry(3, redirect=0, status=0, read=0, backoff_factor=0.2, respect_retry_after_header=False)
+        self._pool = urllib3.PoolManager(maxsize=16, timeout=_TIMEOUT, retries=retries)
         self._attributes: dict[bool, dict[str, Attribute]] = {}
 
     def request(
-        self, path: str, parameters: Mapping[str, Any], headers: Mapping[str, str] | None = None,
-        *, method: str = "GET", stream: bool = False,
-    ) -> urllib3.BaseHTTPResponse:  # fmt: skip
+        self,
+        path: str,
+        parameters: Mapping[str, Any],
+        headers: Mapping[str, str] | None = None,
+        *,
+        method: str = "GET",
+        stream: bool = False,
+        timeout: urllib3.Timeout = _TIMEOUT,
+    ) -> urllib3.BaseHTTPResponse:
         """Ask; an answer that tells of an error is raised as the error that it tells of.
 
         Parameters
@@ -89,6 +105,8 @@ class RemoteTransport(Transport):
         method : str
         stream : bool
             Leave the body to be read piece by piece.
+        timeout : urllib3.Timeout
+            For the connection, and for each piece that is read.
 
         Raises
         ------
@@ -98,8 +116,9 @@ class RemoteTransport(Transport):
         url = f"{self._base}{path}" + (f"?{urlencode(pairs)}" if pairs else "")
         try:
             answer = self._pool.request(
-                method, url, headers={**self._headers, **(headers or {})}, preload_content=not stream, redirect=False
-            )
+                method, url, headers={**self._headers, **(headers or {})}, preload_content=not stream, redirect=False,
+                timeout=timeout,
+            )  # fmt: skip
             if answer.status < 400:
                 return answer
             content = answer.data if not stream else answer.read(1_000_000)
@@ -117,8 +136,9 @@ class RemoteTransport(Transport):
             return ServerError(f"the server answers with status {status}", where=self.name)
         kind = _KINDS.get(str(problem.get("title")), ServerError if status >= 500 else UsageError)
         fields = {name: problem[name] for name in ("where", "nearest", "remedy") if isinstance(problem.get(name), str)}
-        return kind(what, where=fields.get("where") or self.name, nearest=fields.get("nearest"),
-                    remedy=fields.get("remedy"))  # fmt: skip
+        return kind(
+            what, where=fields.get("where") or self.name, nearest=fields.get("nearest"), remedy=fields.get("remedy")
+        )
 
     def json(self, below: str, **parameters: Any) -> Any:
         """Ask for JSON.
@@ -190,31 +210,32 @@ class RemoteTransport(Transport):
     def entries(self, folder: str, cursor: str | None) -> EntryPage:
         """Return some entries of a folder."""
         page = self.json("/entries", folder=folder, cursor=cursor)
-        return EntryPage([_entry(item) for item in page["items"]], page["cursor"])
+        return EntryPage([entry_of(item) for item in page["items"]], page["cursor"])
 
     def entry(self, path: str) -> Entry | None:
         """Return what the merged tree has under a path."""
         try:
-            return _entry(self.json("/entry", path=path or "/"))
+            return entry_of(self.json("/entry", path=path or "/"))
         except NotFoundError:
             return None
 
-    def changes(self, since: int) -> Iterator[dict[str, Any]]:
-        """Yield changes after a revision."""
-        from_start = "true" if since == 0 else None
+    def changes(self, since: int, *, from_start: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield changes after a revision; `from_start`: the reader began at 0, less than 30 days ago."""
+        flag = "true" if from_start or since == 0 else None
         while True:
-            page = self.json("/changes", since=since, limit=1000, from_start=from_start)
-            for item in page["items"]:
-                of_file = item["record"] or {"path": item["key"]}
-                about = {"revision": item["revision"], "change": item["kind"], "detail": item["detail"]}
-                yield about | of_file | {"revision": item["revision"]}
+            page = self.json("/changes", since=since, limit=1000, from_start=flag)
+            yield from map(row_of, page["items"])
             if page["since"] == since:
                 return
             since = page["since"]
 
+    def follow(self, since: int) -> Iterator[dict[str, Any] | None]:
+        """Yield changes as the server sends them."""
+        return FollowedFeed(self, since).rows()
+
     def open(self, path: str) -> io.BufferedReader:
         """Open an entry as a stream."""
-        return io.BufferedReader(RemoteFile(self, path), 2**18)
+        return io.BufferedReader(RangeStream(RemoteRanges(self, path)), 2**18)
 
     def image(self, key: EventKey) -> EventImage:
         """Return the image of an event."""
@@ -236,8 +257,14 @@ class RemoteTransport(Transport):
         self._pool.clear()
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteRanges:
     """Bytes of an entry behind a server, read by blocks; the last ones read are kept.
+
+    Parameters
+    ----------
+    transport : RemoteTransport
+    path : str
+        In the merged tree.
 
     Raises
     ------
@@ -246,60 +273,53 @@ class RemoteFile(io.RawIOBase):
     """
 
     def __init__(self, transport: RemoteTransport, path: str) -> None:
-        super().__init__()
-        self._transport, self._path, self._place = transport, path, 0
+        self._transport, self._path = transport, path
         answer = transport.request("/content", {"path": path}, method="HEAD")
         self.size = int(answer.headers["content-length"])
-        self.verified = answer.headers.get("apbatch-verified") == "true"
-        self._tag = answer.headers["etag"]
+        self.tag = answer.headers["etag"]
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the place."""
-        return self._place
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place."""
-        place = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size}[whence] + offset
-        if place < 0:
-            raise ValueError("a place before the file's begin")
-        self._place = place
-        return place
-
-    def readinto(self, buffer: Any) -> int:
-        """Read what follows, to the end of a block at most.
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes of a range, cut at the end of the file.
 
         Raises
         ------
         VerificationError
             If the file is another one by now.
+        ServerError
+            If the answer broke off.
         """
-        number, inside = divmod(self._place, _BLOCK)
-        if self._place >= self.size or not len(buffer):
-            return 0
-        piece = self._block(number)[inside : inside + len(buffer)]
-        buffer[: len(piece)] = piece
-        self._place += len(piece)
-        return len(piece)
+        return b"".join(self._block(part.block)[part.start : part.stop] for part in pieces(offset, length, self.size))
+
+    def close(self) -> None:
+        """Forget the blocks."""
+        self._blocks.clear()
 
     def _block(self, number: int) -> bytes:
         if number in self._blocks:
             self._blocks.move_to_end(number)
             return self._blocks[number]
-        begin = number * _BLOCK
-        end = min(begin + _BLOCK, self.size)
-        headers = {"Range": f"bytes={begin}-{end - 1}", "If-Range": self._tag}
+        begin = number * BLOCK
+        block = self.fetch(begin, begin + block_length(self.size, number))
+        self._blocks[number] = block
+        if len(self._blocks) > _BLOCKS:
+            self._blocks.popitem(last=False)
+        return block
+
+    def fetch(self, begin: int, end: int) -> bytes:
+        """Return a range of bytes in one request; any number of threads may ask.
+
+        Raises
+        ------
+        VerificationError
+            If the file is another one by now.
+        ServerError
+            If they can't be had.
+        """
+        headers = {"Range": f"bytes={begin}-{end - 1}", "If-Range": self.tag}
         answer = self._transport.request("/content", {"path": self._path}, headers, stream=True)
         try:
-            if answer.status != 206 or answer.headers.get("etag") != self._tag:
+            if answer.status != 206 or answer.headers.get("etag") != self.tag:
                 raise VerificationError("the file changed while it was read", where=self._path, remedy="open it again")
             block = answer.read()
         except urllib3.exceptions.HTTPError as error:
@@ -310,9 +330,6 @@ class RemoteFile(io.RawIOBase):
             answer.close()
         if len(block) != end - begin:
             raise ServerError("the server gave too few bytes", where=self._path, remedy="read again")
-        self._blocks[number] = block
-        if len(self._blocks) > _BLOCKS:
-            self._blocks.popitem(last=False)
         return block
 
 
@@ -337,7 +354,8 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"
 
 
-def _entry(item: dict[str, Any]) -> Entry:
+def entry_of(item: dict[str, Any]) -> Entry:
+    """Return an entry of the merged tree as a server wrote it."""
     state = item.pop("state", None)
     return Entry(**item, state=None if state is None else State(state))
 

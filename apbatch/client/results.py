@@ -157,5 +157,6 @@ def _astropy(field: pa.Field, column: pa.ChunkedArray) -> Any:
         if mask.any():
             return MaskedColumn(values, mask=mask, description=description)
         return values * unit(text) if text else Column(values, description=description)
-    return Column(["" if value is None else str(value) for value in column.to_pylist()], dtype=str,
-                  description=description)  # fmt: skip
+    return Column(
+        ["" if value is None else str(value) for value in column.to_pylist()], dtype=str, description=description
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from apbatch.index.files import Entry, EntryPage
 if TYPE_CHECKING:
     from apbatch.access.event_image import EventImage
 
+#: A catalogue here is asked for changes this often, s.
+_FOLLOW_S = 0.5
 #: Experiment, run, event and telescope.
 EventKey = tuple[str, int, int, int]
 
@@ -83,6 +86,15 @@ class Transport(ABC):
     @abstractmethod
     def changes(self, since: int) -> Iterator[dict[str, Any]]:
         """Yield changes after a revision, with the fields of the file as it is now."""
+
+    def follow(self, since: int) -> Iterator[dict[str, Any] | None]:
+        """Yield changes as they come, without end; None when there are no more for now."""
+        while True:
+            for row in self.changes(since):
+                yield row
+                since = row["revision"]
+            yield None
+            time.sleep(_FOLLOW_S)
 
     @abstractmethod
     def open(self, path: str) -> io.BufferedReader:

@@ -225,9 +225,15 @@ class Afs(Server):
         with output.open("w+") as out:
             try:
                 status = subprocess.run(
-                    whole, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd="/",
-                    timeout=120, check=False,
-                ).returncode  # fmt: skip
+                    whole,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd="/",
+                    timeout=120,
+                    check=False,
+                ).returncode
             except subprocess.TimeoutExpired:
                 status = 124
             out.seek(0)

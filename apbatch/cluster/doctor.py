@@ -133,7 +133,7 @@ def purpose_named(text: str) -> Purpose:
         return "demo"
     if text == "test":
         return "test"
-    raise UsageError(f"'{text}' is no purpose", nearest=nearest_word(text, ["demo", "test"]), remedy="demo or test")
+    raise UsageError(f"'{text}' is not a purpose", nearest=nearest_word(text, ["demo", "test"]), remedy="demo or test")
 
 
 def _python() -> Finding:

@@ -22,7 +22,7 @@ def base() -> int:
     """
     text = os.environ.get("APBATCH_PORT_BASE", str(_DEFAULT_BASE))
     if not text.isdigit() or not 1024 <= int(text) <= 65000:
-        raise UsageError(f"APBATCH_PORT_BASE={text} is no port from 1024 to 65000")
+        raise UsageError(f"APBATCH_PORT_BASE={text} is not a port from 1024 to 65000")
     return int(text)
 
 

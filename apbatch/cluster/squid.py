@@ -71,11 +71,14 @@ class Squid(Server):
             program = "squid"
         return [
             Daemon(
-                f"squid-{name}", [program, "-N", "-f", str(self.folder / name / "squid.conf")], self.folder,
-                ports=[self.port(offset)], end=signal.SIGTERM,
+                f"squid-{name}",
+                [program, "-N", "-f", str(self.folder / name / "squid.conf")],
+                self.folder,
+                ports=[self.port(offset)],
+                end=signal.SIGTERM,
             )
             for name, offset in (("far", _FAR), ("near", _NEAR))
-        ]  # fmt: skip
+        ]
 
     def unhealthy(self) -> str | None:
         """The near one must forward to the far one, which it does not yet do when it first takes connections."""

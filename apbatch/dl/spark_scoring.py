@@ -1,22 +1,22 @@
 """Scoring of whole datasets on Spark, and scores among the events.
 
-A task is a part file: the worker reads its images, scores them with the network that came with the task, and writes
-one part of the result. Pixels never pass through the JVM. Keras' own `predict` does the work, on one core a task.
+A task is a part file: the worker reads its images, scores them with the networks and trees that came with the task, and
+writes one part of the result. Pixels never pass through the JVM. Keras' own `predict` does the work, on one core
+a task.
 """
 
 from __future__ import annotations
 
-import base64
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from apbatch.camera.instruments.registry import camera_named
@@ -32,25 +32,90 @@ from apbatch.storage.backends import open_store
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from apbatch.dl.networks.scoring import Network
     from apbatch.index.events.store import EventStore
 
 _ROWS = 4096
 
 
+class Scorer(Protocol):
+    """What gives images a score; it is sent to workers."""
+
+    def scores(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return scores in 0…1, shape (n_images,), of images of shape (n_images, n_pixels), p.e."""
+
+
+class ScoreSource(Protocol):
+    """Where a scorer comes from: `TrainedNetwork`, or `apbatch.dl.study.study_method.StudyMethod`."""
+
+    @property
+    def camera(self) -> str:
+        """Name of the camera whose images it scores."""
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that shapes the scores."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the sidecar keeps; ``model`` and ``treatment`` name the scores among the events."""
+
+    def scorer(self) -> Scorer:
+        """Return what scores; it may take a while to make."""
+
+
+class TrainedNetwork:
+    """A network of a training.
+
+    Parameters
+    ----------
+    training : pathlib.Path
+        Output of `apbatch.dl.training.launch.train`.
+    treatment : str, optional
+        Which of the training's treatments, if there are several.
+
+    Raises
+    ------
+    UsageError, FormatError, NotFoundError
+        As `apbatch.dl.networks.scoring.Network.of_training`.
+    """
+
+    def __init__(self, training: Path, treatment: str | None = None) -> None:
+        from apbatch.dl.networks.scoring import Network
+
+        network = Network.of_training(training, treatment)
+        content = read_json(training / "trained.json")
+        self._network = network
+        self.camera = network.camera.name
+        self.record: dict[str, Any] = {
+            "model": content["spec"]["model"],
+            "treatment": network.treatment.name,
+            "seed": content["spec"]["seed"],
+            "sha256": sha256(network.place),
+            "identity": content["identity"],
+            "training": str(training),
+        }
+        self.identity = digest([content["identity"], network.treatment.name, sha256(network.place)])
+
+    def scorer(self) -> Scorer:
+        """Return the network."""
+        from apbatch.dl.networks.scoring import PackedNetwork
+
+        return PackedNetwork.of(self._network)
+
+
 @dataclass(frozen=True)
 class ScoringJob:
-    """What a worker needs: where the images are, where scores go, and the network itself."""
+    """What a worker needs: where the images are, where scores go, and what scores."""
 
     images_url: str
     output_url: str
-    model: str  # base64 of the .keras file
-    treatment: str
+    scorer: Scorer
     camera: str
 
     def __call__(self, part: str) -> tuple[int, int, float]:
-        """Score one part file; return its rows, how many had no measured pixel, and the seconds of the network."""
-        network = _network(self.model, self.treatment, self.camera)
+        """Score one part file; return its rows, how many had no measured pixel, and the seconds of the scorer."""
+        _use_one_core()
+        n_pixels = camera_named(self.camera).n_pixels
         source = open_store(self.images_url)
         rows = lost = 0
         spent = 0.0
@@ -63,11 +128,11 @@ class ScoringJob:
                     if not batch.num_rows:
                         continue
                     images = np.asarray(from_binary(batch.column("image")), np.float32)
-                    if images.shape[1] != network.camera.n_pixels:
+                    if images.shape[1] != n_pixels:
                         raise FormatError(f"images of {images.shape[1]} pixels, not of {self.camera}")
                     usable = np.isfinite(images).any(axis=1) & ~np.isinf(images).any(axis=1)
                     started = time.monotonic()
-                    scores = network.scores(np.where(usable[:, None], images, 0))
+                    scores = self.scorer.scores(np.where(usable[:, None], images, 0))
                     spent += time.monotonic() - started
                     rows += batch.num_rows
                     lost += int((~usable).sum())
@@ -82,28 +147,20 @@ class ScoringJob:
 
 
 @cache
-def _network(model: str, treatment: str, camera: str) -> Network:
-    """Load a network once in a worker, on one core: Spark runs as many tasks as it was given cores."""
+def _use_one_core() -> None:
+    """Keep TensorFlow to one core: Spark runs as many tasks as it was given cores."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     import tensorflow as tf
-
-    from apbatch.dl.networks.scoring import Network
 
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
         pass  # TensorFlow runs here already: in one process, in tests
-    with TemporaryDirectory() as folder:
-        place = Path(folder) / "model.keras"
-        place.write_bytes(base64.b64decode(model))
-        return Network(place, treatment, camera)
 
 
-def score_dataset(
-    spark: SparkSession, images_url: str, training: Path, output_url: str, treatment: str | None = None
-) -> dict[str, Any]:
+def score_dataset(spark: SparkSession, images_url: str, source: ScoreSource, output_url: str) -> dict[str, Any]:
     """Score a dataset of images; the result is a dataset with the keys of the images and a ``score``, NaN where none.
 
     Parameters
@@ -111,51 +168,37 @@ def score_dataset(
     spark : SparkSession
     images_url : str
         Dataset of images, as the step `clean` makes it.
-    training : pathlib.Path
-        Output of `apbatch.dl.training.launch.train` on a blind set of images.
+    source : ScoreSource
+        Where the scorer comes from.
     output_url : str
         Where the dataset goes. If the same was made there already, nothing is done; a killed run is done again.
-    treatment : str, optional
-        Which of the training's treatments, if there are several.
 
     Returns
     -------
     dict
-        ``images``, ``without_pixels``, ``seconds``, ``network_seconds`` (summed over workers).
+        ``images``, ``without_pixels``, ``seconds``, ``scoring_seconds`` (summed over workers).
 
     Raises
     ------
     UsageError, FormatError, NotFoundError
-        If the network and the images do not fit, or another dataset is there, before Spark starts any task.
+        If the scorer and the images do not fit, or another dataset is there, before Spark starts any task.
     ServerError
         If a task failed.
     """
-    from apbatch.dl.networks.scoring import Network
-
     sidecar = dataset.info(images_url)
     if sidecar.get("kind") != "images":
         raise UsageError("not a dataset of images", where=images_url)
-    network = Network.of_training(training, treatment)
     camera = camera_named(str(sidecar["camera"]))
-    if camera.name != network.camera.name:
-        raise UsageError(
-            f"the images are of {camera.name}, the network was trained on {network.camera.name}", where=images_url
-        )
+    if camera.name != source.camera:
+        raise UsageError(f"the images are of {camera.name}, the scores are made for {source.camera}", where=images_url)
     parts = dataset.part_files(images_url)
-    record = read_json(training / "trained.json")
-    identity = digest([images_url, sidecar, record["identity"], network.treatment.name, sha256(network.place)])
+    identity = digest([images_url, sidecar, source.identity])
     if dataset.is_complete(output_url):
         earlier = dataset.info(output_url)
         if earlier.get("identity") != identity:
             raise UsageError("another dataset is there already", where=output_url, remedy="choose another output")
         return dict(earlier["summary"])
-    job = ScoringJob(
-        images_url,
-        output_url,
-        base64.b64encode(network.place.read_bytes()).decode(),
-        network.treatment.name,
-        network.camera.name,
-    )
+    job = ScoringJob(images_url, output_url, source.scorer(), camera.name)
     started = time.monotonic()
     try:
         context = spark.sparkContext
@@ -170,26 +213,17 @@ def score_dataset(
         "images": sum(rows for rows, _, _ in counts),
         "without_pixels": sum(lost for _, lost, _ in counts),
         "seconds": round(seconds, 3),
-        "network_seconds": round(sum(spent for _, _, spent in counts), 3),
+        "scoring_seconds": round(sum(spent for _, _, spent in counts), 3),
     }
-    origin = provenance("score", [images_url, str(training)], {"treatment": network.treatment.name})
-    dataset.write_info(
-        output_url,
-        {
-            "kind": "scores",
-            "identity": identity,
-            "summary": summary,
-            "images_url": images_url,
-            "network": {
-                "model": record["spec"]["model"],
-                "treatment": network.treatment.name,
-                "seed": record["spec"]["seed"],
-                "sha256": sha256(network.place),
-                "identity": record["identity"],
-            },
-            **origin,
-        },
-    )
+    content = {
+        "kind": "scores",
+        "identity": identity,
+        "summary": summary,
+        "images_url": images_url,
+        "network": source.record,
+        **provenance("score", [images_url], source.record),
+    }
+    dataset.write_info(output_url, content)
     with open_store(output_url).publish(dataset.SUCCESS):
         pass
     return summary

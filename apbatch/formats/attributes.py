@@ -12,6 +12,9 @@ EVENT_FIRST = Attribute("event_first", "integer", "Smallest event number in the 
 EVENT_LAST = Attribute("event_last", "integer", "Largest event number in the file.")
 SHOWERS = Attribute("showers", "integer", "Number of different simulated showers.")
 PRIMARY = Attribute("primary", "string", "Primary particle, or particles separated by commas.")
+#: One direction for a file; what a cone search and ObsCore take (`apbatch.formats.sky`).
+POINTING_RA = Attribute("pointing_ra", "number", "Right ascension to which the telescope points (ICRS).", "deg")
+POINTING_DEC = Attribute("pointing_dec", "number", "Declination to which the telescope points (ICRS).", "deg")
 CAMERA = Attribute("camera", "string", "Name of the camera of the images.")
 #: Triggers that are no showers: they are counted, and are neither events nor images.
 PEDESTALS = Attribute("pedestals", "integer", "Pedestal triggers in the file, which are no images.")

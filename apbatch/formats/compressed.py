@@ -12,7 +12,7 @@ import zlib
 from typing import Any, BinaryIO, Protocol
 
 from apbatch.errors import MissingSoftwareError
-from apbatch.formats.lines import Problems
+from apbatch.formats.text.lines import Problems
 
 _GZIP, _ZSTD, _BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
 _BLOCK = 1 << 18

@@ -40,8 +40,8 @@ from apbatch.formats.event_columns import (
     run_of_name,
 )
 from apbatch.formats.eventio_objects import first_kind, objects_of
-from apbatch.formats.lines import Problems, is_text
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
+from apbatch.formats.text.lines import Problems, is_text
 
 #: CORSIKA's numbers of particles; nuclei are 100 x mass number + charge.
 PARTICLES = {

@@ -13,7 +13,7 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 from apbatch.errors import MissingSoftwareError
-from apbatch.formats.lines import Problems
+from apbatch.formats.text.lines import Problems
 
 #: The mark of a top-level object, little-endian. (The programs in use write no other.)
 MARK = b"\x37\x8a\x1f\xd4"

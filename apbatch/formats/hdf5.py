@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from apbatch.errors import ApbatchError, FormatError, MissingSoftwareError
 from apbatch.formats.compressed import MOST_EXPANSION
-from apbatch.formats.lines import Problems
+from apbatch.formats.text.lines import Problems
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 #: Rows that are read at a time.

@@ -17,9 +17,9 @@ from apbatch.formats.attributes import CAMERA, ENERGY_MAX, ENERGY_MIN, EVENT_FIR
 from apbatch.formats.clocks import time_of
 from apbatch.formats.embedded import geometry_json
 from apbatch.formats.images import IMAGE_KEY, OPTIONAL, TRUTH_SCHEMA, camera_in, camera_of, schema_of, version_of
-from apbatch.formats.lines import Problems
 from apbatch.formats.parquet import BATCH_ROWS, MAGIC, batches_of_groups, open_parquet
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Reader, Scalar, Span
+from apbatch.formats.text.lines import Problems
 
 
 def _kind(stream: BinaryIO, name: str) -> str | None:

@@ -227,5 +227,5 @@ def from_binary(column: pa.Array | pa.ChunkedArray, dtype: str = "<f4") -> npt.N
     width = int(widths[0])
     data = np.frombuffer(column.buffers()[2] or b"", np.uint8, count=len(column) * width, offset=int(offsets[0]))
     if width % np.dtype(dtype).itemsize:
-        raise ValueError(f"an image of {width} bytes is no whole number of pixels")
+        raise ValueError(f"an image of {width} bytes is not a whole number of pixels")
     return data.view(dtype).reshape(len(column), -1)

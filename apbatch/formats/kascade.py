@@ -39,8 +39,8 @@ from apbatch.formats.event_columns import (
     event_batch,
 )
 from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, opened, tables_with, with_file
-from apbatch.formats.lines import Problems, head_lines, lines_of, numbers
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
+from apbatch.formats.text.lines import Problems, head_lines, lines_of, numbers
 
 _COLUMNS = 21
 #: Lines of text that are looked at together.

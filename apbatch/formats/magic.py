@@ -30,6 +30,8 @@ from apbatch.formats.attributes import (
     EVENT_FIRST,
     EVENT_LAST,
     PEDESTALS,
+    POINTING_DEC,
+    POINTING_RA,
     PRIMARY,
     ZENITH_MAX,
     ZENITH_MIN,
@@ -37,9 +39,10 @@ from apbatch.formats.attributes import (
 from apbatch.formats.compressed import MOST_EXPANSION
 from apbatch.formats.corsika import PARTICLES
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
-from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Scalar, Span
 from apbatch.formats.root_columns import Column, open_trees
+from apbatch.formats.sky import pointing_of
+from apbatch.formats.text.lines import Problems
 
 PIXELS = 1039
 _ROOT = b"root"
@@ -49,6 +52,9 @@ _DAQ, _STEREO, _TELESCOPE = (
 )
 _TIME = ("MTime.fMjd", "MTime.fTime.fMilliSec", "MTime.fNanoSec")
 _POINTING = ("MPointingPos.fZd", "MPointingPos.fAz")
+#: Hours and degrees (J2000), as the drive was told.
+_SKY = ("MPointingPos.fRa", "MPointingPos.fDec")
+_HOUR_DEG = 15.0
 _TRIGGER = "MTriggerPattern.fPrescaled"
 _TRUTH = ("MMcEvt.fPartId", "MMcEvt.fEnergy", "MMcEvt.fTheta", "MMcEvt.fZFirstInteraction")
 #: Bits of the trigger pattern that tell pedestals and light pulses; what has neither is a shower's.
@@ -102,6 +108,8 @@ class _Events:
     time_ns: npt.NDArray[np.int64]  # -1 where there is none
     zenith: npt.NDArray[np.float64]  # deg, NaN where it is not known
     azimuth: npt.NDArray[np.float64]
+    right_ascension: npt.NDArray[np.float64]
+    declination: npt.NDArray[np.float64]
     pixels: npt.NDArray[np.float32] | None
     arrival: npt.NDArray[np.float32] | None  # slices
     pedestals: int
@@ -121,7 +129,7 @@ class _Tree:
                 "there is no tree Events with MCerPhotEvt", where=name, remedy="only calibrated files hold images"
             )
         self.named = parse_name(name)
-        branches = [_DAQ, _STEREO, _TELESCOPE, *_TIME, *_POINTING, _TRIGGER, *_TRUTH]
+        branches = [_DAQ, _STEREO, _TELESCOPE, *_TIME, *_POINTING, *_SKY, _TRIGGER, *_TRUTH]
         try:
             self._columns = {branch: Column(tree, branch) for branch in branches if branch in tree}
             self.charge = Column(tree, _CHARGE, PIXELS)
@@ -152,7 +160,10 @@ class _Tree:
         for branch, column in self._columns.items():
             rows, fine = column.rows(start, stop, problems)
             values[branch] = rows[:, 0]
-            good &= fine
+            if branch not in _SKY:  # an event is whole without
+                good &= fine
+            elif not fine.all():
+                values[branch] = np.where(fine, values[branch], np.nan)
         pixels, fine = self.charge.rows(start, stop, problems)
         good &= fine
         arrival = None
@@ -178,6 +189,8 @@ class _Tree:
             time_ns=self._times(values, count)[keep],
             zenith=clamped(values.get(_POINTING[0], unknown)[keep], 0, 180),
             azimuth=turned(values.get(_POINTING[1], unknown)[keep]),
+            right_ascension=turned(_HOUR_DEG * values.get(_SKY[0], unknown)[keep]),
+            declination=clamped(values.get(_SKY[1], unknown)[keep], -90, 90),
             pixels=np.asarray(pixels[keep], np.float32),
             arrival=None if arrival is None else np.asarray(arrival[keep], np.float32),
             pedestals=int(pedestal.sum()),
@@ -223,6 +236,8 @@ class MagicReader(ImageReader):
         ENERGY_MAX,
         ZENITH_MIN,
         ZENITH_MAX,
+        POINTING_RA,
+        POINTING_DEC,
         PRIMARY,
         Attribute("part", "integer", "Number of the part, the extension of the file's name."),
         Attribute("target", "string", "What was observed, as the name of the file says."),
@@ -305,6 +320,9 @@ class MagicReader(ImageReader):
             attributes |= {"event_first": int(event.min()), "event_last": int(event.max())}
         if np.isfinite(zenith).any():
             attributes |= {"zenith_min": float(np.nanmin(zenith)), "zenith_max": float(np.nanmax(zenith))}
+        ra, dec = whole("right_ascension"), whole("declination")
+        if not tree.simulated and (ra.any() or dec.any()):  # without a report of the drive both are zero
+            attributes |= pointing_of(ra, dec)
         for key, value in (("part", tree.named.part), ("target", tree.named.target), ("primary", tree.named.primary)):
             if value is not None:
                 attributes[key] = value

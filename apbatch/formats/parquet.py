@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from apbatch.errors import FormatError
 from apbatch.formats.compressed import MOST_EXPANSION
-from apbatch.formats.lines import Problems
+from apbatch.formats.text.lines import Problems
 
 MAGIC = b"PAR1"
 #: Rows that are decoded at a time. Where a row group is damaged, what comes before depends on this number alone.

@@ -17,7 +17,7 @@ from typing import BinaryIO, ClassVar, Literal
 import pyarrow as pa
 
 from apbatch.errors import FormatError
-from apbatch.formats.lines import Problem, Problems
+from apbatch.formats.text.lines import Problem, Problems
 
 Scalar = str | int | float | bool | date | datetime
 AttributeType = Literal["string", "integer", "number", "boolean", "date", "time"]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from apbatch.errors import FormatError, MissingSoftwareError
 from apbatch.formats.compressed import MOST_EXPANSION
-from apbatch.formats.lines import Problems
+from apbatch.formats.text.lines import Problems
 
 #: Of a basket: more would be memory that the file asks for.
 _LARGEST = 256 << 20

@@ -29,8 +29,8 @@ from apbatch.formats.event_columns import (
     whole_numbers,
 )
 from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, columns_of, opened, stored_rows, tables_with, with_file
-from apbatch.formats.lines import Problems, head_lines, lines_of, numbers
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
+from apbatch.formats.text.lines import Problems, head_lines, lines_of, numbers
 
 _NS = 1_000_000_000
 _GEV_PER_TEV = 1000.0
@@ -135,7 +135,7 @@ class FactHillasReader(_Hdf5Reader):
     def _described(self, hdf5: Hdf5) -> Metadata:
         columns = columns_of(hdf5.file["events"])
         if missing := [name for name in self._COLUMNS if name not in columns]:
-            raise FormatError(f"column '{missing[0]}' is no list of numbers", where=hdf5.name)
+            raise FormatError(f"column '{missing[0]}' is not a list of numbers", where=hdf5.name)
         values = {name: _Values(hdf5, columns, name) for name in self._COLUMNS}
         rows = [column.rows for column in values.values()]
         events, runs = min(rows), values["run_id"]
@@ -179,8 +179,11 @@ class FactHillasReader(_Hdf5Reader):
                     if theirs in rows
                 }
                 if "primary" in columns:
-                    kinds = {one: PARTICLES.get(int(one), f"particle {one:g}") for one in np.unique(columns["primary"])
-                             if math.isfinite(one)}  # fmt: skip
+                    kinds = {
+                        one: PARTICLES.get(int(one), f"particle {one:g}")
+                        for one in np.unique(columns["primary"])
+                        if math.isfinite(one)
+                    }
                     columns["primary"] = [kinds.get(one) for one in columns["primary"].tolist()]
                 first += count
                 yield event_batch(run[fine], event[fine], columns, telescope=1, cleaning="fact-tools")
@@ -327,9 +330,13 @@ class HisparcReader(_Hdf5Reader):
                         continue
                     days = (utc - _HALF_DAY_NS).astype("datetime64[ns]").astype("datetime64[D]")
                     year, month = days.astype("datetime64[Y]"), days.astype("datetime64[M]")
-                    run = (year.astype(np.int64) + 1970) * 10_000 + (month - year.astype("datetime64[M]")).astype(
-                        np.int64
-                    ) * 100 + 100 + (days - month.astype("datetime64[D]")).astype(np.int64) + 1  # fmt: skip
+                    run = (
+                        (year.astype(np.int64) + 1970) * 10_000
+                        + (month - year.astype("datetime64[M]")).astype(np.int64) * 100
+                        + 100
+                        + (days - month.astype("datetime64[D]")).astype(np.int64)
+                        + 1
+                    )
                     heights = np.where(rows["pulseheights"] < 0, np.nan, rows["pulseheights"])
                     columns = {f"pulseheight_{n + 1}": heights[:, n].copy() for n in range(min(detectors, 4))}
                     yield event_batch(run, rows["event_id"], columns, telescope=station_of(path), time_ns=utc)

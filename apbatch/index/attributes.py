@@ -19,7 +19,7 @@ _COMMON = (
     Attribute("adler32", "string", "Adler-32 of the content"),
     Attribute("format", "string", "format as recognised"),
     Attribute("experiment", "string", "experiment that took or simulated the data"),
-    Attribute("state", "string", "listed, registered, missing or quarantined"),
+    Attribute("state", "string", "listed, registered, archived, missing or quarantined"),
     Attribute("reason", "string", "why the file is in quarantine"),
     Attribute("run", "integer", "number of the run"),
     Attribute("night", "date", "date of the evening on which the night began"),
@@ -36,7 +36,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 COMMON: dict[str, Attribute] = {attribute.name: attribute for attribute in _COMMON}
 
 
-def known_attribute(name: str, known: Mapping[str, Attribute]) -> Attribute:
+def known_attribute(name: str, attributes: Mapping[str, Attribute]) -> Attribute:
     """Return the declaration of an attribute.
 
     Raises
@@ -44,15 +44,17 @@ def known_attribute(name: str, known: Mapping[str, Attribute]) -> Attribute:
     UsageError
         If there is none; it names the nearest.
     """
-    if name not in known:
+    if name not in attributes:
         raise UsageError(
-            f"unknown attribute '{name}'", nearest=nearest_word(name, known), remedy="apbatch attributes lists them"
+            f"unknown attribute '{name}'",
+            nearest=nearest_word(name, attributes),
+            remedy="apbatch attributes lists them",
         )
-    return known[name]
+    return attributes[name]
 
 
-def merge_declarations(known: Mapping[str, Attribute], new: Iterable[Attribute]) -> dict[str, Attribute]:
-    """Return the declarations in `new` that are not yet in `known`.
+def merge_declarations(attributes: Mapping[str, Attribute], new: Iterable[Attribute]) -> dict[str, Attribute]:
+    """Return the declarations in `new` that are not yet in `attributes`.
 
     Raises
     ------
@@ -61,10 +63,10 @@ def merge_declarations(known: Mapping[str, Attribute], new: Iterable[Attribute])
     """
     fresh: dict[str, Attribute] = {}
     for attribute in new:
-        old = known.get(attribute.name) or fresh.get(attribute.name)
+        old = attributes.get(attribute.name) or fresh.get(attribute.name)
         if not _NAME.fullmatch(attribute.name) or attribute.name in KEYWORDS:
             raise UsageError(
-                f"{ascii(attribute.name)[:80]} is no name for an attribute",
+                f"{ascii(attribute.name)[:80]} is not a name for an attribute",
                 remedy="use a-z, 0-9 and _, at most 48, and no word of the query language",
             )
         if old is None:

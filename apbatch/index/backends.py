@@ -23,12 +23,12 @@ def open_catalogue(url: str) -> Catalogue:
     """
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
-        from apbatch.index.sqlite import SqliteCatalogue
+        from apbatch.index.sql.sqlite import SqliteCatalogue
 
         return SqliteCatalogue(url)
     if scheme == "postgresql":
         try:
-            from apbatch.index.postgres import PostgresCatalogue
+            from apbatch.index.sql.postgres import PostgresCatalogue
         except ImportError as error:
             raise MissingSoftwareError(
                 f"the PostgreSQL driver is missing: {error}", remedy="pip install 'apbatch[postgres]'"

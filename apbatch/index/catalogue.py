@@ -14,6 +14,7 @@ from apbatch.formats.reader import Attribute
 from apbatch.index.changes import Change
 from apbatch.index.contents import Content
 from apbatch.index.descriptions import Description, DescriptionKind
+from apbatch.index.digests import ListingDigest
 from apbatch.index.files import Conflict, Entry, EntryPage, FileRecord, Replica, UpsertReport
 from apbatch.index.leases import Lease
 from apbatch.index.pages import Page, RecordPage
@@ -83,6 +84,8 @@ class Catalogue(ABC):
         below: str = "",
         *,
         columns: Sequence[str] = LISTING,
+        since: str = "",
+        until: str | None = None,
         cursor: str | None = None,
         size: int = 10_000,
     ) -> Page:
@@ -98,11 +101,25 @@ class Catalogue(ABC):
             Folder of the site; only files in it, at any depth. Empty: the whole site.
         columns : sequence of str
             Common attributes to return.
+        since, until : str, optional
+            Only files whose source is not before the first, and before the second.
         cursor : str, optional
             Of the page before.
         size : int
             Rows of a page.
         """
+
+    def digests(self, site: str, below: str = "") -> Iterator[ListingDigest]:
+        """Yield stretches of a site's listing in its order, which together are all of it, each with its digest if kept.
+
+        Parameters
+        ----------
+        site : str
+        below : str
+            Folder of the site; only files in it, at any depth. Empty: the whole site.
+        """
+        below = below.strip("/")
+        yield ListingDigest(f"{below}/", f"{below}0") if below else ListingDigest()
 
     def of_site(self, site: str) -> Iterator[FileRecord]:
         """Yield every file of a site, in any state, by source."""
@@ -121,6 +138,15 @@ class Catalogue(ABC):
         """Return some entries of a folder of the merged tree, ordered by the bytes of their names.
 
         Files that are registered or listed, and folders that hold any file; an unknown folder has no entries.
+
+        Parameters
+        ----------
+        folder : str
+            Path in the merged tree; empty for the root.
+        cursor : str, optional
+            Of the page before.
+        limit : int
+            Entries at most.
         """
 
     @abstractmethod
@@ -159,7 +185,16 @@ class Catalogue(ABC):
 
     @abstractmethod
     def select_records(self, search: Search, cursor: str | None = None, size: int = PAGE) -> RecordPage:
-        """Return some files that match, as records; see `select_batch`."""
+        """Return some files that match, as records, in the order of `select_batch`.
+
+        Parameters
+        ----------
+        search : Search
+        cursor : str, optional
+            Of the page before; it is good for the same search only.
+        size : int
+            Files at most.
+        """
 
     @abstractmethod
     def select_batch(
@@ -200,7 +235,16 @@ class Catalogue(ABC):
                 return
 
     def batches(self, search: Query | Search, columns: Sequence[str], size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        """Yield the files that match as batches, page by page; at least one batch, which tells the types."""
+        """Yield the files that match as batches, page by page; at least one batch, which tells the types.
+
+        Parameters
+        ----------
+        search : Query or Search
+        columns : sequence of str
+            Wanted attributes.
+        size : int
+            Rows of a batch at most.
+        """
         if not isinstance(search, Search):
             search = Search(search)
         cursor: str | None = None
@@ -294,6 +338,15 @@ class Catalogue(ABC):
     @abstractmethod
     def acquire(self, name: str, holder: str, ttl_s: float) -> Lease:
         """Take a lease, if nobody holds it; time is told by the clock of the catalogue's server, never by a host's.
+
+        Parameters
+        ----------
+        name : str
+            Of what is done under the lease.
+        holder : str
+            Who asks, as `apbatch.index.leases.this_process` says it.
+        ttl_s : float
+            Seconds after which a silent holder loses it.
 
         Raises
         ------

@@ -31,9 +31,9 @@ def check_catalogue(catalogue: Catalogue) -> Iterator[Fault]:
     """Yield what is wrong in a catalogue itself: damage, and files that feed, tree and look-up do not show alike."""
     yield from (Fault("catalogue", what) for what in catalogue.damage())
     for records in _pages(catalogue):
-        held = catalogue.get_many(record.path for record in records)
+        present = catalogue.get_many(record.path for record in records)
         for record in records:
-            if record.path not in held:
+            if record.path not in present:
                 yield Fault(record.path, "in the feed of changes, but not found by its path")
             elif record.state in VISIBLE and not any(
                 record.path in {file.path for file in catalogue.sources(name)}

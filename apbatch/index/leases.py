@@ -58,7 +58,17 @@ class LeaseLostError(UsageError):
 
 
 def held_by(name: str, holder: str, token: int) -> LeaseHeldError:
-    """Return the error that names who holds a lease."""
+    """Return the error that names who holds a lease.
+
+    Parameters
+    ----------
+    name : str
+        Of the lease.
+    holder : str
+        As `this_process` says it.
+    token : int
+        Number of the lease.
+    """
     error = LeaseHeldError(f"'{name}' is being done by {holder}", remedy="wait for its end")
     error.lease = Lease(name, holder, token, 0.0)
     return error
@@ -108,7 +118,7 @@ class LeaseStore(Protocol):
     """Where leases are kept: a catalogue."""
 
     def acquire(self, name: str, holder: str, ttl_s: float) -> Lease:
-        """Take a lease, or raise `LeaseHeldError`."""
+        """Take a lease, or raise `LeaseHeldError`; see `Catalogue.acquire`."""
 
     def renew(self, lease: Lease) -> None:
         """Begin its time anew, or raise `LeaseLostError`."""
@@ -141,6 +151,14 @@ class Keeper:
 @contextmanager
 def leased(catalogue: LeaseStore, name: str, ttl_s: float = TTL_S) -> Iterator[Keeper]:
     """Hold a lease for a block of work; one whose holder was a process of this system, now ended, is taken over.
+
+    Parameters
+    ----------
+    catalogue : LeaseStore
+    name : str
+        Of what is done under the lease.
+    ttl_s : float
+        Seconds after which a silent holder loses it.
 
     Raises
     ------

@@ -19,9 +19,13 @@ from apbatch.index.files import FileRecord
 from apbatch.index.query import Order, Search, written
 
 _ARROW: dict[str, pa.DataType] = {
-    "string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_(), "date": pa.date32(),
+    "string": pa.string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
     "time": pa.timestamp("us", "UTC"),
-}  # fmt: skip
+}
 _LONGEST = 100_000
 
 
@@ -49,12 +53,12 @@ class Position:
     ----------
     after : tuple
         Values of the last row: of the attributes of the order, then its path.
-    given : int
+    offset : int
         Rows returned so far, for the limit.
     """
 
     after: tuple[Any, ...]
-    given: int
+    offset: int
 
 
 def ordering(search: Search) -> tuple[Order, ...]:
@@ -78,9 +82,19 @@ def identity_of(search: Search) -> str:
     return identity(written(search.where), search.order, search.limit)
 
 
-def write_cursor(question: str, after: Sequence[Any], given: int = 0) -> str:
-    """Return the cursor for what follows a row."""
-    content = json.dumps([question, given, [_plain(value) for value in after]], ensure_ascii=False)
+def write_cursor(question: str, after: Sequence[Any], offset: int = 0) -> str:
+    """Return the cursor for what follows a row.
+
+    Parameters
+    ----------
+    question : str
+        What was asked, as `identity` says it.
+    after : sequence
+        Values of the order's columns in the last row of the page.
+    offset : int
+        Rows that the pages gave until now.
+    """
+    content = json.dumps([question, offset, [_plain(value) for value in after]], ensure_ascii=False)
     return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
 
 
@@ -104,9 +118,9 @@ def read_cursor(cursor: str, question: str, types: Sequence[str]) -> Position:
         if len(cursor) > _LONGEST:
             raise ValueError
         content = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), "-_", validate=True).decode())
-        asked, given, after = content
-        if asked == question and isinstance(given, int) and given >= 0 and len(after) == len(types):
-            return Position(tuple(_typed(kind, value) for kind, value in zip(types, after, strict=True)), given)
+        cursor_question, offset, after = content
+        if cursor_question == question and isinstance(offset, int) and offset >= 0 and len(after) == len(types):
+            return Position(tuple(_typed(kind, value) for kind, value in zip(types, after, strict=True)), offset)
     except (ValueError, TypeError, binascii.Error, OverflowError, RecursionError):
         raise UsageError("this is not a cursor of the catalogue", remedy="begin without one") from None
     raise UsageError("the cursor belongs to another question", remedy="begin without one")
@@ -138,11 +152,22 @@ def _typed(kind: str, value: Any) -> Any:
     raise ValueError
 
 
-def to_batch(rows: Sequence[Sequence[Any]], columns: Sequence[str], known: Mapping[str, Attribute]) -> pa.RecordBatch:
-    """Return rows as a batch of typed columns; dates and times may come as ISO text, truth values as numbers."""
+def to_batch(
+    rows: Sequence[Sequence[Any]], columns: Sequence[str], attributes: Mapping[str, Attribute]
+) -> pa.RecordBatch:
+    """Return rows as a batch of typed columns; dates and times may come as ISO text, truth values as numbers.
+
+    Parameters
+    ----------
+    rows : sequence of sequence
+        Values in the order of the columns.
+    columns : sequence of str
+    attributes : Mapping of str to Attribute
+        Types of the columns.
+    """
     arrays = []
     for values, name in zip(zip(*rows, strict=True) if rows else [()] * len(columns), columns, strict=True):
-        kind = _ARROW[known[name].type]
+        kind = _ARROW[attributes[name].type]
         first = next((value for value in values if value is not None), None)
         if isinstance(first, str) and kind != pa.string():
             text = [value if value is None or kind == pa.date32() else f"{value}Z" for value in values]
@@ -151,9 +176,9 @@ def to_batch(rows: Sequence[Sequence[Any]], columns: Sequence[str], known: Mappi
             arrays.append(pa.array([None if value is None else bool(value) for value in values], kind))
         else:
             arrays.append(pa.array(values, kind))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema_of(columns, known))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema_of(columns, attributes))
 
 
-def schema_of(columns: Sequence[str], known: Mapping[str, Attribute]) -> pa.Schema:
+def schema_of(columns: Sequence[str], attributes: Mapping[str, Attribute]) -> pa.Schema:
     """Return the schema of a batch of attributes."""
-    return pa.schema([pa.field(name, _ARROW[known[name].type]) for name in columns])
+    return pa.schema([pa.field(name, _ARROW[attributes[name].type]) for name in columns])

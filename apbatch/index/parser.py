@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
-from lark.exceptions import VisitError
+from lark import Lark, Token, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
 
-from apbatch.errors import ApbatchError, UsageError, nearest_word
+from apbatch.errors import UsageError, nearest_word
 from apbatch.formats.reader import Attribute, Scalar
 from apbatch.index import query as q
 from apbatch.index.attributes import KEYWORDS
+from apbatch.index.conditions import ConditionTransformer, moment_of
+from apbatch.messages import excerpt, with_article
 from apbatch.units import convert
 
 _LONGEST = 100_000
 _DEEPEST = 50
-#: SQLite nests one level for each `or`; a longer list of values is what `in` is for.
-_MOST_CONDITIONS = 500
-_MOST_VALUES = 10_000
-_LONGEST_PATTERN = 1000
 _STRINGS = re.compile(r"""'[^']*'|"[^"]*\"""")
 #: Attributes that are few words, each with what it may be.
-_CHOICES = {"state": ("listed", "registered", "missing", "quarantined")}
+_CHOICES = {"state": ("listed", "registered", "archived", "missing", "quarantined")}
 
 
 #: Pairs of attributes that `cone(…)` takes if none are named, the first that is declared.
@@ -72,13 +69,7 @@ def parse_search(text: str, attributes: Mapping[str, Attribute]) -> q.Search:
     """Parse a query that may end in ``order by NAME [desc], …`` and ``limit N``; see `parse`."""
     if not text.strip():
         return q.Search()
-    try:
-        result: q.Search = _Build(attributes).transform(_tree(text))
-    except VisitError as error:
-        if isinstance(error.orig_exc, ApbatchError):
-            raise error.orig_exc from None
-        raise
-    return result
+    return _Build(attributes).result(_tree(text))
 
 
 def names_in(text: str) -> set[str]:
@@ -118,34 +109,30 @@ def _nesting(text: str) -> int:
     return max(deepest, len(re.findall(r"\bnot\s*(?=\(|not\b)", text, re.IGNORECASE)))
 
 
-def _shown(text: str) -> str:
-    """Return user's text fit for a message: short, without control characters."""
-    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:60])
-    return text if len(text) < 60 else text[:60] + "…"
-
-
 def _syntax_error(text: str, error: UnexpectedInput) -> UsageError:
     position = error.pos_in_stream
     if position is None or position < 0 or (isinstance(error, UnexpectedToken) and error.token.type == "$END"):
         return UsageError("the query ends too early", where=_place(len(text)))
     where = _place(position)
     word = re.match(r"\w+|.", text[position:], re.DOTALL)
-    found = word[0] if word else ""
+    token = word[0] if word else ""
     compared = re.search(r"(\w+)\s*(=|==|!=|<>)\s*$", text[:position])
-    if found.lower() == "null" and compared:
+    if token.lower() == "null" and compared:
         negated = "not " if compared[2] in ("!=", "<>") else ""
-        remedy_text = f"write '{_shown(compared[1])} is {negated}null'"
+        remedy_text = f"write '{excerpt(compared[1])} is {negated}null'"
         return UsageError("a comparison with null is never true", where=where, remedy=remedy_text)
-    if isinstance(error, UnexpectedCharacters) and found in ("'", '"'):
+    if isinstance(error, UnexpectedCharacters) and token in ("'", '"'):
         return UsageError("a string is not closed", where=where)
     # `zenith < 30 adn …`: what stands where a unit may stand was taken for one.
     before = re.search(r"(?:^|[\s(])[-+.\d]\S*\s+([A-Za-z]+)\s*$", text[:position])
     if before and (keyword := nearest_word(before[1].lower(), ("and", "or"))):
-        return UsageError(f"'{_shown(before[1])}' is not expected here", where=_place(before.start(1)), nearest=keyword)
-    near = nearest_word(found.lower(), KEYWORDS) if found.isalpha() else None
-    if near is None and re.search(r"(?:[=<>(,]|\blike)\s*$", text[:position], re.IGNORECASE) and found.isalpha():
-        return UsageError(f"a value is wanted here, not '{_shown(found)}'", where=where, remedy="text goes in quotes")
-    return UsageError(f"'{_shown(found)}' is not expected here", where=where, nearest=near)
+        return UsageError(
+            f"'{excerpt(before[1])}' is not expected here", where=_place(before.start(1)), nearest=keyword
+        )
+    near = nearest_word(token.lower(), KEYWORDS) if token.isalpha() else None
+    if near is None and re.search(r"(?:[=<>(,]|\blike)\s*$", text[:position], re.IGNORECASE) and token.isalpha():
+        return UsageError(f"a value is wanted here, not '{excerpt(token)}'", where=where, remedy="text goes in quotes")
+    return UsageError(f"'{excerpt(token)}' is not expected here", where=where, nearest=near)
 
 
 def _place(position: int) -> str:
@@ -160,27 +147,32 @@ class _Value:
 
 
 @v_args(inline=True)
-class _Build(Transformer):  # type: ignore[misc]  # lark has no types
+class _Build(ConditionTransformer[_Value, q.Search]):
+    MOST_VALUES = 10_000
+
     def __init__(self, attributes: Mapping[str, Attribute]) -> None:
         super().__init__()
         self._attributes = attributes
-        self._conditions = 0
 
-    def _named(self, token: Token) -> Attribute:
-        self._conditions += 1
-        if self._conditions > _MOST_CONDITIONS:
-            raise UsageError(
-                f"more than {_MOST_CONDITIONS} conditions", where=_of(token), remedy="use 'in (…)' for many values"
-            )
-        attribute = self._attributes.get(str(token).lower())
+    def _at(self, token: Token) -> str:
+        return _of(token)
+
+    def _named(self, name: Token) -> Attribute:
+        attribute = self._attributes.get(str(name).lower())
         if attribute is None:
             raise UsageError(
-                f"unknown attribute '{_shown(token)}'",
-                where=_of(token),
-                nearest=nearest_word(str(token).lower(), self._attributes),
+                f"unknown attribute '{excerpt(name)}'",
+                where=_of(name),
+                nearest=nearest_word(str(name).lower(), self._attributes),
                 remedy="apbatch attributes lists them",
             )
         return attribute
+
+    def _typed(self, attribute: Attribute, value: _Value) -> Scalar:
+        return _typed(attribute, value)
+
+    def _pattern(self, token: Token) -> str:
+        return str(self.value(token).content)
 
     def value(self, part: Any) -> _Value:
         if isinstance(part, _Value):
@@ -205,13 +197,13 @@ class _Build(Transformer):  # type: ignore[misc]  # lark has no types
         return keys
 
     def key(self, name: Token, direction: Token | None) -> q.Order:
-        return q.Order(self._named(name).name, direction is not None and str(direction).lower() == "desc")
+        return q.Order(self._attribute(name).name, direction is not None and str(direction).lower() == "desc")
 
     def limiting(self, number: Token) -> int:
         limit = int(number) if len(number) < 19 else 0
         if limit < 1:
             raise UsageError(
-                f"a limit of {_shown(number)} is not possible", where=_of(number), remedy="write 1 or more"
+                f"a limit of {excerpt(number)} is not possible", where=_of(number), remedy="write 1 or more"
             )
         return limit
 
@@ -220,82 +212,37 @@ class _Build(Transformer):  # type: ignore[misc]  # lark has no types
             pair = next((pair for pair in CONE_PAIRS if all(name in self._attributes for name in pair)), None)
             if pair is None:
                 raise UsageError(
-                    "no pair of attributes gives a direction", where=_of(token),
+                    "no pair of attributes gives a direction",
+                    where=_of(token),
                     remedy="name two: cone(LONGITUDE, LATITUDE, 83.6 deg, 22 deg, 2 deg)",
-                )  # fmt: skip
+                )
             attributes = [self._attributes[name] for name in pair]
         else:
-            attributes = [self._named(longitude), self._named(latitude)]
-            for name, attribute in zip((longitude, latitude), attributes, strict=True):
-                if attribute.type != "number" or attribute.unit != "deg":
-                    raise UsageError(f"'{attribute.name}' is not an angle in degrees", where=_of(name))
+            attributes = [self._angle(longitude), self._angle(latitude)]
         degrees = Attribute("radius", "number", "", "deg")
         at = [float(str(_typed(one, value))) for one, value in zip((*attributes, degrees), point, strict=True)]
         if not 0 <= at[2] <= 180:
             raise UsageError("a radius is from 0 to 180 degrees", where=_at(point[2]))
         return q.Cone((attributes[0].name, attributes[1].name), (at[0], at[1]), at[2])
 
-    def disjunction(self, *parts: q.Query) -> q.Query:
-        return parts[0] if len(parts) == 1 else q.Or(parts)
-
-    def conjunction(self, *parts: q.Query) -> q.Query:
-        return parts[0] if len(parts) == 1 else q.And(parts)
-
-    def negation(self, part: q.Query) -> q.Query:
-        return q.Not(part)
-
-    def compare(self, name: Token, operator: Token, value: _Value) -> q.Query:
-        attribute = self._named(name)
-        sign: Any = {"==": "=", "<>": "!="}.get(str(operator), str(operator))
-        if attribute.type == "boolean" and sign not in ("=", "!="):
-            raise UsageError(f"'{attribute.name}' is true or false: it has no order", where=_at(value))
-        if (day := _day(attribute, value)) is not None:
-            return _of_day(attribute.name, sign, *day)
-        return q.Compare(attribute.name, sign, _typed(attribute, value))
+    def _comparison(self, attribute: Attribute, sign: Any, value: _Value) -> q.Query:
+        day = _day(attribute, value)
+        return super()._comparison(attribute, sign, value) if day is None else _of_day(attribute.name, sign, *day)
 
     def between(self, name: Token, low: _Value, high: _Value) -> q.Query:
-        attribute = self._named(name)
         if low.unit is None and high.unit is not None:  # between 10 and 20 deg
             low.unit = high.unit
-        if attribute.type == "time" and _day(attribute, high) is not None:
-            return q.And(
-                (self.compare(name, Token("OPERATOR", ">="), low), self.compare(name, Token("OPERATOR", "<="), high))
-            )
-        return q.Between(attribute.name, _typed(attribute, low), _typed(attribute, high))
-
-    def not_between(self, name: Token, low: _Value, high: _Value) -> q.Query:
-        return q.Not(self.between(name, low, high))
+        attribute = self._named(name)
+        if _day(attribute, high) is None:
+            return super().between(name, low, high)
+        self._attribute(name)
+        return q.And((self._comparison(attribute, ">=", low), self._comparison(attribute, "<=", high)))
 
     def contained(self, name: Token, *values: _Value) -> q.Query:
         attribute = self._named(name)
-        if len(values) > _MOST_VALUES:
-            raise UsageError(f"{len(values)} values are too many (at most {_MOST_VALUES})", where=_of(name))
-        if any(_day(attribute, value) is not None for value in values):
-            return q.Or(tuple(self.compare(name, Token("OPERATOR", "="), value) for value in values))
-        return q.In(attribute.name, tuple(_typed(attribute, value) for value in values))
-
-    def not_contained(self, name: Token, *values: _Value) -> q.Query:
-        return q.Not(self.contained(name, *values))
-
-    def like(self, name: Token, pattern: Token) -> q.Query:
-        attribute = self._named(name)
-        if attribute.type != "string":
-            raise UsageError(f"'like' wants text, and '{attribute.name}' is a {attribute.type}", where=_of(name))
-        wanted = self.value(pattern).content
-        if len(wanted) > _LONGEST_PATTERN:
-            raise UsageError(
-                f"a pattern of {len(wanted)} characters is too long (at most {_LONGEST_PATTERN})", where=_of(pattern)
-            )
-        return q.Like(attribute.name, wanted)
-
-    def not_like(self, name: Token, pattern: Token) -> q.Query:
-        return q.Not(self.like(name, pattern))
-
-    def is_null(self, name: Token) -> q.Query:
-        return q.IsNull(self._named(name).name)
-
-    def is_not_null(self, name: Token) -> q.Query:
-        return q.Not(q.IsNull(self._named(name).name))
+        if all(_day(attribute, value) is None for value in values):
+            return super().contained(name, *values)
+        return q.Or(tuple(self.compare(name, Token("OPERATOR", "="), value) for value in values))
 
 
 def _day(attribute: Attribute, value: _Value) -> tuple[datetime, datetime | None] | None:
@@ -312,10 +259,10 @@ def _of_day(name: str, sign: str, start: datetime, after: datetime | None) -> q.
     since, before = q.Compare(name, ">=", start), q.Compare(name, "<", start)
     until: q.Query = q.Not(q.IsNull(name)) if after is None else q.Compare(name, "<", after)
     beyond: q.Query = q.Not(q.Everything()) if after is None else q.Compare(name, ">=", after)
-    chosen: dict[str, q.Query] = {
+    comparisons: dict[str, q.Query] = {
         "=": q.And((since, until)), "!=": q.Or((before, beyond)), "<": before, "<=": until, ">": beyond, ">=": since,
     }  # fmt: skip
-    return chosen[sign]
+    return comparisons[sign]
 
 
 def _at(value: _Value) -> str:
@@ -331,7 +278,7 @@ def _typed(attribute: Attribute, value: _Value) -> Scalar:
     try:
         match attribute.type:
             case "string" if value.kind == "string":
-                return _chosen(attribute, value)
+                return _choice_of(attribute, value)
             case "boolean" if value.kind == "boolean":
                 return bool(value.content)
             case "integer" | "number" if value.kind == "number":
@@ -339,30 +286,31 @@ def _typed(attribute: Attribute, value: _Value) -> Scalar:
             case "date" if value.kind in ("date", "string"):
                 return date.fromisoformat(value.content)
             case "time" if value.kind in ("time", "date", "string"):
-                moment = datetime.fromisoformat(value.content)
-                return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+                return moment_of(value.content)
     except (ValueError, OverflowError) as error:
-        shown = _shown(str(value.content))
-        raise UsageError(f"'{shown}' is no {attribute.type}: {_shown(str(error))}", where=_at(value)) from None
+        raise UsageError(
+            f"'{excerpt(str(value.content))}' is not {with_article(attribute.type)}: {excerpt(str(error))}",
+            where=_at(value),
+        ) from None
     except UsageError as error:
         where = error.where or _at(value)
         raise UsageError(
             f"{attribute.name}: {error.what}", where=where, nearest=error.nearest, remedy=error.remedy
         ) from None
-    wanted = {"string": "text in quotes", "boolean": "true or false", "date": "a date such as 2017-10-28"}
+    examples = {"string": "text in quotes", "boolean": "true or false", "date": "a date such as 2017-10-28"}
     raise UsageError(
-        f"'{attribute.name}' is a {attribute.type}, which '{_shown(str(value.content))}' is not",
+        f"'{attribute.name}' is {with_article(attribute.type)}, which '{excerpt(str(value.content))}' is not",
         where=_at(value),
-        remedy=f"write {wanted.get(attribute.type, 'a ' + attribute.type)}",
+        remedy=f"write {examples.get(attribute.type, with_article(attribute.type))}",
     )
 
 
-def _chosen(attribute: Attribute, value: _Value) -> str:
+def _choice_of(attribute: Attribute, value: _Value) -> str:
     text = str(value.content)
     choices = _CHOICES.get(attribute.name)
     if choices and text not in choices:
         raise UsageError(
-            f"'{_shown(text)}' is none of {', '.join(choices)}", where=_at(value), nearest=nearest_word(text, choices)
+            f"'{excerpt(text)}' is none of {', '.join(choices)}", where=_at(value), nearest=nearest_word(text, choices)
         )
     return text
 

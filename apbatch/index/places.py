@@ -45,8 +45,9 @@ def settle(
     names: dict[str, tuple[str | None, int]] = {}
     groups: dict[tuple[str, str], list[Holding]] = {}
     rank = {True: 0, False: 1}
-    ordered = sorted(holdings, key=lambda one: (rank[one.state is State.REGISTERED], rank[one.site in preferred],
-                                                one.site, one.path))  # fmt: skip
+    ordered = sorted(
+        holdings, key=lambda one: (rank[one.state is State.REGISTERED], rank[one.site in preferred], one.site, one.path)
+    )
     for holding in ordered:
         if holding.state not in VISIBLE:
             names[holding.path] = (None, 0)
@@ -58,10 +59,10 @@ def settle(
     else:
         at_preferred = [group for group in contents if any(one.site in preferred for one in group)]
         plain = at_preferred[0] if len(at_preferred) == 1 and not is_folder else []
-    taken: set[str] = set()
+    names_in_use: set[str] = set()
     for group in sorted(contents, key=lambda group: (group[0].site, group[0].path)):
-        name = place if group is plain else _free(f"{place}@{group[0].site}", taken)
-        taken.add(name)
+        name = place if group is plain else _free(f"{place}@{group[0].site}", names_in_use)
+        names_in_use.add(name)
         names.update({one.path: (name, number) for number, one in enumerate(group)})
     return names
 
@@ -75,10 +76,10 @@ def _content_of(holding: Holding, groups: dict[tuple[str, str], list[Holding]]) 
     return holding.experiment, f"unread {holding.path}"
 
 
-def _free(name: str, taken: set[str]) -> str:
+def _free(name: str, names_in_use: set[str]) -> str:
     number = 1
     free = name
-    while free in taken:
+    while free in names_in_use:
         number += 1
         free = f"{name}~{number}"
     return free
@@ -91,9 +92,9 @@ def parent_of(path: str) -> str:
 
 def ancestors(folders: Iterable[str]) -> Iterator[str]:
     """Yield folders and all that they lie in, each once, the root left out."""
-    seen: set[str] = set()
+    visited: set[str] = set()
     for folder in folders:
-        while folder and folder not in seen:
-            seen.add(folder)
+        while folder and folder not in visited:
+            visited.add(folder)
             yield folder
             folder = parent_of(folder)

@@ -101,7 +101,15 @@ class Cone:
         return along + turned(math.radians(latitude)) * turned(math.radians(self.at[1])) * across <= self.most
 
     def sql(self, longitude: str, latitude: str, mark: str = "?") -> tuple[str, list[Any]]:
-        """Return the same as SQL on two columns."""
+        """Return the same as SQL on two columns.
+
+        Parameters
+        ----------
+        longitude, latitude : str
+            Expressions for the two angles, deg.
+        mark : str
+            How the database writes a bound value.
+        """
         turned = "sin" if self.is_zenith else "cos"
         along = f"sin(radians({latitude} - {mark}) / 2)"
         across = f"sin(radians({longitude} - {mark}) / 2)"
@@ -146,13 +154,13 @@ class Allowed:
 
     Attributes
     ----------
-    asked : Query
+    question : Query
     rule : Query
         A condition that whoever asks did not write: it never makes a query one that the back-end refuses, and a
         `state` in it does not ask for files that are not registered.
     """
 
-    asked: Query
+    question: Query
     rule: Query
 
 
@@ -210,8 +218,8 @@ def written(query: Query) -> str:
             return " and ".join(f"({written(part)})" if isinstance(part, And | Or) else written(part) for part in parts)
         case Or(parts):
             return " or ".join(f"({written(part)})" if isinstance(part, And | Or) else written(part) for part in parts)
-        case Allowed(asked, rule):
-            return " and ".join(f"({text})" for text in (written(asked), written(rule)) if text)
+        case Allowed(question, rule):
+            return " and ".join(f"({text})" for text in (written(question), written(rule)) if text)
 
 
 def _literal(value: Scalar) -> str:
@@ -231,8 +239,8 @@ def names(query: Query) -> set[str]:
             return set().union(*(names(part) for part in parts))
         case Not(part):
             return names(part)
-        case Allowed(asked, rule):
-            return names(asked) | names(rule)
+        case Allowed(question, rule):
+            return names(question) | names(rule)
         case Everything():
             return set()
         case Cone(pair):
@@ -244,9 +252,9 @@ def names(query: Query) -> set[str]:
 def values_of(query: Query, name: str) -> tuple[Scalar, ...] | None:
     """Return the values one of which an attribute must have for a normalised query to hold; None if it may have any."""
     match query:
-        case Compare(found, "=", value) if found == name:
+        case Compare(attribute, "=", value) if attribute == name:
             return (value,)
-        case In(found, choices) if found == name:
+        case In(attribute, choices) if attribute == name:
             return tuple(dict.fromkeys(choices))
         case And(parts):
             return next((values for part in parts if (values := values_of(part, name)) is not None), None)
@@ -262,15 +270,15 @@ def values_of(query: Query, name: str) -> tuple[Scalar, ...] | None:
 def bounds_of(query: Query, name: str) -> tuple[Any, Any]:
     """Return numbers between which an attribute must be for a normalised query to hold; both ends included."""
     match query:
-        case Compare(found, "=", value) if found == name:
+        case Compare(attribute, "=", value) if attribute == name:
             return value, value
-        case Compare(found, ">" | ">=", value) if found == name:
+        case Compare(attribute, ">" | ">=", value) if attribute == name:
             return value, math.inf
-        case Compare(found, "<" | "<=", value) if found == name:
+        case Compare(attribute, "<" | "<=", value) if attribute == name:
             return -math.inf, value
-        case Between(found, low, high) if found == name:
+        case Between(attribute, low, high) if attribute == name:
             return low, high
-        case In(found, values) if found == name:
+        case In(attribute, values) if attribute == name:
             return min(values), max(values)  # type: ignore[type-var]
         case And(parts):
             bounds = [bounds_of(part, name) for part in parts]
@@ -303,21 +311,21 @@ def normalise(query: Query, negated: bool = False) -> Query:
             return Compare(name, _OPPOSITE[operator], value)
         case Between(name, low, high) if negated:
             return Or((Compare(name, "<", low), Compare(name, ">", high)))
-        case Allowed(asked, rule):
-            return normalise(And((asked, rule)), negated)
+        case Allowed(question, rule):
+            return normalise(And((question, rule)), negated)
         case _:
             return Not(query) if negated else query
 
 
 def asked_of(query: Query) -> Query:
     """Return what is asked, without the rule that is added to it."""
-    return query.asked if isinstance(query, Allowed) else query
+    return query.question if isinstance(query, Allowed) else query
 
 
 def of_registered(query: Query) -> Query:
     """Leave out quarantined and missing files, unless the query names `state`; the result is normalised."""
     if isinstance(query, Allowed):
-        return And((of_registered(query.asked), normalise(query.rule)))
+        return And((of_registered(query.question), normalise(query.rule)))
     if "state" in names(query):
         return normalise(query)
     registered = Compare("state", "=", "registered")
@@ -329,8 +337,8 @@ def matches(query: Query, values: Mapping[str, Any]) -> bool:
     match query:
         case And(parts):
             return all(matches(part, values) for part in parts)
-        case Allowed(asked, rule):
-            return matches(asked, values) and matches(rule, values)
+        case Allowed(question, rule):
+            return matches(question, values) and matches(rule, values)
         case Or(parts):
             return any(matches(part, values) for part in parts)
         case Everything():
@@ -371,10 +379,10 @@ def is_like(text: str, pattern: str) -> bool:
         return False
     position = start.end()
     for piece in pieces[1:-1]:  # the leftmost place of each piece leaves most room for the rest
-        found = piece.search(text, position, end)
-        if found is None:
+        match = piece.search(text, position, end)
+        if match is None:
             return False
-        position = found.end()
+        position = match.end()
     return True
 
 
@@ -422,5 +430,5 @@ def like_prefix(pattern: str) -> str:
 
 def like_escaped(pattern: str) -> str:
     """Return a pattern for SQL's ``LIKE … ESCAPE '\\'``, which allows a backslash only before what it escapes."""
-    shown = {_ANY: "%", _ONE: "_", "%": "\\%", "_": "\\_", "\\": "\\\\"}
-    return "".join(shown.get(token, token) for token in _tokens(pattern))
+    escapes = {_ANY: "%", _ONE: "_", "%": "\\%", "_": "\\_", "\\": "\\\\"}
+    return "".join(escapes.get(token, token) for token in _tokens(pattern))

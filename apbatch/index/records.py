@@ -15,6 +15,7 @@ from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute, Scalar
 from apbatch.index.attributes import COMMON
 from apbatch.index.files import COMMON_FIELDS, FileRecord, Refusal, State
+from apbatch.messages import with_article
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -128,7 +129,7 @@ def _checked_value(attribute: Attribute, value: Any) -> Scalar | None:
     fits = fits and isinstance(value, bool) == (attribute.type == "boolean")
     fits = fits and isinstance(value, datetime) == (attribute.type == "time")
     if not fits or (isinstance(value, str) and not is_text(value)) or (isinstance(value, int) and abs(value) >= 2**63):
-        raise UsageError(f"attribute '{attribute.name}' is a {attribute.type}, not {ascii(value)[:60]}")
+        raise UsageError(f"attribute '{attribute.name}' is {with_article(attribute.type)}, not {ascii(value)[:60]}")
     if attribute.type != "number":
         return value  # type: ignore[no-any-return]
     number = float(value) + 0.0  # -0.0 becomes 0.0: one value, one place

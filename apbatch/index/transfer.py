@@ -38,9 +38,13 @@ _REPLICAS = pa.schema(
     [("path", _TEXT), ("url", _TEXT), ("kind", _TEXT), ("checksum", _TEXT), ("verified", pa.timestamp("us", "UTC"))]
 )
 _CONTENTS = pa.schema(
-    [("checksum", _TEXT), ("size", pa.int64()), ("adler32", _TEXT),
-     *((name, pa.large_binary()) for name in ("blocks", "small_pieces", "large_pieces"))]
-)  # fmt: skip
+    [
+        ("checksum", _TEXT),
+        ("size", pa.int64()),
+        ("adler32", _TEXT),
+        *((name, pa.large_binary()) for name in ("blocks", "small_pieces", "large_pieces")),
+    ]
+)
 _DESCRIPTIONS = pa.schema([("kind", _TEXT), ("name", _TEXT), ("text", _TEXT), ("preferred", pa.bool_())])
 
 
@@ -108,9 +112,9 @@ def _compare(catalogue: Catalogue, folder: Path) -> None:
 
     changed: set[str] = set()  # a file that changed during the export is there twice: the last one counts
     for block in _blocks(_rows(folder, "files")):
-        held = catalogue.get_many(row["path"] for row in block)
+        present = catalogue.get_many(row["path"] for row in block)
         for record in map(_record, block):
-            same = record.path in held and replace(held[record.path], revision=0) == record
+            same = record.path in present and replace(present[record.path], revision=0) == record
             (changed.discard if same else changed.add)(record.path)
     if changed:
         raise different("a file", min(changed))
@@ -127,9 +131,9 @@ def _compare(catalogue: Catalogue, folder: Path) -> None:
     for kind in DescriptionKind:
         described = {one.name: replace(one, revision=0) for one in catalogue.descriptions(kind)}
         for row in _rows(folder, "descriptions"):
-            wanted = Description(**{**row, "kind": DescriptionKind(row["kind"])})
-            if wanted.kind is kind and described.get(wanted.name) != wanted:
-                raise different("a description", wanted.name)
+            description = Description(**{**row, "kind": DescriptionKind(row["kind"])})
+            if description.kind is kind and described.get(description.name) != description:
+                raise different("a description", description.name)
 
 
 def _file_row(record: FileRecord) -> dict[str, Any]:
@@ -150,12 +154,12 @@ def _replica_rows(catalogue: Catalogue, part: Path) -> Iterator[dict[str, Any]]:
 
 
 def _content_rows(catalogue: Catalogue, part: Path) -> Iterator[dict[str, Any]]:
-    seen: set[bytes] = set()  # 32 bytes a content
+    hashes: set[bytes] = set()  # 32 bytes a content
     for block in _blocks(_rows(part, "files", ["checksum"]), 100):
         names = {row["checksum"] for row in block if row["checksum"]}
         for name, content in catalogue.contents(names).items():
-            if (key := bytes.fromhex(name)) not in seen:
-                seen.add(key)
+            if (key := bytes.fromhex(name)) not in hashes:
+                hashes.add(key)
                 yield {field.name: getattr(content, field.name) for field in fields(content)}
 
 
@@ -194,9 +198,10 @@ def _manifest(folder: Path) -> dict[str, int]:
         raise FormatError(f"no whole export of a catalogue: {_MANIFEST} is missing or damaged", where=str(folder))
     if content.get("format") != _FORMAT:
         raise UsageError(
-            f"an export of format {content.get('format')}, this program knows {_FORMAT}", where=str(folder),
+            f"an export of format {content.get('format')}, this program knows {_FORMAT}",
+            where=str(folder),
             remedy="use the apbatch that wrote it, or a newer one",
-        )  # fmt: skip
+        )
     return rows
 
 

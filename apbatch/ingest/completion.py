@@ -13,8 +13,8 @@ from itertools import islice
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord, State
 from apbatch.index.query import And, Compare, In, IsNull, Order, Query, Search
-from apbatch.ingest.description import OTHER, UNKNOWN
-from apbatch.ingest.examine import Examined, examine
+from apbatch.ingest.reading.description import OTHER, UNKNOWN
+from apbatch.ingest.reading.examine import Examined, examine
 from apbatch.ingest.site import Site
 from apbatch.ingest.summary import IngestSummary
 from apbatch.ingest.walk import Entry
@@ -82,11 +82,11 @@ class Completion:
             If the back-end refuses the search.
         """
         mine = Compare("site", "=", self._site.name)
-        wanted = And((search.where, mine, Compare("state", "=", "listed")))
+        condition = And((search.where, mine, Compare("state", "=", "listed")))
         if search.order or search.limit is not None:
-            records = self._catalogue.select(replace(search, where=wanted))
+            records = self._catalogue.select(replace(search, where=condition))
         else:
-            records = newest_nights_first(self._catalogue, wanted)
+            records = newest_nights_first(self._catalogue, condition)
         self._read(records)
         states = In("state", ("registered", "quarantined"))
         registered = replace(search, where=And((search.where, mine, states)))
@@ -132,8 +132,8 @@ class Completion:
         self._writer.keep()
         return settled
 
-    def _note(self, examined: Examined, held: FileRecord) -> bool:
-        summary, source, record = self._summary, held.source, examined.record
+    def _note(self, examined: Examined, before: FileRecord) -> bool:
+        summary, source, record = self._summary, before.source, examined.record
         if examined.content is not None:
             summary.bytes_read += examined.content.size
             self._writer.add_content(examined.content)
@@ -141,30 +141,32 @@ class Completion:
             summary.busy.add(source)
             return False
         if record is None:
-            return self._forget(held)
+            return self._forget(before)
         if examined.outcome == "unrecognised":
             summary.unrecognised.add(source)
             if not self._site.other:
-                self._writer.remove(held.path)
+                self._writer.remove(before.path)
                 return True
+        if problems := record.attributes.get("problems"):
+            summary.partial.add(source, f"{problems} passed over, first: {record.attributes['problem']}")
         if examined.outcome == "quarantined":
             summary.quarantined.add(source, record.reason or "")
-        elif replace(record, revision=held.revision) == held:
+        elif replace(record, revision=before.revision) == before:
             return True
-        elif held.state is State.LISTED and held.format in (UNKNOWN, OTHER):
+        elif before.state is State.LISTED and before.format in (UNKNOWN, OTHER):
             summary.registered += 1
         else:
             summary.changed += 1
-            summary.unchanged -= held.state is State.REGISTERED and summary.unchanged > 0
-        if replace(record, revision=held.revision) != held:
+            summary.unchanged -= before.state is State.REGISTERED and summary.unchanged > 0
+        if replace(record, revision=before.revision) != before:
             self._writer.add(record)
         return True
 
-    def _forget(self, held: FileRecord) -> bool:
+    def _forget(self, before: FileRecord) -> bool:
         """Forget a file that went and was only listed; what is known better is left to a listing."""
-        only_listed = held.state is State.LISTED and held.format == UNKNOWN
+        only_listed = before.state is State.LISTED and before.format == UNKNOWN
         if only_listed:
-            self._writer.remove(held.path)
+            self._writer.remove(before.path)
         return only_listed
 
 

@@ -7,9 +7,9 @@ from collections.abc import Generator, Iterator
 import pyarrow as pa
 
 from apbatch.errors import ApbatchError, FormatError
-from apbatch.formats.lines import Problems
 from apbatch.formats.parser_process import stream_apart
 from apbatch.formats.reader import Reader, readers
+from apbatch.formats.text.lines import Problems
 from apbatch.index.files import FileRecord
 from apbatch.ingest.opening import open_source
 
@@ -34,8 +34,8 @@ def read_events(record: FileRecord, reader: Reader, problems: Problems) -> Itera
     with open_source(record) as stream:
         isolated = reader.isolated(stream.read(reader.head_bytes))
     if isolated:
-        apart: Problems = yield from stream_apart(_events, record, size=record.size, where=record.source)
-        problems.absorb(apart)
+        losses: Problems = yield from stream_apart(_events, record, size=record.size, where=record.source)
+        problems.absorb(losses)
         return
     try:
         problems.absorb((yield from _events(record)))

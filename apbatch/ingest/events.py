@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from apbatch.errors import FormatError
-from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Reader, readers
+from apbatch.formats.text.lines import Problems
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.events.store import EventStore
 from apbatch.index.files import FileRecord, State
@@ -91,7 +91,7 @@ def load_events(site: Site, catalogue: Catalogue, store: EventStore, *, again: b
         if kept < number:
             summary.notes.append(f"{record.source}: {number - kept} of {number} events have the number of another one")
         summary.files, summary.events = summary.files + 1, summary.events + number
-        if problems.count:
+        if problems.count and not record.attributes.get("problems"):  # else the registration said so
             first = problems.kept[0].reason
             summary.notes.append(f"{record.source}: {problems.count} records passed over, first: {first}")
     after = store.count(mine, "content")

@@ -10,7 +10,7 @@ from apbatch.errors import UsageError
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord, State
 from apbatch.ingest.comparison import Alike, Difference, compare
-from apbatch.ingest.description import UNKNOWN, may_be_known
+from apbatch.ingest.reading.description import UNKNOWN, may_be_known
 from apbatch.ingest.records import as_described, listed
 from apbatch.ingest.site import Site
 from apbatch.ingest.summary import IngestSummary
@@ -74,13 +74,13 @@ class Listing:
     def files(self, sources: Iterable[str]) -> None:
         """Compare single files."""
         paths = {self._site.path_of(source): source for source in sources}
-        held = self._catalogue.get_many(paths)
+        records = self._catalogue.get_many(paths)
         for path, source in paths.items():
             try:
                 entry = entry_at(self._site, source)
             except OSError:
                 continue  # the next whole listing tells
-            record = held.get(path)
+            record = records.get(path)
             if entry is None:
                 if record is not None:
                     self._wait(Difference("gone", source, path))
@@ -93,13 +93,13 @@ class Listing:
         self._end()
 
     def _compare(self, stretches: Iterator[Stretch], below: str) -> None:
-        for step in compare(stretches, self._catalogue, self._site.name, below):
+        for step in compare(stretches, self._catalogue, self._site.name, below, each=not self._described):
             if isinstance(step, Difference):
                 self._wait(step)
                 self._advance(1)
             else:
                 self._pass_over(step)
-                self._advance(len(step.paths))
+                self._advance(step.files)
         self._end()
 
     def _end(self) -> None:
@@ -118,7 +118,7 @@ class Listing:
                 for path, state in zip(paths, alike.states, strict=True)
                 if state not in (State.REGISTERED, State.LISTED)
             ]
-            self._summary.unchanged += sum(state == State.REGISTERED for state in alike.states)
+            self._summary.unchanged += alike.registered
         for start in range(0, len(paths), _LOOK):
             records = self._catalogue.get_many(paths[start : start + _LOOK])
             self._resolve_alike(records.values())
@@ -154,10 +154,10 @@ class Listing:
     def _resolve(self) -> None:
         """Decide what becomes of the files that differ."""
         waiting, self._waiting = self._waiting, []
-        held = self._catalogue.get_many(one.path for one in waiting if one.path)
+        records = self._catalogue.get_many(one.path for one in waiting if one.path)
         gone: list[FileRecord] = []
         for one in waiting:
-            record = held.get(one.path)
+            record = records.get(one.path)
             if one.kind == "gone":
                 if record is not None and not self._report.covers(one.source):
                     gone.append(record)
@@ -181,12 +181,12 @@ class Listing:
             return True
         entry = Entry(one.source, self._site.local_path(one.source), one.size, one.mtime_ns)
         try:
-            wanted = may_be_known(entry, os.fsencode(self._site.root))
+            is_candidate = may_be_known(entry, os.fsencode(self._site.root))
         except OSError:
             return True  # why is told when it is read
-        if not wanted:
+        if not is_candidate:
             self._summary.unrecognised.add(one.source)
-        return wanted
+        return is_candidate
 
     def _note_gone(self, records: list[FileRecord]) -> None:
         """Mark files that are gone; of one whose verified replica is left, say so: it can still be read."""
@@ -206,12 +206,12 @@ class Listing:
             self._summary.missing += state is State.MISSING
 
     def _refuse_emptiness(self) -> None:
-        held = 0
+        count = 0
         for record in self._catalogue.of_site(self._site.name):
-            held += record.state not in _GONE
-        if held:
+            count += record.state not in _GONE
+        if count:
             raise UsageError(
-                f"site '{self._site.name}' has no files at all, but {held} are registered: is it mounted?",
+                f"site '{self._site.name}' has no files at all, but {count} are registered: is it mounted?",
                 where=self._site.root,
                 remedy="mount it; if all files were really removed, apbatch ingest --accept-empty",
             )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
-from typing import BinaryIO
+from typing import BinaryIO, cast
+from urllib.parse import quote
 
 from apbatch.errors import ApbatchError, NotFoundError, UsageError
+from apbatch.index.contents import BLOCK
 from apbatch.index.files import FileRecord
+from apbatch.ingest.remote.client import AgentRanges, agent_at
 from apbatch.ingest.site import Site
 from apbatch.ingest.sites import load_site
+from apbatch.storage.agent_token import show_below
+from apbatch.storage.range_stream import RangeStream
 
 
 def site_of(record: FileRecord) -> Site:
@@ -24,17 +30,27 @@ def site_of(record: FileRecord) -> Site:
 
 
 def source_url(record: FileRecord) -> str:
-    """Return the URL of a file in place at its site.
+    """Return the URL of a file in place at its site; requests for one at an agent carry this process's token.
 
     Raises
     ------
     NotFoundError
     """
-    return site_of(record).url_of(record.source)
+    site = site_of(record)
+    if site.is_remote:
+        show_below(site.root)
+        return f"{site.root}/f{quote(record.place)}"
+    return site.url_of(record.source)
 
 
-def open_source(record: FileRecord) -> BinaryIO:
-    """Open a file in place at its site, for reading only.
+def open_source(record: FileRecord, site: Site | None = None) -> BinaryIO:
+    """Open a file in place at its site, for reading only; from an agent its blocks are fetched as they are read.
+
+    Parameters
+    ----------
+    record : FileRecord
+    site : Site, optional
+        Its site, where that is not known by name here.
 
     Raises
     ------
@@ -43,7 +59,9 @@ def open_source(record: FileRecord) -> BinaryIO:
     UsageError
         If it is no plain file, or outside of the root, or must not be read.
     """
-    site = site_of(record)
+    site = site or site_of(record)
+    if site.is_remote:
+        return cast(BinaryIO, io.BufferedReader(RangeStream(AgentRanges(agent_at(site.root), record)), BLOCK))
     path = site.local_path(record.source)
     try:
         return os.fdopen(open_plain(path, os.fsencode(site.root)), "rb")
@@ -89,5 +107,5 @@ def open_plain(path: bytes, root: bytes) -> int:
         descriptor = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise PermissionError(1, "it is no plain file")
+        raise PermissionError(1, "it is not a plain file")
     return descriptor

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from apbatch.formats.reader import AttributeType, Scalar
+from apbatch.messages import with_article
 
 _DATE_PARTS = {"%d": r"\d{2}", "%m": r"\d{2}", "%y": r"\d{2}", "%Y": r"\d{4}", "%j": r"\d{3}"}
 _TOKEN = re.compile(r"\{\*\*?\}|\*\*/|\*\*|\*|\?|\{(?P<name>\w+)(?::(?P<type>[^{}]+))?\}|\{|\}")
@@ -45,20 +46,20 @@ class PathPattern:
         match = self.expression.search(path)
         if match is None:
             return {}
-        found: dict[str, Scalar] = {}
+        values: dict[str, Scalar] = {}
         for name, text in match.groupdict().items():
             if text is None:
                 continue
             value = self._value(name, text)
             if value is not None:
-                found[name] = value
-        return found
+                values[name] = value
+        return values
 
     def faults(self, path: str) -> list[str]:
         """Return which parts of a path match and have no value: a day that no calendar has."""
         match = self.expression.search(path)
         return [
-            f"'{text}' is no {self.types[name]} for {name}"
+            f"'{text}' is not {with_article(self.types[name])} for {name}"
             for name, text in (match.groupdict() if match is not None else {}).items()
             if text is not None and self._value(name, text) is None
         ]

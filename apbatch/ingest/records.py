@@ -12,7 +12,7 @@ from apbatch.errors import FormatError
 from apbatch.formats.reader import Attribute, Metadata, Scalar
 from apbatch.index.contents import Content
 from apbatch.index.files import FileRecord, State
-from apbatch.ingest.description import UNKNOWN
+from apbatch.ingest.reading.description import UNKNOWN
 from apbatch.ingest.site import FIELDS, NOON, Site
 from apbatch.ingest.walk import LATEST_NS, Entry
 
@@ -39,13 +39,30 @@ def listed(site: Site, source: str, size: int, mtime_ns: int, format: str = UNKN
     """
     fields, attributes = _split(_storable(site.values(source)))
     return FileRecord(
-        **_holding(site, source, size, mtime_ns, format), checksum="", adler32="", state=State.LISTED,
-        attributes=attributes, **fields,
-    )  # fmt: skip
+        **_holding(site, source, size, mtime_ns, format),
+        checksum="",
+        adler32="",
+        state=State.LISTED,
+        attributes=attributes,
+        **fields,
+    )
 
 
 def quarantined(site: Site, entry: Entry, format: str, reason: str, content: Content | None = None) -> FileRecord:
-    """Return the record of a file that is not usable; without `content` it is tried again at the next ingest."""
+    """Return the record of a file that is not usable.
+
+    Parameters
+    ----------
+    site : Site
+    entry : Entry
+        What the walk knows of the file.
+    format : str
+        Name of its format.
+    reason : str
+        One sentence.
+    content : Content, optional
+        Hashes of what was read; without them the file is tried again at the next ingest.
+    """
     fields, attributes = _split(
         {
             name: value
@@ -65,15 +82,31 @@ def quarantined(site: Site, entry: Entry, format: str, reason: str, content: Con
 
 
 def registered(site: Site, entry: Entry, format: str, metadata: Metadata, content: Content) -> FileRecord:
-    """Return the record of a file that was read."""
+    """Return the record of a file that was read.
+
+    Parameters
+    ----------
+    site : Site
+    entry : Entry
+        What the walk knows of the file.
+    format : str
+        Name of its format.
+    metadata : Metadata
+        What its reader says.
+    content : Content
+        Hashes of what was read.
+    """
     attributes: dict[str, Scalar] = {
         name: value
         for name, value in metadata.attributes.items()
         if not isinstance(value, float) or math.isfinite(value)
     }
     faults = [f"the path: {fault}" for fault in site.faults(entry.source)]
-    told = [f"byte {problem.offset}: {problem.reason}" for problem in metadata.problems]
-    if problems := [*told, *faults]:
+    losses = [
+        f"byte {problem.offset}: {problem.reason}" if problem.offset else problem.reason
+        for problem in metadata.problems
+    ]
+    if problems := [*losses, *faults]:
         attributes |= {"problems": len(problems), "problem": problems[0]}
     record = FileRecord(
         **_holding(site, entry.source, entry.size, entry.mtime_ns, format),
@@ -146,18 +179,16 @@ def _with_values(record: FileRecord, values: Mapping[str, Scalar], counted_from:
     start, end, night = record.time_start, record.time_end, fields.get("night")
     if isinstance(night, date) and counted_from is not None:
         start, end = _shifted(start, night - counted_from), _shifted(end, night - counted_from)
-    return replace(
-        record, **fields, time_start=start, time_end=end, attributes={**record.attributes, **attributes}
-    )  # fmt: skip
+    return replace(record, **fields, time_start=start, time_end=end, attributes={**record.attributes, **attributes})
 
 
-def _night(site: Site, told: date | None, start: datetime | None) -> date | None:
+def _night(site: Site, night: date | None, start: datetime | None) -> date | None:
     """Return the night of a file: as it tells, or as its first event does by the site's rule.
 
     A night that is no other than noon to noon gives was taken from the time, and is taken anew by the site's rule.
     """
-    if start is None or (told is not None and (site.night_begins == NOON or told != _noon_to_noon(start))):
-        return told
+    if start is None or (night is not None and (site.night_begins == NOON or night != _noon_to_noon(start))):
+        return night
     return site.night_of(start)
 
 

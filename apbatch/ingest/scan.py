@@ -18,6 +18,7 @@ from apbatch.index.query import Search
 from apbatch.ingest.completion import Completion
 from apbatch.ingest.listing import Listing
 from apbatch.ingest.records import ATTRIBUTES
+from apbatch.ingest.remote.feed import follower_of
 from apbatch.ingest.site import Site
 from apbatch.ingest.sites import check_root, publish_site, text_of
 from apbatch.ingest.summary import IngestSummary
@@ -51,7 +52,8 @@ def ingest(
     catalogue : Catalogue
         Used by the calling thread alone.
     threads : int
-        How many files are read at the same time.
+        How many files are read at the same time. Of a site that is elsewhere no file is read: what its agent tells is
+        taken over, and this and the following do not matter.
     again : bool
         Read every file, also those whose size and time of change are as registered.
     accept_empty : bool
@@ -76,6 +78,8 @@ def ingest(
     """
     check_root(site)
     with leased(catalogue, lease_name(site.name)) as keeper:
+        if site.is_remote:
+            return _take_over(site, catalogue, keeper)
         declare(site, catalogue)
         work = SiteIngest(site, catalogue, keeper, threads)
         if complete is None:
@@ -83,6 +87,15 @@ def ingest(
         if not list_only:
             work.complete(again=again, search=complete)
         return work.finish()
+
+
+def _take_over(site: Site, catalogue: Catalogue, keeper: Keeper) -> IngestSummary:
+    started = time.monotonic()
+    publish_site(catalogue, site)
+    follower = follower_of(site, catalogue, keeper.keep)
+    follower.catch_up()
+    follower.summary.seconds = time.monotonic() - started
+    return follower.summary
 
 
 def declare(site: Site, catalogue: Catalogue) -> None:
@@ -104,8 +117,8 @@ class SiteIngest:
     def list_all(self, *, accept_empty: bool = False) -> None:
         """Do the first pass over the whole site."""
         applied = str(blake3(text_of(self._site).encode()).hexdigest())
-        held = {one.name: one.text for one in self._catalogue.descriptions(DescriptionKind.APPLIED)}
-        described = held.get(self._site.name) == applied
+        texts = {one.name: one.text for one in self._catalogue.descriptions(DescriptionKind.APPLIED)}
+        described = texts.get(self._site.name) == applied
         with progress(f"list {self._site.name}") as task:
             listing = Listing(
                 self._site, self._catalogue, self.writer, self.summary, described=described, advance=task.advance
@@ -129,7 +142,19 @@ class SiteIngest:
         retry: bool = True,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Do the second pass; `stop` is asked before each file, and `retry` is for what could not be read before."""
+        """Do the second pass: read what is listed.
+
+        Parameters
+        ----------
+        again : bool
+            Read registered files, too.
+        search : Search, optional
+            Only the files that match.
+        retry : bool
+            Read again what could not be read before.
+        stop : callable
+            Is asked before each file.
+        """
         with progress(f"ingest {self._site.name}") as task:
             completion = Completion(self._site, self._catalogue, self.writer, self.summary, self._threads, task, stop)
             if search is not None:

@@ -30,6 +30,8 @@ FIELDS: dict[str, AttributeType] = {"run": "integer", "night": "date", "telescop
 SITE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 #: When a night begins unless the site says otherwise: at noon, UTC.
 NOON = "12:00"
+#: What only the description at the site itself may say: an agent's files come as they are registered there.
+_AT_THE_SITE = ("include", "exclude", "attributes", "calibration", "tree", "other", "night_begins")
 _IDENTIFIER = re.compile(r"^[a-z][a-z0-9_]*$")
 
 
@@ -48,9 +50,9 @@ class AttributeRule(BaseModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> AttributeRule:
-        if sum(given is not None for given in (self.pattern, self.regex, self.name)) != 1:
+        if sum(choice is not None for choice in (self.pattern, self.regex, self.name)) != 1:
             raise ValueError("give one of 'pattern', 'regex' and 'name'")
-        if self.name is None and any(given is not None for given in (self.value, self.type, self.unit)):
+        if self.name is None and any(choice is not None for choice in (self.value, self.type, self.unit)):
             raise ValueError("'value', 'type' and 'unit' go with a 'name'")
         if self.unit is not None:
             parse_unit(self.unit)
@@ -97,7 +99,7 @@ class Site(BaseModel):
     experiment : str
         Experiment to which its files belong.
     root : str
-        Absolute path of its folder.
+        Absolute path of its folder, or the address of its agent, ``https://…``, where the files are elsewhere.
     include, exclude : tuple of str
         Glob patterns on paths below the root; what matches no `include` or any `exclude` is not looked at.
     attributes : tuple of AttributeRule
@@ -175,6 +177,12 @@ class Site(BaseModel):
         return value
 
     @model_validator(mode="after")
+    def _agent_says_the_rest(self) -> Site:
+        if self.is_remote and (names := [name for name in _AT_THE_SITE if name in self.model_fields_set]):
+            raise ValueError(f"'{names[0]}' is said at the site itself, whose agent the root is")
+        return self
+
+    @model_validator(mode="after")
     def _attributes_fit(self) -> Site:
         try:
             self.declared  # noqa: B018  computed to be checked
@@ -188,15 +196,15 @@ class Site(BaseModel):
 
     @cached_property
     def _patterns(self) -> tuple[PathPattern, ...]:
-        found = []
+        patterns = []
         for rule in self.attributes:
             if rule.pattern is not None:
                 pattern = compile_pattern(rule.pattern)
                 types = {name: self._types.get(name, FIELDS.get(name, kind)) for name, kind in pattern.types.items()}
-                found.append(PathPattern(pattern.expression, types, pattern.dates))
+                patterns.append(PathPattern(pattern.expression, types, pattern.dates))
             elif rule.regex is not None:
-                found.append(compile_regex(rule.regex, {**FIELDS, **self._types}))
-        return tuple(found)
+                patterns.append(compile_regex(rule.regex, {**FIELDS, **self._types}))
+        return tuple(patterns)
 
     @cached_property
     def declared(self) -> tuple[Attribute, ...]:
@@ -219,7 +227,9 @@ class Site(BaseModel):
                 raise UsageError(f"the value '{rule.value}' of '{name}' is not of type {types[name]}")
         for name, kind in types.items():
             if not _IDENTIFIER.match(name):
-                raise UsageError(f"'{name}' is no name of an attribute: small letters, digits and '_', a letter first")
+                raise UsageError(
+                    f"'{name}' is not a name of an attribute: small letters, digits and '_', a letter first"
+                )
             if name in FIELDS and kind != FIELDS[name]:
                 raise UsageError(f"'{name}' must be of type {FIELDS[name]}, not {kind}")
             if name in COMMON_FIELDS and name not in FIELDS:
@@ -237,14 +247,14 @@ class Site(BaseModel):
 
     def values(self, source: str) -> dict[str, Scalar]:
         """Return what the site says of the file at `source`: attributes and values of `FIELDS`; paths win."""
-        found: dict[str, Scalar] = {
+        values: dict[str, Scalar] = {
             rule.name: float(rule.value) if rule.type == "number" and isinstance(rule.value, int) else rule.value
             for rule in self.attributes
             if rule.name is not None and rule.value is not None
         }
         for pattern in self._patterns:
-            found.update(pattern.values(source))
-        return found
+            values.update(pattern.values(source))
+        return values
 
     def faults(self, source: str) -> list[str]:
         """Return what of the path at `source` should be a value and is none."""
@@ -267,6 +277,11 @@ class Site(BaseModel):
     def wants_all(self) -> bool:
         """Whether no pattern need be asked which files belong to the site."""
         return self.include == ("**",) and not self.exclude
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the files are elsewhere: the root is the address of the site's agent."""
+        return self.root.startswith(("http://", "https://"))
 
     @property
     def folder(self) -> str:
@@ -299,8 +314,10 @@ class Site(BaseModel):
         Raises
         ------
         UsageError
-            If it would leave the root.
+            If it would leave the root, or the files are elsewhere.
         """
+        if self.is_remote:
+            raise UsageError("the site's files are not on this machine", where=self.root)
         parts = decode_path(source).split(b"/")
         if not source or any(part in (b"", b".", b"..") for part in parts) or b"\0" in decode_path(source):
             raise UsageError("not a path below the site's root", where=source)
@@ -345,5 +362,5 @@ def _type_of(value: Scalar | None) -> AttributeType:
 
 
 def _is_of(value: Scalar, kind: AttributeType) -> bool:
-    found = _type_of(value)
-    return found == kind or (kind == "number" and found == "integer")
+    value_type = _type_of(value)
+    return value_type == kind or (kind == "number" and value_type == "integer")

@@ -42,6 +42,12 @@ def rename_site(catalogue: Catalogue, name: str, to: str) -> tuple[Site, int]:
 
     Killed at any time, the same call goes on. Replicas keep their URLs, which have the old name in them.
 
+    Parameters
+    ----------
+    catalogue : Catalogue
+    name, to : str
+        The name until now, and the new one.
+
     Returns
     -------
     site : Site
@@ -61,7 +67,7 @@ def rename_site(catalogue: Catalogue, name: str, to: str) -> tuple[Site, int]:
         renamed = Site.model_validate({**site.model_dump(), "name": to})
     except ValidationError as error:
         raise UsageError(error.errors()[0]["msg"].removeprefix("Value error, "), where=to) from None
-    other = next((known for known in sites() if known.name == to), None)
+    other = next((target for target in sites() if target.name == to), None)
     if to == name or (other is not None and other != renamed):
         raise UsageError(f"there is a site '{to}' already", remedy="choose another name, or remove that site first")
     files = 0
@@ -72,8 +78,11 @@ def rename_site(catalogue: Catalogue, name: str, to: str) -> tuple[Site, int]:
             keeper.keep()
             other_keeper.keep()
             # What has another path than the site gives it is left from another experiment's name: no file of today.
-            moved = {record.path: renamed.path_of(record.source) for record in records
-                     if record.path == site.path_of(record.source)}  # fmt: skip
+            moved = {
+                record.path: renamed.path_of(record.source)
+                for record in records
+                if record.path == site.path_of(record.source)
+            }
             catalogue.upsert(as_described(renamed, replace(r, site=to)) for r in records if r.path in moved)
             replicas = catalogue.replicas(moved)
             catalogue.add_replicas(replace(one, path=moved[path]) for path, all_ in replicas.items() for one in all_)

@@ -16,6 +16,7 @@ from apbatch.errors import ApbatchError, NotFoundError, UsageError, nearest_word
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.descriptions import Description, DescriptionKind
+from apbatch.ingest.remote.client import agent_at
 from apbatch.ingest.site import SITE_NAME, Site
 from apbatch.localfiles import locked, write_whole
 from apbatch.progress import say
@@ -44,9 +45,13 @@ def read_site_file(path: Path) -> Site:
         root = os.path.expanduser(os.path.expandvars(root))  # noqa: PTH111  a root may be relative
         if missing := re.search(r"\$(\w+|\{\w+\})", root):
             raise UsageError(f"root: the variable {missing[0]} is not set", where=f"{path}:{line}")
-        if not root or "://" in root or "\0" in root:
-            raise UsageError("root: a folder of this machine is wanted", where=f"{path}:{line}")
-        content["root"] = os.path.normpath(Path(path).absolute().parent / root)
+        if root.startswith(("http://", "https://")):
+            content["root"] = root.rstrip("/")
+        elif not root or "://" in root or "\0" in root:
+            what = "root: a folder of this machine is wanted, or the address of an agent"
+            raise UsageError(what, where=f"{path}:{line}")
+        else:
+            content["root"] = os.path.normpath(Path(path).absolute().parent / root)
     return validate(path, content, lines, Site)
 
 
@@ -90,18 +95,23 @@ def text_of(site: Site) -> str:
 
 
 def check_root(site: Site, where: str | None = None) -> None:
-    """Raise unless the root of a site is a folder that can be listed.
+    """Raise unless the root of a site is a folder that can be listed, or an agent that serves it.
 
     Raises
     ------
     NotFoundError, UsageError
+    ServerError, FormatError
+        If the agent does not answer, or what answers is none.
     """
+    if site.is_remote:
+        agent_at(site.root).check(site.name)
+        return
     try:
         with os.scandir(site.root):
             pass
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(
-            f"the root of site '{site.name}' is no folder: {site.root}",
+            f"the root of site '{site.name}' is not a folder: {site.root}",
             where=where,
             remedy="correct 'root' in the site's YAML file, or mount it",
         ) from error
@@ -134,10 +144,10 @@ def load_site(name: str) -> Site:
             with open_catalogue(settings.catalogue) as catalogue:
                 share_sites(catalogue, settings.catalogue)
     if not SITE_NAME.match(name) or not path.is_file():
-        known = sorted(path.stem for path in sites_folder().glob("*.yaml"))
+        names = sorted(path.stem for path in sites_folder().glob("*.yaml"))
         raise NotFoundError(
             f"there is no site '{name}'",
-            nearest=nearest_word(name, known),
+            nearest=nearest_word(name, names),
             remedy="apbatch site list shows the known ones, apbatch site add FILE.yaml adds one",
         )
     status = path.stat()
@@ -179,8 +189,8 @@ def remove_site(catalogue: Catalogue, name: str) -> Site:
 def publish_site(catalogue: Catalogue, site: Site) -> None:
     """Write the description of a site into the catalogue, if another one or none is there."""
     text = text_of(site)
-    held = {one.name: one for one in catalogue.descriptions(DescriptionKind.SITE)}.get(site.name)
-    if held is None or (held.text, held.preferred) != (text, site.preferred):
+    description = {one.name: one for one in catalogue.descriptions(DescriptionKind.SITE)}.get(site.name)
+    if description is None or (description.text, description.preferred) != (text, site.preferred):
         catalogue.put_description(Description(DescriptionKind.SITE, site.name, text, site.preferred))
 
 

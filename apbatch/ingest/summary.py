@@ -45,6 +45,8 @@ class IngestSummary:
         Files that went: without and with a verified replica.
     quarantined : Noted
         Files of the site in quarantine, of those that were looked at.
+    partial : Noted
+        Files of which places could not be read and were passed over; the rest of them is registered.
     unrecognised : Noted
         Files of no known format that were read, or left out where the site wants that.
     busy : Noted
@@ -65,6 +67,7 @@ class IngestSummary:
     missing: int = 0
     archived: int = 0
     quarantined: Noted = field(default_factory=Noted)
+    partial: Noted = field(default_factory=Noted)
     unrecognised: Noted = field(default_factory=Noted)
     busy: Noted = field(default_factory=Noted)
     unreadable: Noted = field(default_factory=Noted)
@@ -83,6 +86,7 @@ class IngestSummary:
             "missing": self.missing,
             "archived": self.archived,
             "quarantined": self.quarantined.count,
+            "partial": self.partial.count,
             "unrecognised": self.unrecognised.count,
             "busy": self.busy.count,
             "unreadable": self.unreadable.count,
@@ -95,6 +99,7 @@ class IngestSummary:
         """Return the first files behind the counts that are not simply registered."""
         return {
             "quarantined_files": _with_reasons(self.quarantined),
+            "partial_files": _with_reasons(self.partial),
             "unrecognised_files": sorted(self.unrecognised.first),
             "busy_files": sorted(self.busy.first),
             "unreadable_folders": _with_reasons(self.unreadable),

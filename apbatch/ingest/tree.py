@@ -45,11 +45,11 @@ class PlaceRule:
         values = self.pattern.values(source)
         if len(values) < len(self.pattern.types):
             return None  # a part that has no value, such as a day that no calendar has
-        place = _FIELD.sub(lambda field: _shown(field, match, values), self.place)
+        place = _FIELD.sub(lambda field: _fill(field, match, values), self.place)
         return None if _NO_PLACE.search(place) else place
 
 
-def _shown(field: re.Match[str], match: re.Match[str], values: Mapping[str, Scalar]) -> str:
+def _fill(field: re.Match[str], match: re.Match[str], values: Mapping[str, Scalar]) -> str:
     return format(values[field["name"]], field["format"]) if field["format"] else match[field["name"]]
 
 
@@ -67,7 +67,7 @@ def compile_tree(tree: str | Mapping[str, str]) -> tuple[PlaceRule, ...]:
 
 def _rule(key: str, place: str) -> PlaceRule:
     if not place.startswith("/") or _NO_PLACE.search(place):
-        raise ValueError(f"'{place}' is no place: an absolute path without '.', '..' and '/' at its end is wanted")
+        raise ValueError(f"'{place}' is not a place: an absolute path without '.', '..' and '/' at its end is wanted")
     if "{" not in key and "*" not in key and "?" not in key:
         if _FIELD.search(place):
             raise ValueError(f"'{place}' names a part, but '{key}' is a folder: write a pattern such as '{{name}}/*'")
@@ -84,7 +84,7 @@ def _rule(key: str, place: str) -> PlaceRule:
             try:
                 format(example, field["format"])
             except ValueError as error:
-                raise ValueError(f"'{field[0]}' is no format for a {kind}: {error}") from error
+                raise ValueError(f"'{field[0]}' is not a format for a {kind}: {error}") from error
     if _NO_PLACE.search(_FIELD.sub("x", place)):
-        raise ValueError(f"'{place}' is no place")
+        raise ValueError(f"'{place}' is not a place")
     return PlaceRule(None, pattern, place)

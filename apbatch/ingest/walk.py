@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 
 from apbatch.errors import NotFoundError
-from apbatch.ingest.patterns import UNSAFE, decode_path, encode_path
+from apbatch.ingest.patterns import decode_path, encode_path
 from apbatch.ingest.site import Site
 from apbatch.storage.names import is_part
 
@@ -46,6 +48,18 @@ class Stretch:
     sources: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     mtimes_ns: list[int] = field(default_factory=list)
+
+    def part(self, start: int, end: int) -> Stretch:
+        """Return the files from one place on to before another one."""
+        if start == 0 and end == len(self.sources):
+            return self
+        return Stretch(self.sources[start:end], self.sizes[start:end], self.mtimes_ns[start:end])
+
+    def extend(self, other: Stretch) -> None:
+        """Add the files that follow."""
+        self.sources += other.sources
+        self.sizes += other.sizes
+        self.mtimes_ns += other.mtimes_ns
 
 
 #: Latest time of change, ns since 1970, that 64 bits hold: a later one, after 2262, counts as this one.
@@ -90,19 +104,27 @@ def is_passed_over(name: str) -> bool:
 
 @dataclass(slots=True)
 class _Folder:
-    """A folder whose entries are being listed.
+    """A folder whose entries are being listed, in the order of their names, a folder's with ``/`` at its end.
 
     Attributes
     ----------
-    names : list of tuple
-        Name as the listing writes it, with ``/`` at the end of a folder's, and as the system has it; last one first.
+    files, folders : list of str
+        Names as the listing writes them.
+    names : dict
+        Name as the system has it, of those that the listing writes otherwise.
+    file, folder : int
+        How many of each were listed.
     """
 
     source: str
     path: str
     descriptor: int
     identity: tuple[int, int]
-    names: list[tuple[str, str]]
+    files: list[str]
+    folders: list[str]
+    names: dict[str, str]
+    file: int = 0
+    folder: int = 0
 
 
 def walk(site: Site, report: WalkReport, below: str = "") -> Iterator[Stretch]:
@@ -153,35 +175,63 @@ class _Walk:
 
     def _advance(self, stretch: Stretch) -> bool:
         """List the files of the innermost folder up to its next folder, which is entered; False at its end."""
-        folder, site = self._open[-1], self._site
-        names, prefix, wants_all = folder.names, folder.source, site.wants_all
-        sources, sizes, mtimes_ns = stretch.sources, stretch.sizes, stretch.mtimes_ns
+        folder = self._open[-1]
+        following = folder.folders[folder.folder] if folder.folder < len(folder.folders) else None
+        end = len(folder.files) if following is None else bisect_left(folder.files, following, folder.file)
+        if folder.file < end:
+            start, folder.file = folder.file, min(end, folder.file + _STRETCH)
+            self._list(folder, folder.files[start : folder.file], stretch)
+            return True
+        if following is None:
+            return False
+        folder.folder += 1
+        source = folder.source + following
+        if self._site.wants_all or not self._site.avoids(source[:-1]):
+            name = folder.names.get(following, following[:-1])
+            at = folder.descriptor if folder.descriptor >= 0 else None
+            path = f"{folder.path}/{name}"
+            self._enter(source, path, path if at is None else name, at)
+        return True
+
+    def _list(self, folder: _Folder, keys: list[str], stretch: Stretch) -> None:
+        """Look at files of a folder."""
         at = folder.descriptor if folder.descriptor >= 0 else None
-        base = "" if at is not None else f"{folder.path}/"
-        stat = os.stat
-        for _ in range(_STRETCH):
-            if not names:
-                return False
-            key, name = names.pop()
-            source = prefix + key
-            if key[-1] == "/":
-                if wants_all or not site.avoids(source[:-1]):
-                    self._enter(source, f"{folder.path}/{name}", f"{base}{name}", at)
-                return True
-            if not wants_all and not site.wants(source):
-                continue
+        prefix, stat = folder.source, os.stat
+        sources = [prefix + key for key in keys]
+        if not self._site.wants_all:
+            indices = [n for n, source in enumerate(sources) if self._site.wants(source)]
+            sources, keys = [sources[n] for n in indices], [keys[n] for n in indices]
+        names = [folder.names.get(key, key) for key in keys] if folder.names else keys
+        if at is None:
+            names = [f"{folder.path}/{name}" for name in names]
+        try:
+            status = [stat(name, dir_fd=at, follow_symlinks=False) for name in names]
+        except OSError:  # of some file: one by one
+            sources, status = self._look_at_each(sources, names, at)
+        if not status:
+            return
+        mtimes_ns = [one.st_mtime_ns for one in status]
+        if not -LATEST_NS <= min(mtimes_ns) <= max(mtimes_ns) <= LATEST_NS:
+            mtimes_ns = [time_of_change(one) for one in status]
+        stretch.sources += sources
+        stretch.sizes += [one.st_size for one in status]
+        stretch.mtimes_ns += mtimes_ns
+
+    def _look_at_each(
+        self, sources: list[str], names: list[str], at: int | None
+    ) -> tuple[list[str], list[os.stat_result]]:
+        present, results = [], []
+        for source, name in zip(sources, names, strict=True):
             try:
-                status = stat(base + name, dir_fd=at, follow_symlinks=False)
+                status = os.stat(name, dir_fd=at, follow_symlinks=False)
             except FileNotFoundError:
                 continue  # gone since the folder was listed
             except OSError as error:
                 self._report.unreadable[source] = error.strerror or str(error)
                 continue
-            mtime_ns = status.st_mtime_ns
-            sources.append(source)
-            sizes.append(status.st_size)
-            mtimes_ns.append(mtime_ns if -LATEST_NS <= mtime_ns <= LATEST_NS else time_of_change(status))
-        return True
+            present.append(source)
+            results.append(status)
+        return present, results
 
     def _enter(self, source: str, path: str, name: str | None, at: int | None = None) -> None:
         """List the names of a folder."""
@@ -194,7 +244,7 @@ class _Walk:
                 self._report.skipped += 1  # mounted again within itself
                 os.close(descriptor)
                 return
-            names = self._names(descriptor)
+            entries = self._entries(descriptor)
         except OSError as error:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -206,26 +256,34 @@ class _Walk:
         if len(self._open) > _DEEP:
             os.close(descriptor)
             descriptor = -1
-        self._open.append(_Folder(source, path, descriptor, identity, names))
+        self._open.append(_Folder(source, path, descriptor, identity, *entries))
 
-    def _names(self, descriptor: int) -> list[tuple[str, str]]:
-        names: list[tuple[str, str]] = []
+    def _entries(self, descriptor: int) -> tuple[list[str], list[str], dict[str, str]]:
+        """Return the sorted names of files and folders, and the system's own of those written otherwise."""
+        files: list[str] = []
+        folders: list[str] = []
         with os.scandir(descriptor) as entries:
-            for entry in entries:
-                name = entry.name
-                if entry.is_file(follow_symlinks=False):
-                    if name[0] == "." and is_passed_over(name):
-                        self._report.skipped += 1
-                    else:
-                        names.append((name, name))
-                elif entry.is_dir(follow_symlinks=False):
-                    names.append((f"{name}/", name))
-                else:
-                    self._report.skipped += 1
-        if UNSAFE.search("".join([name for _, name in names])):
-            names = [(encode_path(os.fsencode(key)), name) for key, name in names]
-        names.sort(reverse=True)
-        return names
+            while part := list(islice(entries, _STRETCH)):
+                names = [entry.name for entry in part if entry.is_file(follow_symlinks=False)]
+                files += names
+                if len(names) < len(part):
+                    others = [entry for entry in part if not entry.is_file(follow_symlinks=False)]
+                    inner = [f"{entry.name}/" for entry in others if entry.is_dir(follow_symlinks=False)]
+                    folders += inner
+                    self._report.skipped += len(others) - len(inner)
+        files.sort()
+        start, end = bisect_left(files, "."), bisect_left(files, "/")
+        if start < end:
+            files[start:end] = [name for name in files[start:end] if not is_passed_over(name)]
+            self._report.skipped += end - start - (bisect_left(files, "/") - start)
+        renamed: dict[str, str] = {}
+        together = "".join(chain(files, (key[:-1] for key in folders)))
+        if not together.isprintable() or "%" in together:  # else nothing is to be written otherwise
+            renamed = {encode_path(os.fsencode(key)): key.removesuffix("/") for key in (*files, *folders)}
+            files, folders = ([encode_path(os.fsencode(key)) for key in keys] for keys in (files, folders))
+            files.sort()
+        folders.sort()
+        return files, folders, renamed
 
     def _leave(self) -> None:
         folder = self._open.pop()

@@ -17,11 +17,12 @@ from asyncinotify import Inotify, Mask, Watch
 
 from apbatch.errors import NotFoundError, UsageError
 from apbatch.index.catalogue import Catalogue
-from apbatch.index.leases import LeaseHeldError, LeaseLostError, leased
+from apbatch.index.leases import Keeper, LeaseHeldError, LeaseLostError, leased
 from apbatch.ingest.patterns import encode_path
+from apbatch.ingest.remote.feed import PERIOD_S, follower_of
 from apbatch.ingest.scan import THREADS, SiteIngest, declare, lease_name
 from apbatch.ingest.site import Site
-from apbatch.ingest.sites import check_root
+from apbatch.ingest.sites import check_root, publish_site
 from apbatch.progress import say
 
 #: A whole listing is made this often, seconds, unless the caller says otherwise.
@@ -31,6 +32,8 @@ _QUIET_S, _GATHERED_S = 0.3, 2.0
 #: More changed files than this at once are left to a whole listing.
 _MANY = 10_000
 _WAIT_S = 1.0
+#: Who waits for another process's lease tries so often, seconds.
+_LEASE_S = 2.0
 _MASK = (
     Mask.CREATE | Mask.CLOSE_WRITE | Mask.MOVED_FROM | Mask.MOVED_TO | Mask.DELETE | Mask.ATTRIB
     | Mask.ONLYDIR | Mask.DONT_FOLLOW | Mask.EXCL_UNLINK
@@ -147,7 +150,7 @@ def watch(
     list_only: bool = False,
     after: Callable[[], None] = lambda: None,
 ) -> None:
-    """Keep the catalogue at what a site holds, until told to stop.
+    """Keep the catalogue at what a site holds, until told to stop; while another process ingests the site, wait.
 
     Parameters
     ----------
@@ -157,7 +160,7 @@ def watch(
     stop : threading.Event
     every_s : float
         A whole listing is made this often: the system's news is an addition, since file systems on other machines send
-        none and the system may lose some.
+        none and the system may lose some. Of a site that is elsewhere the agent tells all.
     threads : int
         How many files are read at the same time.
     list_only : bool
@@ -169,47 +172,76 @@ def watch(
     ------
     NotFoundError, UsageError
         If the root can't be listed at the beginning; later such a site is waited for.
-    LeaseHeldError, LeaseLostError
-        If another process ingests the site.
     """
     check_root(site)
-    with leased(catalogue, lease_name(site.name)) as keeper:
-        declare(site, catalogue)
-        events = FolderEvents(site)
-        say(f"watching {site.name}: {_how(site, events)}; a whole listing every {every_s:g} s")
+    holder = ""
+    while not stop.is_set():
         try:
-            due = time.monotonic()
+            with leased(catalogue, lease_name(site.name)) as keeper:
+                holder = ""
+                _watch(site, catalogue, stop, keeper, every_s, threads, list_only, after)
+                return
+        except LeaseHeldError as error:
+            if error.lease.holder != holder:
+                say(f"{site.name}: {error.what}; waiting for its end")
+            holder = error.lease.holder
+        except LeaseLostError as error:
+            say(f"{site.name}: {error.what}")
+        stop.wait(_LEASE_S)
+
+
+def _watch(
+    site: Site,
+    catalogue: Catalogue,
+    stop: threading.Event,
+    keeper: Keeper,
+    every_s: float,
+    threads: int,
+    list_only: bool,
+    after: Callable[[], None],
+) -> None:
+    """Watch under a lease, until told to stop or the lease is lost."""
+    if site.is_remote:
+        publish_site(catalogue, site)
+        say(f"following {site.name}: its agent at {site.root} is asked every {PERIOD_S:g} s")
+        follower_of(site, catalogue, keeper.keep).follow(stop, after)
+        return
+    declare(site, catalogue)
+    events = FolderEvents(site)
+    say(f"watching {site.name}: {_how(site, events)}; a whole listing every {every_s:g} s")
+    try:
+        due = time.monotonic()
+        changed = Changed()
+        while not stop.is_set():
+            work = SiteIngest(site, catalogue, keeper, threads)
+            whole = changed.lost or time.monotonic() >= due
+            if whole:
+                try:
+                    work.list_all()
+                except (LeaseHeldError, LeaseLostError):
+                    raise
+                except (NotFoundError, UsageError) as error:
+                    say(f"{site.name}: {error}")
+                due = time.monotonic() + every_s  # from its end: reading gets its turn, however long it took
+            elif changed:
+                work.list_some(changed.folders, changed.files)
+            if not list_only:
+                work.complete(retry=whole, stop=partial(_is_called, stop, events, due))
+            done = work.finish()
+            if done.listed or done.registered or done.changed or done.missing or done.archived:
+                say(
+                    f"{site.name}: {done.listed} listed, {done.registered} registered, {done.changed} changed, "
+                    f"{done.missing} missing, {done.archived} archived"
+                )
+            after()
             changed = Changed()
-            while not stop.is_set():
-                work = SiteIngest(site, catalogue, keeper, threads)
-                whole = changed.lost or time.monotonic() >= due
-                if whole:
-                    try:
-                        work.list_all()
-                    except (LeaseHeldError, LeaseLostError):
-                        raise
-                    except (NotFoundError, UsageError) as error:
-                        say(f"{site.name}: {error}")
-                    due = time.monotonic() + every_s  # from its end: reading gets its turn, however long it took
-                elif changed:
-                    work.list_some(changed.folders, changed.files)
-                if not list_only:
-                    work.complete(retry=whole, stop=partial(_is_called, stop, events, due))
-                done = work.finish()
-                if done.listed or done.registered or done.changed or done.missing or done.archived:
-                    say(
-                        f"{site.name}: {done.listed} listed, {done.registered} registered, {done.changed} changed, "
-                        f"{done.missing} missing, {done.archived} archived"
-                    )
-                after()
-                changed = Changed()
-                while not stop.is_set() and time.monotonic() < due:
-                    keeper.keep()
-                    if events.wait(min(_WAIT_S, max(0.0, due - time.monotonic()))):
-                        changed = events.gather()
-                        break
-        finally:
-            events.close()
+            while not stop.is_set() and time.monotonic() < due:
+                keeper.keep()
+                if events.wait(min(_WAIT_S, max(0.0, due - time.monotonic()))):
+                    changed = events.gather()
+                    break
+    finally:
+        events.close()
 
 
 def _is_called(stop: threading.Event, events: FolderEvents, due: float) -> bool:

@@ -23,9 +23,13 @@ from apbatch.quality.runs import RunQuality
 
 #: Colour-blind safe.
 _COLOURS = {
-    Status.ABSENT: "#e4e4e4", Status.DEAD: "#222222", Status.NOISY: "#d55e00", Status.HOT: "#e6b800",
-    Status.UNSTEADY: "#9a4ea8", Status.GOOD: "#a8c8e8",
-}  # fmt: skip
+    Status.ABSENT: "#e4e4e4",
+    Status.DEAD: "#222222",
+    Status.NOISY: "#d55e00",
+    Status.HOT: "#e6b800",
+    Status.UNSTEADY: "#9a4ea8",
+    Status.GOOD: "#a8c8e8",
+}
 _STYLE = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888",
     "axes.titlesize": 10, "legend.frameon": False, "legend.fontsize": 8, "svg.fonttype": "none",
@@ -43,9 +47,14 @@ def rate_curves(quality: RunQuality) -> str:
     middle = (events.start - events.start[0]) / 1e9 + events.seconds / 2
     with plt.rc_context(_STYLE):
         figure, panels = plt.subplots(
-            1 + bool(clusters), 1, figsize=(9.4, 2.5 + (0.5 + 0.13 * len(clusters) if clusters else 0)), sharex=True,
-            squeeze=False, height_ratios=[2.2, 0.5 + 0.13 * len(clusters)] if clusters else None, layout="constrained",
-        )  # fmt: skip
+            1 + bool(clusters),
+            1,
+            figsize=(9.4, 2.5 + (0.5 + 0.13 * len(clusters) if clusters else 0)),
+            sharex=True,
+            squeeze=False,
+            height_ratios=[2.2, 0.5 + 0.13 * len(clusters)] if clusters else None,
+            layout="constrained",
+        )
         top = panels[0, 0]
         errors = np.sqrt(np.maximum(events.count, 1)) / np.maximum(events.seconds, 1e-9)
         top.errorbar(middle, events.rate, errors, fmt="o-", markersize=3, linewidth=1, color="#3b5ba9")
@@ -184,9 +193,10 @@ def _pixels(axes: Axes, camera: CameraGeometry) -> PolyCollection:
     axes.add_collection(pixels)
     edge = 0.6 * camera.pitch
     axes.set(
-        xlim=(camera.x.min() - edge, camera.x.max() + edge), ylim=(camera.y.min() - edge, camera.y.max() + edge),
+        xlim=(camera.x.min() - edge, camera.x.max() + edge),
+        ylim=(camera.y.min() - edge, camera.y.max() + edge),
         aspect="equal",
-    )  # fmt: skip
+    )
     axes.set_axis_off()
     return pixels
 

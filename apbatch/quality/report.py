@@ -121,13 +121,17 @@ def _row(quality: RunQuality) -> dict[str, Any]:
     channels, status = quality.gains[first], quality.status[first]
     worst = [
         {
-            "status": str(status[pixel]), "pixel": pixel, "cluster": int(quality.camera.cluster[pixel]),
-            "number": int(quality.camera.number[pixel]), "level": float(channels.level[pixel]),
-            "spread": float(channels.spread[pixel]), "drift": float(channels.drift[pixel]),
+            "status": str(status[pixel]),
+            "pixel": pixel,
+            "cluster": int(quality.camera.cluster[pixel]),
+            "number": int(quality.camera.number[pixel]),
+            "level": float(channels.level[pixel]),
+            "spread": float(channels.spread[pixel]),
+            "drift": float(channels.drift[pixel]),
             "hits": float(channels.hits[pixel]),
         }
         for pixel in plots.worst_channels(channels, status)
-    ]  # fmt: skip
+    ]
     start = quality.summary["start_ns"]
     return {
         "summary": quality.summary,

@@ -17,24 +17,34 @@ from apbatch.quality.monitor import ChannelMonitor, Channels, Status, in_pixel_o
 
 PIXELS = pa.schema(
     [
-        pa.field("experiment", pa.string()), pa.field("run", pa.int64()), pa.field("telescope", pa.int32()),
+        pa.field("experiment", pa.string()),
+        pa.field("run", pa.int64()),
+        pa.field("telescope", pa.int32()),
         pa.field("gain", pa.string()),  # high or low in raw data, whole for calibrated images
-        pa.field("pixel", pa.int32()), pa.field("cluster", pa.int32()),
+        pa.field("pixel", pa.int32()),
+        pa.field("cluster", pa.int32()),
         pa.field("number", pa.int32()),  # of the pixel in its cluster
         pa.field("records", pa.int64()),
-        pa.field("pedestal", pa.float64()), pa.field("rms", pa.float64()),  # unit: in the summary
-        pa.field("drift", pa.float64()), pa.field("unrest", pa.float64()), pa.field("hits", pa.float64()),
+        pa.field("pedestal", pa.float64()),
+        pa.field("rms", pa.float64()),  # unit: in the summary
+        pa.field("drift", pa.float64()),
+        pa.field("unrest", pa.float64()),
+        pa.field("hits", pa.float64()),
         pa.field("status", pa.string()),
     ]
-)  # fmt: skip
+)
 RATES = pa.schema(
     [
-        pa.field("experiment", pa.string()), pa.field("run", pa.int64()), pa.field("telescope", pa.int32()),
+        pa.field("experiment", pa.string()),
+        pa.field("run", pa.int64()),
+        pa.field("telescope", pa.int32()),
         pa.field("cluster", pa.int32()),  # 0: events of the whole camera
-        pa.field("start", pa.timestamp("ns", tz="UTC")), pa.field("seconds", pa.float64()),
-        pa.field("count", pa.int64()), pa.field("rate", pa.float64()),  # 1/s
+        pa.field("start", pa.timestamp("ns", tz="UTC")),
+        pa.field("seconds", pa.float64()),
+        pa.field("count", pa.int64()),
+        pa.field("rate", pa.float64()),  # 1/s
     ]
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +171,12 @@ def _summary(
         losses.update({reason: count for reason, count in file.losses.items() if count})
     if raw:
         clusters = {number: sum(len(f.event) for f in files if f.cluster == number) for number in numbers.tolist()}
-        whole: Ints = np.concatenate([np.unique(np.concatenate([f.event for f in files if f.cluster == number]))
-                                      for number in sorted({f.cluster for f in files})])  # fmt: skip
+        whole: Ints = np.concatenate(
+            [
+                np.unique(np.concatenate([f.event for f in files if f.cluster == number]))
+                for number in sorted({f.cluster for f in files})
+            ]
+        )
         multiplicity = Counter(np.unique(whole, return_counts=True)[1].tolist())
         repeated = sum(len(f.event) for f in files) - len(whole)
         other = sum(len(f.event) for f in files if f.cluster not in set(numbers.tolist()))
@@ -179,7 +193,11 @@ def _summary(
     rate = quality.rates[0]
     experiment, run, telescope = quality.run
     return {
-        "experiment": experiment, "run": run, "telescope": telescope, "camera": camera.name, "unit": quality.unit,
+        "experiment": experiment,
+        "run": run,
+        "telescope": telescope,
+        "camera": camera.name,
+        "unit": quality.unit,
         "files": len(files),
         "records": sum(len(file.event) for file in files),
         "events": len(event),
@@ -195,7 +213,7 @@ def _summary(
         "pixels": {gain: _counted(status) for gain, status in quality.status.items()},
         "losses": dict(sorted(losses.items())),
         "problems": [problem for file in files for problem in file.problems][:20],
-    }  # fmt: skip
+    }
 
 
 def _cluster(quality: RunQuality, number: int, records: int, events: int) -> dict[str, Any]:
@@ -266,8 +284,10 @@ def rate_table(runs: Sequence[RunQuality]) -> pa.Table:
 
 
 def _table(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
-    arrays = [columns[one.name] if isinstance(columns[one.name], pa.Array) else pa.array(columns[one.name], one.type)
-              for one in schema]  # fmt: skip
+    arrays = [
+        columns[one.name] if isinstance(columns[one.name], pa.Array) else pa.array(columns[one.name], one.type)
+        for one in schema
+    ]
     return pa.Table.from_arrays(
         [array.cast(one.type) for array, one in zip(arrays, schema, strict=True)], schema=schema
     )

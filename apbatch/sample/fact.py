@@ -57,10 +57,14 @@ def _observation(folder: Path, seed: int) -> Contents:
     for number, trigger in enumerate(triggers.tolist()):
         image = photons[number] if trigger == _PHYSICS else dark[number]
         head = {
-            "Night": int(f"{NIGHT:%Y%m%d}"), "Run": RUN, "Event": number + 1,
-            "UnixTime_s_us": [_START_S + number, int(random.integers(0, 10**6))], "Trigger": trigger,
-            "Az_deg": -63.25, "Zd_deg": 33.07,
-        }  # fmt: skip
+            "Night": int(f"{NIGHT:%Y%m%d}"),
+            "Run": RUN,
+            "Event": number + 1,
+            "UnixTime_s_us": [_START_S + number, int(random.integers(0, 10**6))],
+            "Trigger": trigger,
+            "Az_deg": -63.25,
+            "Zd_deg": 33.07,
+        }
         lines.append(_line(head, image, random))
     path = folder / IMAGES_FOLDER / OBSERVATION
     path.write_bytes(gzip.compress("".join(lines).encode(), mtime=0))

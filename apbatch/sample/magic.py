@@ -27,6 +27,8 @@ _PIXELS = 1183
 #: Modified Julian date of 2013-10-04, on which the night of the 3rd ended.
 _MJD = 56_569
 _PEDESTAL = 8
+#: Where the telescope points: 0.4 degrees from the Crab nebula, deg.
+RIGHT_ASCENSION_DEG, DECLINATION_DEG = 83.98333, 22.24389
 _GAMMAS, _HADRONS = 120, 60
 
 
@@ -63,6 +65,8 @@ def _events(folder: Path, seed: int) -> Contents:
         "MTime.fNanoSec": random.integers(0, 10**6, len(event)).astype("u4"),
         "MPointingPos.fZd": np.round(np.linspace(20.0, 21.0, len(event)), 4),
         "MPointingPos.fAz": np.round(np.linspace(110.0, 111.0, len(event)), 4),
+        "MPointingPos.fRa": np.full(len(event), RIGHT_ASCENSION_DEG / 15),
+        "MPointingPos.fDec": np.full(len(event), DECLINATION_DEG),
         "MTriggerPattern.fPrescaled": np.where(pedestal, _PEDESTAL, 1).astype("u1"),
     }
     path = f"{FOLDER}/{NIGHT.replace(day=NIGHT.day + 1):%Y%m%d}_M1_{RUN:08d}.001_Y_Sample-W0.40+035.root"

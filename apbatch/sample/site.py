@@ -10,11 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from apbatch.errors import FormatError, UsageError
-from apbatch.sample import corsika, fact, hisparc, images, kascade, magic, simtel, taiga_mc, taiga_raw
+from apbatch.sample import corsika, fact, hisparc, images, kascade, magic, records, simtel, taiga_mc, taiga_raw
 from apbatch.sample.contents import Contents
 
 CONTENTS, SITES = "contents.json", "sites"
-_WRITERS = (taiga_raw, taiga_mc, kascade, fact, magic, hisparc, simtel, corsika, images)
+_WRITERS = (taiga_raw, taiga_mc, kascade, fact, magic, hisparc, simtel, corsika, images, records)
 
 
 def write_sample(folder: Path, seed: int = 1) -> list[Contents]:

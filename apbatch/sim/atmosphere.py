@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.sim.kernel import kernel
+from apbatch.sim.kernel import inner
 from apbatch.sim.settings import DetectorModel, SiteModel
 
 Floats = npt.NDArray[np.float64]
@@ -90,7 +90,7 @@ def atmosphere_named(name: str) -> Floats:
     return np.ascontiguousarray(layers)
 
 
-@kernel
+@inner
 def depth(height: float, air: Floats) -> float:
     """Return the vertical depth, g/cm2, at a height, m, in an atmosphere of `atmosphere_named`."""
     layer = 0
@@ -101,7 +101,7 @@ def depth(height: float, air: Floats) -> float:
     return max(0.0, float(air[layer, _A] - air[layer, _B] * height / air[layer, _C]))
 
 
-@kernel
+@inner
 def height_at(x: float, air: Floats) -> float:
     """Return the height, m, at which the vertical depth is `x`, g/cm2."""
     layer = 0
@@ -112,7 +112,7 @@ def height_at(x: float, air: Floats) -> float:
     return float((air[layer, _A] - max(x, 0.0)) * air[layer, _C] / air[layer, _B])
 
 
-@kernel
+@inner
 def density(x: float, air: Floats) -> float:
     """Return the density, g/cm3, at the depth `x`, g/cm2: the slope of the layer, (X - a)/c."""
     layer = 0

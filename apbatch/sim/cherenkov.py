@@ -14,13 +14,14 @@ import numpy as np
 
 from apbatch.sim.atmosphere import REFRACTIVITY
 from apbatch.sim.detector.optics import focus
-from apbatch.sim.kernel import kernel
+from apbatch.sim.kernel import inner
 from apbatch.sim.scene import EMITTED, OVERFLOW, PROFILE_STEP, Record, Scene
+from apbatch.sim.stream import uniform
 
 _LIGHT = 0.299792458  # m/ns
 
 
-@kernel
+@inner
 def emit(
     scene: Scene,
     record: Record,
@@ -91,14 +92,14 @@ def emit(
         last = min(length, along - max(b - radius, 0.0) / tangent)
         if last <= first:
             continue
-        s = first + (last - first) * np.random.random()
+        s = first + (last - first) * uniform(record.stream)
         ring = max((along - s) * tangent, 1e-6)
         cosine = (ring * ring + b * b - radius * radius) / (2.0 * ring * b)
         if cosine >= 1.0:
             continue
         widest = math.pi if cosine <= -1.0 else math.acos(cosine)
         mean = density * (last - first) * widest / math.pi
-        number = np.random.poisson(mean) if mean > 0.02 else (1 if np.random.random() < mean else 0)
+        number = np.random.poisson(mean) if mean > 0.02 else (1 if uniform(record.stream) < mean else 0)
         if number == 0:
             continue
         # Unit vectors across the track: e towards the telescope, f = u x e.
@@ -107,7 +108,7 @@ def emit(
         cos_theta = 1.0 / math.sqrt(1.0 + tangent * tangent)
         sin_theta = tangent * cos_theta
         for _ in range(number):
-            phi = widest * (2.0 * np.random.random() - 1.0)
+            phi = widest * (2.0 * uniform(record.stream) - 1.0)
             a, c = sin_theta * math.cos(phi), sin_theta * math.sin(phi)
             wx = cos_theta * ux + a * ex + c * fx
             wy = cos_theta * uy + a * ey + c * fy

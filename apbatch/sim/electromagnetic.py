@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from apbatch.sim.atmosphere import RADIATION_LENGTH, REFRACTIVITY, density, depth, height_at
 from apbatch.sim.cherenkov import emit
-from apbatch.sim.kernel import kernel
+from apbatch.sim.kernel import inner, kernel
 from apbatch.sim.scene import DEPOSITED, DROPPED, FIRST_HEIGHT, GROUND, OVERFLOW, PROFILE_STEP, STEPS, Record, Scene
+from apbatch.sim.stream import Stream, point_in_disc, uniform
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,11 +52,14 @@ _CHI_A = 7.67e-11  # Moliere's screening angle squared times p^2, GeV^2
 KIND, ENERGY, X, Y, Z, UX, UY, UZ, PATH = range(9)
 COLUMNS = 9
 _STACK = 20_000
+#: Square of the threshold for light times the density, GeV^2 g/cm3.
+_THRESHOLD = ELECTRON_MASS**2 / (2.0 * REFRACTIVITY)
+_LOG_SOFT = math.log(SOFT_BREMSSTRAHLUNG)
 # Ends of `loss_table` in ln(E/GeV): 1 MeV, and far above any shower.
 _LOG_LOW, _LOG_TOP = math.log(1e-3), math.log(1.0e6)
 
 
-@kernel
+@inner
 def screening(delta: float) -> tuple[float, float]:
     """Return Butcher and Messel's screening functions phi1 and phi2."""
     if delta > 1.0:
@@ -64,7 +68,7 @@ def screening(delta: float) -> tuple[float, float]:
     return 20.867 + delta * (-3.242 + 0.625 * delta), 20.209 + delta * (-1.930 - 0.086 * delta)
 
 
-@kernel
+@inner
 def pair_density(energy: float, share: float) -> float:
     """Return pairs per radiation length and per unit of the share of energy that one partner takes."""
     rest = share * (1.0 - share)
@@ -74,7 +78,7 @@ def pair_density(energy: float, share: float) -> float:
     return value / norm if value > 0.0 else 0.0
 
 
-@kernel
+@inner
 def bremsstrahlung_density(energy: float, y: float) -> float:
     """Return photons per radiation length and per d(ln y), y being the photon's share of the energy."""
     if y >= 1.0:
@@ -85,7 +89,7 @@ def bremsstrahlung_density(energy: float, y: float) -> float:
     return value / norm if value > 0.0 else 0.0
 
 
-@kernel
+@inner
 def turn(ux: float, uy: float, uz: float, sine: float, cosine: float, phi: float) -> tuple[float, float, float]:
     """Return the direction that makes an angle with (ux, uy, uz), at the azimuth `phi` round it.
 
@@ -109,7 +113,7 @@ def turn(ux: float, uy: float, uz: float, sine: float, cosine: float, phi: float
     return vx * norm, vy * norm, vz * norm
 
 
-@kernel
+@inner
 def bend(
     scene: Scene, ux: float, uy: float, uz: float, charge: float, momentum: float, length: float
 ) -> tuple[float, float, float]:
@@ -136,26 +140,53 @@ def bend(
     return vx * norm, vy * norm, vz * norm
 
 
-@kernel
-def scattering_angle(momentum_beta: float, thickness: float) -> float:
-    """Return a polar angle of multiple scattering, rad: Gaussian core, and single Rutherford scatters in the tail.
+@inner
+def deflect(
+    stream: Stream, ux: float, uy: float, uz: float, momentum_beta: float, thickness: float
+) -> tuple[float, float, float]:
+    """Return a direction after multiple scattering: a Gaussian core, and single Rutherford scatters in the tail.
 
     Single scatters beyond theta_c^2 = 5 chi_c^2 happen 1/5 times a step on average; the rest has the mean square
     chi_c^2 (ln(theta_c^2/chi_a^2) - 1). All are added as vectors, so that a thickness in several steps gives the
     distribution of that thickness in one.
+
+    Parameters
+    ----------
+    stream : Stream
+    ux, uy, uz : float
+        A direction, a unit vector.
+    momentum_beta : float
+        Momentum times velocity, GeV.
+    thickness : float
+        g/cm2.
     """
-    inverse = 1.0 / (momentum_beta * momentum_beta)
-    chi_c = _CHI_C * thickness * inverse
-    core = chi_c * max(1.0, math.log(5.0 * _CHI_C * thickness / _CHI_A) - 1.0)
-    across = math.sqrt(-core * math.log(np.random.random() + 1e-300))
-    along, left = 0.0, np.random.random()
+    chi_c = _CHI_C * thickness / (momentum_beta * momentum_beta)
+    core = chi_c * max(1.0, math.log(5.0 * _CHI_C / _CHI_A * thickness) - 1.0)
+    a, b, square = point_in_disc(stream)
+    size = math.sqrt(-core * math.log(square) / square)
+    p, q, left = size * a, size * b, uniform(stream)
     while left > 0.8187308:  # exp(-1/5): a Poisson number
-        angle = math.sqrt(5.0 * chi_c / (np.random.random() + 1e-300))
-        phi = 2.0 * math.pi * np.random.random()
-        across += angle * math.cos(phi)
-        along += angle * math.sin(phi)
-        left *= np.random.random()
-    return min(math.sqrt(across * across + along * along), 1.5)
+        a, b, square = point_in_disc(stream)
+        size = math.sqrt(5.0 * chi_c) / square
+        p, q = p + size * a, q + size * b
+        left *= uniform(stream)
+    angle2 = p * p + q * q
+    if angle2 < 0.09:
+        sine = 1.0 - angle2 * (1.0 / 6.0 - angle2 * (1.0 / 120.0))  # over the angle
+        cosine = 1.0 - angle2 * (0.5 - angle2 * (1.0 / 24.0 - angle2 * (1.0 / 720.0)))
+    else:
+        angle = math.sqrt(angle2)
+        sine, cosine = math.sin(min(angle, 1.5)) / angle, math.cos(min(angle, 1.5))
+    p, q = p * sine, q * sine
+    # Two unit vectors across the direction (T. Duff et al., J. Comput. Graph. Tech. 6 (2017) 1).
+    sign = 1.0 if uz >= 0.0 else -1.0
+    c = -1.0 / (sign + uz)
+    d = ux * uy * c
+    vx = cosine * ux + p * (1.0 + sign * ux * ux * c) + q * d
+    vy = cosine * uy + p * sign * d + q * (sign + uy * uy * c)
+    vz = cosine * uz - p * sign * ux - q * uy
+    norm = 0.5 * (3.0 - (vx * vx + vy * vy + vz * vz))  # of a vector that is a unit vector but for rounding
+    return vx * norm, vy * norm, vz * norm
 
 
 def loss_table(points: int = 200) -> Floats:
@@ -183,7 +214,7 @@ def loss_table(points: int = 200) -> Floats:
     return losses
 
 
-@kernel
+@inner
 def _push(
     stack: Floats, pending: int, kind: float, energy: float,
     x: float, y: float, z: float, ux: float, uy: float, uz: float, path: float,
@@ -196,12 +227,13 @@ def _push(
     return pending + 1
 
 
-@kernel
-def _compton(ratio: float) -> tuple[float, float, float]:
+@inner
+def _compton(stream: Stream, ratio: float) -> tuple[float, float, float]:
     """Draw a Compton scatter after Klein and Nishina.
 
     Parameters
     ----------
+    stream : Stream
     ratio : float
         Mass of the electron over the photon's energy.
 
@@ -215,20 +247,20 @@ def _compton(ratio: float) -> tuple[float, float, float]:
     weight1 = -math.log(lowest)
     weight2 = 0.5 * (1.0 - lowest * lowest)
     while True:
-        if np.random.random() * (weight1 + weight2) < weight1:
-            share = math.exp(-weight1 * np.random.random())
+        if uniform(stream) * (weight1 + weight2) < weight1:
+            share = math.exp(-weight1 * uniform(stream))
         else:
-            share = math.sqrt(lowest * lowest + (1.0 - lowest * lowest) * np.random.random())
+            share = math.sqrt(lowest * lowest + (1.0 - lowest * lowest) * uniform(stream))
         t = ratio * (1.0 - share) / share
         sine2 = max(0.0, t * (2.0 - t))
-        if np.random.random() < 1.0 - share * sine2 / (1.0 + share * share):
+        if uniform(stream) < 1.0 - share * sine2 / (1.0 + share * share):
             return share, math.sqrt(sine2), 1.0 - t
 
 
-@kernel
+@inner
 def _follow_photon(stack: Floats, pending: int, scene: Scene, record: Record) -> int:
     """Move the photon `stack[pending]` to where it interacts and push what it makes; return the number pending."""
-    air, tally, row = scene.air, record.tally, stack[pending]
+    air, tally, stream, row = scene.air, record.tally, record.stream, stack[pending]
     energy, path = row[ENERGY], row[PATH]
     x, y, z, ux, uy, uz = row[X], row[Y], row[Z], row[UX], row[UY], row[UZ]
     if energy < PHOTON_CUT:
@@ -239,15 +271,15 @@ def _follow_photon(stack: Floats, pending: int, scene: Scene, record: Record) ->
     compton = _COMPTON * RADIATION_LENGTH * ratio * (math.log(2.0 / ratio) + 0.5)
     total = 1.0 + compton
     while True:
-        x_depth += math.log(np.random.random() + 1e-300) * RADIATION_LENGTH / total * uz
+        x_depth += math.log(uniform(stream) + 1e-300) * RADIATION_LENGTH / total * uz
         if x_depth >= scene.ground_depth:
             tally[GROUND] += energy
             return pending
-        scattered = np.random.random() * total < compton
+        scattered = uniform(stream) * total < compton
         share = 0.0
         if not scattered:
-            share = np.random.random()
-            if not (ratio < share < 1.0 - ratio) or np.random.random() >= pair_density(energy, share):
+            share = uniform(stream)
+            if not (ratio < share < 1.0 - ratio) or uniform(stream) >= pair_density(energy, share):
                 continue  # a null collision
         after = height_at(x_depth, air)
         way = (z - after) / -uz
@@ -255,13 +287,13 @@ def _follow_photon(stack: Floats, pending: int, scene: Scene, record: Record) ->
         if tally[FIRST_HEIGHT] < 0.0:
             tally[FIRST_HEIGHT] = z
         if not scattered:
-            charge = 1.0 if np.random.random() < 0.5 else -1.0
+            charge = 1.0 if uniform(stream) < 0.5 else -1.0
             low, high = min(share, 1.0 - share), max(share, 1.0 - share)
             # The smaller partner is followed first, so the stack stays short.
             pending = _push(stack, pending, charge, energy * high, x, y, z, ux, uy, uz, path)
             return _push(stack, pending, -charge, energy * low, x, y, z, ux, uy, uz, path)
-        share, sine, cosine = _compton(ratio)
-        phi = 2.0 * math.pi * np.random.random()
+        share, sine, cosine = _compton(stream, ratio)
+        phi = 2.0 * math.pi * uniform(stream)
         recoil, photon = energy * (1.0 - share), energy * share
         if recoil > PHOTON_CUT:
             momentum = math.sqrt(recoil * (recoil + 2.0 * ELECTRON_MASS))
@@ -277,14 +309,23 @@ def _follow_photon(stack: Floats, pending: int, scene: Scene, record: Record) ->
         return pending
 
 
-@kernel
+@inner
 def scatter(
-    scene: Scene, ux: float, uy: float, uz: float, charge: float, energy: float, thickness: float, length: float
+    stream: Stream,
+    scene: Scene,
+    ux: float,
+    uy: float,
+    uz: float,
+    charge: float,
+    energy: float,
+    thickness: float,
+    length: float,
 ) -> tuple[float, float, float]:
     """Return an electron's direction after multiple scattering in a thickness, g/cm2, and bending along a length, m.
 
     Parameters
     ----------
+    stream : Stream
     scene : Scene
         With the field, T.
     ux, uy, uz : float
@@ -299,11 +340,10 @@ def scatter(
         m.
     """
     ux, uy, uz = bend(scene, ux, uy, uz, charge, energy, length)
-    angle = scattering_angle(energy, thickness)
-    return turn(ux, uy, uz, math.sin(angle), math.cos(angle), 2.0 * math.pi * np.random.random())
+    return deflect(stream, ux, uy, uz, energy, thickness)
 
 
-@kernel
+@inner
 def _follow_electron(stack: Floats, pending: int, losses: Floats, scene: Scene, record: Record) -> int:
     """Step the electron or positron `stack[pending]` until it makes something, falls below threshold, or lands.
 
@@ -313,31 +353,32 @@ def _follow_electron(stack: Floats, pending: int, losses: Floats, scene: Scene, 
     J. Baro et al., Nucl. Instrum. Methods B 100 (1995) 31). So directions and places of emission have the right
     variance for steps of any length.
     """
-    air, tally, row = scene.air, record.tally, stack[pending]
+    air, tally, stream, row = scene.air, record.tally, record.stream, stack[pending]
     kind, energy, path = row[KIND], row[ENERGY], row[PATH]
     x, y, z, ux, uy, uz = row[X], row[Y], row[Z], row[UX], row[UY], row[UZ]
     x_depth = depth(z, air)
     log_step = (_LOG_TOP - _LOG_LOW) / (losses.size - 1)
     while True:
         rho = density(x_depth, air)
-        threshold = ELECTRON_MASS / math.sqrt(2.0 * REFRACTIVITY * rho)
-        if energy < threshold:
+        if energy * energy * rho < _THRESHOLD:
             tally[DROPPED] += energy
             return pending
         tally[STEPS] += 1.0
-        softest = SOFT_BREMSSTRAHLUNG / energy
-        brems = 4.0 / 3.0 * -math.log(softest) / RADIATION_LENGTH if softest < 1.0 else 0.0
+        log_energy = math.log(energy)
+        brems = 4.0 / 3.0 / RADIATION_LENGTH * max(0.0, log_energy - _LOG_SOFT)
         highest = 0.5 * energy if kind < 0.0 else energy
         delta = _KNOCK_ON * (1.0 / DELTA_CUT - 1.0 / highest) if highest > DELTA_CUT else 0.0
         total = brems + delta
         limit = scene.step * min(0.05 * RADIATION_LENGTH, 27.5 * energy, 2.0e4 * rho)  # the last: 200 m
-        free = -math.log(np.random.random() + 1e-300) / total
+        # The way to the next interaction; its logarithm is needed only where it can be shorter than the step.
+        chance = uniform(stream)
+        free = -math.log(1.0 - chance) / total if chance < limit * total else limit + 1.0
         thickness = min(free, limit)
         middle = x_depth - 0.5 * thickness * uz
         rho = density(middle, air)
         way = 0.01 * thickness / rho
-        before = np.random.random()
-        vx, vy, vz = scatter(scene, ux, uy, uz, kind, energy, before * thickness, before * way)
+        before = uniform(stream)
+        vx, vy, vz = scatter(stream, scene, ux, uy, uz, kind, energy, before * thickness, before * way)
         if -vz < 0.05:  # sideways or upward: never seen
             tally[DROPPED] += energy
             return pending
@@ -349,14 +390,14 @@ def _follow_electron(stack: Floats, pending: int, losses: Floats, scene: Scene, 
                 return pending
             thickness *= to_ground / way
             way = to_ground
-        place = (math.log(energy) - _LOG_LOW) / log_step
+        place = (log_energy - _LOG_LOW) / log_step
         cell = min(int(place), losses.size - 2)
         lost = (losses[cell] + (losses[cell + 1] - losses[cell]) * (place - cell)) * thickness
         gamma = (energy - 0.5 * lost) / ELECTRON_MASS
         level = int(middle / PROFILE_STEP)
         if level < record.profile.size:
             record.profile[level] += thickness * -vz / PROFILE_STEP
-        kink = before * way * np.random.random()
+        kink = before * way * uniform(stream)
         emit(
             scene, record, x + kink * (ux - vx), y + kink * (uy - vy), z + kink * (uz - vz), vx, vy, vz, way, rho,
             1.0 / (gamma * gamma), path, middle, 1.0,
@@ -369,8 +410,8 @@ def _follow_electron(stack: Floats, pending: int, losses: Floats, scene: Scene, 
             tally[GROUND] += energy - lost
             return pending
         after = 1.0 - before
-        wx, wy, wz = scatter(scene, vx, vy, vz, kind, energy - lost, after * thickness, after * way)
-        last = after * way * np.random.random()
+        wx, wy, wz = scatter(stream, scene, vx, vy, vz, kind, energy - lost, after * thickness, after * way)
+        last = after * way * uniform(stream)
         between = way - kink - last
         x, y, z = (
             x + kink * ux + between * vx + last * wx,
@@ -386,9 +427,9 @@ def _follow_electron(stack: Floats, pending: int, losses: Floats, scene: Scene, 
         x_depth = depth(z, air)
         if free > limit:
             continue
-        if np.random.random() * total < brems:
-            share = softest ** np.random.random()
-            if np.random.random() * 4.0 / 3.0 < bremsstrahlung_density(energy, share):
+        if uniform(stream) * total < brems:
+            share = math.exp((_LOG_SOFT - log_energy) * uniform(stream))
+            if uniform(stream) * 4.0 / 3.0 < bremsstrahlung_density(energy, share):
                 photon = energy * share
                 energy -= photon
                 if tally[FIRST_HEIGHT] < 0.0:
@@ -401,12 +442,10 @@ def _follow_electron(stack: Floats, pending: int, losses: Floats, scene: Scene, 
                     return _push(stack, pending, other, low, x, y, z, ux, uy, uz, path)
                 tally[DROPPED] += photon
         else:
-            knock = 1.0 / (1.0 / DELTA_CUT - np.random.random() * (1.0 / DELTA_CUT - 1.0 / highest))
+            knock = 1.0 / (1.0 / DELTA_CUT - uniform(stream) * (1.0 / DELTA_CUT - 1.0 / highest))
             if knock < energy:
                 sine2 = min(1.0, 2.0 * ELECTRON_MASS * (1.0 / knock - 1.0 / energy))
-                vx, vy, vz = turn(
-                    ux, uy, uz, math.sqrt(sine2), math.sqrt(1.0 - sine2), 2.0 * math.pi * np.random.random()
-                )
+                vx, vy, vz = turn(ux, uy, uz, math.sqrt(sine2), math.sqrt(1.0 - sine2), 2.0 * math.pi * uniform(stream))
                 if pending + 3 > stack.shape[0]:
                     tally[OVERFLOW] = 1.0
                     return pending

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from apbatch.sim.atmosphere import density, depth, height_at
 from apbatch.sim.cherenkov import emit
-from apbatch.sim.electromagnetic import bend, scattering_angle, turn
+from apbatch.sim.electromagnetic import bend, deflect, turn
 from apbatch.sim.interactions import Bank
-from apbatch.sim.kernel import kernel
+from apbatch.sim.kernel import inner, kernel
 from apbatch.sim.particles import (
     ELECTRON,
     ETA,
@@ -36,6 +36,7 @@ from apbatch.sim.particles import (
     SIGMA,
 )
 from apbatch.sim.scene import DEPOSITED, DROPPED, OVERFLOW, Record, Scene
+from apbatch.sim.stream import Stream
 
 Floats = npt.NDArray[np.float64]
 
@@ -59,7 +60,7 @@ _STACK = 60_000
 _PENDING, _HANDED = 0, 1
 
 
-@kernel
+@inner
 def fly(scene: Scene, record: Record, particle: Floats, length: float, nucleons: float = 1.0) -> None:
     """Move a particle by `length`; a charged one gives light, loses energy, scatters and bends on the way.
 
@@ -95,7 +96,7 @@ def fly(scene: Scene, record: Record, particle: Floats, length: float, nucleons:
         energy = particle[ENERGY]
         momentum = math.sqrt(max(1e-6, energy * energy - mass * mass))
         half = max(50.0 * way * rho, 5e-5)
-        _scatter(scene, particle, charge_a_nucleon, momentum, half, 0.5 * way)
+        _scatter(record.stream, scene, particle, charge_a_nucleon, momentum, half, 0.5 * way)
         after = particle[Z] + particle[UZ] * way
         after_depth = depth(after, scene.air)
         thickness = (after_depth - x_depth) / -particle[UZ]
@@ -114,25 +115,22 @@ def fly(scene: Scene, record: Record, particle: Floats, length: float, nucleons:
         lost = min(lost, energy - mass)
         particle[ENERGY] = energy - lost
         record.tally[DEPOSITED] += lost * nucleons
-        _scatter(scene, particle, charge_a_nucleon, momentum, half, 0.5 * way)
+        _scatter(record.stream, scene, particle, charge_a_nucleon, momentum, half, 0.5 * way)
         x_depth = after_depth
         left -= way
 
 
-@kernel
+@inner
 def _scatter(
-    scene: Scene, particle: Floats, charge: float, momentum: float, thickness: float, length: float
-) -> None:  # fmt: skip
+    stream: Stream, scene: Scene, particle: Floats, charge: float, momentum: float, thickness: float, length: float
+) -> None:
     """Bend a particle along a length and scatter it in a thickness."""
     energy = particle[ENERGY]
     ux, uy, uz = bend(scene, particle[UX], particle[UY], particle[UZ], charge, momentum, length)
-    angle = scattering_angle(momentum * momentum / energy, thickness)
-    particle[UX], particle[UY], particle[UZ] = turn(
-        ux, uy, uz, math.sin(angle), math.cos(angle), 2.0 * math.pi * np.random.random()
-    )
+    particle[UX], particle[UY], particle[UZ] = deflect(stream, ux, uy, uz, momentum * momentum / energy, thickness)
 
 
-@kernel
+@inner
 def _push(
     heap: Floats, em_particles: Floats, state: Floats, parent: Floats, record: Record,
     code: int, charge: float, energy: float, px: float, py: float, pz: float,
@@ -163,7 +161,7 @@ def _push(
     state[_HANDED if light else _PENDING] = count + 1
 
 
-@kernel
+@inner
 def momentum_in_decay(mass: float, m1: float, m2: float) -> float:
     """Return the momentum of the two products in the rest frame of a particle that decays.
 
@@ -183,7 +181,7 @@ def momentum_in_decay(mass: float, m1: float, m2: float) -> float:
     return math.sqrt(max(0.0, value)) / (2.0 * mass)
 
 
-@kernel
+@inner
 def two_body(energy: float, mass: float, m1: float, m2: float, products: Floats) -> None:
     """Decay a particle of `energy` along z isotropically in its rest frame.
 
@@ -254,7 +252,7 @@ def three_body(energy: float, mass: float, m1: float, m2: float, m3: float, prod
         products[index + 1, 1], products[index + 1, 2], products[index + 1, 3] = vx * q, vy * q, vz * q
 
 
-@kernel
+@inner
 def _channel(code: int, charge: float) -> tuple[int, float, int, float, int, float]:
     """Draw a decay channel: code and charge of two or three products, code -1 for a neutrino, -2 for none.
 

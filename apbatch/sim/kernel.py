@@ -16,3 +16,11 @@ def kernel(function: Function) -> Function:
     `fastmath` lets sums be reordered: results repeat bit for bit on one kind of processor, not across kinds.
     """
     return compiled(function, fastmath=True)
+
+
+def inner(function: Function) -> Function:
+    """As `kernel`, for what kernels call for each step: part of its caller; references are not counted.
+
+    Neither it nor anything it calls may allocate.
+    """
+    return compiled(function, fastmath=True, forceinline=True, _nrt=False)

@@ -41,7 +41,7 @@ from apbatch.sim.settings import Production
 #: Experiment of simulated images.
 EXPERIMENT = "TAIGA-SIM"
 #: Changes of the physics or the files that make older chunks useless.
-_VERSION = 3
+_VERSION = 4
 _SUMMARY = "production.json"
 #: Primaries that a summary names even if none was thrown.
 _ALWAYS = ("gamma", "proton")
@@ -158,9 +158,10 @@ def _finished(settings: Production, output: Path) -> ProductionSummary | None:
         n_parts = len(list((output / kind).glob("part-*.parquet")))
         if n_parts != result.parts:
             raise ApbatchError(
-                f"{n_parts} of {result.parts} part files are there", where=str(output / kind),
+                f"{n_parts} of {result.parts} part files are there",
+                where=str(output / kind),
                 remedy="remove the folder and simulate again",
-            )  # fmt: skip
+            )
     shutil.rmtree(output / ".work", ignore_errors=True)  # left if a kill came between summary and clearing up
     return result
 
@@ -203,8 +204,9 @@ def _locked(output: Path) -> Iterator[None]:
     if output.exists() and not output.is_dir():
         raise UsageError("not a folder", where=str(output))
     if not work.is_dir() and output.is_dir() and any(output.iterdir()):
-        raise UsageError("the folder is not empty and holds no production", where=str(output),
-                         remedy="choose another folder")  # fmt: skip
+        raise UsageError(
+            "the folder is not empty and holds no production", where=str(output), remedy="choose another folder"
+        )
     with locked(
         work / "lock",
         lambda process: UsageError(f"process {process} is simulating into this folder", where=str(output)),
@@ -219,9 +221,10 @@ def _prepare(settings: Production, output: Path) -> ProductionPlan:
     if note.is_file():
         if json.loads(note.read_text())["key"] != key:
             raise UsageError(
-                "the folder holds an unfinished production with other settings", where=str(output),
+                "the folder holds an unfinished production with other settings",
+                where=str(output),
                 remedy="choose another folder, or remove this one",
-            )  # fmt: skip
+            )
     else:
         with written_whole(note) as partial:
             partial.write_text(json.dumps({"key": key, "settings": settings.published()}, indent=1))
@@ -385,15 +388,23 @@ def _write_part(
     }
     # No compression: the size of a file must not tell what is in it, and noise hardly shrinks.
     pq.write_table(
-        pa.table([columns[name] for name in schema.names], schema=schema), folder / "images" / name,
-        compression="none", use_dictionary=False, row_group_size=1000, write_page_checksum=True,
-    )  # fmt: skip
+        pa.table([columns[name] for name in schema.names], schema=schema),
+        folder / "images" / name,
+        compression="none",
+        use_dictionary=False,
+        row_group_size=1000,
+        write_page_checksum=True,
+    )
     pq.write_table(
         pa.table({**keys, "source_x": table["source_x"], "source_y": table["source_y"]}, schema=SOURCE_SCHEMA),
-        folder / "sources" / name, compression="none", write_page_checksum=True,
-    )  # fmt: skip
+        folder / "sources" / name,
+        compression="none",
+        write_page_checksum=True,
+    )
     truth = {**keys, **{field: table[field] for field in table.column_names if field not in keys}}
     pq.write_table(
-        pa.table([truth[name] for name in TRUTH_SCHEMA.names], schema=TRUTH_SCHEMA), folder / "truth" / name,
-        compression="zstd", write_page_checksum=True,
-    )  # fmt: skip
+        pa.table([truth[name] for name in TRUTH_SCHEMA.names], schema=TRUTH_SCHEMA),
+        folder / "truth" / name,
+        compression="zstd",
+        write_page_checksum=True,
+    )

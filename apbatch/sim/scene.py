@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from apbatch.sim.stream import Stream, make_stream
+
 Floats = npt.NDArray[np.float64]
 
 #: Width of a bin of the longitudinal profile, g/cm2 of vertical depth.
@@ -65,16 +67,26 @@ class Record(NamedTuple):
     number: npt.NDArray[np.int64]  # how many there are
     tally: Floats
     profile: Floats  # mean number of charged particles above the threshold for light
+    stream: Stream  # random numbers of the electromagnetic cascade and its light
     light: Floats  # Cherenkov photons made, by depth of emission, as photo-electrons before any loss by distance
 
 
-def make_record(capacity: int = 400_000) -> Record:
-    """Return empty storage for one shower."""
+def make_record(capacity: int = 400_000, seed: int = 0) -> Record:
+    """Return empty storage for one shower.
+
+    Parameters
+    ----------
+    capacity : int
+        Photo-electrons that fit.
+    seed : int
+        Of the stream of random numbers.
+    """
     return Record(
         np.empty(capacity, np.int32),
         np.empty(capacity, np.float32),
         np.zeros(1, np.int64),
         np.zeros(8),
         np.zeros(110),
+        make_stream(seed),
         np.zeros(110),
     )

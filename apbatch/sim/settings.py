@@ -201,9 +201,11 @@ class Production(Section):
         default=16, ge=1, le=200, description="uses of a shower: telescopes, or whole arrays, at random around its axis"
     )
     array: tuple[tuple[Metres, Metres, Metres], ...] = Field(
-        default=((0.0, 0.0, 0.0),), min_length=1, max_length=100,
+        default=((0.0, 0.0, 0.0),),
+        min_length=1,
+        max_length=100,
         description="telescopes of an array: north, west, up, from its centre; all look the same way",
-    )  # fmt: skip
+    )
     array_trigger: int = Field(default=1, ge=1, description="telescopes that must fire for any to be kept")
     gamma: Spectrum = Spectrum(energy_min=0.5, energy_max=200.0, index=-2.6)
     proton: Spectrum = Spectrum(energy_min=0.8, energy_max=500.0, index=-2.7)

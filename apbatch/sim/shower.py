@@ -148,7 +148,7 @@ class Simulator:
         site = self.settings.site.model_copy(update={"zenith": thrown.pointing_zenith})
         detector = self.settings.detector
         scene = make_scene(self.optics, site, detector, thrown.telescopes, thrown.pointing_azimuth, self.step)
-        record = make_record(capacity)
+        record = make_record(capacity, thrown.seed)
         record.tally[FIRST_HEIGHT] = -1.0
         seed_kernels(thrown.seed)
         cosine = -float(thrown.direction[2])

@@ -30,6 +30,7 @@ from apbatch.spark.inputs.reading import DAMAGED_IMAGES, read_piece
 from apbatch.spark.inputs.splits import Split
 from apbatch.spark.inputs.surveys import Survey, joined, look_through, survey_tasks
 from apbatch.spark.jobs import Meter, run_job
+from apbatch.storage.agent_token import ShownToken
 from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:
@@ -224,10 +225,11 @@ def run_tasks(
     """
     if not tasks:
         return []
-    counter = meter.counter(spark)
+    counter, token = meter.counter(spark), ShownToken.of_this_process()
 
     def partition(tasks: Iterator[Task]) -> Iterator[Any]:
         one_thread()
+        token.take_over()
         for task in tasks:
             result = work(task)
             counter.add(result)

@@ -27,7 +27,7 @@ from apbatch.spark.bulk import run_splits
 from apbatch.spark.inputs.places import with_hosts
 from apbatch.spark.inputs.splits import BLOCK_BYTES, Piece, Split, dataset_files
 from apbatch.spark.jobs import Meter
-from apbatch.spark.pipeline import StepSummary, summed
+from apbatch.spark.summary import StepSummary, summed
 from apbatch.storage.backends import open_store, open_url
 
 if TYPE_CHECKING:

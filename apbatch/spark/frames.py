@@ -33,6 +33,7 @@ from apbatch.spark.inputs.plan import dataset_of_images, plan_frames
 from apbatch.spark.inputs.reading import DAMAGED_IMAGES
 from apbatch.spark.inputs.splits import dataset_files, file_splits, split_bytes
 from apbatch.spark.jobs import tally
+from apbatch.storage.agent_token import ShownToken
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -129,7 +130,10 @@ def _read(
     schema: pa.Schema,
     losses: LossCounter | None,
 ) -> DataFrame:
+    token = ShownToken.of_this_process()
+
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        token.take_over()
         for batch in batches:
             for text in batch.column("split").to_pylist():
                 lost: list[Loss] = []
@@ -258,6 +262,10 @@ def chained(frame: DataFrame, stage: _Stage, schema: pa.Schema) -> DataFrame:
 def spark_schema(schema: pa.Schema) -> str:
     """Return an Arrow schema as Spark writes schemas."""
     names: dict[Any, str] = {
-        pa.string(): "string", pa.int64(): "bigint", pa.int32(): "int", pa.float32(): "float", pa.float64(): "double",
-    }  # fmt: skip
+        pa.string(): "string",
+        pa.int64(): "bigint",
+        pa.int32(): "int",
+        pa.float32(): "float",
+        pa.float64(): "double",
+    }
     return ", ".join(f"`{field.name}` {names.get(field.type, 'binary')}" for field in schema)

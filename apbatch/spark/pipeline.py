@@ -7,26 +7,20 @@ and the same call again goes on where it was.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.cleaning_words import words_of
-from apbatch.camera.grid import grid_of
-from apbatch.camera.parameters import UNITS
 from apbatch.chain.pixel_states import PixelState, Preparation, RunKey
 from apbatch.chain.recipe import Recipe
-from apbatch.chain.steps import FAMILIES
 from apbatch.datasets import dataset
-from apbatch.datasets.commit import DatasetCommit, Loss, SplitRecord
-from apbatch.errors import FormatError, UsageError, nearest_word
-from apbatch.provenance import digest, provenance, versions
+from apbatch.datasets.commit import DatasetCommit
+from apbatch.errors import UsageError
+from apbatch.provenance import digest, versions
 from apbatch.quality.monitor import KEEP, BadPixels
-from apbatch.spark.bulk import AnySplit, Work, largest_first, run_splits, run_surveys
-from apbatch.spark.inputs.events import Factors
-from apbatch.spark.inputs.places import with_hosts
+from apbatch.spark.bulk import AnySplit, run_surveys
 from apbatch.spark.inputs.plan import (
     camera_of_sources,
     dataset_of_images,
@@ -46,67 +40,15 @@ from apbatch.spark.inputs.splits import (
     split_bytes,
 )
 from apbatch.spark.inputs.surveys import Survey
-from apbatch.spark.jobs import Meter, tally
+from apbatch.spark.jobs import Meter
+from apbatch.spark.one_pass import Plan, check_roles, make_datasets, sidecars
 from apbatch.spark.pixel_watch import watch_pixels
+from apbatch.spark.summary import StepSummary
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["BadPixels", "Source", "StepSummary", "clean", "derived", "grid", "images", "parameters", "skim"]
-
-
-@dataclass(frozen=True)
-class StepSummary:
-    """What a step did.
-
-    Attributes
-    ----------
-    images : int
-        Images in the output.
-    seconds : float
-    losses : dict
-        What was passed over, by reason: files, records or images.
-    problems : list of str
-        Some of it in words, with file and place.
-    images_a_second : float
-        Of those that this call worked on; what an earlier run had finished does not count.
-    bytes_read, bytes_written : int
-        Input and output of all splits.
-    tasks : int
-        Tasks of Spark in this call.
-    retries : int
-        Attempts that failed and were repeated.
-    resumed : int
-        Splits that an earlier run had finished.
-    peak_mb : int
-        Most memory of one of Spark's Python workers, 10⁶ bytes.
-    pixels : dict
-        How many pixels of images were mended or marked missing.
-    """
-
-    images: int
-    seconds: float
-    losses: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    images_a_second: float = 0.0
-    bytes_read: int = 0
-    bytes_written: int = 0
-    tasks: int = 0
-    retries: int = 0
-    resumed: int = 0
-    peak_mb: int = 0
-    pixels: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is read, and what belongs into the sidecars."""
-
-    recipe: Recipe
-    contents: dict[str, dict[str, Any]]
-    step: str
-    inputs: list[str]
-    settings: dict[str, Any]
+__all__ = ["BadPixels", "Source", "clean", "derived", "grid", "images", "parameters", "skim"]
 
 
 def clean(
@@ -183,14 +125,14 @@ def images(
         As `clean`.
     """
     started = time.monotonic()
-    _check_roles(outputs)
+    check_roles(outputs)
     camera, telescopes = camera_of_sources(sources)
     need_times(cleaning, sources, camera)
     recipe = Recipe(
         camera, tuple(outputs), cleaning.name, cleaning, method, telescopes, more if "parameters" in outputs else ()
     )
     settings = _settings(recipe, bad_pixels)
-    plan = _Plan(recipe, sidecars(recipe, outputs.get("images")), step, [source.url for source in sources], settings)
+    plan = Plan(recipe, sidecars(recipe, outputs.get("images")), step, [source.url for source in sources], settings)
     factors = factors_of_sources(sources)
     sizes = files_of(sources)
     key = digest([versions(), step, settings, sources, camera.name, sizes, sorted(outputs), factor_key(factors)])
@@ -211,12 +153,12 @@ def images(
             return watch_pixels(spark, job, splits, sources, surveys, camera, factors, meter)
 
         plan = _prepared(plan, cleaning, bad_pixels, watched)
-        return _run(spark, job, splits, lost, plan, factors, meter, started)
+        return make_datasets(spark, job, splits, lost, plan, factors, meter, started)
 
 
 def _prepared(
-    plan: _Plan, cleaning: Cleaning, bad_pixels: BadPixels, watched: Callable[[], dict[RunKey, PixelState]]
-) -> _Plan:
+    plan: Plan, cleaning: Cleaning, bad_pixels: BadPixels, watched: Callable[[], dict[RunKey, PixelState]]
+) -> Plan:
     """Add to a plan what is done before cleaning; the first pass over the pixels is made only where it is needed."""
     with_noise = cleaning.method == "sigma"
     states = watched() if with_noise or bad_pixels.treatment != KEEP else {}
@@ -318,7 +260,7 @@ def skim(
         As `clean`.
     """
     started = time.monotonic()
-    _check_roles(outputs)
+    check_roles(outputs)
     for source in sources:
         if not source.rows or not dataset.is_complete(source.url.rpartition("/")[0]):
             raise UsageError("these images were not cleaned", where=source.url, remedy="clean them: apbatch clean")
@@ -337,13 +279,13 @@ def skim(
     families = more if "parameters" in outputs else ()
     recipe = Recipe(camera, tuple(outputs), str(sidecar["cleaning"]), None, method, telescopes, families)
     settings = _settings(recipe, BadPixels())
-    plan = _Plan(recipe, sidecars(recipe, outputs.get("images")), "skim", folders, settings)
+    plan = Plan(recipe, sidecars(recipe, outputs.get("images")), "skim", folders, settings)
     sizes = files_of(masked)
     key = digest([versions(), "skim", settings, masked, sizes, sorted(outputs)])
     target = split_bytes(sum(map(bytes_of, masked)), spark.sparkContext.defaultParallelism, BLOCK_BYTES)
     with DatasetCommit(dict(outputs), key, {"target": target}) as job:
         splits: list[AnySplit] = list(file_splits(masked, sizes, int(job.plan["target"])))
-        return _run(spark, job, splits, [], plan, {}, Meter(), started)
+        return make_datasets(spark, job, splits, [], plan, {}, Meter(), started)
 
 
 def derived(
@@ -380,7 +322,7 @@ def derived(
         As `clean`.
     """
     started = time.monotonic()
-    _check_roles(outputs)
+    check_roles(outputs)
     if images_url.rstrip("/") in [url.rstrip("/") for url in outputs.values()]:
         raise UsageError("input and output are the same dataset", where=images_url)
     sidecar, camera, telescopes = dataset_of_images(images_url)
@@ -390,7 +332,7 @@ def derived(
     name = cleaning.name if cleaning is not None else str(sidecar["cleaning"])
     recipe = Recipe(camera, tuple(outputs), name, cleaning, method, telescopes, more if "parameters" in outputs else ())
     settings = _settings(recipe, BadPixels())
-    plan = _Plan(recipe, sidecars(recipe, images_url), step, [images_url], settings)
+    plan = Plan(recipe, sidecars(recipe, images_url), step, [images_url], settings)
     key = digest([versions(), step, settings, sources, camera.name, sizes, sorted(outputs)])
     cores = spark.sparkContext.defaultParallelism
     target = split_bytes(sum(size for size, _ in sizes.values()), cores, BLOCK_BYTES)
@@ -403,115 +345,4 @@ def derived(
 
         if cleaning is not None:
             plan = _prepared(plan, cleaning, BadPixels(), watched)
-        return _run(spark, job, splits, [], plan, {}, meter, started)
-
-
-def _run(
-    spark: SparkSession,
-    job: DatasetCommit,
-    splits: Sequence[AnySplit],
-    lost: Sequence[Loss],
-    plan: _Plan,
-    factors: Factors,
-    meter: Meter,
-    started: float,
-) -> StepSummary:
-    """Work on all splits and make the datasets."""
-    work = Work(job.staging, plan.recipe, factors)
-    start = time.monotonic()
-    records = run_splits(spark, largest_first(with_hosts(splits)), work, job, plan.step, meter)
-    seconds = time.monotonic() - start
-    counted, problems = tally([*lost, *(loss for record in records for loss in record.losses)])
-    count = sum(record.images for record in records)
-    if not count:
-        job.discard()
-        reason = f": {problems[0]}" if problems else ""
-        raise FormatError(f"not one image could be read{reason}", where=next(iter(job.outputs.values())))
-    origin = provenance(plan.step, plan.inputs, plan.settings)
-    changed: Counter[str] = Counter()
-    for record in records:
-        changed.update(record.pixels)
-    common = {"images": count, "losses": counted, "provenance": origin}
-    common |= plan.recipe.preparation.sidecar()
-    common |= {"pixels": dict(changed)} if changed else {}
-    job.commit(records, {role: {**content, **common} for role, content in plan.contents.items()})
-    return summed(records, meter, started, seconds, counted, problems, dict(changed))
-
-
-def summed(
-    records: Sequence[SplitRecord],
-    meter: Meter,
-    started: float,
-    seconds: float,
-    losses: dict[str, int],
-    problems: list[str],
-    pixels: dict[str, int],
-) -> StepSummary:
-    """Return the summary of a step from the records of its splits.
-
-    Parameters
-    ----------
-    records : sequence of SplitRecord
-    meter : Meter
-    started : float
-        When the step began, as `time.monotonic` counts.
-    seconds : float
-        What the last Spark job took.
-    losses : dict of str to int
-        What was passed over, by reason.
-    problems : list of str
-        The first of them, in words.
-    pixels : dict of str to int
-        Pixels that were mended or left out.
-    """
-    new = sum(meter.counters[-1].value[:1]) if meter.counters else 0
-    return StepSummary(
-        sum(record.images for record in records),
-        time.monotonic() - started,
-        losses,
-        problems,
-        images_a_second=round(new / max(seconds, 1e-6), 1),
-        bytes_read=sum(record.bytes_read for record in records),
-        bytes_written=sum(part.bytes for record in records for part in record.parts.values()),
-        tasks=meter.tasks,
-        retries=meter.retries,
-        resumed=meter.resumed,
-        peak_mb=max((record.peak_bytes for record in records), default=0) // 10**6,
-        pixels=pixels,
-    )
-
-
-def sidecars(recipe: Recipe, images_url: str | None) -> dict[str, dict[str, Any]]:
-    """Return what the sidecars say of the datasets' content."""
-    common: dict[str, Any] = {"camera": recipe.camera.name, "cleaning": recipe.cleaning}
-    by_role: dict[str, dict[str, Any]] = {}
-    if "images" in recipe.roles:
-        by_role["images"] = {"kind": "images", **common}
-    if "parameters" in recipe.roles:
-        units = dict(UNITS)
-        for family in recipe.more:
-            units |= FAMILIES[family]
-        by_role["parameters"] = {"kind": "parameters", **common, "images_url": images_url, "units": units}
-    if "grids" in recipe.roles:
-        shape = grid_of(recipe.camera, recipe.method)
-        by_role["grids"] = {
-            "kind": "grids",
-            **common,
-            "images_url": images_url,
-            "method": recipe.method,
-            "grid_shape": [shape.rows, shape.cols],
-            "rows": shape.rows,
-            "cols": shape.cols,
-        }
-    return by_role
-
-
-def _check_roles(outputs: Mapping[str, str]) -> None:
-    choices = ("images", "parameters", "grids")
-    for role in outputs:
-        if role not in choices:
-            raise UsageError(
-                f"unknown dataset '{role}'", nearest=nearest_word(role, choices), remedy=f"{', '.join(choices)}"
-            )
-    if not outputs:
-        raise UsageError("there is nothing to write", remedy=f"name one of {', '.join(choices)}")
+        return make_datasets(spark, job, splits, [], plan, {}, meter, started)

@@ -23,10 +23,10 @@ from apbatch.camera.instruments.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
 from apbatch.formats.images import camera_in, camera_of, from_binary
-from apbatch.formats.lines import Problems
 from apbatch.formats.parquet import open_parquet, reading
 from apbatch.formats.reader import ImageReader, readers
 from apbatch.formats.taiga.raw import parse_name, read_records
+from apbatch.formats.text.lines import Problems
 from apbatch.quality.file_quality import NO_TIME, FileQuality, RunKey, clusters_there, since_1970, time_bins
 from apbatch.quality.monitor import ChannelMonitor
 from apbatch.quality.report import write_quality, written
@@ -37,7 +37,7 @@ from apbatch.spark.inputs.reading import labelled
 from apbatch.spark.inputs.sources import RAW, Source
 from apbatch.spark.inputs.splits import files_of
 from apbatch.spark.jobs import Meter
-from apbatch.spark.pipeline import StepSummary
+from apbatch.spark.summary import StepSummary
 from apbatch.storage.backends import open_store, open_url
 from apbatch.storage.store import RefusedError
 

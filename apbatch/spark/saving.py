@@ -26,7 +26,8 @@ from apbatch.formats.embedded import Telescopes
 from apbatch.provenance import provenance
 from apbatch.spark.frames import LossCounter, chained
 from apbatch.spark.jobs import Meter, run_job
-from apbatch.spark.pipeline import StepSummary, sidecars
+from apbatch.spark.one_pass import sidecars
+from apbatch.spark.summary import StepSummary
 from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from apbatch.sim.chunks import ProductionPlan, Worker
 from apbatch.sim.production import ProductionSummary, simulate
 from apbatch.sim.settings import Production
 from apbatch.spark.jobs import Meter, run_job
-from apbatch.spark.pipeline import StepSummary
+from apbatch.spark.summary import StepSummary
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

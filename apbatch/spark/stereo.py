@@ -33,7 +33,7 @@ from apbatch.spark.bulk import run_splits
 from apbatch.spark.inputs.guard import guarded
 from apbatch.spark.inputs.splits import dataset_files
 from apbatch.spark.jobs import Meter, tally
-from apbatch.spark.pipeline import StepSummary, summed
+from apbatch.spark.summary import StepSummary, summed
 from apbatch.storage.backends import open_store, open_url
 
 if TYPE_CHECKING:

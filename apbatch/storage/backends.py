@@ -93,10 +93,10 @@ def open_store(url: str) -> Store:
     if root.startswith("http"):
         raise UsageError("files there can only be read", where=url, remedy="write to a path, afs:// or hdfs://")
     if root.startswith("hdfs:"):
-        from apbatch.storage.hdfs import HdfsStore
+        from apbatch.storage.hadoop.hdfs import HdfsStore
 
         return HdfsStore(f"{root}/{path}")
-    from apbatch.storage.webhdfs import WebHdfsStore
+    from apbatch.storage.hadoop.webhdfs import WebHdfsStore
 
     return WebHdfsStore(f"{root}/{path}")
 

@@ -77,6 +77,15 @@ _own = threading.local()
 def watched(call: Callable[[Heart], Result], limit_s: float, where: str) -> Result:
     """Run ``call(heart)`` and return its result; fail if `limit_s` pass without its end or a beat of the heart.
 
+    Parameters
+    ----------
+    call : callable
+        Is given the heart, which it beats whenever something happened.
+    limit_s : float
+        Seconds from one beat to the next, and to the end.
+    where : str
+        What does not answer, for the error.
+
     Raises
     ------
     ServerError
@@ -102,6 +111,16 @@ def watched(call: Callable[[Heart], Result], limit_s: float, where: str) -> Resu
 
 def within(limit_s: float, where: str, call: Callable[..., Result], *arguments: Any) -> Result:
     """Run ``call(*arguments)`` and return its result; fail if it takes longer than `limit_s`.
+
+    Parameters
+    ----------
+    limit_s : float
+        Seconds.
+    where : str
+        What does not answer, for the error.
+    call : callable
+    *arguments : object
+        Of the call.
 
     Raises
     ------

@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from apbatch.errors import MissingSoftwareError, NotFoundError, ServerError, UsageError
 from apbatch.storage import names
+from apbatch.storage.agent_token import authorization
 from apbatch.storage.deadline import LIMIT_S, within
 from apbatch.storage.hashing import hash_stream
 from apbatch.storage.range_stream import RangeStream
@@ -116,7 +117,7 @@ class HttpStore(ReadableStore):
         NotFoundError, UsageError, ServerError
         """
         path = names.clean_path(path)
-        version, is_folder = self._look(path)
+        version, is_folder = self._probe(path)
         if is_folder:
             raise UsageError("this is a folder, not a file", where=self.url_of(path))
         return HttpRanges(self, path, version)
@@ -125,7 +126,7 @@ class HttpStore(ReadableStore):
         """Return what is known of `path`, or None if nothing is there."""
         path = names.clean_path(path)
         try:
-            version, is_folder = self._look(path)
+            version, is_folder = self._probe(path)
         except NotFoundError:
             return None
         return FileInfo(path, 0 if is_folder else version.size, is_folder, version.mtime_ns)
@@ -191,7 +192,9 @@ class HttpStore(ReadableStore):
         import urllib3
 
         try:
-            answer = self._client().request(method, url, headers=_PLAIN | (headers or {}), preload_content=False)
+            answer = self._client().request(
+                method, url, headers=_PLAIN | authorization(url) | (headers or {}), preload_content=False
+            )
         except urllib3.exceptions.HTTPError as error:
             raise ServerError(f"no answer: {_reason(error)}", where=url, remedy="is the server up?") from error
         try:
@@ -208,7 +211,7 @@ class HttpStore(ReadableStore):
         finally:
             answer.release_conn()
 
-    def _look(self, path: str) -> tuple[Version, bool]:
+    def _probe(self, path: str) -> tuple[Version, bool]:
         """Return the version of a file, and whether it is a folder."""
         where = self.url_of(path)
 
@@ -232,14 +235,14 @@ class HttpStore(ReadableStore):
             with self._answer("GET", where, headers) as answer:
                 _compare(answer, version, where)
                 if answer.status == 206:
-                    told = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
-                    if told is None or (int(told[1]), int(told[2])) != (offset, end - 1):
+                    span = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
+                    if span is None or (int(span[1]), int(span[2])) != (offset, end - 1):
                         raise ServerError(
                             f"asked for bytes {offset} to {end - 1}, the answer is "
                             f"'{answer.headers.get('Content-Range', '')[:80]}'",
                             where=where,
                         )
-                    if int(told[3]) != version.size:
+                    if int(span[3]) != version.size:
                         raise _changed(where)
                 elif offset or length != version.size:
                     raise ServerError("the server gives no ranges of files", where=where)
@@ -255,6 +258,8 @@ class HttpStore(ReadableStore):
 
 class HttpRanges(Ranges):
     """A file of a web server in one version, read by ranges."""
+
+    timed: ClassVar[bool] = True
 
     def __init__(self, store: HttpStore, path: str, version: Version) -> None:
         self._store, self._path, self._version = store, path, version
@@ -339,8 +344,8 @@ def _version(answer: BaseHTTPResponse, where: str) -> tuple[Version, bool]:
     is_folder = urlsplit(answer.geturl() or where).path.endswith("/")
     text = answer.headers.get("Content-Length", "")
     if answer.status == 206:
-        told = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
-        text = told[3] if told else ""
+        span = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
+        text = span[3] if span else ""
     if not is_folder and not (text.isascii() and text.isdigit() and len(text) < 19):
         raise ServerError("the server does not say how long the file is", where=where)
     size = 0 if is_folder else int(text)

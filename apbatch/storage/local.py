@@ -10,11 +10,11 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, TypeVar
+from typing import IO, Any, BinaryIO, ClassVar, TypeVar
 
 from apbatch.errors import NotFoundError, ServerError, UsageError
 from apbatch.storage import names
-from apbatch.storage.hashing import hash_stream
+from apbatch.storage.hashing import READ_BYTES, Hasher, hash_stream
 from apbatch.storage.publishing import Draft, PublishingStore
 from apbatch.storage.store import Checksums, FileInfo, RefusedError
 
@@ -84,10 +84,10 @@ class LocalStore(PublishingStore):
 
     def _info(self, path: str) -> FileInfo | None:
         try:
-            found: os.stat_result = self._call(self.url_of(path), self._file(path).stat)
+            status: os.stat_result = self._call(self.url_of(path), self._file(path).stat)
         except NotFoundError:
             return None
-        return FileInfo(path, found.st_size, stat.S_ISDIR(found.st_mode), found.st_mtime_ns)
+        return FileInfo(path, status.st_size, stat.S_ISDIR(status.st_mode), status.st_mtime_ns)
 
     def resolved(self, path: str) -> str:
         """Return the absolute path behind all links.
@@ -103,7 +103,7 @@ class LocalStore(PublishingStore):
         return self._call(self.url_of(folder), self._scan, folder)
 
     def _scan(self, folder: str) -> list[FileInfo]:
-        found = []
+        infos = []
         with os.scandir(self._file(folder)) as entries:
             for entry in entries:
                 path = f"{folder}/{entry.name}" if folder else entry.name
@@ -115,25 +115,14 @@ class LocalStore(PublishingStore):
                     continue  # went while we looked, or a link to nowhere or to itself
                 is_folder = stat.S_ISDIR(status.st_mode)
                 if is_folder or stat.S_ISREG(status.st_mode):  # who opens a pipe may wait for ever
-                    found.append(FileInfo(path, status.st_size, is_folder, status.st_mtime_ns))
-        return found
+                    infos.append(FileInfo(path, status.st_size, is_folder, status.st_mtime_ns))
+        return infos
 
     def _hash(self, path: str) -> Checksums:
         with self._open(path) as file, translated(self.url_of(path)):
             return hash_stream(file)
 
-    def remove(self, path: str) -> None:
-        """Remove a file or a folder with all in it; nothing there is no error.
-
-        Raises
-        ------
-        UsageError
-            For the root of the store.
-        ServerError
-        """
-        path = names.clean_path(path)
-        if not path:
-            raise UsageError("the root of a store can't be removed", where=self.url)
+    def _remove_all(self, path: str) -> None:
         file = self._file(path)
         if self._call(self.url_of(path), lambda: file.is_dir() and not file.is_symlink()):
             self._call(self.url_of(path), shutil.rmtree, file)
@@ -153,6 +142,10 @@ class LocalStore(PublishingStore):
 
     def _create(self, part: str) -> LocalDraft:
         return LocalDraft(self, self.url_of(part), self._file(part))
+
+    def _append(self, part: str) -> tuple[Draft, Hasher] | None:
+        draft = LocalDraft(self, self.url_of(part), self._file(part), "r+b")
+        return draft, draft.taken_up()
 
     def _verify(self, part: str, draft: Draft, written: Checksums) -> None:
         self._compare_size(part, written)
@@ -179,9 +172,16 @@ class LocalStore(PublishingStore):
 class LocalDraft(Draft):
     """A file of the operating system, being written."""
 
-    def __init__(self, store: LocalStore, where: str, file: Path) -> None:
+    def __init__(self, store: LocalStore, where: str, file: Path, mode: str = "xb") -> None:
         self._store, self._where = store, where
-        self._file: BinaryIO = store._call(where, lambda: file.open("xb", buffering=0))
+        self._file: IO[bytes] = store._call(where, lambda: file.open(mode, buffering=0))
+
+    def taken_up(self) -> Hasher:
+        """Read what is there, and return its checksums; what is written comes after it."""
+        hasher = Hasher()
+        while block := self._store._call(self._where, self._file.read, READ_BYTES):
+            hasher.update(block)
+        return hasher
 
     def write(self, block: bytes | memoryview) -> None:
         """Append a block."""

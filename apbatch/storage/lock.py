@@ -63,7 +63,7 @@ class Lock:
         try:
             self._write(waiting)
             for _ in range(3):
-                if self._taken(waiting):
+                if self._try(waiting):
                     break
                 owner = self._owner()
                 if owner is not None and self._lives(owner, waiting):
@@ -94,10 +94,10 @@ class Lock:
             self._renewing.join()
         names.end_part(self._mark)
         with suppress(ApbatchError):
-            if self.held():
+            if self.is_ours():
                 self._store.remove(self._name)
 
-    def held(self) -> bool:
+    def is_ours(self) -> bool:
         """Tell whether the lock is still this owner's."""
         owner = self._owner()
         return owner is not None and owner.get("token") == self._token
@@ -109,7 +109,7 @@ class Lock:
         ------
         ServerError
         """
-        if not self.held():
+        if not self.is_ours():
             raise ServerError(
                 f"another program has taken over {self._what}, for this one seemed dead", where=self._store.url
             )
@@ -119,7 +119,7 @@ class Lock:
         with self._store.publish(f"{folder}/{_OWNER}") as file:
             file.write(json.dumps(owner).encode())
 
-    def _taken(self, waiting: str) -> bool:
+    def _try(self, waiting: str) -> bool:
         if self._store.info(self._name) is not None:
             return False
         try:
@@ -158,13 +158,13 @@ class Lock:
     def _read(self, path: str) -> dict[str, Any] | None:
         try:
             with self._store.open(path) as stream:
-                found = json.loads(stream.read())
+                content = json.loads(stream.read())
         except (ApbatchError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
+        return content if isinstance(content, dict) else None
 
     def _renew(self) -> None:
         while not self._stop.wait(self._renew_s):
             with suppress(ApbatchError):
-                if self.held():
+                if self.is_ours():
                     self._write(self._name)

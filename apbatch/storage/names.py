@@ -16,7 +16,10 @@ from apbatch.errors import UsageError
 
 #: Parts of writers on other machines, whose life can't be seen from here, count as left behind after a day.
 FOREIGN_PART_AGE_S = 24 * 3600.0
-_LONGEST_NAME_BYTES = 180
+_LONGEST_NAME_BYTES = 160
+#: Parts of large files, with which another writer can go on, are kept for so long.
+BEGUN_AGE_S = 3 * 24 * 3600.0
+_BEGUN = re.compile(r"^\..+\.of-[0-9a-f]{16}\.[0-9a-f]{8}-\d+-\d+-[0-9a-f]{8}\.part$", re.DOTALL)
 _PART = re.compile(r"^\..+\.([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}\.part$", re.DOTALL)
 # In HDFS a name can't hold ':' nor bytes that are not UTF-8; they become %3A and %80 … %FF. Text that happens to look
 # like that gets one '25' more, so that every name comes back as it was and all other names stay as they are.
@@ -86,14 +89,41 @@ def _birth(pid: int) -> int | None:
 _writing: set[str] = set()
 
 
-def new_part(name: str) -> str:
-    """Return a hidden name, told by `is_part`, under which the file `name` is written; it carries who writes."""
-    if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
-        name = blake3(os.fsencode(name)).hexdigest()[:32]
+def new_part(name: str, content: str = "") -> str:
+    """Return a hidden name, told by `is_part`, under which the file `name` is written; it carries who writes.
+
+    Parameters
+    ----------
+    name : str
+    content : str
+        BLAKE3 that the file will have, so that another writer of the same can go on with it (`is_begun`).
+    """
     pid = os.getpid()
-    part = f".{name}.{_machine()}-{pid}-{_birth(pid)}-{secrets.token_hex(4)}.part"
+    part = f"{_stem(name, content)}{_machine()}-{pid}-{_birth(pid)}-{secrets.token_hex(4)}.part"
     _writing.add(part)
     return part
+
+
+def _stem(name: str, content: str) -> str:
+    if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
+        name = blake3(os.fsencode(name)).hexdigest()[:32]
+    return f".{name}.{f'of-{content[:16]}.' if content else ''}"
+
+
+def is_begun(part: str, name: str, content: str) -> bool:
+    """Tell whether a part is what a writer of the file `name` of this content left; `is_left_behind` says if it did.
+
+    Parameters
+    ----------
+    part : str
+        Name of a file being written.
+    name : str
+        Of the file that it would become.
+    content : str
+        BLAKE3 of the content, hexadecimal.
+    """
+    stem = _stem(name, content)
+    return part.startswith(stem) and "." not in part[len(stem) :].removesuffix(".part")
 
 
 def end_part(part: str) -> None:
@@ -117,3 +147,8 @@ def is_left_behind(name: str, age_s: float) -> bool:
     if pid == os.getpid():
         return name not in _writing
     return _birth(pid) != int(match[3])
+
+
+def is_waste(name: str, age_s: float) -> bool:
+    """Tell whether the part `name` is left behind and nobody will go on with it."""
+    return is_left_behind(name, age_s) and not (age_s < BEGUN_AGE_S and _BEGUN.match(name))

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from apbatch.errors import ApbatchError, UsageError, VerificationError
 from apbatch.storage import names
 from apbatch.storage.hashing import READ_BYTES, Hasher
-from apbatch.storage.store import Checksums, FileInfo, Publication, Store
+from apbatch.storage.store import Checksums, FileInfo, Publication, RefusedError, Store
 
 
 class Draft(ABC):
@@ -29,10 +29,14 @@ class Draft(ABC):
         """Release the connection without finishing, whatever state it is in."""
 
 
+#: Less than this is not worth another look.
+_WORTH_BYTES = 32 << 20
+
+
 class _DraftPublication(Publication):
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, hasher: Hasher | None = None) -> None:
         self._draft = draft
-        self._hasher = Hasher()
+        self._hasher = hasher or Hasher()
 
     def write(self, block: bytes | memoryview) -> None:
         view = memoryview(block).cast("B")
@@ -60,6 +64,10 @@ class PublishingStore(Store):
     def _create(self, part: str) -> Draft:
         """Open a new file for writing."""
 
+    def _append(self, part: str) -> tuple[Draft, Hasher] | None:
+        """Open a part that is there for going on, and hash what it holds; None where that can't be."""
+        return None
+
     @abstractmethod
     def _verify(self, part: str, draft: Draft, written: Checksums) -> None:
         """Compare what the closed file holds with what was written, as far as this back-end needs it.
@@ -78,6 +86,24 @@ class PublishingStore(Store):
         """Delete one file; nothing there is no error."""
 
     @abstractmethod
+    def _remove_all(self, path: str) -> None:
+        """Remove a file or a folder with all in it; nothing there is no error."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder with all in it; nothing there is no error.
+
+        Raises
+        ------
+        UsageError
+            For the root of the store.
+        ServerError
+        """
+        path = names.clean_path(path)
+        if not path:
+            raise UsageError("the root of a store can't be removed", where=self.url)
+        self._remove_all(path)
+
+    @abstractmethod
     def _all_entries(self, folder: str) -> list[FileInfo]:
         """Return the entries of a folder, files being written included."""
 
@@ -89,13 +115,19 @@ class PublishingStore(Store):
         NotFoundError
             If there is no such folder.
         """
-        found = self._all_entries(names.clean_path(path))
-        found.sort(key=lambda entry: entry.path)
-        return iter([entry for entry in found if not names.is_part(names.split(entry.path)[1])])
+        entries = self._all_entries(names.clean_path(path))
+        entries.sort(key=lambda entry: entry.path)
+        return iter([entry for entry in entries if not names.is_part(names.split(entry.path)[1])])
 
     @contextmanager
-    def publish(self, path: str) -> Iterator[Publication]:
+    def publish(self, path: str, content: str = "") -> Iterator[Publication]:
         """Write a file so that it appears whole and verified, or not at all; replaces an older file.
+
+        Parameters
+        ----------
+        path : str
+        content : str
+            BLAKE3 that the file will have: what an earlier writer of the same left is then taken up.
 
         Raises
         ------
@@ -109,28 +141,50 @@ class PublishingStore(Store):
             raise UsageError("a file needs a name", where=self.url)
         self._make_folder(folder)
         self._sweep(folder)
-        part_name = names.new_part(name)
+        part_name = names.new_part(name, content)
         part = f"{folder}/{part_name}" if folder else part_name
         draft: Draft | None = None
+        publication: _DraftPublication | None = None
         try:
-            draft = self._create(part)
-            publication = _DraftPublication(draft)
+            resumption = self._take_up(folder, name, content, part) if content else None
+            draft, hasher = resumption or (self._create(part), None)
+            publication = _DraftPublication(draft, hasher)
             yield publication
             draft.close()
             written = publication.so_far()
             self._verify(part, draft, written)
             self._rename(part, path)
             publication.checksums = written
-        except BaseException:
+        except BaseException as error:
             # The first error counts; what can't be cleaned up now is swept by the next writer in this folder.
             with suppress(Exception):
                 if draft is not None:
                     draft.abandon()
-            with suppress(Exception):
-                self._delete(part)
+            final = not content or isinstance(error, VerificationError | RefusedError)
+            if final or publication is None or publication.spoiled or publication.so_far().size < _WORTH_BYTES:
+                with suppress(Exception):
+                    self._delete(part)
             raise
         finally:
             names.end_part(part_name)
+
+    def _take_up(self, folder: str, name: str, content: str, part: str) -> tuple[Draft, Hasher] | None:
+        """Make the largest part that an earlier writer of the same content left this writer's own, and open it."""
+        now = time.time()
+        parts = [
+            entry
+            for entry in self._all_entries(folder)
+            if not entry.is_directory
+            and names.is_begun(old := names.split(entry.path)[1], name, content)
+            and names.is_left_behind(old, now - (entry.mtime_ns or 0) / 1e9)
+        ]
+        for entry in sorted(parts, key=lambda entry: -entry.size):
+            try:
+                self._rename(entry.path, part)  # of several that try, one has it
+                return self._append(part)
+            except ApbatchError:
+                continue
+        return None
 
     def rename(self, path: str, to: str) -> None:
         """Give a file, or a folder with all in it, another name in the same folder, in one step.
@@ -151,7 +205,7 @@ class PublishingStore(Store):
         now = time.time()
         for entry in self._all_entries(folder):
             age_s = now - (entry.mtime_ns or 0) / 1e9
-            if not entry.is_directory and names.is_left_behind(names.split(entry.path)[1], age_s):
+            if not entry.is_directory and names.is_waste(names.split(entry.path)[1], age_s):
                 with suppress(ApbatchError):
                     self._delete(entry.path)
         self._swept.add(folder)
@@ -167,10 +221,10 @@ class PublishingStore(Store):
             )
 
     def _compare_content(self, part: str, written: Checksums) -> None:
-        found = self._hash(part)
-        if found != written:
+        hashes = self._hash(part)
+        if hashes != written:
             raise VerificationError(
-                f"read back BLAKE3 {found.blake3[:16]}… of {found.size} bytes, "
+                f"read back BLAKE3 {hashes.blake3[:16]}… of {hashes.size} bytes, "
                 f"written {written.blake3[:16]}… of {written.size} bytes",
                 where=self.url_of(part),
             )

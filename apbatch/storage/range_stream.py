@@ -22,11 +22,17 @@ class ByRanges(Protocol):
         """Release what is open."""
 
 
-class RangeStream(io.RawIOBase):
-    """A raw stream that can be read and sought; it closes what it reads from."""
+class SizedStream(io.RawIOBase):
+    """A raw stream of a known size that can be sought.
 
-    def __init__(self, ranges: ByRanges) -> None:
-        self._ranges, self._position = ranges, 0
+    Parameters
+    ----------
+    size : int
+        Bytes in all.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self._position = size, 0
 
     def readable(self) -> bool:
         """It is."""
@@ -42,11 +48,24 @@ class RangeStream(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a position; a ValueError before the beginning."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._ranges.size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
             raise ValueError("negative seek position")
         self._position = base + offset
         return self._position
+
+
+class RangeStream(SizedStream):
+    """A raw stream over what is read by ranges, which it closes.
+
+    Parameters
+    ----------
+    ranges : ByRanges
+    """
+
+    def __init__(self, ranges: ByRanges) -> None:
+        super().__init__(ranges.size)
+        self._ranges = ranges
 
     def readinto(self, buffer: Any) -> int:
         """Read at most `READ_BYTES` into a buffer; return how many bytes there were, 0 at the end."""

@@ -1,8 +1,7 @@
 """The interface to every place where bytes are kept: `ReadableStore` where they can be read, `Store` where written too.
 
 Reading, listing and renaming are what the back-ends' clients give. What they lack is here: a write that is hashed on
-the way, verified after close and only then visible under its name. File objects of fsspec can't promise that: closed by
-an exception, they would publish what was written until then.
+the way, verified after close and only then visible under its name.
 """
 
 from __future__ import annotations
@@ -60,6 +59,8 @@ class Publication(ABC):
 
     #: Known after the context was left without exception.
     checksums: Checksums
+    #: Set by the writer if what was written is wrong: then nobody goes on with it.
+    spoiled = False
 
     @abstractmethod
     def write(self, block: bytes | memoryview) -> None:
@@ -67,7 +68,10 @@ class Publication(ABC):
 
     @abstractmethod
     def so_far(self) -> Checksums:
-        """Return the checksums of what was written until now, to be compared before the context is left."""
+        """Return the checksums of what was written until now, to be compared before the context is left.
+
+        Of a file that was taken up they are not those of nothing at the beginning: its size says where to go on.
+        """
 
 
 class Ranges(ABC):
@@ -77,9 +81,12 @@ class Ranges(ABC):
     ----------
     size : int
         Bytes of the file when it was opened.
+    timed : bool
+        Whether every `read` ends within a limit of its own, whatever the server does.
     """
 
     size: int
+    timed: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, offset: int, length: int) -> bytes:
@@ -118,11 +125,11 @@ class StreamRanges(Ranges):
         ------
         ServerError
         """
-        wanted = max(0, min(length, self.size - offset))
+        count = max(0, min(length, self.size - offset))
         with self._turn:
             self._stream.seek(offset)
-            data = self._stream.read(wanted)
-        if len(data) != wanted:
+            data = self._stream.read(count)
+        if len(data) != count:
             raise ServerError(f"the file ends at byte {offset + len(data)} of {self.size}", where=self._where)
         return data
 
@@ -195,8 +202,16 @@ class Store(ReadableStore):
         return self.url_of(path)
 
     @abstractmethod
-    def publish(self, path: str) -> AbstractContextManager[Publication]:
+    def publish(self, path: str, content: str = "") -> AbstractContextManager[Publication]:
         """Write a file so that it appears whole and verified, or not at all; replaces an older file.
+
+        Parameters
+        ----------
+        path : str
+        content : str
+            BLAKE3 that the file will have. What an earlier writer of the same left is then taken up where the store
+            can append: it is read and hashed first, so that the checksums are those of the whole file as ever. The
+            writer compares them.
 
         Raises
         ------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
+import zlib
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -13,6 +16,13 @@ from apbatch.storage.store import Checksums, RefusedError, Store
 #: Pauses before the attempts after the first. A DataNode that died is still offered by the NameNode for a while (30 s
 #: by default), and the same clients would run into it again.
 _PAUSES_S = (2.0, 8.0, 20.0)
+#: Files of at least so many bytes are gone on with after a break.
+RESUMED_BYTES = 256 << 20
+#: What a file system says that is busy or away for a moment, as network file systems of sites are.
+_FOR_A_MOMENT = {
+    errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT,
+    errno.ECONNRESET, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+}  # fmt: skip
 
 
 class SourceChangedError(ApbatchError):
@@ -30,6 +40,7 @@ def transfer(
     expected: Checksums | None = None,
     attempts: int = 1 + len(_PAUSES_S),
     stop: Callable[[], bool] = lambda: False,
+    failed: Callable[[], None] = lambda: None,
 ) -> Checksums:
     """Copy a file into a store; return its checksums.
 
@@ -47,6 +58,8 @@ def transfer(
         the middle of a file. A refusal is final.
     stop : callable
         Asked between blocks; if it says True, the copy is given up.
+    failed : callable
+        Called when the server failed an attempt.
 
     Raises
     ------
@@ -66,10 +79,16 @@ def transfer(
             if attempt >= 1 or attempt + 1 >= attempts or stop():
                 raise  # twice the wrong bytes: this is no accident
         except ServerError:
+            failed()
             if attempt + 1 >= attempts or stop():
                 raise
-            _pause(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)], stop)
+            _pause(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)] * _share(path), stop)
     raise ValueError("at least one attempt is needed")
+
+
+def _share(path: str) -> float:
+    """Return between 3/4 and 5/4, another for each file: those that failed together don't come back together."""
+    return 0.75 + zlib.crc32(os.fsencode(path)) / 2**33
 
 
 def _pause(seconds: float, stop: Callable[[], bool]) -> None:
@@ -81,19 +100,47 @@ def _pause(seconds: float, stop: Callable[[], bool]) -> None:
 def _once(
     source: Callable[[], BinaryIO], store: Store, path: str, expected: Checksums | None, stop: Callable[[], bool]
 ) -> Checksums:
-    with source() as stream, store.publish(path) as publication:
-        size = 0
-        while block := stream.read(READ_BYTES):
+    content = expected.blake3 if expected is not None and expected.size >= RESUMED_BYTES else ""
+    with _opened(source) as stream, store.publish(path, content) as publication:
+        offset = size = publication.so_far().size
+        if offset:
+            stream.seek(offset)
+        while block := _read(stream):
             if stop():
                 raise InterruptedTransferError("told to stop", where=path)
             size += len(block)
             if expected is not None and size > expected.size:
+                publication.spoiled = True
                 raise SourceChangedError(f"the source has grown beyond its {expected.size} registered bytes")
             publication.write(block)
-        found = publication.so_far()
-        if expected is not None and found != expected:
+        copied = publication.so_far()
+        if expected is not None and copied != expected:
+            publication.spoiled = True
+            if offset:
+                raise VerificationError(f"the first {offset} bytes, which were there, are not of this file", where=path)
             raise SourceChangedError(
-                f"the source has BLAKE3 {found.blake3[:16]}… and {found.size} bytes, "
+                f"the source has BLAKE3 {copied.blake3[:16]}… and {copied.size} bytes, "
                 f"registered were {expected.blake3[:16]}… and {expected.size} bytes"
             )
     return publication.checksums
+
+
+def _opened(source: Callable[[], BinaryIO]) -> BinaryIO:
+    try:
+        return source()
+    except OSError as error:
+        raise _translated(error) from error
+
+
+def _read(stream: BinaryIO) -> bytes:
+    try:
+        return stream.read(READ_BYTES)
+    except OSError as error:
+        raise _translated(error) from error
+
+
+def _translated(error: OSError) -> Exception:
+    """Return the error of a server for what may be over at the next attempt; anything else as it is."""
+    if error.errno not in _FOR_A_MOMENT:
+        return error
+    return ServerError(f"the source can't be read now: {os.strerror(error.errno)}")

@@ -161,27 +161,29 @@ class Mirror(Step):
 
     def check_places(self, context: Context) -> None:
         """Find the store."""
-        from apbatch.ingest.mirror import target_store
+        from apbatch.ingest.replicas.stores import target_store
 
         target_store(self.to, context.settings)
 
     def inputs(self, context: Context) -> Any:
         """Return the selection and the store."""
-        from apbatch.ingest.mirror import target_store
+        from apbatch.ingest.replicas.stores import target_store
 
         return {"selection": context.products["selection"], "store": target_store(self.to, context.settings).url}
 
     def run(self, context: Context, key: str) -> Products:
         """Copy what is not there yet."""
-        from apbatch.ingest.mirror import mirror_records, target_store
+        from apbatch.ingest.replicas.mirror import mirror_records
+        from apbatch.ingest.replicas.outcomes import summarise
+        from apbatch.ingest.replicas.stores import target_store
 
         store = target_store(self.to, context.settings)
-        summary = mirror_records(context.catalogue, context.files(), store)
-        failed = [file for file in summary.files if file.reason]
-        if failed:
-            first = failed[0]
+        summary = summarise(store.url, mirror_records(context.catalogue, context.files(), store))
+        if summary.failed:
+            first = summary.failures[0]
             raise ApbatchError(
-                f"{len(failed)} of {len(summary.files)} files could not be mirrored; {first.path}: {first.reason}",
+                f"{summary.failed} of {summary.counts.total()} files could not be mirrored; "
+                f"{first.path}: {first.reason}",
                 remedy="mend it and run the job again: what is copied stays",
             )
         return {"mirrored": store.url}

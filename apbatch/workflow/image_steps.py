@@ -18,7 +18,7 @@ from apbatch.workflow.step import Context, Keyed, Products, Step
 
 if TYPE_CHECKING:
     from apbatch.spark.inputs.sources import Source
-    from apbatch.spark.pipeline import StepSummary
+    from apbatch.spark.summary import StepSummary
 
 
 def _checked_level(value: Any) -> Any:

@@ -6,7 +6,9 @@ A step that runs something with settings is those settings: their fields are its
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from string import Template
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -129,9 +131,31 @@ class Application(Step):
     needs: ClassVar[tuple[str, ...]] = ("blind", "study")
     makes: ClassVar[tuple[str, ...]] = ("application",)
 
-    files: dict[str, str] = Field(description="by a name for people, folders or files, relative to the job, or URLs")
+    files: dict[str, str] = Field(
+        description="by a name for people, folders or files, relative to the job, or URLs; $NAME is a variable"
+    )
     cameras: dict[str, str] = Field(default_factory=dict, description="cameras of those whose files do not tell")
     factors: dict[str, str] = Field(default_factory=dict, description="conversion factors of raw files, likewise")
+
+    def inputs(self, context: Context) -> Any:
+        """Return the study and where the files are: a folder that was missing and now is there is scored."""
+        places = {name: self._place(context.base, place) for name, place in self.files.items()}
+        return {
+            **super().inputs(context),
+            "places": {name: place for name, (place, missing) in places.items() if not missing},
+        }
+
+    @staticmethod
+    def _place(base: Path, place: str) -> tuple[str, str]:
+        """Return a URL or an absolute path, variables of the environment put in, and why there is nothing, if so."""
+        try:
+            named = Template(place).substitute(os.environ)
+        except (KeyError, ValueError) as error:
+            return place, f"the variable {error} is not set" if isinstance(error, KeyError) else str(error)
+        if "://" in named:
+            return named, ""
+        path = (base / named).resolve()
+        return str(path), "" if path.exists() else f"there is no {path}"
 
     def run(self, context: Context, key: str) -> Products:
         """Read, calibrate and clean what is there; a folder that is missing is named and left out."""
@@ -144,16 +168,15 @@ class Application(Step):
 
         datasets: dict[str, str] = {}
         for name, place in self.files.items():
-            local = "://" not in place
-            path = (context.base / place).resolve()
-            if local and not path.exists():
-                say(f"application: {name} is left out: there is no {path}")
+            where, missing = self._place(context.base, place)
+            if missing:
+                say(f"application: {name} is left out: {missing}")
                 continue
             factors = self.factors.get(name)
             sources = sources_at(
-                [path.as_uri() if local else place],
+                [where if "://" in where else Path(where).as_uri()],
                 camera=self.cameras.get(name),
-                factors=str((context.base / factors).resolve()) if factors else None,
+                factors=self._place(context.base, factors)[0] if factors else None,
             )
             output = context.dataset(self.kind, f"{key}-{len(datasets)}")
             if not dataset.is_complete(output):

@@ -12,7 +12,7 @@ import pytest
 
 from apbatch.access.cache import BlockCache
 from apbatch.access.reader import Fault, Reader
-from apbatch.access.sources import Breakers, Source, at_local_site
+from apbatch.access.sources import Breakers, Source, at_site
 from apbatch.errors import ApbatchError, NotFoundError, ServerError, VerificationError
 from apbatch.index.contents import BLOCK
 from apbatch.index.files import FileRecord, State
@@ -60,7 +60,7 @@ class Counter:
         self.gate: threading.Event | None = None
 
     def __call__(self, record: FileRecord) -> Source | None:
-        source = at_local_site(record)
+        source = at_site(record)
         assert source is not None
         return Source(source.service, source.where, lambda: Counted(source.open(), self.reads, self.gate))
 

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apbatch.access.mount.follow import Follower
-from apbatch.access.mount.nodes import ROOT, Node, shown_name, texts_of
+from apbatch.access.mount.nodes import Node, shown_name, texts_of
+from apbatch.access.mount.scope import MountScope
 from apbatch.access.mount.searches import SEARCHES
 from apbatch.access.mount.tree import StaleNodeError, Tree, error_number
 from apbatch.access.reader import Reader
+from apbatch.access.view import View
 from apbatch.errors import NotFoundError, ServerError, UsageError, VerificationError
 from apbatch.index.files import State
 from apbatch.ingest.patterns import encode_path
@@ -34,7 +36,7 @@ def tree(merged: Merged) -> Iterator[Tree]:
 
 
 def walk(tree: Tree, path: bytes) -> Node:
-    node: Node | None = ROOT
+    node: Node | None = tree.root
     for name in path.split(b"/"):
         assert node is not None
         node = tree.child(node, name)
@@ -146,3 +148,66 @@ def test_the_largest_names_fit(merged: Merged, tree: Tree) -> None:
     merged.add(name, b"x")
     assert walk(tree, b"taiga/one/" + name).name == name
     assert os.fsdecode(name)
+
+
+def names(tree: Tree) -> set[bytes]:
+    """All names of files, at any depth."""
+    found, folders = set(), [tree.root]
+    while folders:
+        nodes = [node for page in tree.children(folders.pop()) for node in page]
+        found |= {node.name for node in nodes if node.kind == "file"}
+        folders += [node for node in nodes if node.kind == "folder"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [
+        (View(), {b"a", b"b", b"c"}),
+        (View("run = 1"), {b"a"}),
+        (View(below="/taiga/one/in"), {b"b", b"c"}),
+        (View(below="/taiga/one/i"), None),
+        (View("run = 2", "taiga/one/in/"), {b"b"}),
+    ],
+    ids=["whole", "query", "folder", "no folder", "both"],
+)
+def test_a_view_is_all_that_a_mount_shows(merged: Merged, view: View, expected: set[bytes] | None) -> None:
+    for name, run in (("a", 1), ("in/b", 2), ("in/c", 3)):
+        merged.add(name, name.encode(), run=run)
+    guard, _ = MountScope(view).doors(merged.catalogue)
+    with Reader(guard) as reader:
+        if expected is None:
+            with pytest.raises(NotFoundError):
+                Tree(guard, reader, view.folder)
+        else:
+            assert names(Tree(guard, reader, view.folder)) == expected
+
+
+def test_a_mount_with_a_policy_of_its_own_shows_what_that_allows(merged: Merged, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        merged.add(name, name.encode(), run=ord(name))
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "rules:\n"
+        "- {name: names, who: anyone, may: metadata, query: run = 97}\n"
+        "- {name: bytes, who: {users: [eve], groups: [shift]}, may: data}\n"
+    )
+    readable = {}
+    for user, groups in (("", ()), ("eve", ()), ("adam", ()), ("adam", ("shift",))):
+        shown = MountScope(policy=policy, user=user, groups=groups)
+        guard, _ = shown.doors(merged.catalogue)
+        with Reader(guard) as reader:
+            tree = Tree(guard, reader)
+            readable[user, groups] = names(tree), opens(tree, walk(tree, b"taiga/one/a"))
+    assert readable == {
+        ("", ()): ({b"a"}, False), ("adam", ()): ({b"a"}, False), ("eve", ()): ({b"a", b"b"}, True),
+        ("adam", ("shift",)): ({b"a", b"b"}, True),
+    }  # fmt: skip
+
+
+def opens(tree: Tree, node: Node) -> bool:
+    try:
+        tree.open(node).close()
+    except NotFoundError:
+        return False
+    return True

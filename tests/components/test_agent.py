@@ -18,7 +18,7 @@ from blake3 import blake3
 from apbatch.access.agents.capability import Secrets, rotate_secret
 from apbatch.access.agents.server import disposition
 from apbatch.access.principals import ANYONE, Principal
-from apbatch.errors import ApbatchError, NotFoundError, UsageError
+from apbatch.errors import AccessError, NotFoundError, UsageError
 from apbatch.index.contents import BLOCK
 from apbatch.index.files import State
 from tests.agents import Site, served, site
@@ -202,7 +202,7 @@ def test_the_token_decides_and_who_is_not_let_in_gets_401(taiga: Site) -> None:
     def identify(headers: Mapping[str, str]) -> Principal:
         given = headers.get("authorization", "")
         if given == "Bearer wrong":
-            raise _access_error()
+            raise AccessError("the token is not valid")
         return Principal("ann") if given == "Bearer ann" else ANYONE
 
     with served(taiga.gateway(), identify) as (url, _):
@@ -217,12 +217,6 @@ def test_the_token_decides_and_who_is_not_let_in_gets_401(taiga: Site) -> None:
             assert ask(url, "/locate", method="POST", body=body).status == 400
 
 
-def _access_error() -> ApbatchError:
-    from apbatch import errors
-
-    return getattr(errors, "AccessError", type("AccessError", (UsageError,), {}))("the token is not valid")
-
-
 def test_the_feed_goes_on_where_a_follower_was_cut_off(taiga: Site) -> None:
     taiga.add("a", b"a")
     with served(taiga.gateway()) as (url, server):
@@ -235,16 +229,17 @@ def test_the_feed_goes_on_where_a_follower_was_cut_off(taiga: Site) -> None:
         assert json.loads(next(lines)["data"])["key"] == "/taiga/taiga/b"
         again = follow(url, int(position["id"]))
         assert json.loads(next(again)["data"])["key"] == "/taiga/taiga/b"
-        assert ask(url, "/health").json()["status"] == "ok"
+        assert ask(url, "/readyz").json()["status"] == "ok"
         server.draining.set()  # streams end, new ones are refused
         assert [one for one in lines if one.get("event") not in (None, "position")] == []
-        assert ask(url, "/feed").status == ask(url, "/health").status == 503
+        assert ask(url, "/feed").status == ask(url, "/readyz").status == 503
 
 
-def follow(url: str, since: int) -> Iterator[dict[str, str]]:
+def follow(url: str, since: int, headers: Mapping[str, str] | None = None) -> Iterator[dict[str, str]]:
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=300)
-    connection.request("GET", "/feed", headers={"Last-Event-ID": str(since)} if since else {})
+    resumption = {"Last-Event-ID": str(since)} if since else {}
+    connection.request("GET", "/feed", headers={**resumption, **(headers or {})})
     response = connection.getresponse()
     assert response.status == 200
     event: dict[str, str] = {}
@@ -272,11 +267,12 @@ def test_many_clients_at_once_get_what_they_ask_for(taiga: Site) -> None:
                 if answer.body != DATA[block * BLOCK : (block + 1) * BLOCK]:
                     bad.append((answer.status, number, turn))
 
-        threads = [threading.Thread(target=client, args=(number,)) for number in range(48)]
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(64)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert bad == [] and server.counts["blocks"] == 144
+        assert bad == [] and server.counts["blocks"] == 192
         metrics = ask(url, "/metrics").body.decode()
-        assert "apbatch_blocks 144" in metrics
+        assert "apbatch_blocks_total 192.0" in metrics
+        assert 'apbatch_requests_total{method="GET",route="/b",status="200"} 192.0' in metrics

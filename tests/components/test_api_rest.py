@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apbatch.index.sqlite import SqliteCatalogue
+from apbatch.index.sql.sqlite import SqliteCatalogue
 from tests.service import Running, fill, record, serving
 
 

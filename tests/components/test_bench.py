@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import date
 from html.parser import HTMLParser
@@ -15,7 +16,7 @@ from scipy.stats import binom
 
 from apbatch.bench.campaign import latest_folder, run
 from apbatch.bench.case import Case, Operation
-from apbatch.bench.cases.index import synthetic_records
+from apbatch.bench.cases.catalogue.records import synthetic_records
 from apbatch.bench.cases.storage import storage_groups
 from apbatch.bench.report import rows, write_report
 from apbatch.bench.runner import Group, measure, run_group
@@ -322,7 +323,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_measures_every_operation_of_every_peer(finished: Path) -> None:
     samples = read_run(finished).samples
     assert {sample.error for sample in samples} == {None}
-    assert len(samples) == 5 * 2 * 6  # operations, peers, rounds with warm-up
+    assert len(samples) == (5 + 2) * 2 * 6  # operations (mirrors into a local folder), peers, rounds with warm-up
 
 
 def test_servers_that_are_not_up_are_left_out_with_the_reason(finished: Path) -> None:
@@ -353,6 +354,32 @@ def test_a_run_records_machine_and_versions(finished: Path) -> None:
 def test_a_folder_is_not_used_twice(finished: Path) -> None:
     with pytest.raises(UsageError, match="holds a run already"):
         run(["storage"], "tiny", TINY, NoServers(), finished)
+
+
+def test_a_run_that_was_broken_off_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    lines = (finished / "samples.jsonl").read_text().splitlines(keepends=True)
+    (folder / "samples.jsonl").write_text("".join(lines[:17]) + lines[17][:40])
+    about = json.loads((finished / "run.json").read_text())
+    about["about"]["finished"] = None
+    (folder / "run.json").write_text(json.dumps(about))
+    with pytest.raises(UsageError, match="holds a run already"):
+        run(["storage"], "tiny", TINY.model_copy(update={"repeats": 7}), NoServers(), folder)
+    run(["storage"], "tiny", TINY, NoServers(), folder)
+    again = (folder / "samples.jsonl").read_text().splitlines(keepends=True)
+    assert again[:17] == lines[:17], "what was kept is not measured again"
+    measured = [(sample.operation, sample.peer, sample.round) for sample in read_run(folder).samples]
+    assert len(measured) == len(set(measured)) == len(lines)
+    assert read_run(folder).about["finished"] and not (folder / "scratch").exists()
+
+
+def test_each_peer_can_have_a_baseline_of_its_own() -> None:
+    operation = replace(TIME, baselines=(("A", "bare A"), ("B", "bare B")))
+    samples = samples_of(operation, **{"A": [2.0] * 5, "bare A": [1.0] * 5, "B": [9.0] * 5, "bare B": [3.0] * 5})
+    (result,) = results(SampleRun({}, [operation], samples))
+    gains = {figure.peer: figure.gain and figure.gain.median for figure in result.figures}
+    assert gains == {"A": pytest.approx(0.5), "bare A": None, "B": pytest.approx(1 / 3), "bare B": None}
 
 
 def test_an_unknown_suite_names_the_nearest(tmp_path: Path) -> None:
@@ -388,7 +415,7 @@ class _Tags(HTMLParser):
 def test_the_page_has_a_plot_for_each_operation_and_loads_nothing(finished: Path) -> None:
     page = _Tags()
     page.feed((finished / "report.html").read_text())
-    assert page.tags.count("svg") == 5
+    assert page.tags.count("svg") == 7
     assert page.links == ["report.json"]
 
 
@@ -428,13 +455,16 @@ def test_a_write_that_writes_nothing_is_found_out(tmp_path: Path, monkeypatch: p
 
 
 def test_the_same_seed_gives_the_same_records() -> None:
-    assert synthetic_records(50) == synthetic_records(50)
+    assert list(synthetic_records(50)) == list(synthetic_records(50)) != list(synthetic_records(50, seed=1))
 
 
 def test_records_have_paths_of_their_own() -> None:
     records = synthetic_records(500)
     assert len({record.path for record in records}) == 500
     assert records[0].night == date(2017, 10, 1)
+    assert records[-1] == list(records)[-1] and records[130:140] == list(records)[130:140]
+    nights = Counter(record.path.rpartition("/")[0] for record in records)
+    assert set(nights.values()) == {125} and records.night_of(130) == range(125, 250)
 
 
 @pytest.mark.parametrize(

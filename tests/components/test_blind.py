@@ -265,6 +265,19 @@ def test_the_cut_flow_ends_with_the_hand_counted_numbers(made: BlindSet, inputs:
     last = made.manifest["cut_flow"][-1]
     assert last["gamma"] == sum(event in gammas for event in kept)
     assert last["hadron"] == sum(event not in gammas for event in kept)
+    assert not any("edge pixels" in step["cut"] for step in made.manifest["cut_flow"]), "nothing was to be cut there"
+
+
+def test_too_few_of_a_class_make_no_test_set(tmp_path: Path) -> None:
+    """Whatever the proportion drawn, one event of a class leaves none of it or of the other."""
+    for place in range(20):
+        with pytest.raises(UsageError, match="too few for a test set"):
+            blind._draw_test(np.arange(50), np.arange(1), BlindSettings(), bytes([place]))
+
+
+def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
+    with pytest.raises(UsageError, match="leave nothing to train on"):
+        BlindSettings(test_fraction=0.6, validation_fraction=0.4).check()
 
 
 def test_a_missing_class_is_an_error_before_anything_is_written(inputs: dict[str, str], tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from apbatch.dl.blind.blind_set import BlindSet
 from apbatch.dl.blind.ledger import Ledger, digest_of
 from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.files import sha256
-from apbatch.errors import UsageError, VerificationError
+from apbatch.errors import FormatError, UsageError, VerificationError
 from apbatch.sim.production import EXPERIMENT
 from tests.synthetic import showers, write_dataset
 
@@ -172,6 +172,28 @@ def test_a_line_with_a_key_twice_is_no_entry(honest: BlindSet) -> None:
     content = honest.ledger.path.read_text()
     honest.ledger.path.write_text(content.replace('{"act":"unsealed"', '{"act":"made","act":"unsealed"'))
     with pytest.raises(VerificationError, match="differs from its digest"):
+        protocol.status(honest.folder)
+
+
+def test_a_line_that_is_no_json_is_named(honest: BlindSet) -> None:
+    honest.ledger.path.write_bytes(b"{not json}\n" + honest.ledger.path.read_bytes())
+    with pytest.raises(FormatError, match="it must be JSON") as caught:
+        protocol.status(honest.folder)
+    assert caught.value.where == f"{honest.ledger.path}:1"
+
+
+def test_an_act_of_another_name_is_refused(honest: BlindSet) -> None:
+    write_ledger(honest, [*honest.ledger.entries(), {"act": "forgiven", "time": "2026-01-01T00:00:00+00:00"}])
+    with pytest.raises(VerificationError, match="an act that there is not: 'forgiven'"):
+        protocol.status(honest.folder)
+
+
+def test_making_the_set_again_does_not_forget_the_head_that_shows_the_cut(
+    honest: BlindSet, inputs: dict[str, str]
+) -> None:
+    to_the_start(honest)
+    blind.make(**inputs, folder=honest.folder)
+    with pytest.raises(VerificationError, match="lacks act 3"):
         protocol.status(honest.folder)
 
 
@@ -393,7 +415,7 @@ def test_a_key_is_the_owners_alone_and_never_replaced(key: Path) -> None:
 # Truth by its seed, and what is handed out.
 
 
-def simulated(inputs: dict[str, str], folder: Path, production: dict[str, Any] | None) -> dict[str, str]:
+def simulated(inputs: dict[str, str], folder: Path, production: Any) -> dict[str, str]:
     """The same images as of our simulation, with the manifest of a production beside the truth."""
     urls = {}
     for name, url in inputs.items():
@@ -412,11 +434,12 @@ def simulated(inputs: dict[str, str], folder: Path, production: dict[str, Any] |
     [
         (None, "can't be read"),
         ({"parameters": {"seed": 2018}}, "no commitment to a secret seed"),
+        ([], "no commitment to a secret seed"),
         ({"parameters": {"seed": 2018, "seed_commitment": "ab" * 32}}, "seed of the production was published"),
     ],
 )
 def test_a_set_whose_events_can_be_simulated_again_is_not_called_blind(
-    inputs: dict[str, str], home: Path, tmp_path: Path, production: dict[str, Any] | None, said: str
+    inputs: dict[str, str], home: Path, tmp_path: Path, production: Any, said: str
 ) -> None:
     urls = simulated(inputs, tmp_path / "production", production)
     with pytest.raises(UsageError, match=said):
@@ -505,7 +528,13 @@ def test_an_act_that_was_killed_before_its_head_was_kept_can_be_done_again(made:
     assert before is not None
     KeptHeads().keep(made.commitment, before, made.folder)  # as a kill between ledger and head leaves it
     assert protocol.submit(made.folder, scores) == entry
-    protocol.unseal(made.folder)
+    submitted = KeptHeads().of(made.commitment)
+    assert submitted is not None and submitted.digest == entry["digest"]
+    opened = protocol.unseal(made.folder)
+    KeptHeads().keep(made.commitment, submitted, made.folder)
+    assert protocol.unseal(made.folder) == opened
+    last = KeptHeads().of(made.commitment)
+    assert last is not None and last.digest == opened["digest"]
 
 
 def test_sealed_labels_are_not_judged(made: BlindSet, tmp_path: Path) -> None:

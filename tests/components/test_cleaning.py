@@ -159,6 +159,12 @@ def test_one_pass_gives_what_cleaning_and_parameters_give(camera, cleaning):
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_time_limit_is_more_than_nothing_and_finite(limit: float) -> None:
+    with pytest.raises(UsageError, match="is not a time limit"):
+        Cleaning("time-neighbours", 8, 4, time_limit=limit)
+
+
 @pytest.mark.parametrize("cleaning", [Cleaning("sigma", 3, 1.5), Cleaning("time-neighbours", 8, 4, time_limit=2)])
 def test_what_a_cleaning_needs_and_is_not_given_is_told(camera, cleaning):
     with pytest.raises(UsageError, match="needs the"):

@@ -130,7 +130,7 @@ def test_one_record_that_is_too_wide_becomes_lines(monkeypatch: pytest.MonkeyPat
 
 def test_wanted_columns_come_in_the_order_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"a": 1, "time_start": 2, "c": 3}
-    text = drawn(monkeypatch, [row], columns=tuple(row), wanted="C, Time-Start")
+    text = drawn(monkeypatch, [row], columns=tuple(row), subset="C, Time-Start")
     assert text.split()[:2] == ["c", "time_start"]
 
 

@@ -17,7 +17,7 @@ from apbatch.cli.main import application, run_command
 from apbatch.client.client import Client
 from apbatch.errors import NotFoundError, ServerError, UsageError, VerificationError
 from apbatch.index.events.parquet import ParquetEvents
-from apbatch.index.sqlite import SqliteCatalogue
+from apbatch.index.sql.sqlite import SqliteCatalogue
 from apbatch.ingest.events import load_events
 from apbatch.ingest.scan import ingest
 from apbatch.ingest.sites import add_site

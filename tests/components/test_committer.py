@@ -214,7 +214,7 @@ def test_a_lock_dies_with_its_process(tmp_path):
     process.kill()
     process.join()
     with Lock(open_store(url), ".lock", "this") as lock:
-        assert lock.held()
+        assert lock.is_ours()
     assert not (tmp_path / "one" / ".lock").exists()
 
 
@@ -267,7 +267,7 @@ def test_a_lock_that_another_took_meanwhile_is_given_back(tmp_path, seen):
     with Lock(store, ".lock", "this") as lock:
         late = Lock(store, ".lock", "this")
         late._break(seen)  # what it saw before `lock` was quicker
-        assert lock.held()
+        assert lock.is_ours()
         lock.check()
         with pytest.raises(UsageError, match="another program"):
             late.__enter__()

@@ -31,7 +31,7 @@ from apbatch.errors import ApbatchError, NotFoundError, UsageError
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.contents import LARGE_PIECE, SMALL_PIECE, Content
 from apbatch.index.files import FileRecord, State
-from apbatch.index.sqlite import SqliteCatalogue
+from apbatch.index.sql.sqlite import SqliteCatalogue
 from apbatch.ingest.patterns import encode_path
 from tests.cvmfs_reader import from_folder, read_repository
 
@@ -340,7 +340,7 @@ def test_a_folder_of_something_else_is_left_alone(catalogue: Catalogue, tmp_path
     export(catalogue, tmp_path / "mine")
     with pytest.raises(UsageError, match=NAME):
         Repository(tmp_path / "mine", "other.example.org", tmp_path / "keys")
-    with pytest.raises(UsageError, match="no name"):
+    with pytest.raises(UsageError, match="not a name"):
         Repository(tmp_path / "x", "../evil\n", tmp_path / "keys")
 
 

@@ -26,9 +26,12 @@ from apbatch.access.guard import Guard
 from apbatch.access.policy import Policy
 from apbatch.access.principals import ANYONE, OWNER, Principal
 from apbatch.access.reader import Reader
+from apbatch.access.sources import Source, at_site
 from apbatch.errors import ApbatchError, NotFoundError, UsageError
-from apbatch.index.contents import LARGE_PIECE
+from apbatch.index.contents import BLOCK, LARGE_PIECE
+from apbatch.index.files import FileRecord
 from apbatch.ingest.patterns import decode_path
+from apbatch.storage.store import Ranges
 from tests.agents import Site, site
 
 FILES = {
@@ -91,6 +94,41 @@ def test_a_file_that_changed_leaves_no_archive(taiga: Site, guard: Guard, tmp_pa
     with Reader(guard, report=lambda fault: None) as reader, pytest.raises(ApbatchError):
         export_tar(select(guard, "/t"), tmp_path / "out.tar", reader)
     assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == []
+
+
+class _Changing(Ranges):
+    """A file that changes at its site as soon as its first block was read."""
+
+    def __init__(self, ranges: Ranges, file: Path) -> None:
+        self._ranges, self._file, self.size = ranges, file, ranges.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        data = self._ranges.read(offset, length)
+        with self._file.open("ab") as stream:
+            stream.write(b"more")
+        return data
+
+    def close(self) -> None:
+        self._ranges.close()
+
+
+def test_a_file_that_changes_while_it_is_exported_leaves_no_archive(taiga: Site, guard: Guard, tmp_path: Path) -> None:
+    taiga.add("large", random.Random(1).randbytes(2 * BLOCK + 5), place="/t/large")
+    read: list[int] = []
+
+    def opener(record: FileRecord) -> Source | None:
+        source = at_site(record)
+        assert source is not None
+        read.append(record.size)
+        return Source(source.service, source.where, lambda: _Changing(source.open(), taiga.root / record.source))
+
+    with (
+        Reader(guard, openers=(opener,), report=lambda fault: None) as reader,
+        pytest.raises(ApbatchError, match=r"block [12] can't be had.*changed"),
+    ):
+        export_tar(select(guard, "/t/large"), tmp_path / "out.tar", reader)
+    assert read == [2 * BLOCK + 5]
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
 def test_what_a_killed_export_left_is_replaced(guard: Guard, tmp_path: Path) -> None:

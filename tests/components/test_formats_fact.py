@@ -20,7 +20,7 @@ from apbatch.formats.compressed import MOST_EXPANSION
 from apbatch.formats.fact import photons as fact
 from apbatch.formats.fact.photons import FactPhotonsReader
 from apbatch.formats.images import camera_in, from_binary
-from apbatch.formats.lines import Problems
+from apbatch.formats.text.lines import Problems
 
 READER = FactPhotonsReader()
 NAME = "20170119_229.phs.jsonl.gz"

@@ -12,10 +12,10 @@ import pytest
 
 from apbatch.errors import FormatError
 from apbatch.formats.images import camera_in, from_binary
-from apbatch.formats.lines import Problems
 from apbatch.formats.magic import MagicReader, parse_name
 from apbatch.formats.reader import Span, recognise
 from apbatch.formats.root_columns import Column
+from apbatch.formats.text.lines import Problems
 
 uproot = pytest.importorskip("uproot")
 READER = MagicReader()

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from apbatch.errors import FormatError
 from apbatch.formats.eventio_objects import MARK, objects_of
 from apbatch.formats.images import camera_in, camera_of, from_binary, telescopes_in
-from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Span
 from apbatch.formats.simtel.reader import SimtelReader
+from apbatch.formats.text.lines import Problems
 
 pytest.importorskip("eventio")
 READER = SimtelReader()

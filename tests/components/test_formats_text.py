@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import FormatError
-from apbatch.formats import number_lines
 from apbatch.formats.images import camera_of, from_binary
 from apbatch.formats.kascade import KascadeReader
-from apbatch.formats.lines import Problems, lines_of, numbers
 from apbatch.formats.reader import recognise
 from apbatch.formats.taiga.monte_carlo import TaigaMcReader
 from apbatch.formats.taiga.parameter_table import TaigaHillasReader
+from apbatch.formats.text import number_lines
+from apbatch.formats.text.lines import Problems, lines_of, numbers
 
 MC_NAME = "taiga607_clean_iact01_14_7fix_cb0.txt"
 #: Two images: one of two pixels, one of one.

@@ -14,7 +14,7 @@ from apbatch.errors import FormatError, NotFoundError, UsageError
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.query import Everything
-from apbatch.ingest.mirror import mirror_records
+from apbatch.ingest.replicas.mirror import mirror_records
 from apbatch.ingest.scan import ingest
 from apbatch.ingest.sites import add_site
 from apbatch.sample.taiga_raw import CAMERA, FACTORS
@@ -116,7 +116,7 @@ def test_of_copies_the_one_with_a_replica_is_read(raw: Path, tmp_path: Path, cat
     shutil.copytree(raw, tmp_path / "karlsruhe")
     register(catalogue, "archive", tmp_path / "karlsruhe")
     store = open_store((tmp_path / "store").as_uri())
-    mirror_records(catalogue, [one for one in catalogue.select(Everything()) if one.site == "tunka"], store)
+    list(mirror_records(catalogue, (one for one in catalogue.select(Everything()) if one.site == "tunka"), store))
     records = list(catalogue.select(Everything()))
     sources = sources_for(catalogue, records, store.url, only_preferred=True)
     assert names(sources) == ["28107004.001", "28107005.001"]

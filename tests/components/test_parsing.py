@@ -15,8 +15,8 @@ import pytest
 from apbatch.errors import FormatError
 from apbatch.formats import limits, parser_process
 from apbatch.formats.parser_process import ParserProcess, parse_apart, stream_apart
-from apbatch.ingest.description import describe
-from apbatch.ingest.parsing import describe_apart
+from apbatch.ingest.reading.description import describe
+from apbatch.ingest.reading.parsing import describe_apart
 from apbatch.ingest.walk import Entry
 from apbatch.storage.hashing import hash_stream
 from apbatch.storage.store import Checksums

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from apbatch.cli import on_spark
+from apbatch.cli.analysis import on_spark
 from apbatch.cli.main import application, run_command
 from apbatch.config import load_settings
 from apbatch.errors import ApbatchError, ServerError, UsageError
-from apbatch.ingest.mirror import target_store
+from apbatch.ingest.replicas.stores import target_store
 from apbatch.storage.backends import local_path
 from apbatch.storage.places import url_of_place
 from apbatch.workflow.model import load_job
@@ -108,7 +108,7 @@ def test_what_makes_no_sense_is_refused_before_any_work(
 
 
 def test_a_summary_is_one_line_of_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from apbatch.spark.pipeline import StepSummary
+    from apbatch.spark.summary import StepSummary
 
     summary = StepSummary(images=3, seconds=1.23456, problems=[f"problem {n}" for n in range(12)])
     on_spark.run_on_spark("clean", None, "file:///x", lambda spark, settings: summary)

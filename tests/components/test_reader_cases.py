@@ -13,8 +13,8 @@ import pytest
 
 from apbatch.errors import FormatError
 from apbatch.formats.compressed import plain
-from apbatch.formats.lines import Problems
 from apbatch.formats.reader import ImageReader, Metadata, recognise
+from apbatch.formats.text.lines import Problems
 from tests.conftest import DATA
 
 CASES = DATA.parent / "cases"

@@ -17,8 +17,8 @@ import pytest
 
 from apbatch.config import load_settings
 from apbatch.formats import limits
-from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Reader, readers, recognise
+from apbatch.formats.text.lines import Problems
 from apbatch.index.events.backends import open_events
 from apbatch.index.events.columns import canonical, event_attributes
 from apbatch.ingest.events import event_readers
@@ -233,6 +233,7 @@ def test_an_ingest_loads_events_once_and_replaces_those_of_a_changed_file(
     root.mkdir()
     lines = (data / "kascade" / "kascade.dat").read_text().splitlines(keepends=True)
     (root / "a.dat").write_text("".join(lines))
+    (root / "README.txt").write_text("of no known format: it has no events")
     site(home, root)
 
     def ingest(*options: str) -> int:

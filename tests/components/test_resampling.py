@@ -27,7 +27,7 @@ def q(gamma: np.ndarray, passed: np.ndarray) -> float:
 
 def test_the_first_entry_is_q_of_the_events_as_they_are() -> None:
     gamma, shower, first, _ = events(1)
-    assert Resamples(gamma, shower, 50).quality(first)[0] == pytest.approx(q(gamma, first))
+    assert Resamples(gamma, shower, 50).q_factors(first)[0] == pytest.approx(q(gamma, first))
 
 
 def test_the_error_is_the_spread_of_repeated_experiments() -> None:
@@ -38,7 +38,7 @@ def test_the_error_is_the_spread_of_repeated_experiments() -> None:
     errors = []
     for seed in range(8):
         gamma, shower, first, _ = events(seed)
-        found = Resamples(gamma, shower, 400, seed).quality(first)
+        found = Resamples(gamma, shower, 400, seed).q_factors(first)
         interval = Interval.of(found[0], found[1:])
         assert interval is not None
         errors.append(interval.error)
@@ -47,7 +47,7 @@ def test_the_error_is_the_spread_of_repeated_experiments() -> None:
 
 def test_it_agrees_with_the_bootstrap_of_the_curves() -> None:
     gamma, shower, first, _ = events(2)
-    mine = Resamples(gamma, shower, 2000).quality(first)[1:].std()
+    mine = Resamples(gamma, shower, 2000).q_factors(first)[1:].std()
     other = bootstrap(first.astype(float), gamma, shower, 2000, cuts=np.array([0.5])).quality[:, 0].std()
     assert mine == pytest.approx(other, rel=0.08)
 
@@ -55,7 +55,7 @@ def test_it_agrees_with_the_bootstrap_of_the_curves() -> None:
 def test_a_paired_difference_is_known_better_than_its_parts() -> None:
     gamma, shower, first, second = events(3)
     draws = Resamples(gamma, shower, 1000)
-    a, b = draws.quality(first), draws.quality(second)
+    a, b = draws.q_factors(first), draws.q_factors(second)
     found = compare(a, b)
     assert found is not None
     assert found.difference.error < 0.6 * np.hypot(a[1:].std(), b[1:].std())
@@ -65,7 +65,7 @@ def test_a_paired_difference_is_known_better_than_its_parts() -> None:
 
 def test_a_method_against_itself_is_no_difference() -> None:
     gamma, shower, first, _ = events(4)
-    found = compare(*[Resamples(gamma, shower, 200).quality(first)] * 2)
+    found = compare(*[Resamples(gamma, shower, 200).q_factors(first)] * 2)
     assert found is not None
     assert (found.p_value, found.ratio.value, found.difference.value) == (1.0, 1.0, 0.0)
 
@@ -78,7 +78,7 @@ def test_false_alarms_are_as_rare_as_the_p_value_says() -> None:
         shower, gamma = np.arange(600), np.arange(600) < 300
         passes = [random.random(600) < np.where(gamma, 0.7, 0.3) for _ in range(2)]
         draws = Resamples(gamma, shower, 300, seed)
-        found = compare(draws.quality(passes[0]), draws.quality(passes[1]))
+        found = compare(draws.q_factors(passes[0]), draws.q_factors(passes[1]))
         assert found is not None
         alarms += found.p_value < 0.1
     assert 8 <= alarms <= 36
@@ -87,7 +87,7 @@ def test_false_alarms_are_as_rare_as_the_p_value_says() -> None:
 def test_without_hadrons_left_there_is_no_comparison() -> None:
     gamma, shower, first, _ = events(5)
     draws = Resamples(gamma, shower, 100)
-    assert compare(draws.quality(first), draws.quality(first & gamma)) is None
+    assert compare(draws.q_factors(first), draws.q_factors(first & gamma)) is None
 
 
 def test_the_spread_of_trainings_is_in_the_error() -> None:
@@ -103,7 +103,7 @@ def test_the_spread_of_trainings_is_in_the_error() -> None:
 def test_one_training_is_taken_as_it_is() -> None:
     gamma, shower, first, _ = events(7)
     draws = Resamples(gamma, shower, 50)
-    found = draws.quality(first)
+    found = draws.q_factors(first)
     assert np.array_equal(draws.over_seeds([found]), found)
 
 

@@ -17,9 +17,9 @@ from apbatch.camera.instruments.files import camera_from_table
 from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import from_binary
-from apbatch.formats.lines import Problems
 from apbatch.formats.reader import ImageReader, Reader, readers, recognise
 from apbatch.formats.taiga.calibration import read_factors
+from apbatch.formats.text.lines import Problems
 from apbatch.ingest.sites import read_site_file
 from apbatch.sample import corsika, fact, hisparc, kascade, magic, simtel, taiga_mc, taiga_raw
 from apbatch.sample.contents import Contents
@@ -108,7 +108,18 @@ def test_sites_lie_within_the_sample_and_name_only_files_that_are_there(sample: 
         assert Path(site.root).is_relative_to(sample) and Path(site.root).is_dir()
         if site.name == "taiga-raw":
             assert Path(site.calibration_file("factors")).is_file()
-    assert names == {"taiga-raw", "taiga-mc", "kascade", "fact", "magic", "hisparc", "cta", "corsika", "images"}
+    assert names == {
+        "taiga-raw",
+        "taiga-mc",
+        "kascade",
+        "fact",
+        "magic",
+        "hisparc",
+        "cta",
+        "corsika",
+        "images",
+        "records",
+    }
 
 
 def test_raw_records_by_struct_have_the_listed_sums(sample: Path, contents: dict[str, Contents]) -> None:

@@ -21,11 +21,13 @@ import pytest
 from apbatch.errors import NotFoundError, UsageError
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
+from apbatch.index.descriptions import DescriptionKind
 from apbatch.index.files import FileRecord, State
 from apbatch.index.leases import LeaseHeldError, leased
-from apbatch.ingest import completion, description, listing, writer
-from apbatch.ingest import examine as examine_module
+from apbatch.ingest import completion, listing, writer
 from apbatch.ingest.opening import open_source, source_url
+from apbatch.ingest.reading import description
+from apbatch.ingest.reading import examine as examine_module
 from apbatch.ingest.scan import ingest, lease_name
 from apbatch.ingest.site import Site
 from apbatch.ingest.sites import add_site
@@ -134,7 +136,8 @@ def test_a_broken_file_is_set_aside_with_its_reason_and_the_rest_goes_on(root: P
 def test_a_damaged_record_is_noted_and_the_file_is_registered(root: Path, catalogue: Catalogue) -> None:
     path = put(root, "BSM01/28107001.004", 3)
     path.write_bytes(path.read_bytes()[:-56])
-    ingest(site(root), catalogue)
+    summary = ingest(site(root), catalogue)
+    assert list(summary.partial.first) == ["BSM01/28107001.004"] and summary.partial.count == 1
     one = found(catalogue)["BSM01/28107001.004"]
     assert (one.state, one.events, one.attributes["problems"]) == (State.REGISTERED, 2, 1)
     assert one.attributes["problem"] == "byte 312: the last record is cut: 100 of 156 bytes"
@@ -238,7 +241,7 @@ def test_pipes_and_sockets_are_not_opened(root: Path, catalogue: Catalogue, monk
 def test_a_missing_root_makes_nothing_missing(root: Path, catalogue: Catalogue) -> None:
     ingest(site(root), catalogue)
     root.rename(root.parent / "away")
-    with pytest.raises(NotFoundError, match="is no folder"):
+    with pytest.raises(NotFoundError, match="is not a folder"):
         ingest(site(root), catalogue)
     root.mkdir()
     with pytest.raises(UsageError, match="is it mounted"):
@@ -335,9 +338,17 @@ def test_a_site_is_not_changed(root: Path, catalogue: Catalogue) -> None:
     (root / "junk.bin").write_bytes(b"\1\2\3")
     (root / "BSM01" / "28107001.009").write_bytes(b"\0" * 100)
     before = fingerprint(root)
-    ingest(site(root), catalogue)
-    ingest(site(root), catalogue, again=True)
+    first = ingest(site(root), catalogue)
+    assert ingest(site(root), catalogue, again=True).bytes_read >= first.bytes_read - 100 > 0
     assert fingerprint(root) == before
+
+
+def test_what_a_site_says_is_applied_to_all_its_files_once(root: Path, catalogue: Catalogue) -> None:
+    texts = []
+    for more in ({}, {}, {"attributes": {"hut": "hill"}}):
+        ingest(site(root, **more), catalogue)
+        texts.append([one.text for one in catalogue.descriptions(DescriptionKind.APPLIED) if one.name == "s"])
+    assert len(texts[0]) == 1 and texts[0] == texts[1] != texts[2]
 
 
 def test_the_owners_files_keep_their_access_times(root: Path, catalogue: Catalogue) -> None:
@@ -449,8 +460,8 @@ def test_a_day_that_no_calendar_has_is_a_problem(root: Path, catalogue: Catalogu
     put(root, "BSM03/30027003.001", 1, board=2)
     ingest(site(root, attributes=[{"pattern": "{night:%Y%m%d}/*"}]), catalogue)
     records = found(catalogue)
-    assert records["20130230/28107001.001"].attributes["problem"] == "the path: '20130230' is no date for night"
-    assert "no date" in str(records["BSM03/30027003.001"].attributes["problem"])
+    assert records["20130230/28107001.001"].attributes["problem"] == "the path: '20130230' is not a date for night"
+    assert "not a date" in str(records["BSM03/30027003.001"].attributes["problem"])
 
 
 def test_what_macos_leaves_beside_files_is_passed_over(root: Path, catalogue: Catalogue) -> None:

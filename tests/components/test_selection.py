@@ -15,7 +15,7 @@ import pytest
 from apbatch.camera.cleaning import Cleaning
 from apbatch.camera.instruments.registry import camera_named
 from apbatch.chain import steps
-from apbatch.cli import on_spark
+from apbatch.cli.analysis import on_spark
 from apbatch.config import load_settings
 from apbatch.datasets import dataset
 from apbatch.datasets.image_rows import read_rows

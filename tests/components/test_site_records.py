@@ -11,6 +11,7 @@ from apbatch.config import load_settings
 from apbatch.errors import NotFoundError, UsageError
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
+from apbatch.index.descriptions import DescriptionKind
 from apbatch.index.files import FileRecord, Replica
 from apbatch.index.leases import LeaseHeldError, leased
 from apbatch.index.query import Everything
@@ -62,6 +63,7 @@ def test_records_and_replicas_follow_a_new_name(catalogue: Catalogue) -> None:
     assert {name: (record.path, record.checksum, record.events) for name, record in after.items()} == {
         name: (f"/taiga/uno/{name}", record.checksum, record.events) for name, record in before.items()
     }
+    assert {one.name for one in catalogue.descriptions(DescriptionKind.SITE)} == {"uno"}, "what other hosts learn"
     assert files_of(catalogue, "one") == {} and catalogue.get("/taiga/one/f1") is None
     (replica,) = catalogue.replicas(["/taiga/uno/f3"])["/taiga/uno/f3"]
     assert (replica.url, replica.checksum) == ("hdfs://h:1/f3", f"{3:064x}")

@@ -15,6 +15,7 @@ import pytest
 from apbatch.errors import NotFoundError
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
+from apbatch.index.digests import ListingDigest
 from apbatch.index.files import Replica, State
 from apbatch.index.leases import is_dead, leased, this_process
 from apbatch.index.parser import parse_search
@@ -251,7 +252,10 @@ class _Rows:
     def __init__(self, number: int) -> None:
         self._number = number
 
-    def listing(self, site: str, below: str, *, columns: Any, cursor: str | None) -> Any:
+    def digests(self, site: str, below: str) -> Iterator[ListingDigest]:
+        yield ListingDigest()
+
+    def listing(self, site: str, below: str, *, columns: Any, since: str, until: str | None, cursor: str | None) -> Any:
         import pyarrow as pa
 
         from apbatch.index.pages import Page
@@ -279,7 +283,7 @@ def test_a_walk_and_a_listing_are_compared_in_constant_memory() -> None:
         alike, kinds = 0, []
         for step in compare(stretches(number), _Rows(number), "s"):  # type: ignore[arg-type]
             if isinstance(step, Alike):
-                alike += len(step.paths)
+                alike += step.files
             else:
                 kinds.append((step.kind, int(step.source)))
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -294,7 +298,9 @@ def test_a_walk_and_a_listing_are_compared_in_constant_memory() -> None:
 
 def test_two_records_of_one_file_are_both_compared() -> None:
     class Rows(_Rows):
-        def listing(self, site: str, below: str, *, columns: Any, cursor: str | None) -> Any:
+        def listing(
+            self, site: str, below: str, *, columns: Any, since: str, until: str | None, cursor: str | None
+        ) -> Any:
             import pyarrow as pa
 
             from apbatch.index.pages import Page

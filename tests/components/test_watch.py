@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from apbatch.cli.find import _followed
 from apbatch.client.client import connect
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import State
-from apbatch.index.leases import LeaseHeldError, LeaseLostError, leased
+from apbatch.index.leases import LeaseHeldError, leased
 from apbatch.ingest import watch as watch_module
 from apbatch.ingest.scan import ingest, lease_name
 from apbatch.ingest.site import Site
@@ -111,26 +110,57 @@ def test_lost_news_lead_to_a_whole_listing(root: Path, url: str, monkeypatch: py
         until(lambda: states(catalogue).get("BSM01/28107001.002") is State.REGISTERED)
 
 
-def test_one_host_watches_a_site_and_who_lost_the_lease_stops(
-    root: Path, url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a watch says."""
+    lines: list[str] = []
+    monkeypatch.setattr(watch_module, "say", lines.append)
+    monkeypatch.setattr(watch_module, "_LEASE_S", 0.1)
+    return lines
+
+
+def test_one_host_watches_a_site_and_who_lost_the_lease_waits_for_the_other(
+    root: Path, url: str, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch_module, "leased", partial(leased, ttl_s=10.0))
     with watched(root, url) as failures, open_catalogue(url) as catalogue:
         with pytest.raises(LeaseHeldError) as held:
             ingest(site(root), catalogue)
         catalogue.release(held.value.lease)  # as if it had been silent for too long
-        catalogue.acquire(lease_name("s"), "another host", 60.0)
-        until(lambda: bool(failures))
-        assert isinstance(failures[0], LeaseLostError)
+        lease = catalogue.acquire(lease_name("s"), "another host", 3600.0)
+        until(lambda: any("done by another host; waiting" in line for line in said))
         (root / "BSM01" / "28107001.002").write_bytes(record())
-    with open_catalogue(url) as catalogue:
         assert "BSM01/28107001.002" not in states(catalogue)
+        catalogue.release(lease)
+        until(lambda: states(catalogue).get("BSM01/28107001.002") is State.REGISTERED)
+    assert not failures
+    assert sum("waiting" in line for line in said) == 1
+
+
+def test_a_watch_takes_over_when_the_lease_of_a_dead_host_ends(root: Path, url: str, said: list[str]) -> None:
+    with open_catalogue(url) as catalogue:
+        catalogue.acquire(lease_name("s"), "a dead host", 2.0)
+        with watched(root, url) as failures:
+            assert states(catalogue) == {"BSM01/28107001.001": State.REGISTERED}
+    assert not failures
+    assert "done by a dead host" in said[0]
+
+
+def test_a_watch_that_waits_can_be_stopped(root: Path, url: str, said: list[str]) -> None:
+    stop = threading.Event()
+    with open_catalogue(url) as catalogue:
+        catalogue.acquire(lease_name("s"), "another host", 3600.0)
+        thread = threading.Thread(target=stop.set)
+        thread.start()
+        watch(site(root), catalogue, stop)
+        thread.join()
+        assert states(catalogue) == {}
 
 
 def test_a_follower_of_the_feed_goes_on_from_its_revision(root: Path, url: str) -> None:
     with open_catalogue(url) as catalogue, connect() as client:
         ingest(site(root), catalogue)
-        follower = _followed(client, 0)
+        follower = client.follow(0)
         seen = []
         while (change := next(follower)) is not None:
             seen.append(change)
@@ -139,4 +169,4 @@ def test_a_follower_of_the_feed_goes_on_from_its_revision(root: Path, url: str) 
         ingest(site(root), catalogue)
         following = next(follower)
         assert following is not None and following["path"] == "/taiga/s/BSM01/28107001.002"
-        assert next(_followed(client, seen[-1]["revision"])) == following
+        assert next(client.follow(seen[-1]["revision"])) == following

@@ -75,6 +75,80 @@ def test_a_change_since_the_reader_saw_the_file_is_no_new_file(whole: Catalogue,
     assert [c.kind for c in told(whole, seen - 1)] == [ChangeKind.NEW]
 
 
+@pytest.mark.parametrize(
+    ("batch", "kind"),
+    [
+        ("new files", ChangeKind.NEW),
+        ("changed files", ChangeKind.CHANGED),
+        ("missing files", ChangeKind.GONE),
+        ("removed files", ChangeKind.GONE),
+        ("added replicas", ChangeKind.REPLICA_ADDED),
+        ("renewed replicas", ChangeKind.REPLICA_ADDED),
+        ("removed replicas", ChangeKind.REPLICA_REMOVED),
+        ("renamed files", ChangeKind.CHANGED),
+    ],
+)
+def test_each_change_of_a_batch_has_a_revision_of_its_own(
+    whole: Catalogue, experiment: str, batch: str, kind: ChangeKind
+) -> None:
+    """A reader by pages goes on from the last revision of a page: of two changes under one it would miss the second."""
+    files = [record(experiment, name) for name in "abc"]
+    others = [replace(file, path=f"{file.path} at t", site="t", checksum="d") for file in files]
+    copies = [Replica(file.path, "u", "local", "c", _WHEN) for file in files]
+    if batch != "new files":
+        whole.upsert(files)
+    if batch in ("renewed replicas", "removed replicas"):
+        whole.add_replicas(copies)
+    before = whole.revision()
+    match batch:
+        case "new files":
+            whole.upsert(files)
+        case "changed files":
+            whole.upsert([replace(file, size=1) for file in files])
+        case "missing files":
+            whole.upsert([replace(file, state=State.MISSING) for file in files])
+        case "removed files":
+            whole.remove([file.path for file in files])
+        case "added replicas" | "renewed replicas":
+            whole.add_replicas(copies)
+        case "removed replicas":
+            whole.remove_replicas([(copy.path, copy.url) for copy in copies])
+        case "renamed files":  # other content at the same places: each of both sites gets another name
+            whole.upsert([replace(other, place=file.place) for other, file in zip(others, files, strict=True)])
+    paths = {file.path for file in files}
+    for limit in (1, 2, 1000):
+        changes = [change for change in told(whole, before, limit) if change.key in paths]
+        assert sorted((change.kind, change.key) for change in changes) == sorted((kind, path) for path in paths)
+        assert all(before < change.revision <= whole.revision() for change in changes)
+    held = [file.revision for file in whole.get_many([file.path for file in [*files, *others]]).values()]
+    assert len(set(held)) == len(held)
+    whole.upsert([record(experiment, "later")])  # takes no revision that the batch has
+    assert len(told(whole, before)) == len(changes) + 1 + 3 * (batch == "renamed files")
+
+
+def test_the_feed_stays_in_order_when_clocks_jump(
+    whole: Catalogue, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of this host, and that of the database where it is asked for one, goes back an hour and on again."""
+    start, present, expected = whole.revision(), time.time(), []
+    database = getattr(whole, "_db", None)
+    server_time = getattr(database, "now", "")
+    for hours in (0, -1, -2, 1, -1):
+        monkeypatch.setattr(time, "time", lambda hours=hours: present + 3600 * hours)
+        if database is not None:
+            monkeypatch.setattr(database, "now", f"({server_time} + {3600 * hours})")
+        kept, removed = record(experiment, f"kept {len(expected)}"), record(experiment, f"removed {len(expected)}")
+        whole.upsert([kept, removed])
+        whole.add_replicas([Replica(kept.path, "u", "local", "c", _WHEN)])
+        whole.remove([removed.path])
+        expected += [
+            (ChangeKind.NEW, kept.path),
+            (ChangeKind.REPLICA_ADDED, kept.path),
+            (ChangeKind.GONE, removed.path),
+        ]
+        assert [(change.kind, change.key) for change in told(whole, start)] == expected
+
+
 @pytest.mark.parametrize("backend", ["sqlite", POSTGRES])
 def test_a_reader_from_before_the_oldest_removal_starts_again(
     new_url: Callable[[str], str], backend: str, experiment: str
@@ -268,7 +342,8 @@ def test_a_lease_does_not_go_by_the_clocks_of_hosts(
     whole.release(lease)
 
 
-def test_of_many_at_once_one_gets_the_lease(whole: Catalogue, experiment: str) -> None:
+@pytest.mark.parametrize("names", [[f"{n}" for n in range(8)], ["threads of one process"] * 8], ids=["eight", "one"])
+def test_of_many_at_once_one_gets_the_lease(whole: Catalogue, experiment: str, names: list[str]) -> None:
     won: list[str] = []
 
     def contend(who: str) -> None:
@@ -278,7 +353,7 @@ def test_of_many_at_once_one_gets_the_lease(whole: Catalogue, experiment: str) -
         except LeaseHeldError:
             pass
 
-    threads = [threading.Thread(target=contend, args=(f"{n}",)) for n in range(8)]
+    threads = [threading.Thread(target=contend, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -371,7 +371,7 @@ def test_a_name_keeps_its_type_and_unit(store: EventStore) -> None:
     with pytest.raises(UsageError, match=r"'time' is declared as time"):
         store.declare([Attribute("time", "number", "x", "s")])
     for wrong in ('x"; DROP TABLE events; --', "Größe", "", "select; ", "and", "a" * 60):
-        with pytest.raises(UsageError, match="is no name for an attribute"):
+        with pytest.raises(UsageError, match="is not a name for an attribute"):
             store.declare([Attribute(wrong, "number", "x")])
 
 
@@ -390,14 +390,14 @@ def test_experiments_of_any_name_are_kept(store: EventStore, name: str) -> None:
         ({"telescope": [None]}, "'telescope' without gaps"),
         ({"run": ["x"]}, "'run' is string, not int64"),
         ({"event": [1.5]}, "'event' is not int64"),
-        ({"event": [float("nan")]}, "'event' holds what is no whole number"),
+        ({"event": [float("nan")]}, "'event' holds what is not a whole number"),
         ({"telescope": [2**40]}, "'telescope' is not int32"),
         ({"event": pa.array([2**63 + 5], pa.uint64())}, "'event' is not int64"),
         ({"experiment": [7]}, "'experiment' is int64, not a string"),
         ({"cleaning": ["a\0b"]}, "has a NUL"),
         ({"width": ["wide"]}, "it is a number"),
         ({"colour": ["red"]}, "a parameter that is not declared is a number"),
-        ({"Colour": [1.0]}, "is no name for an attribute"),
+        ({"Colour": [1.0]}, "is not a name for an attribute"),
         ({"time": [17]}, "'time' is int64, not a time"),
         ({"time": pa.array([2**62], pa.timestamp("us", "UTC"))}, "before the year 1000 or after 9998"),
         ({"night": pa.array([2**30], pa.date32())}, "before the year 1000 or after 9998"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
+import random
 import secrets
 import subprocess
 import sys
@@ -18,8 +20,9 @@ import pytest
 from blake3 import blake3
 
 from apbatch.errors import ApbatchError, NotFoundError, UsageError, VerificationError
+from apbatch.storage import transfer
 from apbatch.storage.backends import open_store, open_url
-from apbatch.storage.hashing import READ_BYTES
+from apbatch.storage.hashing import READ_BYTES, hash_blocks
 from apbatch.storage.local import LocalStore
 from apbatch.storage.lock import Lock
 from apbatch.storage.publishing import Draft, PublishingStore
@@ -179,11 +182,11 @@ def test_a_byte_flipped_on_the_way_is_caught(store: Store, monkeypatch: pytest.M
 def _flip_first_byte(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damage what goes to the server, behind the back of whoever hashes."""
     if store.kind == "hdfs":
-        from apbatch.storage.hdfs import HdfsDraft
+        from apbatch.storage.hadoop.hdfs import HdfsDraft
 
         change: type[Draft] = HdfsDraft
     elif store.kind == "webhdfs":
-        from apbatch.storage.webhdfs import WebHdfsDraft
+        from apbatch.storage.hadoop.webhdfs import WebHdfsDraft
 
         # The draft hashes what it sends itself, so the damage comes after that: in its queue.
         def put_flipped(self: WebHdfsDraft, block: bytes | None) -> None:
@@ -393,6 +396,48 @@ def test_what_a_killed_writer_left_is_never_seen_and_swept_by_the_next(store: St
         assert stream.read() == b"whole"
 
 
+def test_what_a_killed_writer_left_of_a_large_file_is_gone_on_with(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over WebHDFS, which can't, the file begins anew; it is compared whole in any case."""
+    monkeypatch.setattr(transfer, "RESUMED_BYTES", 1)
+    data = random.Random(4).randbytes(6_000_000)
+    expected = hash_blocks([data])
+    program = textwrap.dedent(
+        """
+        import os, random, signal, sys, time
+        from apbatch.storage.backends import open_store
+        store = open_store(sys.argv[1])
+        with store.publish("folder/large", sys.argv[2]) as publication:
+            publication.write(random.Random(4).randbytes(6_000_000)[:5_000_000])
+            for _ in range(9000):  # until the server has begun with it
+                if store._all_entries("folder"):
+                    break
+                time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    killed = subprocess.run([sys.executable, "-c", program, store.url, expected.blake3], check=False)
+    assert killed.returncode == -9 and store.info("folder/large") is None
+    put(store, "folder/small", b"small")
+    assert len(hidden(store, "folder")) == 1, "it was swept"
+    begins: list[int] = []
+
+    class Source(io.BytesIO):
+        def seek(self, offset: int, whence: int = 0) -> int:
+            begins.append(offset)
+            return super().seek(offset, whence)
+
+    assert transfer.transfer(lambda: Source(data), store, "folder/large", expected) == expected
+    assert store.checksums("folder/large") == expected
+    # How much of it a server has when its client is killed is the server's affair.
+    assert begins == [5_000_000] if store.kind == "local" else all(0 < one <= 5_000_000 for one in begins)
+    if store.kind == "webhdfs":
+        assert begins == []
+    else:
+        assert hidden(store, "folder") == []
+
+
 def test_a_living_writer_is_not_swept(store: Store) -> None:
     with store.publish("file") as first:
         first.write(b"first")
@@ -432,7 +477,7 @@ def test_what_is_written_over_http_is_what_the_native_client_reads(hdfs: str, we
 def test_of_programs_that_want_a_lock_one_has_it_until_it_gives_it_back(store):
     put(store, "data")
     with Lock(store, ".lock", "this folder") as lock:
-        assert lock.held()
+        assert lock.is_ours()
         for _ in range(2):
             with pytest.raises(UsageError, match="written by another program"):
                 Lock(store, ".lock", "this folder").__enter__()
@@ -458,7 +503,7 @@ def test_a_lock_whose_owner_was_killed_is_had_by_the_next(store):
             Lock(store, ".lock", "this folder").__enter__()
         owner.kill()
     with Lock(store, ".lock", "this folder") as lock:
-        assert lock.held()
+        assert lock.is_ours()
     assert names(store) == []
 
 

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 def test_mount_pass_through_and_http_do_every_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "_ENTRIES", 200)
+    monkeypatch.setattr(access, "_SPARSE_BLOCKS", 64)
     size = BUILT_IN["smoke"].model_copy(update={"repeats": 1, "large_mb": 5})
     setting = Setting(size, SimpleNamespace(endpoint=None), tmp_path)
     samples: list[Sample] = []

@@ -38,6 +38,7 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
     return Setting(BUILT_IN["smoke"].model_copy(update={"images": 400}), NoServers(), tmp_path)
 
 
+@pytest.mark.campaign
 def test_gammas_are_simulated_with_and_without_telescopes_and_into_files(setting: Setting) -> None:
     samples: list[Sample] = []
     groups = list(simulation.simulation_groups(setting))

@@ -23,6 +23,7 @@ class NoServers:
         raise AssertionError("no server is wanted")
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(600)
 def test_plain_processes_and_the_bulk_path_do_the_same_work_and_end(tmp_path: Path) -> None:
     setting = Setting(BUILT_IN["smoke"].model_copy(update={"images": 400}), NoServers(), tmp_path)

@@ -21,6 +21,7 @@ class NoServers:
         raise AssertionError("no server is wanted")
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(600)
 def test_two_ranks_and_one_train_epochs_when_asked_and_end(tmp_path: Path) -> None:
     setting = Setting(BUILT_IN["smoke"], NoServers(), tmp_path)

@@ -13,8 +13,8 @@ import pytest
 from apbatch.datasets import dataset
 from apbatch.spark.compact import content_digest
 from apbatch.spark.inputs.splits import dataset_files
+from tests.components.test_compact import content, run
 from tests.synthetic import write_dataset
-from tests.unit.test_compact import content, run
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Ends itself at a point of a compaction that is named on the command line.
@@ -22,7 +22,7 @@ PROGRAM = """
 import os, signal, sys
 from apbatch.datasets import dataset
 from apbatch.spark import compact
-from tests.unit.test_compact import run
+from tests.components.test_compact import run
 
 point, url, target = sys.argv[1:]
 write_info, opened = dataset.write_info, []

@@ -51,6 +51,7 @@ def config(folder: Path, master: str, tasks: int) -> Path:
     return file
 
 
+@pytest.mark.campaign
 def test_tasks_make_the_bytes_that_one_process_makes(tmp_path: Path, expected: dict[str, bytes]) -> None:
     for master, tasks in (("local[2]", 1), ("local[2]", 3)):
         output = tmp_path / f"{tasks}"

@@ -11,6 +11,7 @@ from blake3 import blake3
 from apbatch.sim.validation import report, sizes
 
 
+@pytest.mark.campaign
 def test_gammas_are_compared_with_both_references(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sizes.SIZES, "tiny", sizes.Size(8, 30.0, 12, 6, 2, 10))
     found = report.validate(data, tmp_path, size="tiny", parts=("taiga", "fact"))

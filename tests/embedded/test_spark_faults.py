@@ -28,7 +28,7 @@ from apbatch.datasets import dataset
 from apbatch.datasets.commit import DatasetCommit
 from apbatch.errors import ServerError, UsageError
 from apbatch.formats.images import image_schema, to_binary
-from apbatch.spark import pipeline
+from apbatch.spark import one_pass, pipeline
 from apbatch.spark.bulk import Work, _placed
 from apbatch.spark.connect.session import close, session
 from apbatch.spark.inputs.sources import Source, sources_at
@@ -142,6 +142,7 @@ def test_an_executor_killed_in_the_middle_costs_time_only(images, tmp_path):
     check_whole(tmp_path / "out")
 
 
+@pytest.mark.campaign
 def test_a_killed_driver_is_started_again_and_does_the_rest_though_a_python_worker_is_killed(images, tmp_path):
     output = tmp_path / "out"
     first = Driver("local[2]", images, output, tmp_path / "home")
@@ -171,6 +172,7 @@ def spark() -> Iterator[object]:
     close(found)
 
 
+@pytest.mark.campaign
 def test_a_task_that_fails_twice_is_done_at_the_third_time(spark, images, tmp_path, monkeypatch):
     marks = tmp_path / "marks"
     marks.mkdir()
@@ -186,7 +188,7 @@ def test_a_task_that_fails_twice_is_done_at_the_third_time(spark, images, tmp_pa
 
         return once_more
 
-    monkeypatch.setattr(pipeline, "Work", flaky)
+    monkeypatch.setattr(one_pass, "Work", flaky)
     monkeypatch.setattr(pipeline, "split_bytes", lambda *_: 5_000_000)
     url = f"file://{tmp_path}/out"
     summary = pipeline.clean(spark, sources_at([f"file://{images}"]), url, Cleaning("tailcuts", 14, 7))
@@ -194,6 +196,7 @@ def test_a_task_that_fails_twice_is_done_at_the_third_time(spark, images, tmp_pa
     check_whole(tmp_path / "out")
 
 
+@pytest.mark.campaign
 def test_a_job_whose_tasks_fail_again_and_again_says_why_and_keeps_what_is_done(spark, images, tmp_path, monkeypatch):
     def broken(*arguments):
         work = Work(*arguments)
@@ -207,7 +210,7 @@ def test_a_job_whose_tasks_fail_again_and_again_says_why_and_keeps_what_is_done(
 
     url = f"file://{tmp_path}/out"
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "Work", broken)
+        patch.setattr(one_pass, "Work", broken)
         patch.setattr(pipeline, "split_bytes", lambda *_: 5_000_000)
         with pytest.raises(ServerError, match="hdfs://n:1: the store is away"):
             pipeline.clean(spark, sources_at([f"file://{images}"]), url, Cleaning("tailcuts", 14, 7))

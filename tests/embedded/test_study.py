@@ -29,6 +29,7 @@ def start(home: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(2400)
 def test_a_killed_study_goes_on_and_ends_in_a_report(tmp_path: Path) -> None:
     first = start(tmp_path)
@@ -58,5 +59,8 @@ def test_a_killed_study_goes_on_and_ends_in_a_report(tmp_path: Path) -> None:
         for name in ("trees", "forest", "talk-cnn", "hex-cnn", "halo-trees", "halo-net", "halo")
         for mean in ("", "+")
     }
-    assert {row["treatment"] for row in study["rows"]} == {"none", "soft", "standard"}
+    assert {row["treatment"] for row in study["rows"]} == {
+        "none", "soft", "standard", "none@2", "none+time+partners"
+    }  # fmt: skip
+    assert study["night_sky"] == 3.5
     assert "simple 2-D technique" in out and str(report.with_suffix(".html")) in out

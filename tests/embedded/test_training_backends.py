@@ -47,6 +47,7 @@ def auc_of(made: BlindSet, output: Path) -> float:
     return roc(np.array([scores[row["id"]] for row in known]), np.array([row["gamma"] for row in known]))[2]
 
 
+@pytest.mark.campaign
 def test_pytorch_learns_what_tensorflow_learns(made: BlindSet, tmp_path: Path) -> None:
     try:
         launch.python_of("torch")
@@ -70,6 +71,7 @@ def test_without_pytorch_the_error_says_how_to_get_it(made: BlindSet, tmp_path: 
     assert "APBATCH_TORCH_PYTHON" in str(caught.value.remedy)
 
 
+@pytest.mark.campaign
 def test_half_precision_learns_as_well(made: BlindSet, tmp_path: Path) -> None:
     output = launch.train(spec_for(made, tmp_path / "half", mixed_precision=True, epochs=4), "single")
     assert auc_of(made, output) > 0.7

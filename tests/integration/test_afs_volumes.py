@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from blake3 import blake3
 
 from apbatch.cluster.afs import Afs
-from apbatch.errors import ApbatchError
+from apbatch.errors import ApbatchError, ServerError
+from apbatch.storage.afs import AfsStore
 from apbatch.storage.backends import open_store
-from tests.integration.test_cluster import in_cell
+from tests.integration.test_cluster import in_cell, pids
 from tests.servers import Servers
 from tests.waits import until
 
@@ -51,6 +55,48 @@ def volume(servers: Servers, afs: str, monkeypatch: pytest.MonkeyPatch) -> Itera
     for kind in (".readonly", ""):
         if kind == "" or "RO_Exists" in volume.vos("examine", volume.name):
             volume.vos("remove", SERVER, "a", volume.name + kind)
+
+
+def test_a_killed_file_server_ends_every_call_in_time_and_loses_nothing(servers: Servers, volume: Volume) -> None:
+    content = secrets.token_bytes(3 << 20)
+    volume.write("before", content)
+    store = AfsStore(f"afs://{volume.path()}", volume.path(), limit_s=20)
+    server = _file_server(servers)
+    server.kill()
+    begun = time.monotonic()
+    try:
+        with store.publish("during") as publication:
+            publication.write(content)
+    except ApbatchError:
+        pass  # else the cell's own keeper had started another one in time
+    assert time.monotonic() - begun < 300
+
+    def readable() -> bool:
+        try:
+            with store.open("before") as stream:
+                return stream.read() == content
+        except ServerError:
+            return False
+
+    until(readable, "the file server does not come back", 1)
+    assert _file_server(servers).pid != server.pid
+    assert store.info("during") is None or store.checksums("during").blake3 == blake3(content).hexdigest()
+    with store.publish("after") as publication:
+        publication.write(content)
+
+
+def _file_server(servers: Servers) -> psutil.Process:
+    keeper = pids(servers, "afs")["keeper"]
+    network = Path(f"/proc/{keeper}/ns/net").readlink()
+
+    def inside(process: psutil.Process) -> bool:
+        try:
+            return Path(f"/proc/{process.pid}/ns/net").readlink() == network
+        except OSError:
+            return False
+
+    (server,) = [one for one in psutil.process_iter() if one.name() == "dafileserver" and inside(one)]
+    return server
 
 
 def test_readers_of_a_released_volume_see_the_old_state_until_the_next_release(volume: Volume) -> None:

@@ -6,6 +6,7 @@ import secrets
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -16,11 +17,15 @@ import pytest
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.backends import open_catalogue
+from apbatch.index.cassandra import writing
+from apbatch.index.catalogue import Catalogue
 from apbatch.index.changes import ChangeKind, StaleReaderError
 from apbatch.index.events.backends import open_events
 from apbatch.index.events.upgrade import take_over
 from apbatch.index.files import FileRecord, Replica, State
 from apbatch.index.parser import parse
+from apbatch.index.query import Query
+from tests.waits import until
 
 pytestmark = pytest.mark.cassandra
 
@@ -77,14 +82,22 @@ def test_killed_writers_leave_whole_records_and_the_feed_misses_none(url: str) -
             assert process.stdout is not None
             acknowledged += 40 * (1 + len(process.stdout.read().split()))
             process.wait(timeout=30)
-        held = {file.path: file for file in catalogue.of_site("s")}
+        held: dict[str, FileRecord] = {}
+        known = catalogue.attributes()
+
+        def settled() -> bool:  # what a writer had sent before it was killed is applied after that, and then whole
+            held.clear()
+            held.update({file.path: file for file in catalogue.of_site("s")})
+            return {f.path: f for f in catalogue.select(parse("experiment = 'e'", known))} == held
+
+        until(settled, "tables tell different things of what killed writers left")
         assert len(held) >= acknowledged
         assert len(seen) == len(set(seen)) > 0
         assert {path for path, file in held.items() if file.revision <= last} == set(seen)
         # every table tells the same
-        known = catalogue.attributes()
-        assert {f.path: f for f in catalogue.select(parse("experiment = 'e'", known))} == held
         assert {f.path for f in catalogue.select(parse("events >= 0", known))} == set(held)
+        by_night = Counter(file.night for file in held.values())
+        assert catalogue.count(parse("experiment = 'e'", known), by="night") == dict(sorted(by_night.items()))
         by_run = parse("experiment = 'e' and run = 0", known)
         assert len(list(catalogue.select(by_run))) == sum(file.run == 0 for file in held.values())
         assert len(list(catalogue.select(parse("path like '/e/s/a/%'", known)))) == sum("/a/" in p for p in held)
@@ -106,6 +119,92 @@ def test_a_moved_record_leaves_nothing_behind(url: str, cqlsh: Callable[[str], s
     )
     assert printed.count("/e/s/a") == 3 and printed.count("/e/s/b") == 2
     assert "(1 rows)" in printed and printed.count("(2 rows)") == 2
+
+
+def test_a_night_that_its_last_file_left_is_not_listed_any_more(url: str, cqlsh: Callable[[str], str]) -> None:
+    names = f"SELECT night FROM {url.rpartition('/')[2]}.night_of_experiment"
+    night = date(2017, 1, 1)
+    with open_catalogue(url) as catalogue:
+        catalogue.upsert([record(name, state=State.LISTED) for name in "ab"])  # one partition of unread files each
+        assert cqlsh(names).count("none-") == 2
+        catalogue.upsert([record("a", night=night)])
+        assert cqlsh(names).count("none-") == 1
+        catalogue.upsert([record("b", night=night)])
+        assert cqlsh(names).count("none-") == 0
+        catalogue.remove(["/e/s/a"])
+        assert cqlsh(names).count("2017-01-01") == 1
+        assert [file.source for file in catalogue.select(parse("experiment = 'e'", catalogue.attributes()))] == ["b"]
+        catalogue.remove(["/e/s/b"])
+        assert "2017-01-01" not in cqlsh(names)
+        catalogue.upsert([record("b", night=night)])
+        assert cqlsh(names).count("2017-01-01") == 1
+
+
+def test_a_count_is_kept_until_its_night_is_written_to(url: str, cqlsh: Callable[[str], str]) -> None:
+    first, second = date(2017, 1, 1), date(2017, 1, 2)
+    table = f"{url.rpartition('/')[2]}.count_of_night"
+    with open_catalogue(url) as catalogue:
+
+        def counts() -> dict[date, int]:
+            return catalogue.count(parse("experiment = 'e'", catalogue.attributes()), by="night")
+
+        catalogue.upsert([record(name, night=first) for name in "ab"] + [record("c", night=second)])
+        assert counts() == {first: 2, second: 1}
+        for night in (first, second):  # what no writer would do shows that nothing is counted again
+            cqlsh(f"UPDATE {table} SET files = {{'registered': 70}} WHERE experiment = 'e' AND night = '{night}'")
+        assert counts() == {first: 70, second: 70}
+        assert catalogue.count(parse("experiment = 'e' and night = 2017-01-02", catalogue.attributes())) == {None: 70}
+        cqlsh(f"DELETE FROM {table} WHERE experiment = 'e'")
+
+
+def test_counts_follow_every_kind_of_write(url: str) -> None:
+    first, second = date(2017, 1, 1), date(2017, 1, 2)
+    with open_catalogue(url) as catalogue:
+
+        def counts(text: str = "experiment = 'e'") -> dict[date | None, int]:
+            return catalogue.count(parse(text, catalogue.attributes()), by="night")
+
+        catalogue.upsert([record(name, night=first) for name in "abc"])
+        assert counts() == {first: 3}
+        catalogue.upsert([record("a", night=second)])
+        assert counts() == {first: 2, second: 1}
+        catalogue.upsert([record("b", night=first, state=State.LISTED)])
+        assert counts() == {first: 1, second: 1}
+        assert counts("experiment = 'e' and state = 'listed'") == {first: 1}
+        assert counts("experiment = 'e' and (state = 'listed' or night = 2017-01-02 and state = 'registered')") == {
+            first: 1, second: 1,
+        }  # fmt: skip
+        catalogue.remove(["/e/s/c"])
+        assert counts() == {second: 1}
+        shared = {"checksum": "x", "place": "/e/shared", "night": first}
+        catalogue.upsert([record("d", **shared), record("e", site="t", path="/e/t/e", **shared)])
+        assert counts() == {first: 1, second: 1}, "a content that two sites hold counts once"
+        catalogue.remove(["/e/s/d"])
+        assert counts() == {first: 1, second: 1}
+
+
+def test_a_count_that_began_while_a_writer_was_under_way_is_not_kept(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    night = date(2017, 1, 1)
+    with open_catalogue(url) as reader, open_catalogue(url) as writer:
+        query = parse("experiment = 'e'", reader.attributes())
+        reader.upsert([record("a", night=night)])
+        monkeypatch.setattr(writing, "write_whole", counting_first := _CountFirst(reader, query, writing.write_whole))
+        writer.upsert([record("b", night=night)])
+        monkeypatch.undo()
+        assert counting_first.counts == {None: 1}
+        assert reader.count(query) == {None: 2}
+
+
+class _CountFirst:
+    """Has a reader count between the note of a change and its rows."""
+
+    def __init__(self, reader: Catalogue, query: Query, write: Callable[..., None]) -> None:
+        self._reader, self._query, self._write = reader, query, write
+        self.counts: dict[object, int] = {}
+
+    def __call__(self, *arguments: object) -> None:
+        self.counts = self._reader.count(self._query)
+        self._write(*arguments)
 
 
 def test_an_attribute_declared_elsewhere_is_known_at_once(url: str) -> None:
@@ -177,6 +276,21 @@ def test_files_and_replicas_of_schema_3_are_all_there_after_an_upgrade(
             assert [f.source for f in catalogue.select(parse("path like '/e/s/d/%'", known))] == ["d/e/c"]
             assert [entry.name for entry in catalogue.entries("/e/s").entries] == ["a", "d"]
             assert [entry.name for entry in catalogue.entries("/e/s/d").entries] == ["e"]
+
+
+def test_a_keyspace_of_schema_4_gets_its_counts(url: str, cqlsh: Callable[[str], str]) -> None:
+    keyspace = url.rpartition("/")[2]
+    with open_catalogue(url) as catalogue:
+        catalogue.upsert([record("a", night=date(2017, 1, 1)), record("b")])
+        revision = catalogue.revision()
+    cqlsh(
+        f"DROP TABLE {keyspace}.count_of_night; "
+        f"UPDATE {keyspace}.schema_version SET version = 4 WHERE catalogue = 'all'"
+    )
+    with open_catalogue(url) as catalogue:
+        assert catalogue.revision() == revision, "no file is written again"
+        counts = catalogue.count(parse("experiment = 'e'", catalogue.attributes()), by="night")
+        assert counts == {None: 1, date(2017, 1, 1): 1}
 
 
 def test_a_reader_from_before_the_oldest_removal_starts_again(url: str, cqlsh: Callable[[str], str]) -> None:

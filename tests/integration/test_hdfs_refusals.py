@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +16,18 @@ import pytest
 
 from apbatch.cluster.artifacts import java
 from apbatch.cluster.hdfs import Hdfs
+from apbatch.errors import ApbatchError, ServerError
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.query import Everything
-from apbatch.ingest.mirror import MirrorSummary, Outcome, mirror
+from apbatch.ingest.replicas.mirror import mirror
+from apbatch.ingest.replicas.outcomes import MirrorSummary, Outcome
 from apbatch.storage.backends import open_store
-from apbatch.storage.webhdfs import WebHdfsStore
+from apbatch.storage.hadoop.webhdfs import WebHdfsStore
+from apbatch.storage.store import Store
+from tests.integration.test_cluster import status
 from tests.servers import Servers
 from tests.unit.test_storage_mirror import Shelf, Site
+from tests.waits import until
 
 pytestmark = pytest.mark.hdfs
 
@@ -96,6 +102,45 @@ def test_a_root_that_may_not_be_written_stops_a_mirror_at_once(
     monkeypatch.setenv("HADOOP_USER_NAME", f"not-{getpass.getuser()}")
     summary, seconds = run(site, target)
     assert_stopped(summary, seconds, "hdfs dfs -chown")
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("target", ["hdfs"], indirect=True)
+def test_a_namenode_that_is_killed_stops_work_and_once_it_is_back_nothing_is_lost(
+    servers: Servers, site: Site, target: str
+) -> None:
+    store, content = open_store(target), secrets.token_bytes(3 << 20)
+    with store.publish("before") as publication:
+        publication.write(content)
+    (pid,) = [row["pid"] for row in status(servers, "hdfs") if row["process"] == "namenode"]
+    with pytest.raises(ApbatchError), store.publish("during") as publication:
+        publication.write(content[:1000])
+        os.kill(pid, signal.SIGKILL)
+        publication.write(content[1000:])
+    with pytest.raises(ServerError):
+        store.info("before")
+    summary, _ = run(site, target)
+    assert len(summary.failures) == FILES and summary.count(Outcome.NOT_TRIED) >= FILES - 4
+    try:
+        servers.url("hdfs")
+        until(lambda: _reads(store, "before", content), "what was written before can't be read", 0.5)
+        assert store.info("during") is None
+        summary, _ = run(site, target)
+        assert not summary.failures
+    finally:  # others get servers that have all just met
+        servers.command("down", "hdfs")
+        servers.url("hdfs")
+
+
+def _reads(store: Store, path: str, content: bytes) -> bool:
+    """Tell whether a file can be read; a NameNode that was just started waits for reports of blocks."""
+    try:
+        with store.open(path) as stream:
+            data = stream.read()
+    except ServerError:
+        return False
+    assert data == content
+    return True
 
 
 def test_every_redirected_operation_of_webhdfs_keeps_to_the_file_asked_for(hdfs: str, webhdfs: str) -> None:

@@ -21,11 +21,11 @@ from apbatch.config import load_settings
 from apbatch.index.backends import open_catalogue
 from apbatch.index.files import FileRecord
 from apbatch.index.query import Everything
-from apbatch.ingest.mirror import best_source
+from apbatch.ingest.replicas.stores import best_source
 from apbatch.storage.backends import open_store, open_url
+from apbatch.storage.hadoop.webhdfs import WebHdfsStore
 from apbatch.storage.publishing import PublishingStore
 from apbatch.storage.store import Store
-from apbatch.storage.webhdfs import WebHdfsStore
 from tests.waits import PATIENCE_S
 
 COMMAND = str(Path(sys.executable).with_name("apbatch"))

@@ -186,6 +186,7 @@ def test_workers_of_a_standalone_cluster_need_only_python_and_one_may_be_killed(
         servers.url("spark")
 
 
+@pytest.mark.campaign
 def test_workers_with_another_python_are_told_before_the_job(
     spark_master: str, hdfs: str, inputs: list[str], sample: Path, tmp_path: Path, start: Any, on_servers: Any
 ) -> None:
@@ -218,6 +219,7 @@ def master_node(cluster: Yarn) -> int:
     return node
 
 
+@pytest.mark.campaign
 @pytest.mark.yarn
 def test_on_yarn_a_node_may_be_killed_and_workers_need_only_python(
     servers: Servers, yarn: str, hdfs: str, inputs: list[str], sample: Path, wanted: pa.Table, bare_python: str,
@@ -271,6 +273,7 @@ def test_the_driver_on_yarn_needs_only_python_too(
     assert any(f'"images": {wanted.num_rows}' in text for text in logs), "the driver did not run in a container"
 
 
+@pytest.mark.campaign
 @pytest.mark.yarn
 def test_a_killed_node_whose_containers_went_on_leaves_nothing_behind(
     servers: Servers, yarn: str, our_yarn: Yarn

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp, kstest
 
 from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import MissingSoftwareError, UsageError
@@ -21,6 +22,7 @@ from apbatch.sim.primaries import energy_from, primaries, random_of, throw
 from apbatch.sim.production import simulate
 from apbatch.sim.scene import DEPOSITED, DROPPED, FIRST_HEIGHT, GROUND, Record, Scene, make_record
 from apbatch.sim.settings import DetectorModel, Production, SiteModel, Spectrum, load_production
+from apbatch.sim.stream import make_stream, uniform
 
 SITE = SiteModel(atmosphere="us-standard", zenith=0.0, magnetic_field=(0.0, 0.0, 0.0))
 DETECTOR, AIR = DetectorModel(), atmosphere.atmosphere_named(SITE.atmosphere)
@@ -38,7 +40,7 @@ def scene_with(optics: Optics, telescopes: list[tuple[float, float]]) -> Scene:
 
 
 def gamma(energy: float, scene: Scene, seed: int) -> Record:
-    record = make_record()
+    record = make_record(seed=seed)
     record.tally[FIRST_HEIGHT] = -1.0
     electromagnetic.seed_kernels(seed)
     start = np.array([[0.0, energy, 0.0, 0.0, atmosphere.TOP, 0.0, 0.0, -1.0, 0.0]])
@@ -161,11 +163,49 @@ def test_bremsstrahlung_takes_one_energy_per_radiation_length() -> None:
 
 
 def test_multiple_scattering_has_the_width_of_highlands_formula() -> None:
-    electromagnetic.seed_kernels(1)
-    angles = np.array([electromagnetic.scattering_angle(1.0, 3.6) for _ in range(20000)])
+    stream = make_stream(1)
+    down = np.array([electromagnetic.deflect(stream, 0.0, 0.0, -1.0, 1.0, 3.6) for _ in range(20000)])
+    angles = np.hypot(down[:, 0], down[:, 1])
     # Half of all polar angles are below 1.177 sigma of one plane; Highland (1975) with the PDG's constants.
     highland = 13.6e-3 * math.sqrt(3.6 / 36.66) * (1.0 + 0.038 * math.log(3.6 / 36.66))
     assert np.median(angles) / 1.177 == pytest.approx(highland, rel=0.1)
+
+
+@pytest.mark.parametrize("direction", [(0.0, 0.0, -1.0), (0.6, 0.0, -0.8), (0.36, -0.48, -0.8), (0.36, 0.48, 0.8)])
+@pytest.mark.parametrize("momentum", [1.0, 0.01])
+def test_a_deflection_has_a_gaussian_core_and_rutherfords_tail_and_no_azimuth_of_its_own(
+    direction: tuple[float, float, float], momentum: float
+) -> None:
+    number, thickness = 40_000, 2.0
+    stream, rng = make_stream(7), np.random.default_rng(8)
+    after = np.array([electromagnetic.deflect(stream, *direction, momentum, thickness) for _ in range(number)])
+    assert np.linalg.norm(after, axis=1) == pytest.approx(np.ones(number), abs=1e-6)
+    # The same angles by numpy: two Gaussians, and a Poisson number of single scatters with a density ~ 1/theta^3.
+    chi_c = 0.6547e-6 * thickness / momentum**2
+    core = chi_c * (math.log(5.0 * 0.6547e-6 * thickness / 7.67e-11) - 1.0)
+    plane = rng.normal(0.0, math.sqrt(0.5 * core), (number, 2))
+    for row, single in enumerate(rng.poisson(0.2, number)):
+        angle, turn = np.sqrt(5.0 * chi_c / rng.random(single)), 2.0 * math.pi * rng.random(single)
+        plane[row] += [(angle * np.cos(turn)).sum(), (angle * np.sin(turn)).sum()]
+    expected = np.minimum(np.hypot(*plane.T), 1.5)
+    assert ks_2samp(np.arccos(np.clip(after @ direction, -1.0, 1.0)), expected).pvalue > 1e-4
+    across = np.cross(direction, (1.0, 0.0, 0.0))
+    across /= np.linalg.norm(across)
+    azimuths = np.arctan2(after @ np.cross(direction, across), after @ across)
+    assert kstest(azimuths / (2.0 * math.pi) + 0.5, "uniform").pvalue > 1e-4
+
+
+def test_a_stream_is_that_of_blackman_and_vigna_and_even() -> None:
+    stream, word = make_stream(5), (1 << 64) - 1
+    one, two = (int(part) for part in stream)
+    values = [uniform(stream) for _ in range(20_000)]
+    for value in values[:1000]:
+        assert value == ((one + two & word) >> 11) * 2.0**-53
+        two ^= one
+        one = ((one << 24 | one >> 40) ^ two ^ two << 16) & word
+        two = (two << 37 | two >> 27) & word
+    assert kstest(values, "uniform").pvalue > 1e-4
+    assert not np.array_equal(make_stream(5), make_stream(6))
 
 
 def test_the_shower_maximum_deepens_by_a_radiation_length_per_e_fold_of_energy(optics: Optics) -> None:
@@ -237,7 +277,7 @@ def quiet_bank() -> Bank:
 
 def secondaries_of(optics: Optics, code: int, charge: int, energy: float, seed: int = 1) -> tuple[np.ndarray, Record]:
     """Follow one secondary, released downward at 10 km; return what went to the electromagnetic cascade."""
-    record = make_record()
+    record = make_record(seed=seed)
     electromagnetic.seed_kernels(seed)
     parent = np.array([PROTON, 1.0, 1e5, 0.0, 0.0, 10000.0, 0.0, 0.0, -1.0, 0.0])
     momentum = math.sqrt(energy**2 - MASSES[code] ** 2)

@@ -1,4 +1,4 @@
-"""The shape of the package: no two files import each other, not even by way of others."""
+"""The shape of the package: no two files import each other, not even by way of others; nothing grows too large."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import graphlib
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "apbatch"
+#: Files of a folder, lines of a file and of a function with its docstring: 20, 400 and 80 are aimed at.
+MOST_FILES, LONGEST_FILE, LONGEST_FUNCTION = 22, 600, 130
 
 
 def imports_of(path: Path, modules: dict[str, Path]) -> set[str]:
@@ -26,3 +28,18 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
     }
     graph = {name: imports_of(path, modules) - {name} for name, path in modules.items()}
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError with the circle
+
+
+def test_no_folder_file_or_function_is_too_large() -> None:
+    large: list[str] = []
+    for folder in {path.parent for path in PACKAGE.rglob("*.py")}:
+        files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        large += [f"{folder}: {len(files)} files"] * (len(files) > MOST_FILES)
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        large += [f"{path}: {text.count(chr(10))} lines"] * (text.count("\n") > LONGEST_FILE)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                large += [f"{path}: {node.name} has {lines} lines"] * (lines > LONGEST_FUNCTION)
+    assert not large, "\n".join(large)

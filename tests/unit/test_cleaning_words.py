@@ -8,8 +8,8 @@ import pytest
 
 from apbatch.camera.cleaning_rule import Cleaning, Method
 from apbatch.camera.cleaning_words import METHODS, WORDS, cleaning_of, words_of
+from apbatch.cli.analysis.cleaning_options import cleaning_in
 from apbatch.cli.main import application
-from apbatch.cli.on_spark import cleaning_in
 from apbatch.errors import ApbatchError
 from apbatch.provenance import digest
 from apbatch.workflow.image_steps import Clean, CleaningWords, Grid, Parameters

@@ -11,7 +11,7 @@ import pytest
 from blake3 import blake3
 
 from apbatch.index.contents import BLOCK, LARGE_PIECE, SMALL_PIECE
-from apbatch.ingest.content_hashing import ContentHasher
+from apbatch.ingest.reading.content_hashing import ContentHasher
 
 
 def cut(content: bytes, length: int) -> list[bytes]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import configparser
 import sys
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,3 +59,13 @@ def test_every_declaration_has_a_lower_bound() -> None:
     needed, optional = declared()
     unbound = {requirement.name for requirement in (*needed, *optional) if ">=" not in str(requirement.specifier)}
     assert unbound == set()
+
+
+def test_every_package_takes_the_python_of_debian_12() -> None:
+    """A developer's newer 3.11 hides that a pinned version asks for more than 3.11.2."""
+    refused = {
+        f"{one.name} {one.version}: {wanted}"
+        for one in distributions()
+        if (wanted := one.metadata.get("Requires-Python")) and not SpecifierSet(wanted).contains("3.11.2")
+    }
+    assert refused == set()

@@ -38,7 +38,7 @@ def test_the_real_coordinates_have_560_pixels_with_and_without_preface(data: Pat
     ("line", "message"),
     [
         ("1 5 1.0 1.0 3.0", "6 numbers are wanted"),
-        ("1 5 1.0 1.0 x 1.0", "'x' is no number"),
+        ("1 5 1.0 1.0 x 1.0", "'x' is not a number"),
         ("1 5.5 1.0 1.0 3.0 1.0", "channel must be a whole number"),
         ("1 64 1.0 1.0 3.0 1.0", "no ADC channel"),
         ("1 4 1.0 1.0 3.0 1.0", "given twice .first on line 5."),

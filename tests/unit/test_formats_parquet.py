@@ -15,8 +15,8 @@ from apbatch.camera.geometry import CameraGeometry, camera_from_positions
 from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import FormatError, NotFoundError
 from apbatch.formats.images import TRUTH_SCHEMA, camera_in, from_binary, image_schema, telescopes_in, to_binary
-from apbatch.formats.lines import Problems
 from apbatch.formats.reader import ImageReader, Reader, Span, recognise
+from apbatch.formats.text.lines import Problems
 
 
 def write_images(path: Path, count: int = 5, **options: int) -> np.ndarray:

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apbatch.errors import FormatError
-from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Span, even_spans, recognise
 from apbatch.formats.taiga import raw as taiga_raw
 from apbatch.formats.taiga.raw import DECODED, TaigaRawReader, decode_time, parse_name, read_records
+from apbatch.formats.text.lines import Problems
 
 READER = TaigaRawReader()
 

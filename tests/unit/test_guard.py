@@ -19,7 +19,7 @@ from apbatch.index.changes import ChangeKind
 from apbatch.index.contents import Content
 from apbatch.index.descriptions import Description, DescriptionKind
 from apbatch.index.files import FileRecord, Replica, State
-from apbatch.index.sqlite import SqliteCatalogue
+from apbatch.index.sql.sqlite import SqliteCatalogue
 
 RULES = """
 rules:
@@ -120,10 +120,15 @@ def test_hashes_and_copies_are_those_of_files_that_are_seen(catalogue: Catalogue
     assert kinds == [(ChangeKind.REPLICA_ADDED, "/taiga/raw/f")]
 
 
-def test_conflicts_show_only_files_that_are_seen(catalogue: Catalogue) -> None:
+def test_a_conflict_shows_where_two_contents_are_seen(catalogue: Catalogue) -> None:
     catalogue.upsert([record("/e/a/f", 7, place="/all/f"), record("/e/b/f", 70, place="/all/f")])
     conflicts, _ = guard(catalogue, ANN).conflicts()
-    assert [dict(one.entries) for one in conflicts] == [{"/e/a/f": "/all/f@a"}]
+    assert conflicts == []  # what it conflicts with is hidden
+    catalogue.upsert([record("/e/a/g", 7, place="/all/g"), record("/e/b/g", 8, place="/all/g")])
+    catalogue.upsert([record("/e/c/g", 70, place="/all/g")])
+    assert guard(catalogue, ANN).conflicts(limit=1) == guard(catalogue, ANN).conflicts()
+    ((conflict,), cursor) = guard(catalogue, ANN).conflicts()
+    assert (dict(conflict.entries), cursor) == ({"/e/a/g": "/all/g@a", "/e/b/g": "/all/g@b"}, None)
     assert guard(catalogue).conflicts() == ([], None)
 
 

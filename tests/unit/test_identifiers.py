@@ -14,9 +14,7 @@ BANNED = {
     *("apart", "asked", "begun", "chosen", "crew", "drawn", "found", "given", "hand", "handed", "held", "known"),
     *("look", "looked", "made", "said", "seen", "shown", "taken", "told", "wanted"),
 }
-#: Folders whose names are still to be mended.
-LATER = {"access", "api", "cli", "index", "ingest", "storage"}
-FOLDERS = sorted({path.name for path in PACKAGE.iterdir() if path.is_dir()} - LATER - {"__pycache__"})
+FOLDERS = sorted({path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"})
 #: Keys of JSON: of summaries that earlier productions wrote, and of the doctor's table.
 EXCEPT = {("sim/production.py", "made"), ("cluster/doctor.py", "found")}
 

@@ -15,7 +15,7 @@ from apbatch.errors import NotFoundError, UsageError
 from apbatch.index import query as q
 from apbatch.index.attributes import COMMON
 from apbatch.index.files import FileRecord
-from apbatch.index.sqlite import SqliteCatalogue
+from apbatch.index.sql.sqlite import SqliteCatalogue
 
 TAIGA = """
 groups: {taiga: [alice]}

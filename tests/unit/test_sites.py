@@ -64,7 +64,7 @@ def test_a_variable_that_is_not_set_is_an_error_with_its_line(tmp_path: Path) ->
         (MINIMAL + "attributes:\n  - {regex: '(?P<x'}\n", "not a regular expression"),
         (MINIMAL + "attributes:\n  - {name: zenith, unit: degrees_of_freedom, value: 3}\n", "unknown unit"),
         (MINIMAL + "attributes:\n  - {name: size, value: 3}\n", "'size' is a field of every file"),
-        (MINIMAL + "attributes:\n  - {name: Zenith, value: 3}\n", "no name of an attribute"),
+        (MINIMAL + "attributes:\n  - {name: Zenith, value: 3}\n", "not a name of an attribute"),
         (MINIMAL + "attributes:\n  - {name: x, value: 3, type: string}\n", "not of type string"),
         (MINIMAL + "attributes:\n  - {name: x, vlaue: 3}\n", "unknown key .*vlaue"),
         (MINIMAL + "calibration: {factor: x}\n", "unknown key 'calibration.factor'; did you mean 'factors'"),
@@ -104,7 +104,7 @@ def test_an_unknown_site_names_the_nearest(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_root_that_is_no_folder_is_refused_when_added(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="is no folder"):
+    with pytest.raises(NotFoundError, match="is not a folder"):
         add_site(write(tmp_path, MINIMAL.replace("root: .", "root: nowhere")))
     assert sites() == []
 
@@ -169,6 +169,11 @@ def test_include_and_exclude_patterns(glob: str, yes: list[str], no: list[str]) 
 def test_a_name_is_given_once_in_a_pattern() -> None:
     with pytest.raises(ValueError, match="twice"):
         compile_pattern("{a}/{a}")
+
+
+def test_a_date_is_made_of_parts_that_are_there() -> None:
+    with pytest.raises(ValueError, match="a date is made of"):
+        compile_pattern("{a:%Q%m%d}")
 
 
 @given(st.binary(min_size=1, max_size=60))

@@ -20,12 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apbatch.errors import ServerError, UsageError
-from apbatch.storage import hdfs, names
+from apbatch.storage import names
 from apbatch.storage.backends import local_path, open_store
-from apbatch.storage.crc import FileChecksum
 from apbatch.storage.deadline import Heart, TimedReader, watched, within
+from apbatch.storage.hadoop import hdfs
+from apbatch.storage.hadoop.crc import FileChecksum
+from apbatch.storage.hadoop.hdfs import HdfsDraft, HdfsStore, raise_translated
 from apbatch.storage.hashing import hash_stream
-from apbatch.storage.hdfs import HdfsDraft, HdfsStore, raise_translated
 from apbatch.storage.local import LocalStore
 from apbatch.storage.store import Checksums
 from apbatch.storage.transfer import InterruptedTransferError, SourceChangedError, transfer
@@ -86,6 +87,23 @@ def test_a_part_from_another_machine_is_left_behind_after_a_day() -> None:
     part = ".file.00000000-1-1-01234567.part"
     assert not names.is_left_behind(part, age_s=3600)
     assert names.is_left_behind(part, age_s=25 * 3600)
+
+
+def test_a_store_sweeps_the_part_of_another_machine_after_a_day(tmp_path: Path) -> None:
+    part = tmp_path / ".file.00000000-1-1-01234567.part"
+    part.write_bytes(b"half")
+    for age_s, there in ((3600, True), (25 * 3600, False)):
+        os.utime(part, (time.time() - age_s,) * 2)
+        with open_store(f"file://{tmp_path}").publish("other") as publication:
+            publication.write(b"x")
+        assert part.exists() is there
+
+
+def test_links_to_nowhere_and_to_themselves_are_no_entries(tmp_path: Path) -> None:
+    (tmp_path / "nowhere").symlink_to("gone")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_bytes(b"abc")
+    assert [entry.path for entry in open_store(f"file://{tmp_path}").entries("")] == ["file"]
 
 
 def test_the_name_of_a_part_can_not_be_published(tmp_path: Path) -> None:
@@ -266,7 +284,11 @@ def test_a_stream_is_hashed_as_the_libraries_hash_its_bytes(content: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    "url", ["", "/plain/path", "s3://bucket/x", "hdsf://h:1/x", "file://relative", "hdfs:///x", "hdfs://h:port/x"]
+    "url",
+    [
+        *("", "/plain/path", "s3://bucket/x", "hdsf://h:1/x", "file://relative", "hdfs:///x", "hdfs://h:port/x"),
+        *("https://user:secret@h/x", "https://h/x?token=1", "https://h/x#part"),
+    ],
 )
 def test_a_wrong_url_is_the_users_error(url: str) -> None:
     with pytest.raises(UsageError):

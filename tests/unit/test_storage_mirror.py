@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -16,10 +18,12 @@ from apbatch.errors import ServerError, UsageError
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord, Replica
 from apbatch.index.query import Everything
-from apbatch.ingest.mirror import MirrorSummary, Outcome, best_source, mirror, target_store
+from apbatch.ingest.replicas.mirror import FILES, LARGE, LARGE_FILES, Room, mirror, mirror_records
+from apbatch.ingest.replicas.outcomes import MirroredFile, MirrorSummary, Outcome
+from apbatch.ingest.replicas.stores import best_source, target_store
 from apbatch.ingest.sites import add_site
 from apbatch.storage.backends import open_store
-from apbatch.storage.local import LocalStore
+from apbatch.storage.local import LocalDraft, LocalStore
 from apbatch.storage.store import Store
 
 
@@ -152,9 +156,9 @@ def test_verify_finds_a_flipped_byte_and_copies_anew(shelf: Shelf, store: Store,
     run(shelf, store, site)
     damaged = shelf.records[3]
     flip(replica_file(store, damaged))
-    summary = run(shelf, store, site, verify=True)
-    assert [file.path for file in summary.files if file.outcome is Outcome.REPAIRED] == [damaged.path]
-    assert summary.count(Outcome.VERIFIED) == 4
+    files = list(mirror_records(cast(Catalogue, shelf), shelf.records, store, verify=True, open_source=site.open))
+    assert [file.path for file in files if file.outcome is Outcome.REPAIRED] == [damaged.path]
+    assert [file.outcome for file in files].count(Outcome.VERIFIED) == 4
     assert replica_file(store, damaged).read_bytes() == (site.root / damaged.source).read_bytes()
 
 
@@ -242,6 +246,29 @@ def test_a_store_that_is_gone_stops_the_run(
     assert "does not answer" in str(summary.failures[-1].reason)
 
 
+def test_a_full_target_keeps_what_is_whole_and_the_next_run_goes_on(
+    shelf: Shelf, store: Store, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, write = [2500], LocalDraft._write
+
+    def write_while_there_is_room(self: LocalDraft, block: Any) -> None:
+        room[0] -= len(block)
+        if room[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, block)
+
+    with monkeypatch.context() as full:
+        full.setattr(LocalDraft, "_write", write_while_there_is_room)
+        summary = run(shelf, store, site, threads=1)
+    whole = {f"/{one.path}" for one in store.entries("exp/site")}
+    assert len(whole) == 2 == 5 - len(summary.failures)
+    assert all("No space left" in str(one.reason) for one in summary.failures)
+    assert {path for path, _ in shelf.kept} == whole
+    assert not run(shelf, store, site).failures
+    for record in shelf.records:
+        assert store.checksums(record.path[1:]).blake3 == record.checksum
+
+
 def test_an_interrupted_run_leaves_nothing_half_written(shelf: Shelf, store: Store, site: Site) -> None:
     class Interrupted(Shelf):
         def add_replicas(self, replicas: Iterable[Replica]) -> int:
@@ -280,6 +307,17 @@ def test_an_unknown_target_names_the_nearest(home: Path) -> None:
     assert raised.value.nearest == "hdfs"
 
 
+def test_nothing_is_mirrored_into_a_site(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    (tmp_path / "beside").symlink_to("data")
+    (tmp_path / "s.yaml").write_text("name: s\nexperiment: TAIGA\nroot: data\n")
+    add_site(tmp_path / "s.yaml")
+    for folder in ("data", "data/deep/new", "beside/new"):
+        with pytest.raises(UsageError, match="belongs to the site 's'"):
+            target_store(str(tmp_path / folder))
+    assert target_store(str(tmp_path / "data2")).url.endswith("/data2")
+
+
 @pytest.mark.parametrize("target", ["hdfs", "webhdfs", "afs"])
 def test_a_target_whose_server_is_down_says_how_to_start_it(home: Path, target: str) -> None:
     with pytest.raises(ServerError, match="apbatch cluster up"):
@@ -288,3 +326,97 @@ def test_a_target_whose_server_is_down_says_how_to_start_it(home: Path, target: 
 
 def test_the_local_target_is_a_folder_of_the_state(home: Path) -> None:
     assert target_store("local").url == f"file://{home}/mirror"
+
+
+# at scale
+
+
+def sized(site: Site, sizes: Iterable[int]) -> Iterator[FileRecord]:
+    for number, size in enumerate(sizes):
+        yield replace(site.register(f"file {number}", bytes([number % 256])), size=size)
+
+
+def test_many_small_files_are_under_way_at_once_and_few_large_ones(site: Site) -> None:
+    for size, most in ((20_000, FILES), (10 * LARGE, LARGE_FILES), (LARGE // 2, 2 * LARGE_FILES)):
+        room, records = Room(FILES), list(sized(site, [size] * (FILES + 1)))
+        under_way = 0
+        while room.admits(records[under_way]):
+            room.enter(records[under_way])
+            under_way += 1
+        assert under_way == most
+
+
+def test_a_failing_server_gets_half_as_much_and_later_all_again(site: Site) -> None:
+    room, record = Room(32), next(sized(site, [1]))
+
+    def filled() -> int:
+        number = 0
+        while room.admits(record):
+            room.enter(record)
+            number += 1
+        return number
+
+    def emptied(number: int, setbacks: int) -> None:
+        for _ in range(number):
+            room.leave(record, setbacks)
+            setbacks = 0
+
+    first = filled()
+    emptied(first, 1)
+    second = filled()
+    assert first == 32 and 16 <= second <= 17 + 1
+    emptied(second, 1)
+    for _ in range(60):
+        emptied(filled(), 0)
+    assert filled() == 32
+    emptied(32, 0)
+    for _ in range(10):
+        room.enter(record)
+        room.leave(record, 3)
+    assert room.admits(record), "nothing may begin any more"
+
+
+def test_the_selection_is_read_as_copies_end_and_what_ended_is_handed_on(
+    shelf: Shelf, store: Store, site: Site
+) -> None:
+    taken, many = 0, 1200
+    site.register("same", b"same content")
+
+    def records() -> Iterator[FileRecord]:
+        nonlocal taken
+        base = site.register("same", b"same content")
+        for number in range(many):
+            taken += 1
+            yield replace(base, path=f"/exp/site/{number}")
+
+    files = mirror_records(cast(Catalogue, shelf), records(), store, open_source=site.open, threads=4)
+    first = next(files)
+    assert first.outcome is Outcome.COPIED and taken <= 500
+    files.close()  # who stops to listen stops the copies
+    assert taken <= 500 and len(shelf.kept) < 500
+    for entry in store.entries("exp/site"):
+        assert store.checksums(entry.path).size == 12
+
+
+def test_a_source_that_is_busy_for_a_moment_is_read_again(
+    shelf: Shelf, store: Store, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apbatch.storage.transfer._PAUSES_S", (0.0,))
+    failures = {"file 1": errno.ESTALE, "file 3": errno.EIO}
+
+    def open_source(record: FileRecord) -> BinaryIO:
+        code = failures.pop(record.source, None)
+        if code is not None:
+            raise OSError(code, "no")
+        return site.open(record)
+
+    summary = mirror(cast(Catalogue, shelf), Everything(), store, open_source=open_source)
+    assert summary.count(Outcome.COPIED) == 4
+    assert [failure.path for failure in summary.failures] == ["/exp/site/file 3"], "a disk's error is no accident"
+
+
+def test_a_summary_counts_all_failures_and_names_few() -> None:
+    summary = MirrorSummary("file:///s")
+    for number in range(1000):
+        summary.add(MirroredFile(f"/{number}", "u", 10, Outcome.FAILED, "why"))
+    assert summary.failed == 1000 and len(summary.failures) == 100

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from apbatch.errors import ApbatchError, NotFoundError, ServerError, UsageError
-from apbatch.storage.hadoop_errors import hadoop_error, start_remedy
+from apbatch.storage.hadoop.errors import hadoop_error, start_remedy
+from apbatch.storage.hadoop.webhdfs_client import exact_location
 from apbatch.storage.store import RefusedError, StoreRefusedError
-from apbatch.storage.webhdfs_client import exact_location
 
 ASKED = "http://namenode:9870/webhdfs/v1"
 GIVEN = "http://datanode:9864/webhdfs/v1"

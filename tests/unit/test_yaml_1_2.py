@@ -90,7 +90,7 @@ def test_merge_keys_give_what_is_not_said_otherwise_with_their_own_lines(tmp_pat
         ("a:\n  <<: 3\n", ":2:3", "<< takes a mapping"),
         ("a: !!python/object:os.system x\n", ":1:4", "has no meaning here"),
         ("a: !color red\n", ":1:4", "has no meaning here"),
-        ("a: !!int x\n", ":1:4", "'x' is no int"),
+        ("a: !!int x\n", ":1:4", "'x' is not an int"),
         ("a: 2017-13-45\n", ":1:4", "month"),
         ("a: 1e999\n", ":1:4", "too large"),
         ("a: " + "9" * 5000 + "\n", ":1:4", "limit"),

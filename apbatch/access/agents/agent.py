@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
-import uvicorn
-
-from apbatch.access.agents.aggregate import Follower
 from apbatch.access.agents.capability import Secrets
-from apbatch.access.agents.client import Agent, at_agents
+from apbatch.access.agents.followers import Followers
 from apbatch.access.agents.gateway import Gateway
 from apbatch.access.agents.server import Identify, Server, nobody
 from apbatch.access.guard import Guard
 from apbatch.access.policy import Policy
 from apbatch.access.principals import OWNER
 from apbatch.access.reader import Reader
-from apbatch.access.sources import Opener, at_local_site
+from apbatch.access.serving.draining import address_of, listen, serve
+from apbatch.access.sources import Opener, at_agents, at_site
+from apbatch.access.view import WHOLE, View
 from apbatch.config import home, load_settings
-from apbatch.errors import ServerError
 from apbatch.index.catalogue import Catalogue
+from apbatch.ingest.remote.client import Agent
+from apbatch.ingest.remote.feed import Follower
 from apbatch.progress import say
-
-#: Seconds for which what is under way may go on after the signal.
-_DRAIN_S = 20
-_CONNECTIONS = 1000
 
 
 def gateway_over(
-    catalogue: Catalogue, policy: Policy, secrets: Secrets, site: str | None, openers: Sequence[Opener]
+    catalogue: Catalogue,
+    policy: Policy,
+    secrets: Secrets,
+    site: str | None,
+    openers: Sequence[Opener],
+    view: View = WHOLE,
 ) -> Gateway:
-    """Return a gateway whose reader reaches holdings by `openers`."""
+    """Return a gateway with a reader of its own.
+
+    Parameters
+    ----------
+    view : View
+        The part of the tree that is served.
+    catalogue : Catalogue
+    policy : Policy
+        Who may see and read what.
+    secrets : Secrets
+        By which capabilities are signed.
+    site : str, optional
+        Only this one's files.
+    openers : sequence of Opener
+        How holdings are reached.
+    """
     reader = Reader(Guard(catalogue, None, policy, OWNER), openers=openers)
-    return Gateway(catalogue, policy, secrets, reader, site)
+    return Gateway(catalogue, policy, secrets, reader, site, view)
 
 
 def serve_site(
@@ -83,7 +97,7 @@ def serve_site(
         rules = Policy.load(policy, catalogue)
         if not rules.exists:
             announce("there is no policy: nothing is served to anybody (apbatch policy share FILE)")
-        gateway = gateway_over(catalogue, rules, Secrets(secrets), site.name, (at_local_site,))
+        gateway = gateway_over(catalogue, rules, Secrets(secrets), site.name, (at_site,))
         stack.callback(gateway.close)
         run(Server(gateway, identify), host, port, announce, f"site {site.name}")
 
@@ -93,17 +107,20 @@ def serve_gateway(
     host: str = "127.0.0.1",
     port: int = 0,
     *,
+    view: View = WHOLE,
     policy: Path | None = None,
     secrets: Path | None = None,
     identify: Identify = nobody,
     announce: Callable[[str], None] = say,
 ) -> None:
-    """Follow agents' feeds into the catalogue and serve all that it holds, until SIGTERM or SIGINT.
+    """Follow agents' feeds into the catalogue and serve what it holds, until SIGTERM or SIGINT.
 
     Parameters
     ----------
     agents : Mapping
         Address of the agent by name of the site.
+    view : View
+        The part of the tree that is served.
     host, port, policy, secrets, identify, announce
         As `serve_site` takes them; the secrets are the gateway's own, the same for all its copies.
 
@@ -123,56 +140,40 @@ def serve_gateway(
         rules = Policy.load(policy, catalogue)
         if not rules.exists:
             announce("there is no policy: nothing is served to anybody (apbatch policy share FILE)")
-        gateway = gateway_over(catalogue, rules, Secrets(secrets), None, (at_local_site, at_agents(clients)))
+        openers = (at_site, at_agents(clients))
+        gateway = gateway_over(catalogue, rules, Secrets(secrets), None, openers, view)
         stack.callback(gateway.close)
-        for site, client in clients.items():
-            follower = Follower(client, catalogue, site, home() / "agents")
-            thread = threading.Thread(target=follower.follow, args=(ended,), name=f"follow {site}", daemon=True)
+        followers = [Follower(client, catalogue, site, home() / "agents") for site, client in clients.items()]
+        server = Server(gateway, identify)
+        server.operations.registry.register(Followers(followers))
+        for one in followers:
+            thread = threading.Thread(target=one.follow, args=(ended,), name=f"follow {one.site}", daemon=True)
             thread.start()
             stack.callback(thread.join, 60)
         stack.callback(ended.set)
-        run(Server(gateway, identify), host, port, announce, "the merged tree")
+        run(server, host, port, announce, "the merged tree")
 
 
 def run(server: Server, host: str, port: int, announce: Callable[[str], None], what: str) -> None:
     """Serve until a signal ends it; connections that are open may finish.
+
+    Parameters
+    ----------
+    server : Server
+    host : str
+        Address to listen at.
+    port : int
+        0 for any that is free.
+    announce : callable
+        Is given the line that says where it listens.
+    what : str
+        What is served, for that line.
 
     Raises
     ------
     ServerError
         If the port is taken.
     """
-    listener = _listener(host, port)
-    config = uvicorn.Config(
-        server, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30,
-        limit_concurrency=_CONNECTIONS, h11_max_incomplete_event_size=65_536, proxy_headers=False,
-        timeout_graceful_shutdown=_DRAIN_S,
-    )  # fmt: skip
-    name = f"[{host}]" if ":" in host else host
-    announce(f"{what} is served at http://{name}:{listener.getsockname()[1]}")
-    _Draining(config, server).run(sockets=[listener])
-
-
-class _Draining(uvicorn.Server):
-    """A server that tells its streams of changes to end when a signal comes."""
-
-    def __init__(self, config: uvicorn.Config, server: Server) -> None:
-        super().__init__(config)
-        self._server = server
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note a signal."""
-        self._server.draining.set()
-        super().handle_exit(sig, frame)
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        where, remedy = f"{host}:{port}", "choose another --port, or 0 for a free one"
-        raise ServerError(f"can't listen: {error.strerror}", where=where, remedy=remedy) from None
-    return listener
+    listener = listen(host, port)
+    announce(f"{what} is served at {address_of(listener, host)}")
+    serve(server, listener, server.draining)

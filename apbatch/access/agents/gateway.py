@@ -18,16 +18,19 @@ from apbatch.access.guard import Guard
 from apbatch.access.policy import Policy
 from apbatch.access.principals import OWNER, Principal
 from apbatch.access.reader import OpenFile, Reader
+from apbatch.access.view import WHOLE, View
 from apbatch.errors import ApbatchError, NotFoundError
 from apbatch.index import query as q
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.contents import BLOCK
-from apbatch.index.files import State
+from apbatch.index.files import FileRecord, State
 
 #: Most files that one request may locate.
 MOST_PATHS = 1000
 #: Contents that are kept open: their hashes, and where they were found.
 _OPEN_CONTENTS = 256
+#: Places of one content that are looked at.
+_PLACES = 20
 
 
 class Gateway:
@@ -43,13 +46,23 @@ class Gateway:
         Reads blocks; its guard must be the owner's, since the capability decides.
     site : str, optional
         Serve this site's files alone.
+    view : View
+        Serve this part of the tree alone.
     """
 
     def __init__(
-        self, catalogue: Catalogue, policy: Policy, secrets: Secrets, reader: Reader, site: str | None = None
+        self,
+        catalogue: Catalogue,
+        policy: Policy,
+        secrets: Secrets,
+        reader: Reader,
+        site: str | None = None,
+        view: View = WHOLE,
     ) -> None:
         self.catalogue, self.policy, self._secrets, self._reader, self.site = catalogue, policy, secrets, reader, site
-        self._scope = None if site is None else q.Compare("site", "=", site)
+        of_site = None if site is None else q.Compare("site", "=", site)
+        parts = [one for one in (of_site, view.scope(catalogue.attributes())) if one is not None]
+        self._scope = q.And(tuple(parts)) if len(parts) > 1 else parts[0] if parts else None
         self._owner = Guard(catalogue, None, policy, OWNER, self._scope)
         self._lock = threading.Lock()
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
@@ -69,10 +82,10 @@ class Gateway:
         """
         records = guard.get_many(paths)
         good = (one for one in records.values() if one.state is State.REGISTERED and one.checksum)
-        shown = [one for one in good if guard.may_read(one)]
-        contents = self.catalogue.contents({one.checksum for one in shown})
+        readable = [one for one in good if guard.may_read(one)]
+        contents = self.catalogue.contents({one.checksum for one in readable})
         located = {}
-        for one in shown:
+        for one in readable:
             capability, content = self._secrets.capability(one.checksum), contents.get(one.checksum)
             located[one.path] = {
                 "checksum": one.checksum, "size": one.size, "mtime_ns": one.mtime_ns, "capability": capability.text,
@@ -121,10 +134,11 @@ class Gateway:
             if file is not None:
                 self._files.move_to_end(checksum)
                 return file
-        records = list(self._owner.select(q.Compare("checksum", "=", checksum), limit=20))
+        records = list(self._owner.select(q.Compare("checksum", "=", checksum), limit=_PLACES))
         if not records:
             raise nothing()
-        file = OpenFile(self._reader, records[0].path, records)
+        holdings = {one.path: one for record in records for one in self._holdings(record)}
+        file = OpenFile(self._reader, records[0].path, list(holdings.values()))
         with self._lock:
             file = self._files.setdefault(checksum, file)
             oldest = [self._files.popitem(last=False)[1] for _ in range(len(self._files) - _OPEN_CONTENTS)]
@@ -132,6 +146,14 @@ class Gateway:
             with suppress(ApbatchError, OSError):
                 one.close()
         return file
+
+    def _holdings(self, record: FileRecord) -> list[FileRecord]:
+        """Return what sites hold of the entry of a file, of which a search gives one: any of them may be away."""
+        for entry in (record.place, f"{record.place}@{record.site}"):  # the other one where sites disagree
+            holdings = self._owner.sources(entry)
+            if any(one.path == record.path for one in holdings):
+                return [one for one in holdings if one.checksum == record.checksum]
+        return [record]
 
     def forget(self, text: str) -> None:
         """Look for a content anew the next time: where it was found it is no longer, or not as it was."""

@@ -21,17 +21,25 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from apbatch.access.agents.gateway import MOST_PATHS, Gateway
-from apbatch.access.agents.wire import attribute_to_json, change_to_json, sse_event
 from apbatch.access.guard import Guard
 from apbatch.access.principals import ANYONE, Principal
 from apbatch.access.reader import OpenFile
-from apbatch.errors import ApbatchError, NotFoundError, UsageError
+from apbatch.access.serving.operations import Counts, Operations
+from apbatch.errors import (
+    AccessError,
+    ApbatchError,
+    FileUnavailableError,
+    NotFoundError,
+    UsageError,
+    VerificationError,
+)
 from apbatch.index.catalogue import PAGE
 from apbatch.index.changes import StaleReaderError
 from apbatch.index.contents import BLOCK
 from apbatch.index.files import State
+from apbatch.ingest.remote.wire import CONCERNS, ITS_FILE, attribute_to_json, change_to_json, sse_event, weak_tag
 
-#: Says who sends a request, from its headers; raises `UsageError` for a token that is not valid.
+#: Says who sends a request, from its headers; raises `AccessError` for a token that is not valid.
 Identify = Callable[[Mapping[str, str]], Principal]
 
 #: Blocks that are read at the same time, each 2 MiB in memory; others wait.
@@ -41,6 +49,14 @@ _FOLLOWERS, _PERIOD_S, _SILENCE_S = 200, 0.5, 15.0
 _LARGEST_BODY = 8 << 20
 _BLOCK_NUMBER = re.compile(r"[0-9]{1,9}")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_ROUTES = ("/locate", "/changes", "/feed", "/b", "/f")
+_COUNTED = {
+    "refusals": "Answers that something is not there or may not be had.",
+    "failures": "Data that could not be had.",
+    "blocks": "Blocks that were sent.",
+    "block_bytes": "Bytes of blocks.",
+    "file_bytes": "Bytes of files by path.",
+}
 _SAFE = {"x-content-type-options": "nosniff"}
 
 
@@ -62,13 +78,9 @@ class Server:
         self._gateway, self._identify = gateway, identify
         self._readers = CapacityLimiter(_READERS)
         self._followers = threading.Semaphore(_FOLLOWERS)
-        #: Set when the server is about to end: streams close, new ones are refused.
-        self.draining = threading.Event()
-        self.counts = {"requests": 0, "refusals": 0, "failures": 0, "blocks": 0, "block_bytes": 0, "file_bytes": 0}
+        self.counts = {"refusals": 0, "failures": 0, "blocks": 0, "block_bytes": 0, "file_bytes": 0}
         routes = [
             Route("/", self._about, methods=["GET"]),
-            Route("/health", self._health, methods=["GET"]),
-            Route("/metrics", self._metrics, methods=["GET"]),
             Route("/locate", self._locate, methods=["POST"]),
             Route("/changes", self._changes, methods=["GET"]),
             Route("/feed", self._feed, methods=["GET"]),
@@ -78,9 +90,16 @@ class Server:
         self._routed = Starlette(
             routes=routes, exception_handlers={ApbatchError: self._refuse, 404: _no_route, 405: _no_route}
         )
+        self.operations = Operations(self._serve, self._ready, _ROUTES)
+        self.operations.registry.register(Counts(self.counts, _COUNTED))
+        #: Set when the server is about to end: streams close, new ones are refused.
+        self.draining = self.operations.draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        await self.operations(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/f/"):
             scope = {**scope, "path": "/f/-"}  # routes know no line ends; `_path_of` reads the path as it was sent
         await self._routed(scope, receive, send)
@@ -92,11 +111,13 @@ class Server:
         attributes = await run_sync(guard.attributes)
         return JSONResponse(
             {
-                "site": self._gateway.site, "block": BLOCK, "revision": await run_sync(guard.revision),
+                "site": self._gateway.site,
+                "block": BLOCK,
+                "revision": await run_sync(guard.revision),
                 "attributes": [attribute_to_json(one) for one in attributes.values()],
             },
             headers=_private(),
-        )  # fmt: skip
+        )
 
     async def _locate(self, request: Request) -> Response:
         guard = await self._guard(request)
@@ -117,7 +138,6 @@ class Server:
         return JSONResponse({"files": files}, headers={**_SAFE, "cache-control": "no-store"})
 
     async def _block(self, request: Request) -> Response:
-        self.counts["requests"] += 1
         text, number = request.path_params["capability"], request.path_params["number"]
         if not _BLOCK_NUMBER.fullmatch(number):
             raise NotFoundError("not found")
@@ -130,9 +150,11 @@ class Server:
         self.counts["blocks"] += 1
         self.counts["block_bytes"] += len(data)
         headers = {
-            **_SAFE, "etag": f'"{digest}"', "cache-control": f"public, max-age={seconds}, immutable",
+            **_SAFE,
+            "etag": f'"{digest}"',
+            "cache-control": f"public, max-age={seconds}, immutable",
             "content-type": "application/octet-stream",
-        }  # fmt: skip
+        }
         return Response(data, headers=headers)
 
     async def _file(self, request: Request) -> Response:
@@ -150,11 +172,15 @@ class Server:
     async def _file_response(self, request: Request, file: OpenFile) -> Response:
         record = file.record
         verified = record.state is not State.LISTED and bool(record.checksum)
-        tag = f'"{record.checksum}"' if verified else f'W/"{record.size:x}-{record.mtime_ns:x}"'
+        tag = f'"{record.checksum}"' if verified else weak_tag(record)
         headers = {
-            **_private(), "etag": tag, "accept-ranges": "bytes", "content-disposition": disposition(file.path),
-            "content-type": "application/octet-stream", "vary": "Authorization",
-        }  # fmt: skip
+            **_private(),
+            "etag": tag,
+            "accept-ranges": "bytes",
+            "content-disposition": disposition(file.path),
+            "content-type": "application/octet-stream",
+            "vary": "Authorization",
+        }
         if tag in [one.strip() for one in request.headers.get("if-none-match", "").split(",")]:
             file.close()
             return Response(status_code=304, headers=headers)
@@ -214,9 +240,9 @@ class Server:
 
     async def _feed(self, request: Request) -> Response:
         guard = await self._guard(request)
-        given = request.headers.get("last-event-id")
-        since = _whole(given, "Last-Event-ID") if given else _number(request, "since", 0)
-        from_start = not given and (since == 0 or _number(request, "from_start", 0) == 1)
+        last_event_id = request.headers.get("last-event-id")
+        since = _whole(last_event_id, "Last-Event-ID") if last_event_id else _number(request, "since", 0)
+        from_start = not last_event_id and (since == 0 or _number(request, "from_start", 0) == 1)
         if self.draining.is_set() or not self._followers.acquire(blocking=False):
             return Response(status_code=503, headers={**_private(), "retry-after": "5"})
         try:
@@ -251,23 +277,14 @@ class Server:
 
     # operations
 
-    async def _health(self, request: Request) -> Response:
-        if self.draining.is_set():
-            return JSONResponse({"status": "draining"}, 503, headers=_private())
-        try:
-            revision = await run_sync(self._gateway.catalogue.revision)
-        except ApbatchError as error:
-            return JSONResponse({"status": "no catalogue", "detail": error.what}, 503, headers=_private())
-        fault = await run_sync(lambda: self._gateway.policy.fault)
-        status = "ok" if fault is None else "an older policy is in force: the newest is wrong"
-        return JSONResponse({"status": status, "revision": revision}, headers=_private())
-
-    async def _metrics(self, request: Request) -> Response:
-        lines = [f"# TYPE apbatch_{name} counter\napbatch_{name} {value}" for name, value in self.counts.items()]
-        return Response("\n".join(lines) + "\n", headers=_private(), media_type="text/plain; version=0.0.4")
+    def _ready(self) -> tuple[str | None, dict[str, Any]]:
+        revision, fault = self._gateway.catalogue.revision(), self._gateway.policy.fault
+        facts: dict[str, Any] = {"revision": revision}
+        if fault is not None:
+            facts["policy"] = "the newest is wrong: an older one is in force"
+        return None, facts
 
     async def _guard(self, request: Request) -> Guard:
-        self.counts["requests"] += 1
         return self._gateway.guard(await run_sync(self._identify, request.headers))
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
@@ -278,10 +295,12 @@ class Server:
         if isinstance(error, StaleReaderError):
             return _refusal(410, f"{error.what}; {error.remedy}")
         if isinstance(error, UsageError):
-            status = 401 if type(error).__name__ == "AccessError" else 400
+            status = 401 if isinstance(error, AccessError) else 400
             return _refusal(status, error.what, {"www-authenticate": "Bearer"} if status == 401 else {})
         self.counts["failures"] += 1
-        return _refusal(503, "the data can't be had now", {"retry-after": "5"})
+        of_file = isinstance(error, FileUnavailableError | VerificationError)
+        more = {CONCERNS: ITS_FILE} if of_file else {}
+        return _refusal(503, "the data can't be had now", {"retry-after": "5", **more})
 
 
 def disposition(path: str) -> str:

@@ -51,9 +51,13 @@ def export_crate(
             raise UsageError("nobody could fetch it", where=item.path, remedy=remedy)
         record = item.record
         entity: dict[str, Any] = {
-            "@id": places[0], "@type": "File", "name": item.name, "contentSize": str(record.size),
-            "encodingFormat": "application/octet-stream", "alternateName": item.path,
-        }  # fmt: skip
+            "@id": places[0],
+            "@type": "File",
+            "name": item.name,
+            "contentSize": str(record.size),
+            "encodingFormat": "application/octet-stream",
+            "alternateName": item.path,
+        }
         if record.checksum:
             entity["identifier"] = f"blake3:{record.checksum}"
         if record.night is not None:
@@ -64,9 +68,11 @@ def export_crate(
         "datePublished": datetime.now(UTC).date().isoformat(), "hasPart": [{"@id": file["@id"]} for file in files],
     }  # fmt: skip
     descriptor = {
-        "@id": "ro-crate-metadata.json", "@type": "CreativeWork", "conformsTo": {"@id": _PROFILE},
+        "@id": "ro-crate-metadata.json",
+        "@type": "CreativeWork",
+        "conformsTo": {"@id": _PROFILE},
         "about": {"@id": "./"},
-    }  # fmt: skip
+    }
     terms = {"@id": license, "@type": "CreativeWork", "name": "licence of the dataset"}
     content = {"@context": _CONTEXT, "@graph": [descriptor, root, terms, *files]}
     with whole(destination, folder=True) as part:

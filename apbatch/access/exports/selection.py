@@ -67,14 +67,14 @@ def select(guard: Guard, selection: str) -> Iterator[Item]:
         else:
             yield from _below(guard, path, "")
         return
-    taken: set[str] = set()
+    names: set[str] = set()
     for record in guard.select(parse(selection, guard.attributes())):
         if guard.may_read(record):
             name, number = record.place.strip("/"), 1
-            while name in taken:  # sites hold different content at one place
+            while name in names:  # sites hold different content at one place
                 name = f"{record.place.strip('/')}@{record.site}" + (f"~{number}" if number > 1 else "")
                 number += 1
-            taken.add(name)
+            names.add(name)
             yield Item(name, record.place, [record])
 
 

@@ -34,10 +34,10 @@ def serve(tree: Tree, follower: Follower, folder: Path, *, allow_other: bool = F
     UsageError
         If the system does not let it be mounted there.
     """
-    wanted = os.environ.get(VARIABLE)
+    choice = os.environ.get(VARIABLE)
     reasons = []
     for name, module in ADAPTERS.items():
-        if wanted in (None, "", name):
+        if choice in (None, "", name):
             try:
                 adapter = importlib.import_module(module)
             except (ImportError, OSError, AttributeError) as error:  # mfusepy: no libfuse, or one of another version
@@ -46,7 +46,7 @@ def serve(tree: Tree, follower: Follower, folder: Path, *, allow_other: bool = F
             adapter.serve(tree, follower, folder, allow_other=allow_other)
             return
     raise MissingSoftwareError(
-        f"no library for FUSE works here ({'; '.join(reasons) or f'{VARIABLE} is {wanted}'})",
-        nearest=nearest_word(wanted, ADAPTERS) if wanted else None,
+        f"no library for FUSE works here ({'; '.join(reasons) or f'{VARIABLE} is {choice}'})",
+        nearest=nearest_word(choice, ADAPTERS) if choice else None,
         remedy="apt-get install libfuse3-dev fuse3 pkg-config gcc; pip install 'apbatch[mount]'",
     )

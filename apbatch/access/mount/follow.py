@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from apbatch.access.guard import Guard
+from apbatch.access.mount.door import Door
 from apbatch.access.mount.nodes import shown_name
 from apbatch.index.changes import Change, ChangeKind, StaleReaderError
 
@@ -16,11 +16,11 @@ class Follower:
 
     Parameters
     ----------
-    guard : Guard
+    guard : Door
         Changes of what it does not show are passed over.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Door) -> None:
         self._guard, self._since = guard, guard.revision()
 
     def changed(self) -> list[tuple[str, bytes]]:
@@ -43,10 +43,10 @@ class Follower:
 
     def _folders_gone(self, folders: set[str]) -> Iterator[tuple[str, bytes]]:
         """Yield the folders that went with their last file; who is in another one must not lose it."""
-        seen: set[str] = set()
+        visited: set[str] = set()
         for folder in folders:
-            while folder and folder not in seen and self._guard.entry(folder) is None:
-                seen.add(folder)
+            while folder and folder not in visited and self._guard.entry(folder) is None:
+                visited.add(folder)
                 folder, _, name = folder.rpartition("/")
                 yield folder, shown_name(name)
 

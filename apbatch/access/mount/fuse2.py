@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import mfusepy
 
 from apbatch.access.mount.follow import Follower
-from apbatch.access.mount.nodes import ROOT, Node
+from apbatch.access.mount.nodes import Node
 from apbatch.access.mount.tree import PREFIX, StaleNodeError, Tree, error_number
 from apbatch.access.reader import OpenFile
 from apbatch.errors import ApbatchError, UsageError
@@ -62,7 +62,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # no types there
     def _node(self, path: str) -> Node:
         path = path.rstrip("/")
         if not path:
-            return ROOT
+            return self._tree.root
         with self._lock:
             node, end = self._nodes.get(path, (None, 0.0))
         if node is not None and time.monotonic() < end:
@@ -121,7 +121,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # no types there
         """Return bytes of an open file."""
         file = self._files[fh]
         data = file.at_hand(offset, size)
-        return self._call(file.read, offset, size) if data is None else data
+        return self._call(file.read, offset, size) if data is None else bytes(data)
 
     def release(self, path: str, fh: int) -> int:
         """Close a file."""
@@ -132,6 +132,8 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # no types there
 
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
         """Return one extended attribute."""
+        if not name.startswith("user."):  # else ls asks for its ACL and its label with every file
+            raise mfusepy.FuseOSError(errno.EOPNOTSUPP)
         attributes = self._call(self._tree.attributes, self._node(path)) if name.startswith(PREFIX) else {}
         if name not in attributes:
             raise mfusepy.FuseOSError(errno.ENODATA)
@@ -148,6 +150,16 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # no types there
 
 def serve(tree: Tree, follower: Follower, folder: Path, *, allow_other: bool = False) -> None:
     """Mount a tree and answer until it is unmounted, or the process gets SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    tree : Tree
+    follower : Follower
+        Says what changed.
+    folder : Path
+        Where to mount.
+    allow_other : bool
+        Other users may look into it.
 
     Raises
     ------

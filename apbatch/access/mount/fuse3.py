@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,8 @@ import pyfuse3
 import trio
 
 from apbatch.access.mount.follow import Follower
-from apbatch.access.mount.nodes import ROOT, Node
+from apbatch.access.mount.mounting import device_of
+from apbatch.access.mount.nodes import Node
 from apbatch.access.mount.tree import PREFIX, Tree, error_number
 from apbatch.access.reader import OpenFile
 from apbatch.errors import ApbatchError, UsageError
@@ -34,23 +36,31 @@ BELIEVED_S = 30.0
 #: No call waits longer: then it is an error (EIO).
 LIMIT_S = 60.0
 _FOLLOW_EVERY_S = 1.0
+#: What the kernel asks for at once for a sequential reader. With more, one who wants 1 MB would move a third block.
+_READ_AHEAD_KB = 512
+#: Entries of a folder whose listing is kept.
+_LARGEST_LISTING = 200_000
 _BLOCK = 512
+_FILE_MODE, _FOLDER_MODE = stat.S_IFREG | 0o444, stat.S_IFDIR | 0o555
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class _Inode:
+    """What an inode stands for, what the kernel is told of it, and how often it was told."""
+
+    number: int
     node: Node
-    parent: int
+    entry: Any
     lookups: int = 0
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class _Listing:
-    """An open folder: what was read of it so far."""
+    """A folder as far as it was read; if all of it was, it serves who opens the folder next."""
 
     pages: Iterator[list[Node]]
-    inode: int
-    nodes: list[Node] = field(default_factory=list)
+    end: float  # until when it is believed
+    entries: list[tuple[bytes, _Inode]] = field(default_factory=list)
     complete: bool = False
 
 
@@ -71,14 +81,16 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # no types there
     def __init__(self, tree: Tree, follower: Follower) -> None:
         super().__init__()
         self._tree, self._follower = tree, follower
-        self._inodes: dict[int, _Inode] = {pyfuse3.ROOT_INODE: _Inode(ROOT, pyfuse3.ROOT_INODE, 1)}
-        self._numbers: dict[tuple[str, str, str], int] = {ROOT.key: pyfuse3.ROOT_INODE}
-        self._next = pyfuse3.ROOT_INODE + 1
-        self._files: dict[int, OpenFile] = {}
-        self._listings: dict[int, _Listing] = {}
-        self._next_handle = 1
         self._began_ns = time.time_ns()
         self._owner = os.getuid(), os.getgid()
+        root = _Inode(pyfuse3.ROOT_INODE, tree.root, self._attributes(pyfuse3.ROOT_INODE, tree.root), 1)
+        self._inodes: dict[int, _Inode] = {root.number: root}
+        self._by_key: dict[tuple[str, str, str], _Inode] = {tree.root.key: root}
+        self._next = pyfuse3.ROOT_INODE + 1
+        self._files: dict[int, OpenFile] = {}
+        self._open_folders: dict[int, _Listing] = {}
+        self._listings: dict[int, _Listing] = {}  # by the folder's inode
+        self._next_handle = 1
         self._threads = trio.CapacityLimiter(64)
 
     async def _call(self, call: Callable[..., Result], *arguments: Any) -> Result:
@@ -101,15 +113,21 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # no types there
         except KeyError:
             raise pyfuse3.FUSEError(errno.ESTALE) from None
 
-    def _remember(self, node: Node, parent: int) -> int:
-        """Return the inode of a node, and count that the kernel is told of it."""
-        number = self._numbers.get(node.key)
-        if number is None:
-            number = self._numbers[node.key] = self._next
+    def _inode(self, node: Node) -> _Inode:
+        """Return the inode of a node; a new one is remembered once the kernel is told of it."""
+        inode = self._by_key.get(node.key)
+        if inode is None:
+            inode = _Inode(self._next, node, self._attributes(self._next, node))
             self._next += 1
-            self._inodes[number] = _Inode(node, parent)
-        self._inodes[number].lookups += 1
-        return number
+        return inode
+
+    def _tell(self, inode: _Inode) -> _Inode:
+        """Count that the kernel is told of an inode; return the one it must be told of."""
+        if inode.lookups == 0:  # new, or forgotten since its folder was listed
+            inode = self._by_key.setdefault(inode.node.key, inode)
+            self._inodes[inode.number] = inode
+        inode.lookups += 1
+        return inode
 
     def _forget(self, number: int, lookups: int) -> None:
         inode = self._inodes.get(number)
@@ -117,14 +135,15 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # no types there
             return
         inode.lookups -= lookups
         if inode.lookups <= 0:
+            inode.lookups = 0
             del self._inodes[number]
-            self._numbers.pop(inode.node.key, None)
+            self._by_key.pop(inode.node.key, None)
 
     def _attributes(self, number: int, node: Node) -> Any:
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = number
         is_file = node.kind == "file"
-        entry.st_mode = stat.S_IFREG | 0o444 if is_file else stat.S_IFDIR | 0o555
+        entry.st_mode = _FILE_MODE if is_file else _FOLDER_MODE
         entry.st_nlink = 1
         entry.st_uid, entry.st_gid = self._owner
         entry.st_size = node.size
@@ -140,7 +159,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # no types there
         node = await self._call(self._tree.child, self._node(parent_inode), name)
         if node is None:
             raise pyfuse3.FUSEError(errno.ENOENT)
-        return self._attributes(self._remember(node, parent_inode), node)
+        return self._tell(self._inode(node)).entry
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Drop what the kernel no longer holds."""
@@ -149,32 +168,43 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # no types there
 
     async def getattr(self, inode: int, ctx: Any = None) -> Any:
         """Return size, times and kind."""
-        return self._attributes(inode, self._node(inode))
+        try:
+            return self._inodes[inode].entry
+        except KeyError:
+            raise pyfuse3.FUSEError(errno.ESTALE) from None
 
     async def opendir(self, inode: int, ctx: Any = None) -> int:
         """Open a folder."""
-        node = self._node(inode)
+        node, now = self._node(inode), time.monotonic()
+        listing = self._listings.pop(inode, None)
+        if listing is None or not listing.complete or now >= listing.end:
+            believed = BELIEVED_S if node.kind == "folder" else 0.0
+            listing = _Listing(self._tree.children(node), now + believed)
+        self._listings[inode] = listing
         handle = self._handle()
-        self._listings[handle] = _Listing(self._tree.children(node), inode)
+        self._open_folders[handle] = listing
         return handle
 
     async def readdir(self, fh: int, start_id: int, token: Any) -> None:
         """Give entries with their attributes until the kernel's buffer is full."""
-        listing = self._listings[fh]
-        position = start_id
+        listing = self._open_folders[fh]
+        entries, position = listing.entries, start_id
         while True:
-            while position >= len(listing.nodes) and not listing.complete:
-                page = await self._call(next, listing.pages, None)
-                listing.complete = page is None
-                listing.nodes += page or []
-            if position >= len(listing.nodes):
+            while position >= len(entries) and not listing.complete:
+                await self._read_page(listing)
+            if position >= len(entries):
                 return
-            for node in listing.nodes[position:]:
-                number = self._remember(node, listing.inode)
+            for name, inode in islice(entries, position, None):
+                inode_state = self._tell(inode)
                 position += 1
-                if not pyfuse3.readdir_reply(token, node.name, self._attributes(number, node), position):
-                    self._forget(number, 1)
+                if not pyfuse3.readdir_reply(token, name, inode_state.entry, position):
+                    self._forget(inode_state.number, 1)
                     return
+
+    async def _read_page(self, listing: _Listing) -> None:
+        page = await self._call(next, listing.pages, None)
+        listing.complete = page is None
+        listing.entries += [(node.name, self._inode(node)) for node in page or ()]
 
     async def releasedir(self, fh: int) -> None:
         """Close a folder."""
@@ -192,13 +222,11 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # no types there
         self._files[handle] = file
         return pyfuse3.FileInfo(fh=handle, keep_cache=file.verified)
 
-    async def read(self, fh: int, off: int, size: int) -> bytes:
+    async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:
         """Return bytes of an open file."""
         file = self._files[fh]
         data = file.at_hand(off, size)
-        if data is None:
-            data = await self._call(file.read, off, size)
-        return data
+        return await self._call(file.read, off, size) if data is None else data
 
     async def release(self, fh: int) -> None:
         """Close a file."""
@@ -208,7 +236,9 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # no types there
 
     async def getxattr(self, inode: int, name: bytes, ctx: Any = None) -> bytes:
         """Return one extended attribute."""
-        if not name.startswith(PREFIX.encode()):  # ls asks for others with every file
+        if not name.startswith(b"user."):  # else ls asks for its ACL and its label with every file
+            raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
+        if not name.startswith(PREFIX.encode()):
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         attributes = await self._call(self._tree.attributes, self._node(inode))
         try:
@@ -234,15 +264,30 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # no types there
         self._next_handle += 1
         return self._next_handle
 
-    async def follow(self) -> None:
+    async def follow(self, folder: Path) -> None:
         """Have the kernel forget names as soon as the feed says that they changed."""
+        await trio.sleep(_FOLLOW_EVERY_S)
+        _larger_requests(folder)  # not before the kernel has set its own figure, with the mount's first request
         while True:
             await trio.sleep(_FOLLOW_EVERY_S)
             with suppress(pyfuse3.FUSEError):
-                for folder, name in await self._call(self._follower.changed):
-                    number = self._numbers.get((folder, "folder", ""))
-                    if number is not None:
-                        pyfuse3.invalidate_entry_async(number, name, ignore_enoent=True)
+                for path, name in await self._call(self._follower.changed):
+                    inode = self._by_key.get((path, "folder", ""))
+                    if inode is not None:
+                        self._listings.pop(inode.number, None)
+                        pyfuse3.invalidate_entry_async(inode.number, name, ignore_enoent=True)
+            now = time.monotonic()
+            self._listings = {
+                number: listing
+                for number, listing in self._listings.items()
+                if now < listing.end and len(listing.entries) <= _LARGEST_LISTING
+            }
+
+
+def _larger_requests(folder: Path) -> None:
+    """Let the kernel read ahead in larger requests; only root may, and without it all works as well."""
+    with suppress(OSError, ValueError):
+        Path(f"/sys/class/bdi/{device_of(folder)}/read_ahead_kb").write_text(f"{_READ_AHEAD_KB}")
 
 
 def serve(tree: Tree, follower: Follower, folder: Path, *, allow_other: bool = False) -> None:
@@ -272,15 +317,15 @@ def serve(tree: Tree, follower: Follower, folder: Path, *, allow_other: bool = F
             f"can't be mounted: {error}", where=str(folder), remedy="is it a folder of yours, and is fuse3 installed?"
         ) from error
     try:
-        trio.run(_run, operations)
+        trio.run(_run, operations, folder)
     finally:
         pyfuse3.close(unmount=True)
 
 
-async def _run(operations: Operations) -> None:
+async def _run(operations: Operations, folder: Path) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_on_signal)
-        nursery.start_soon(operations.follow)
+        nursery.start_soon(operations.follow, folder)
         await pyfuse3.main()
         nursery.cancel_scope.cancel()
 

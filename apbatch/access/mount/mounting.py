@@ -40,13 +40,19 @@ def location(folder: Path) -> Path:
 
 def is_mounted(folder: Path) -> bool:
     """Tell whether a mount of ours is at a folder, as `location` returns it; a dead one counts."""
+    return device_of(folder) is not None
+
+
+def device_of(folder: Path) -> str | None:
+    """Return the device (``MAJOR:MINOR``) of our mount at a folder, None if there is none; the mount is not asked."""
+    device = None
     with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             fields, _, rest = line.partition(" - ")
             place = _OCTAL.sub(lambda digits: chr(int(digits[1], 8)), fields.split(" ")[4])
             if place == str(folder) and rest.split(" ")[0] in (_TYPE, "fuse"):
-                return True
-    return False
+                device = fields.split(" ")[2]
+    return device
 
 
 def answers(folder: Path, limit_s: float) -> bool:
@@ -70,7 +76,7 @@ def check(folder: Path) -> None:
             raise UsageError("something is mounted there already", where=str(folder), remedy=f"apbatch umount {folder}")
         detach(folder)
     if not folder.is_dir():
-        raise UsageError("this is no folder", where=str(folder), remedy=f"mkdir {folder}")
+        raise UsageError("this is not a folder", where=str(folder), remedy=f"mkdir {folder}")
     if not Path("/dev/fuse").exists():
         raise MissingSoftwareError(
             "this system has no /dev/fuse",
@@ -110,8 +116,8 @@ def start(command: Sequence[str], folder: Path) -> int:
     limit = time.monotonic() + _START_S
     while not is_mounted(folder):
         if process.poll() is not None:
-            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise ApbatchError(said[-1].removeprefix("apbatch: ") if said else "the mount ended", where=str(folder))
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise ApbatchError(lines[-1].removeprefix("apbatch: ") if lines else "the mount ended", where=str(folder))
         if time.monotonic() > limit:
             process.terminate()
             raise ServerError(f"not mounted within {_START_S:g} s", where=str(folder), remedy=f"see {log}")
@@ -119,8 +125,9 @@ def start(command: Sequence[str], folder: Path) -> int:
     return process.pid
 
 
-def supervise(serve: Callable[[], None], folder: Path, *, every_s: float = ASK_EVERY_S,
-              within_s: float = ANSWER_WITHIN_S) -> int:  # fmt: skip
+def supervise(
+    serve: Callable[[], None], folder: Path, *, every_s: float = ASK_EVERY_S, within_s: float = ANSWER_WITHIN_S
+) -> int:
     """Run a mount in a process of its own and watch it; return the exit status when it ended.
 
     Must be called before this process has threads or connections.
@@ -162,18 +169,18 @@ def _serve(serve: Callable[[], None]) -> None:
 
 
 def _watch(server: int, folder: Path, every_s: float, within_s: float) -> int:
-    asked = time.monotonic()
+    last_check = time.monotonic()
     while True:
         ended, status = os.waitpid(server, os.WNOHANG)
         if ended:
             return max(0, os.waitstatus_to_exitcode(status)) if os.WIFEXITED(status) else 1
-        if time.monotonic() - asked >= every_s:
+        if time.monotonic() - last_check >= every_s:
             if is_mounted(folder) and not answers(folder, within_s):
                 say(f"{folder}: the mount did not answer within {within_s:g} s and is taken away")
                 os.kill(server, signal.SIGKILL)
                 os.waitpid(server, 0)
                 return 1
-            asked = time.monotonic()
+            last_check = time.monotonic()
         time.sleep(_PAUSE_S)
 
 

@@ -7,15 +7,13 @@ are written ``%XX``; a file system shows the bytes themselves.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from apbatch.index.files import FileRecord
 from apbatch.ingest.patterns import decode_path, encode_path
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """What one name of the file system stands for; a file that changes becomes another node.
 
     Attributes
@@ -46,11 +44,10 @@ class Node:
         return self.path, self.kind, self.version
 
 
-ROOT = Node("", "folder")
-
-
 def shown_name(text: str) -> bytes:
     """Return the name that a file system shows for a name of the merged tree."""
+    if text.isascii() and text.isprintable() and "%" not in text and "/" not in text and text not in ("", ".", ".."):
+        return text.encode()  # as nearly all are: nothing is quoted
     name = decode_path(text)
     if encode_path(name) != text or b"/" in name or b"\0" in name or name in (b"", b".", b".."):
         return text.encode("utf-8", "surrogateescape")  # it came from elsewhere than a site's folder

@@ -12,17 +12,16 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from apbatch.access.guard import Guard
+from apbatch.access.mount.door import Door
 from apbatch.access.mount.nodes import Node, listed_version, shown_name
 from apbatch.errors import UsageError
 from apbatch.index.files import VISIBLE
 from apbatch.index.parser import parse_search
-from apbatch.index.query import Search
 from apbatch.progress import say
 
 #: Files of one search that are shown.
 MOST = 100_000
-_PAGE, _KEPT, _FRESH_S = 10_000, 8, 1.0
+_KEPT, _FRESH_S = 8, 1.0
 _COLUMNS = ("path", "place", "site", "size", "mtime_ns", "checksum", "state")
 
 #: The folder of searches; the root does not list it, so that programs which walk the tree don't meet files twice.
@@ -41,14 +40,14 @@ class Searches:
 
     Parameters
     ----------
-    guard : Guard
+    guard : Door
         Whatever it does not show is in no result.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Door) -> None:
         self._guard, self._lock = guard, threading.Lock()
         self._results: OrderedDict[str, _Results] = OrderedDict()
-        self._parsed("size > 1 MB")  # grammar and units are loaded now, not while a shell waits for its first search
+        self._check("size > 1 MB")  # grammar and units are loaded now, not while a shell waits for its first search
 
     def folder(self, name: bytes) -> Node:
         """Return the folder of a search.
@@ -59,7 +58,7 @@ class Searches:
             If the name is no query.
         """
         text = name.decode("utf-8", "surrogateescape")
-        self._parsed(text)
+        self._check(text)
         return Node("", "search", name, version=text)
 
     def folders(self) -> list[Node]:
@@ -76,11 +75,11 @@ class Searches:
         UsageError
         """
         with self._lock:
-            known = self._results.get(folder.version)
-        if known is not None and time.monotonic() - known.checked < _FRESH_S:
-            return known.nodes
+            result = self._results.get(folder.version)
+        if result is not None and time.monotonic() - result.checked < _FRESH_S:
+            return result.nodes
         revision = self._guard.revision()
-        nodes = known.nodes if known is not None and known.revision == revision else self._search(folder.version)
+        nodes = result.nodes if result is not None and result.revision == revision else self._search(folder.version)
         with self._lock:
             self._results[folder.version] = _Results(nodes, revision, time.monotonic())
             self._results.move_to_end(folder.version)
@@ -88,32 +87,31 @@ class Searches:
                 self._results.popitem(last=False)
         return nodes
 
-    def _parsed(self, name: str) -> Search:
-        try:
-            return parse_search(unquote(name, errors="surrogateescape"), self._guard.attributes())
-        except UnicodeError as error:
-            raise UsageError("a query is text in UTF-8", where=ascii(name)) from error
+    def _check(self, name: str) -> None:
+        parse_search(_query_of(name), self._guard.attributes())
 
     def _search(self, name: str) -> dict[bytes, Node]:
-        search = self._parsed(name)
         nodes: dict[bytes, Node] = {}
         numbers: dict[bytes, int] = {}
-        cursor: str | None = None
-        while True:
-            page = self._guard.select_batch(search, _COLUMNS, cursor, _PAGE)
-            for row in page.batch.to_pylist():
-                if row["state"] not in VISIBLE:
-                    continue
-                plain = shown_name(row["place"].rpartition("/")[2])
-                free, number = plain, numbers.get(plain, 1)
-                while free in nodes:
-                    number += 1
-                    free = b"%s~%d" % (plain, number)
-                numbers[plain] = number
-                version = row["checksum"] or listed_version(row["size"], row["mtime_ns"])
-                nodes[free] = Node(row["place"], "file", free, row["size"], row["mtime_ns"], version, row["site"])
-                if len(nodes) >= MOST:
-                    say(f".find/{name}: only the first {MOST} files are shown")
-                    return nodes
-            if (cursor := page.cursor) is None:
-                return nodes
+        for row in self._guard.rows(_query_of(name), _COLUMNS):
+            if row["state"] not in VISIBLE:
+                continue
+            plain = shown_name(row["place"].rpartition("/")[2])
+            free, number = plain, numbers.get(plain, 1)
+            while free in nodes:
+                number += 1
+                free = b"%s~%d" % (plain, number)
+            numbers[plain] = number
+            version = row["checksum"] or listed_version(row["size"], row["mtime_ns"])
+            nodes[free] = Node(row["place"], "file", free, row["size"], row["mtime_ns"], version, row["site"])
+            if len(nodes) >= MOST:
+                say(f".find/{name}: only the first {MOST} files are shown")
+                break
+        return nodes
+
+
+def _query_of(name: str) -> str:
+    try:
+        return unquote(name, errors="surrogateescape")
+    except UnicodeError as error:
+        raise UsageError("a query is text in UTF-8", where=ascii(name)) from error

@@ -6,8 +6,8 @@ import errno
 from collections.abc import Iterator
 from datetime import date
 
-from apbatch.access.guard import Guard
-from apbatch.access.mount.nodes import ROOT, Node, listed_version, shown_name, texts_of, version_of
+from apbatch.access.mount.door import Door
+from apbatch.access.mount.nodes import Node, listed_version, shown_name, texts_of, version_of
 from apbatch.access.mount.searches import SEARCHES, Searches
 from apbatch.access.reader import OpenFile, Reader
 from apbatch.errors import NotFoundError, UsageError
@@ -31,12 +31,23 @@ class Tree:
 
     Parameters
     ----------
-    guard : Guard
+    guard : Door
     reader : Reader
+    folder : str
+        Of the merged tree, which is the root of what is shown; the empty text is the whole tree.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such folder.
     """
 
-    def __init__(self, guard: Guard, reader: Reader) -> None:
+    def __init__(self, guard: Door, reader: Reader, folder: str = "") -> None:
+        entry = guard.entry(folder)
+        if entry is None or entry.kind != "folder":
+            raise NotFoundError("no such folder in the merged tree", where=folder)
         self._guard, self._reader, self._searches = guard, reader, Searches(guard)
+        self.root = Node(folder, "folder")
 
     def child(self, folder: Node, name: bytes) -> Node | None:
         """Return what a folder has under a name, or None.
@@ -50,7 +61,7 @@ class Tree:
             return self._searches.nodes(folder).get(name)
         if folder.kind == "searches":
             return self._searches.folder(name)
-        if folder == ROOT and name == SEARCHES.name:
+        if folder == self.root and name == SEARCHES.name:
             return SEARCHES
         for text in texts_of(name):
             entry = self._guard.entry(f"{folder.path}/{text}")

@@ -46,14 +46,16 @@ export default async function ({ name, parameters, go }) {
     }
   }
   input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(live_count, 300); });
-  live_count();
 
-  const out = h("div");
-  result(out, kind, query, attributes, address, go);
+  const out = h("div", {}, h("p", { class: "quiet" }, "…"));
   const picture = h("div", { class: "card" });
   const select = h("select", { id: "attribute", onchange: () => go(address(query, { attribute: select.value }), true) },
     [...attributes.keys()].sort().map((one) => h("option", { value: one, selected: one === attribute }, one)));
-  draw(picture, select, kind, query, attribute, address);
+  // The first rows come first: what counts all of them would hold them up.
+  result(out, kind, query, attributes, address, go).then(() => {
+    live_count();
+    draw(picture, select, kind, query, attribute, address);
+  });
   const files = ["csv", "parquet", "ndjson", "arrow"].map((one) => [" ", h("a", { href: `/api/v1${kind.base}?${new URLSearchParams({ q: query, format: one })}`, download: "" }, one)]);
   return [
     h("h1", {}, kind.title), form,
@@ -84,12 +86,16 @@ async function result(out, kind, query, attributes, address, go) {
   const named = [...attributes.keys()].filter((one) => new RegExp(`\\b${one}\\b`, "i").test(query.replace(/'[^']*'/g, "")));
   const wanted = [...new Set([...kind.columns, ...named])].filter((one) => attributes.has(one));
   const columns = (kind.of === "files" ? [...wanted, "place"] : wanted).join(",");
+  const slow = setTimeout(() => out.replaceChildren(h("p", { class: "quiet", role: "status" },
+    "This search takes a while: much has to be looked through. The first rows appear as soon as they are there; leaving the page ends it.")), 1000);
   try {
     page = await ask(kind.base, { q: query, columns, limit: 50 });
   } catch (error) {
     if (error.name === "AbortError") return;
     out.replaceChildren(problem(error), error.nearest ? mend(query, error, address) : "");
     return;
+  } finally {
+    clearTimeout(slow);
   }
   if (!page.items.length) {
     out.replaceChildren(h("p", { class: "quiet" }, "Nothing matches."));

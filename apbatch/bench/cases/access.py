@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
+import resource
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 from blake3 import blake3
 
 from apbatch.access.mount import mounting
@@ -23,6 +25,7 @@ from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
 from apbatch.errors import ServerError, VerificationError
 from apbatch.index.backends import open_catalogue
+from apbatch.index.catalogue import Catalogue
 from apbatch.index.contents import BLOCK, Content
 from apbatch.index.files import FileRecord, Replica
 from apbatch.storage.hashing import READ_BYTES
@@ -30,6 +33,10 @@ from apbatch.storage.hashing import READ_BYTES
 PASSTHROUGH, MOUNT, HTTP = "pyfuse3 pass-through", "apbatch mount", "HTTP"
 _ENTRIES = 10_000
 _START_S = 600.0
+#: Bytes in a second of a network of 1 Gbit/s, and what is sent at once.
+_LINK, _FRAME = 118_000_000, 256 << 10
+#: Of the sparse file, which has 1 GiB; what is read of it, and what may move for that, bytes.
+_SPARSE_BLOCKS, _MIDDLE, _MOST_MOVED = 512, 1_000_000, 4 << 20
 _SITE = "name: bench\nexperiment: BENCH\nroot: {root}\n"
 
 
@@ -44,29 +51,62 @@ def access_groups(setting: Setting) -> Iterator[Group]:
     setting.at_end.callback(tree.close)
     tree.start()
     kept = Operation(
-        "access", "read a mounted file again",
+        "access",
+        "read a mounted file again",
         f"{size.large_mb} MB in blocks of 4 MiB through the mount; the kernel has its pages.",
-        "MB/s", megabytes, baseline=PASSTHROUGH,
-    )  # fmt: skip
+        "MB/s",
+        megabytes,
+        baseline=PASSTHROUGH,
+    )
     blocks = Operation(
-        "access", "read a mounted file from blocks",
+        "access",
+        "read a mounted file from blocks",
         f"The same {size.large_mb} MB after the kernel was told to drop the pages: each request reaches the program, "
         "which has the blocks in its cache, verified (pass-through: the file in the page cache).",
-        "MB/s", megabytes, baseline=PASSTHROUGH,
-    )  # fmt: skip
+        "MB/s",
+        megabytes,
+        baseline=PASSTHROUGH,
+    )
     listing = Operation(
-        "access", "list a mounted folder", f"ls -l of {_ENTRIES} entries, which the kernel may know already.", "ms",
-        1.0, baseline=PASSTHROUGH,
-    )  # fmt: skip
+        "access",
+        "list a mounted folder",
+        f"ls -l of {_ENTRIES} entries, which the kernel may know already.",
+        "ms",
+        1.0,
+        baseline=PASSTHROUGH,
+    )
     cold = Operation(
-        "access", "read a file for the first time",
+        "access",
+        "read a file for the first time",
         f"{size.large_mb} MB that are in no cache: from a web server through the mount, with verification and caching; "
-        "against one plain request to the same server.", "MB/s", megabytes, baseline=HTTP,
-    )  # fmt: skip
+        "against one plain request to the same server.",
+        "MB/s",
+        megabytes,
+        baseline=HTTP,
+    )
+    network = Operation(
+        "access",
+        "read a file for the first time over 1 Gbit/s",
+        f"{size.large_mb} MB that are in no cache, from a web server that sends {_LINK / 1e6:.0f} MB in a second "
+        "on all connections together; against one plain request.",
+        "MB/s",
+        megabytes,
+        baseline=HTTP,
+    )
+    middle = Operation(
+        "access",
+        "read 1 MB from the middle of 1 GB",
+        "1 MB of a sparse file that is in no cache, from the web server; at most 4 MB may move. HTTP: one range.",
+        "ms",
+        1.0,
+        baseline=HTTP,
+    )
     yield Group(kept, [_Read(kept, peer, tree, folder) for peer, folder in tree.mounts.items()])
     yield Group(blocks, [_Read(blocks, peer, tree, folder, drop=True) for peer, folder in tree.mounts.items()])
-    yield Group(listing, [_Listing(listing, peer, folder) for peer, folder in tree.mounts.items()])
+    yield Group(listing, [_Listing(listing, peer, tree, folder) for peer, folder in tree.mounts.items()])
     yield Group(cold, [_ColdRead(cold, MOUNT, tree), _PlainHttp(cold, HTTP, tree)])
+    yield Group(network, [_ColdRead(network, MOUNT, tree, _LINK), _PlainHttp(network, HTTP, tree, _LINK)])
+    yield Group(middle, [_Middle(middle, MOUNT, tree), _HttpMiddle(middle, HTTP, tree)])
 
 
 class _BenchTree:
@@ -78,6 +118,7 @@ class _BenchTree:
         self._processes: list[subprocess.Popen[bytes]] = []
         self.web: ThreadingHTTPServer | None = None
         self.checksums: dict[str, str] = {}
+        self.sparse_bytes = 0
 
     def start(self) -> None:
         """Write the files, register them, and mount."""
@@ -98,16 +139,22 @@ class _BenchTree:
             empty = blake3(b"").hexdigest()
             many = [self._record(site, f"many/{number:05}", empty) for number in range(_ENTRIES)]
             catalogue.upsert([large, *many])
-            for number in range(self.fresh):
-                name = f"fresh{number}"
+            for name in [f"{kind}{number}" for number in range(self.fresh) for kind in ("fresh", "far")]:
                 data = draw.randbytes(self.size)
                 (copies / name).write_bytes(data)
                 catalogue.put_contents([self._content(name, data)])
-                record = replace(large, path=f"/bench/elsewhere/{name}", place=f"/bench/elsewhere/{name}",
-                                 site="elsewhere", source=name, checksum=self.checksums[name])  # fmt: skip
+                record = replace(
+                    large,
+                    path=f"/bench/elsewhere/{name}",
+                    place=f"/bench/elsewhere/{name}",
+                    site="elsewhere",
+                    source=name,
+                    checksum=self.checksums[name],
+                )
                 catalogue.upsert([record])
-                url = f"http://127.0.0.1:{self.web.server_address[1]}/{name}"
-                catalogue.add_replicas([Replica(record.path, url, "http", record.checksum, datetime.now(UTC))])
+                replica = Replica(record.path, self.url(name), "http", record.checksum, datetime.now(UTC))
+                catalogue.add_replicas([replica])
+            self._add_sparse(catalogue, copies, large)
         environment = {**os.environ, "APBATCH_HOME": str(home), "APBATCH_CACHE": str(self.folder / "cache")}
         environment.pop("APBATCH_CONFIG", None)
         passthrough = ["-m", "apbatch.bench.cases.passthrough", str(site), str(self.mounts[PASSTHROUGH])]
@@ -120,6 +167,38 @@ class _BenchTree:
             if time.monotonic() > limit or any(process.poll() is not None for process in self._processes):
                 raise ServerError("a file system could not be mounted", where=str(self.folder))
             time.sleep(0.05)
+
+    def _add_sparse(self, catalogue: Catalogue, copies: Path, like: FileRecord) -> None:
+        """Register a large file of zeros, which takes no room on disk."""
+        self.sparse_bytes = size = _SPARSE_BLOCKS * BLOCK
+        with (copies / "sparse").open("wb") as file:
+            file.truncate(size)
+        digest, zeros = blake3(), bytes(BLOCK)
+        for _ in range(_SPARSE_BLOCKS):
+            digest.update(zeros)
+        pieces = bytes(20 * _SPARSE_BLOCKS), bytes(20 * -(-size // (24 << 20)))
+        content = Content(digest.hexdigest(), size, "", blake3(zeros).digest() * _SPARSE_BLOCKS, *pieces)
+        catalogue.put_contents([content])
+        record = replace(like, path="/bench/elsewhere/sparse", place="/bench/elsewhere/sparse", site="elsewhere",
+                         source="sparse", size=size, checksum=content.checksum)  # fmt: skip
+        catalogue.upsert([record])
+        catalogue.add_replicas([Replica(record.path, self.url("sparse"), "http", record.checksum, datetime.now(UTC))])
+
+    def url(self, name: str) -> str:
+        """Return where the web server has a file."""
+        assert self.web is not None
+        return f"http://127.0.0.1:{self.web.server_address[1]}/{name}"
+
+    def cpu_times(self, peer: str) -> tuple[float, float]:
+        """Return the CPU time of this process, which reads and serves, and of a mount, s: user, system."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        user, system = used.ru_utime, used.ru_stime
+        for process in self._processes[list(self.mounts).index(peer) :][:1] if peer in self.mounts else []:
+            first = psutil.Process(process.pid)
+            for one in (first, *first.children(recursive=True)):
+                times = one.cpu_times()
+                user, system = user + times.user, system + times.system
+        return user, system
 
     def file(self, peer: str, name: str) -> Path:
         """Return where a mount shows a file."""
@@ -176,7 +255,8 @@ class _AccessCase(Case):
 class _Read(_AccessCase):
     def __init__(self, operation: Operation, peer: str, tree: _BenchTree, folder: Path, *, drop: bool = False) -> None:
         super().__init__(operation, peer, tree.size)
-        self._file, self._drop, self._expected = tree.file(peer, "large"), drop, tree.checksums["large"]
+        self._tree, self._drop = tree, drop
+        self._file, self._expected = tree.file(peer, "large"), tree.checksums["large"]
 
     def prepare(self) -> None:
         with self._file.open("rb") as stream:
@@ -186,12 +266,16 @@ class _Read(_AccessCase):
     def run(self) -> None:
         self._blocks = self._read(self._file)
 
+    def cpu_times(self) -> tuple[float, float]:
+        return self._tree.cpu_times(self.peer)
+
 
 class _Listing(Case):
     """List a folder with all attributes; proof: the number of lines."""
 
-    def __init__(self, operation: Operation, peer: str, folder: Path) -> None:
+    def __init__(self, operation: Operation, peer: str, tree: _BenchTree, folder: Path) -> None:
         super().__init__(operation, peer)
+        self._tree = tree
         self._folder = folder / ("many" if peer == PASSTHROUGH else "bench/bench/many")
         self._lines = 0
 
@@ -199,37 +283,92 @@ class _Listing(Case):
         done = subprocess.run(["ls", "-l", str(self._folder)], capture_output=True, check=True)
         self._lines = done.stdout.count(b"\n") - 1
 
+    def cpu_times(self) -> tuple[float, float]:
+        return self._tree.cpu_times(self.peer)
+
     def check(self) -> None:
         if self._lines != _ENTRIES:
             raise VerificationError(f"{self._lines} entries listed, {_ENTRIES} are there", where=self.peer)
 
 
 class _Fresh(_AccessCase):
-    """Another file in each round."""
+    """Another file in each round, from a server that sends no faster than `rate`, bytes/s; 0: as fast as it can."""
 
-    def __init__(self, operation: Operation, peer: str, tree: _BenchTree) -> None:
+    def __init__(self, operation: Operation, peer: str, tree: _BenchTree, rate: int = 0) -> None:
         super().__init__(operation, peer, tree.size)
-        self._tree, self._number = tree, -1
+        self._tree, self._rate, self._number = tree, rate, -1
+
+    @property
+    def _name(self) -> str:
+        return f"{'far' if self._rate else 'fresh'}{self._number}"
 
     def prepare(self) -> None:
         self._number += 1
-        self._expected = self._tree.checksums[f"fresh{self._number}"]
+        self._expected = self._tree.checksums[self._name]
+        _RangeHandler.rate = self._rate
+
+    def check(self) -> None:
+        _RangeHandler.rate = 0
+        super().check()
+
+    def cpu_times(self) -> tuple[float, float]:
+        return self._tree.cpu_times(self.peer)
 
 
 class _ColdRead(_Fresh):
     def run(self) -> None:
-        self._blocks = self._read(self._tree.mounts[MOUNT] / f"bench/elsewhere/fresh{self._number}")
+        self._blocks = self._read(self._tree.mounts[MOUNT] / f"bench/elsewhere/{self._name}")
 
 
 class _PlainHttp(_Fresh):
     def run(self) -> None:
         import urllib3
 
-        assert self._tree.web is not None
-        url = f"http://127.0.0.1:{self._tree.web.server_address[1]}/fresh{self._number}"
         with urllib3.PoolManager() as client:
-            answer = client.request("GET", url, preload_content=False)
+            answer = client.request("GET", self._tree.url(self._name), preload_content=False)
             self._blocks = list(iter(lambda: answer.read(READ_BYTES), b""))
+
+
+class _Middle(Case):
+    """Other blocks in each round; proof: the bytes, and how many the web server sent for them."""
+
+    def __init__(self, operation: Operation, peer: str, tree: _BenchTree) -> None:
+        super().__init__(operation, peer, _MIDDLE)
+        self._tree, self._number, self._data = tree, -1, b""
+
+    @property
+    def _offset(self) -> int:
+        return self._tree.sparse_bytes // 2 - _MIDDLE // 2 + 4 * BLOCK * self._number
+
+    def prepare(self) -> None:
+        self._number += 1
+        _RangeHandler.sent = 0
+
+    def run(self) -> None:
+        with (self._tree.mounts[MOUNT] / "bench/elsewhere/sparse").open("rb", buffering=0) as file:
+            file.seek(self._offset)
+            parts: list[bytes] = []
+            while (left := _MIDDLE - sum(len(part) for part in parts)) > 0:
+                parts.append(file.read(left))
+            self._data = b"".join(parts)
+
+    def check(self) -> None:
+        if self._data != bytes(_MIDDLE):
+            raise VerificationError("the bytes read are not those written", where=self.peer)
+        if _RangeHandler.sent > _MOST_MOVED:
+            raise VerificationError(f"{_RangeHandler.sent} bytes moved for {_MIDDLE}", where=self.peer)
+
+    def cpu_times(self) -> tuple[float, float]:
+        return self._tree.cpu_times(self.peer)
+
+
+class _HttpMiddle(_Middle):
+    def run(self) -> None:
+        import urllib3
+
+        span = f"bytes={self._offset}-{self._offset + _MIDDLE - 1}"
+        with urllib3.PoolManager() as client:
+            self._data = client.request("GET", self._tree.url("sparse"), headers={"Range": span}).data
 
 
 class _RangeHandler(BaseHTTPRequestHandler):
@@ -237,6 +376,10 @@ class _RangeHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     folder: Path
+    #: Bytes of bodies, of all servers of this process; and those that may be sent in a second, 0 for any number.
+    sent, rate = 0, 0
+    _clock = threading.Lock()
+    _free_s = 0.0  # when the line is free again
 
     def log_message(self, format: str, *values: object) -> None:
         """Say nothing."""
@@ -250,10 +393,25 @@ class _RangeHandler(BaseHTTPRequestHandler):
 
         def send(file: int, first: int, count: int) -> None:
             while count:
-                sent = os.sendfile(self.connection.fileno(), file, first, count)
+                length = min(count, _FRAME)
+                self._wait_for_line(length)
+                with self._clock:  # counted before a client can have them, so that no count comes late
+                    _RangeHandler.sent += length
+                sent = os.sendfile(self.connection.fileno(), file, first, length)
                 first, count = first + sent, count - sent
 
         self._answer(send)
+
+    @classmethod
+    def _wait_for_line(cls, length: int) -> None:
+        if not _RangeHandler.rate:
+            return
+        with cls._clock:
+            now = time.monotonic()
+            start = max(now, _RangeHandler._free_s)
+            _RangeHandler._free_s = start + length / _RangeHandler.rate
+        if start > now:
+            time.sleep(start - now)
 
     def _answer(self, send: Callable[[int, int, int], None]) -> None:
         with (self.folder / self.path.strip("/")).open("rb") as file:

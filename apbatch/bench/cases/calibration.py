@@ -31,12 +31,17 @@ def calibration_group(setting: Setting) -> Group:
     bad[draw.choice(shape[0], _BAD_PIXELS, replace=False)] = True
     data = ((codes * QUARTERS).astype(np.uint16), pedestal, factors, camera, bad)
     operation = Operation(
-        "kernels", f"calibrate, {shape[0]} pixels",
+        "kernels",
+        f"calibrate, {shape[0]} pixels",
         f"{count} simulated images of {shape[0]} pixels in two gains: low gain where the high one is saturated "
         f"({_SATURATED:.0%} of the pixels), pedestals, factors, and {_BAD_PIXELS} bad pixels that become the mean of "
         "their neighbours. numpy: the same in whole arrays. copy: the codes read, as many floats written.",
-        "images/s", float(count), COPY, NUMPY, "cpu",
-    )  # fmt: skip
+        "images/s",
+        float(count),
+        COPY,
+        NUMPY,
+        "cpu",
+    )
     cases = [*(_Calibrate(operation, peer, data) for peer in (APBATCH, NUMPY)), _Copy(operation, data)]
     return Group(operation, cases)
 

@@ -93,11 +93,16 @@ def _raw(setting: Setting) -> Group:
     count = min(setting.size.large_mb, _MOST_RAW_MB) * 1_000_000 // taiga_raw.RECORD.itemsize
     content = _real_records(setting, count) or _made_records(count)
     operation = Operation(
-        "decode", "TAIGA raw records",
+        "decode",
+        "TAIGA raw records",
         f"{count} records of 156 bytes in memory, in batches of {taiga_raw.BATCH}: check, time of day, 64 amplitudes; "
         "the events and the high gains are then added up by all. Copy: the bytes alone, into memory that is there.",
-        "GB/s", len(content) / 1e9, reference="copy", baseline="numpy", clock="cpu",
-    )  # fmt: skip
+        "GB/s",
+        len(content) / 1e9,
+        reference="copy",
+        baseline="numpy",
+        clock="cpu",
+    )
     records = np.frombuffer(content, taiga_raw.RECORD)
     expected = float(records["event"].sum(dtype=np.float64))
     target = np.empty(taiga_raw.BATCH * taiga_raw.RECORD.itemsize, np.uint8)
@@ -126,9 +131,11 @@ def _raw(setting: Setting) -> Group:
         return total
 
     return _group(
-        operation, len(content), expected,
+        operation,
+        len(content),
+        expected,
         {"copy": copied, OURS: ours, "numpy": by_numpy, "record by record": lambda: _one_by_one(content)},
-    )  # fmt: skip
+    )
 
 
 def _one_by_one(content: bytes) -> float:
@@ -181,11 +188,15 @@ def _text(setting: Setting) -> Group:
         return total
 
     operation = Operation(
-        "decode", "TAIGA Monte Carlo text",
+        "decode",
+        "TAIGA Monte Carlo text",
         f"{len(content) / 1e6:.1f} MB of text in memory to images of 560 pixels with masks. Python: split into "
         "words and made numbers, no images.",
-        "MB/s", len(content) / 1e6, baseline="Python", clock="cpu",
-    )  # fmt: skip
+        "MB/s",
+        len(content) / 1e6,
+        baseline="Python",
+        clock="cpu",
+    )
     peers = {OURS: _reading(TaigaMcReader(), content), "Python": by_python}
     return _group(operation, len(content), by_python(), peers)
 
@@ -217,11 +228,15 @@ def _fact(setting: Setting) -> Group:
         lines += lines
     expected = float(sum(sum(map(len, json.loads(line)["PhotonArrivals_500ps"])) for line in lines.splitlines()))
     operation = Operation(
-        "decode", "FACT photon stream",
+        "decode",
+        "FACT photon stream",
         f"{len(lines) / 1e6:.0f} MB of JSON lines in memory to images and arrival times. json: the same lines to "
         "Python objects and the numbers of photons to an image, without times.",
-        "MB/s", len(lines) / 1e6, baseline="json", clock="cpu",
-    )  # fmt: skip
+        "MB/s",
+        len(lines) / 1e6,
+        baseline="json",
+        clock="cpu",
+    )
 
     def by_json() -> float:
         total, image = 0.0, np.empty(PIXELS, np.float32)
@@ -292,11 +307,15 @@ def _magic(path: Path) -> Group:
     with path.open("rb") as stream:
         images = MagicReader().metadata(stream, path.name).events or 0
     operation = Operation(
-        "decode", "MAGIC calibrated events",
+        "decode",
+        "MAGIC calibrated events",
         f"A file of {images} images, read {times} times from memory: opened, decompressed, amplitudes, arrival times, "
         "numbers, times and pointing as arrays.",
-        "images/s", float(images * times), baseline="uproot", clock="cpu",
-    )  # fmt: skip
+        "images/s",
+        float(images * times),
+        baseline="uproot",
+        clock="cpu",
+    )
     peers = {OURS: _reading(MagicReader(), content, times), "uproot": by_uproot}
     return _group(operation, len(content) * times, expected, peers)
 
@@ -341,11 +360,15 @@ def _simtel(setting: Setting, path: Path) -> Group:
 
     expected = by_eventio()
     operation = Operation(
-        "decode", "sim_telarray images",
+        "decode",
+        "sim_telarray images",
         f"A file of {images} images of cameras with 1,855 pixels, not compressed: samples, pedestals, choice of gain, "
         "photo-electrons summed over the read-out. apbatch: times of arrival as well.",
-        "images/s", float(images), baseline="eventio", clock="cpu",
-    )  # fmt: skip
+        "images/s",
+        float(images),
+        baseline="eventio",
+        clock="cpu",
+    )
     peers: dict[str, Callable[[], float]] = {OURS: _reading(SimtelReader(), content), "eventio": by_eventio}
     if importlib.util.find_spec("ctapipe") is not None:
         peers["ctapipe"] = by_ctapipe

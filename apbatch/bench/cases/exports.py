@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from apbatch.access.guard import Guard
 from apbatch.access.policy import Policy
 from apbatch.access.principals import OWNER
 from apbatch.bench.case import Case, Operation
-from apbatch.bench.cases.index import SEED, synthetic_records
+from apbatch.bench.cases.catalogue.records import SEED, synthetic_records
 from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
 from apbatch.errors import VerificationError
@@ -34,13 +34,16 @@ def export_groups(setting: Setting) -> Iterator[Group]:
     catalogue.upsert(records)
     catalogue.put_contents(_content(record, draw) for record in records)
     whole = Operation(
-        "exports", "publish", f"{len(records)} known files as a new CernVM-FS repository, 2 MiB pieces.", "files/s",
+        "exports",
+        "publish",
+        f"{len(records)} known files as a new CernVM-FS repository, 2 MiB pieces.",
+        "files/s",
         float(len(records)),
-    )  # fmt: skip
+    )
     yield Group(whole, [_Whole(whole, catalogue, setting.scratch, len(records))])
     one = Operation(
         "exports", "publish a change", f"One of {len(records)} files changed: the next revision.", "ms", 1.0
-    )  # fmt: skip
+    )
     yield Group(one, [_Change(one, catalogue, setting.scratch, records)])
 
 
@@ -48,9 +51,13 @@ def _content(record: FileRecord, draw: random.Random) -> Content:
     small, large = (-(-record.size // length) for length in (SMALL_PIECE, LARGE_PIECE))
     blocks = -(-record.size // BLOCK)
     return Content(
-        record.checksum, record.size, record.adler32, draw.randbytes(32 * blocks), draw.randbytes(20 * small),
+        record.checksum,
+        record.size,
+        record.adler32,
+        draw.randbytes(32 * blocks),
+        draw.randbytes(20 * small),
         draw.randbytes(20 * large),
-    )  # fmt: skip
+    )
 
 
 class _Publish(Case):
@@ -87,7 +94,9 @@ class _Whole(_Publish):
 class _Change(_Publish):
     """After one file got another time; proof: a new revision, of which only the path to the file was written."""
 
-    def __init__(self, operation: Operation, catalogue: Catalogue, scratch: Path, records: list[FileRecord]) -> None:
+    def __init__(
+        self, operation: Operation, catalogue: Catalogue, scratch: Path, records: Sequence[FileRecord]
+    ) -> None:
         super().__init__(operation, catalogue, scratch)
         self._draw, self._records = random.Random(SEED + 2), records
 

@@ -35,12 +35,17 @@ def grid_groups(setting: Setting) -> Iterator[Group]:
         for method in METHODS:
             grid = grid_of(camera, method)
             operation = Operation(
-                "grids", f"{method}, {camera.n_pixels} pixels",
+                "grids",
+                f"{method}, {camera.n_pixels} pixels",
                 f"{count} images of {camera.n_pixels} pixels to {grid.rows} x {grid.cols} cells, in batches of {BATCH} "
                 f"that are written into one array. {PEER}: map_image for image after image, as its reader does. "
                 f"{COPY}: the images and the grids once.",
-                "images/s", float(count), COPY, PEER, "cpu",
-            )  # fmt: skip
+                "images/s",
+                float(count),
+                COPY,
+                PEER,
+                "cpu",
+            )
             cases: list[Case] = [_Ours(operation, images, camera, grid), _Copy(operation, images, grid)]
             try:
                 cases.append(_Peer(operation, images, _peer(camera, method)))

@@ -122,21 +122,33 @@ def kernel_groups(setting: Setting) -> Iterator[Group]:
     for scene in scenes():
         images = shower_images(scene, setting.size.images)
         operation = Operation(
-            "kernels", f"clean and parametrise, {scene.camera.n_pixels} pixels",
+            "kernels",
+            f"clean and parametrise, {scene.camera.n_pixels} pixels",
             f"{len(images)} simulated images, {scene.cleaning.name}, then Hillas parameters. apbatch: one call, mask "
             "and all parameters. ctapipe: tailcuts_clean and hillas_parameters, image by image. numpy.sum: over the "
-            "same float32 numbers.", "images/s", float(len(images)), SUM, CTAPIPE, "cpu",
-        )  # fmt: skip
+            "same float32 numbers.",
+            "images/s",
+            float(len(images)),
+            SUM,
+            CTAPIPE,
+            "cpu",
+        )
         cases: list[Case] = [_Fused(operation, scene, images, ctapipe), _Sum(operation, images)]
         if ctapipe is not None:
             cases.append(_Ctapipe(operation, scene, images, ctapipe))
         yield Group(operation, cases)
         around = Operation(
-            "kernels", f"halo parameters, {scene.camera.n_pixels} pixels",
+            "kernels",
+            f"halo parameters, {scene.camera.n_pixels} pixels",
             f"The same images. apbatch: parameters after {len(CLEANINGS)} cleanings, and of rings around the ellipse, "
             "in one call. The peer: the parameters of all pixels, then cleaning and the parameters of what is kept, "
-            "which the chain computes of every image.", "images/s", float(len(images)), SUM, CHAIN, "cpu",
-        )  # fmt: skip
+            "which the chain computes of every image.",
+            "images/s",
+            float(len(images)),
+            SUM,
+            CHAIN,
+            "cpu",
+        )
         yield Group(around, [_Halo(around, scene, images), _Sum(around, images), _Chain(around, scene, images)])
 
 
@@ -186,8 +198,9 @@ class _Fused(Case):
                 continue
             ours = [self._result[name][row] for name in ("size", "cog_x", "cog_y", "length", "width")]
             expected = [
-                theirs.intensity, *(getattr(theirs, name).value for name in ("fov_lon", "fov_lat", "length", "width"))
-            ]  # fmt: skip
+                theirs.intensity,
+                *(getattr(theirs, name).value for name in ("fov_lon", "fov_lat", "length", "width")),
+            ]
             if not np.allclose(ours, expected, rtol=1e-5, atol=1e-9):
                 raise VerificationError("parameters are not ctapipe's", where=f"image {row}")
 

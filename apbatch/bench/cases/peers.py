@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-from typing import cast
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from apbatch.bench.cases.bare_index import BareSqlite
 from apbatch.bench.suite import Setting
 from apbatch.errors import ApbatchError
 from apbatch.index.backends import open_catalogue
@@ -13,11 +14,12 @@ from apbatch.index.catalogue import Catalogue
 from apbatch.storage.backends import open_store
 from apbatch.storage.store import Store
 
-LOCAL, SQLITE, POSTGRES, CASSANDRA = "local store", "SQLite", "PostgreSQL", "Cassandra"
-#: Hand-written SQL through Python's own driver, in tables of the same kind.
-BARE = "SQLite (bare driver)"
+if TYPE_CHECKING:
+    from apbatch.bench.cases.catalogue.bare_sql import BareIndex
+
+LOCAL, HDFS, SQLITE, POSTGRES, CASSANDRA = "local store", "HDFS (hdfs-native)", "SQLite", "PostgreSQL", "Cassandra"
 #: Name in the report, server that it needs, endpoint of that server.
-_STORES = (("HDFS (hdfs-native)", "hdfs", "hdfs"), ("HDFS (WebHDFS)", "hdfs", "webhdfs"), ("AFS", "afs", "afs"))
+_STORES = ((HDFS, "hdfs", "hdfs"), ("HDFS (WebHDFS)", "hdfs", "webhdfs"), ("AFS", "afs", "afs"))
 
 
 def stores(setting: Setting) -> dict[str, Store]:
@@ -33,27 +35,75 @@ def stores(setting: Setting) -> dict[str, Store]:
     return by_peer
 
 
-def catalogues(setting: Setting) -> dict[str, Catalogue]:
-    """Return empty catalogues, closed at the end; those on servers are dropped at the end."""
-    by_peer = {SQLITE: open_catalogue(f"sqlite:///{setting.scratch.absolute()}/catalogue.sqlite")}
-    by_peer[BARE] = cast("Catalogue", BareSqlite(setting.scratch.absolute() / "bare.sqlite"))
-    try:
-        address = setting.servers.endpoint("postgres", "postgres").rstrip("/")
-        database = f"bench_{secrets.token_hex(4)}"
-        setting.at_end.callback(_drop_database, address, database)
-        by_peer[POSTGRES] = open_catalogue(f"{address}/{database}")
-    except ApbatchError as error:
-        setting.left_out[POSTGRES] = str(error)
-    try:
-        address = setting.servers.endpoint("cassandra", "cassandra").rstrip("/")
-        keyspace = f"bench_{secrets.token_hex(4)}"
-        setting.at_end.callback(_drop, address, keyspace)
-        by_peer[CASSANDRA] = open_catalogue(f"{address}/{keyspace}")
-    except ApbatchError as error:
-        setting.left_out[CASSANDRA] = str(error)
-    for catalogue in by_peer.values():
-        setting.at_end.callback(catalogue.close)
+def catalogue_urls(setting: Setting, name: str) -> dict[str, str]:
+    """Return the URL of a new catalogue on each back-end that is up; those on servers are dropped at the end.
+
+    Parameters
+    ----------
+    setting : Setting
+    name : str
+        Of SQLite's file, and in the names of databases: suites have their own.
+    """
+    urls = {SQLITE: f"sqlite:///{setting.scratch.absolute()}/{name}.sqlite"}
+    for peer, server, drop in ((POSTGRES, "postgres", _drop_database), (CASSANDRA, "cassandra", _drop)):
+        try:
+            address = setting.servers.endpoint(server, server).rstrip("/")
+        except ApbatchError as error:
+            setting.left_out[peer] = str(error)
+            continue
+        database = _database(setting, name)
+        setting.at_end.callback(drop, address, database)
+        urls[peer] = f"{address}/{database}"
+    return urls
+
+
+def catalogues(setting: Setting, urls: Mapping[str, str]) -> dict[str, Catalogue]:
+    """Return the catalogues at some URLs by peer, closed at the end; one that can't be opened is left out."""
+    by_peer = {}
+    for peer, url in urls.items():
+        try:
+            by_peer[peer] = open_catalogue(url)
+        except ApbatchError as error:
+            setting.left_out[peer] = str(error)
+            continue
+        setting.at_end.callback(by_peer[peer].close)
     return by_peer
+
+
+def bare_peers(setting: Setting) -> dict[str, BareIndex]:
+    """Return hand-written SQL and CQL through the bare drivers, for the back-ends that are up, closed at the end."""
+    from apbatch.bench.cases.catalogue.bare_sql import BareSqlite
+
+    peers: dict[str, BareIndex] = {}
+    for peer, url in catalogue_urls(setting, "bare").items():
+        try:
+            if peer == POSTGRES:
+                from apbatch.bench.cases.catalogue.bare_postgres import BarePostgres
+
+                bare: BareIndex = BarePostgres(url)
+            elif peer == CASSANDRA:
+                from apbatch.bench.cases.catalogue.bare_cassandra import BareCassandra
+
+                bare = BareCassandra(url)
+            else:
+                bare = BareSqlite(Path(url.removeprefix("sqlite:///")))
+        except ApbatchError as error:
+            setting.left_out[bare_name(peer)] = str(error)
+            continue
+        setting.at_end.callback(bare.close)
+        peers[bare_name(peer)] = bare
+    return peers
+
+
+def bare_name(peer: str) -> str:
+    """Return the name of the bare driver of a back-end."""
+    return f"{peer} (bare driver)"
+
+
+def _database(setting: Setting, name: str) -> str:
+    """Return a name of a run's own, so that a run that goes on finds what it has loaded."""
+    folder = str(setting.scratch.absolute())
+    return f"bench_{name}_{hashlib.blake2b(folder.encode(), digest_size=6).hexdigest()}"
 
 
 def _drop_database(address: str, database: str) -> None:
@@ -67,7 +117,7 @@ def _drop(address: str, keyspace: str) -> None:
     from cassandra.cluster import Cluster
 
     host, _, port = address.partition("://")[2].partition(":")
-    cluster = Cluster([host], port=int(port or 9042))
+    cluster = Cluster([host], port=int(port or 9042), connect_timeout=10, control_connection_timeout=30)
     try:
         cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {keyspace}", timeout=60)
     finally:

@@ -31,12 +31,17 @@ def simulation_groups(setting: Setting) -> Iterator[Group]:
     for primary in ("gamma", "proton"):
         settings = _settings(primary, showers)
         operation = Operation(
-            "sim", f"{primary} showers",
+            "sim",
+            f"{primary} showers",
             f"{showers} {primary} showers of 2 to 20 TeV (index -2, mean {_mean(settings):.1f} TeV) seen by "
             f"{settings.telescopes} telescopes, up to their images in memory, on one core. {BARE}: the same cascades "
             "with no telescope and no detector, which is what the physics costs.",
-            "showers/s", float(showers), BARE, None, "cpu",
-        )  # fmt: skip
+            "showers/s",
+            float(showers),
+            BARE,
+            None,
+            "cpu",
+        )
         try:
             plan = _plan(settings, setting.scratch / f"sim-{primary}")
         except (MissingSoftwareError, ApbatchError) as reason:
@@ -44,21 +49,31 @@ def simulation_groups(setting: Setting) -> Iterator[Group]:
             continue
         yield Group(operation, [_Showers(operation, OURS, plan), _Showers(operation, BARE, plan)])
     operation = Operation(
-        "sim", "steps of electrons",
+        "sim",
+        "steps of electrons",
         f"{_BEAMS} beams of 100 photons of 20 GeV over 84 telescopes, with the usual steps of electrons, half and an "
         "eighth of them. Light, width and length at seven distances must be those of the shortest steps to "
         f"{100 * steps.AIM:.0f} % and four standard errors.",
-        "showers/s", float(100 * _BEAMS), None, None, "cpu",
-    )  # fmt: skip
+        "showers/s",
+        float(100 * _BEAMS),
+        None,
+        None,
+        "cpu",
+    )
     finest = _Steps(operation, f"steps x {steps.FINEST:g}", steps.FINEST, None)
     yield Group(operation, [finest, *(_Steps(operation, f"steps x {one:g}", one, finest) for one in steps.STEPS)])
     settings = _settings("gamma", showers)
     operation = Operation(
-        "sim", "gamma showers into files",
+        "sim",
+        "gamma showers into files",
         f"The same gammas in chunks of {settings.showers_per_chunk} that are written whole, as a production writes "
         f"them. {MEMORY}: without files.",
-        "showers/s", float(showers), MEMORY, None, "cpu",
-    )  # fmt: skip
+        "showers/s",
+        float(showers),
+        MEMORY,
+        None,
+        "cpu",
+    )
     plan = _plan(settings, setting.scratch / "sim-files")
     yield Group(operation, [_Files(operation, plan), _Showers(operation, MEMORY, plan)])
 

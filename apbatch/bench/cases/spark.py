@@ -60,14 +60,19 @@ def spark_groups(setting: Setting) -> Iterator[Group]:
         setting.at_end.callback(peer.stop)
 
     whole = Operation(
-        "spark", "one pass",
+        "spark",
+        "one pass",
         f"{count} images of {n_pixels} pixels from Parquet: cleaned, parametrised, mapped onto the axial grid; images "
         "with masks, parameters and grids written as Parquet of the same columns, codec and level. The plain process "
         "is pyarrow and the kernels, nothing else; the verified one also hashes its files (BLAKE3, Adler-32), forces "
         "them to the disk, compares sizes and renames, which is what the bulk path and saved DataFrames deliver. "
         "DataFrames do it in three jobs. CPU time of all processes of a peer; Spark and its workers have started.",
-        "images/s", float(count), PLAIN, VERIFIED, "cpu",
-    )  # fmt: skip
+        "images/s",
+        float(count),
+        PLAIN,
+        VERIFIED,
+        "cpu",
+    )
     cases = [_Case(whole, processes[peer], ONE_PASS, images, out) for peer in (PLAIN, VERIFIED, bulk, frames)]
     by_spark = _Case(whole, processes[frames], ONE_PASS + BY_SPARK, images, out, f"{FRAMES} written by Spark, local[1]")
     yield Group(whole, [*cases, by_spark])
@@ -76,36 +81,53 @@ def spark_groups(setting: Setting) -> Iterator[Group]:
     source = cleaned / "images"
     _as_dataset(source, count)
     table = Operation(
-        "spark", "parameters",
+        "spark",
+        "parameters",
         f"Parameters of {count} cleaned images from Parquet to Parquet, by the same peers. Read and written by Spark, "
         "every pixel crosses from the JVM to Python. CPU time of all processes of a peer.",
-        "images/s", float(count), PLAIN, VERIFIED, "cpu",
-    )  # fmt: skip
+        "images/s",
+        float(count),
+        PLAIN,
+        VERIFIED,
+        "cpu",
+    )
     cases = [_Case(table, processes[peer], PARAMETERS, source, out) for peer in (PLAIN, VERIFIED, bulk, frames)]
     through = f"{FRAMES} read and written by Spark, local[1]"
     yield Group(table, [*cases, _Case(table, processes[frames], PARAMETERS + BY_SPARK, source, out, through)])
     processes[frames].stop()
 
     job = Operation(
-        "spark", "a small job",
+        "spark",
+        "a small job",
         f"One pass over {_FEW} images: what a job costs however little it does. CPU time of all processes of a peer.",
-        "ms", 1.0, baseline=VERIFIED, clock="cpu",
-    )  # fmt: skip
+        "ms",
+        1.0,
+        baseline=VERIFIED,
+        clock="cpu",
+    )
     yield Group(job, [_Case(job, processes[peer], ONE_PASS, few, out, count=_FEW) for peer in (VERIFIED, bulk)])
     start = Operation(
-        "spark", "start",
+        "spark",
+        "start",
         "From nothing to a process that waits for its first job: packages, and for Spark its JVM, the session and one "
         "Python worker. Once for each session; no other figure holds it. CPU time.",
-        "ms", 1.0, baseline=PLAIN, clock="cpu",
-    )  # fmt: skip
+        "ms",
+        1.0,
+        baseline=PLAIN,
+        clock="cpu",
+    )
     yield Group(start, [_Start(start, _Peer(peer, warm)) for peer in (PLAIN, bulk)])
 
     two = Operation(
-        "spark", "two workers",
+        "spark",
+        "two workers",
         "As one pass, by the clock on the wall; it says little on a machine without two idle cores. Two processes that "
         "know nothing of each other, each with half of the files, show what the machine has left for a second one.",
-        "images/s", float(count), TWO, bulk,
-    )  # fmt: skip
+        "images/s",
+        float(count),
+        TWO,
+        bulk,
+    )
     cases = [_Case(two, processes[peer], ONE_PASS, images, out) for peer in (VERIFIED, bulk, f"{BULK}, local[2]")]
     second = _Peer(VERIFIED, warm)
     setting.at_end.callback(second.stop)

@@ -38,28 +38,47 @@ def storage_groups(size: Size, stores: Mapping[str, Store], scratch: Path) -> It
 
     megabytes, many = float(size.large_mb), float(size.small_files)
     write = Operation(
-        "storage", "write a large file",
+        "storage",
+        "write a large file",
         f"{size.large_mb} MB in blocks of 4 MiB. Stores: published, that is hashed, verified as the back-end needs and "
-        "renamed into place. Bare disk: write, fsync, rename, no hash.", "MB/s", megabytes, BARE_DISK,
-    )  # fmt: skip
+        "renamed into place. Bare disk: write, fsync, rename, no hash.",
+        "MB/s",
+        megabytes,
+        BARE_DISK,
+    )
     read = Operation(
-        "storage", "read a large file",
+        "storage",
+        "read a large file",
         f"{size.large_mb} MB in blocks of 4 MiB, just written, so that it is in the page cache of the machine.",
-        "MB/s", megabytes, BARE_DISK,
-    )  # fmt: skip
+        "MB/s",
+        megabytes,
+        BARE_DISK,
+    )
     write_small = Operation(
-        "storage", "write small files",
+        "storage",
+        "write small files",
         f"{size.small_files} files of {size.small_kb} kB one after the other, each published (bare disk: write, fsync, "
-        "rename).", "files/s", many, BARE_DISK,
-    )  # fmt: skip
+        "rename).",
+        "files/s",
+        many,
+        BARE_DISK,
+    )
     read_small = Operation(
-        "storage", "read small files", f"The same {size.small_files} files one after the other, from the page cache.",
-        "files/s", many, BARE_DISK,
-    )  # fmt: skip
+        "storage",
+        "read small files",
+        f"The same {size.small_files} files one after the other, from the page cache.",
+        "files/s",
+        many,
+        BARE_DISK,
+    )
     listing = Operation(
-        "storage", "list a folder", f"Names and sizes of the {size.small_files} small files in one folder.",
-        "ms", 1.0, BARE_DISK,
-    )  # fmt: skip
+        "storage",
+        "list a folder",
+        f"Names and sizes of the {size.small_files} small files in one folder.",
+        "ms",
+        1.0,
+        BARE_DISK,
+    )
     try:
         yield Group(write, [_Write(write, peer, place, [large], "large") for peer, place in peers.items()])
         yield Group(read, [_Read(read, peer, place, [large], "large") for peer, place in peers.items()])

@@ -40,21 +40,28 @@ def train_groups(setting: Setting) -> Iterator[Group]:
     count = max(2048, min(setting.size.images, 16384)) // _LARGEST * _LARGEST
     files = _a_set(setting.scratch / "train", count)
     operation = Operation(
-        "train", "epoch",
+        "train",
+        "epoch",
         f"One epoch of the talk's CNN over {count} images, batches of {_BATCH}, softly cleaned. {DISK}: row groups of "
         f"{_GROUP} images read, checked and cleaned by a thread while the network works. {MEMORY}: grids that "
         "are there already.",
-        "images/s", float(count), MEMORY,
-    )  # fmt: skip
+        "images/s",
+        float(count),
+        MEMORY,
+    )
     yield Group(operation, [_Epoch(operation, DISK, files, count), _Epoch(operation, MEMORY, files, count)])
     for model, batch in _RANKS:
         operation = Operation(
-            "train", f"ranks, {model}, batches of {batch}",
+            "train",
+            f"ranks, {model}, batches of {batch}",
             f"One epoch of the network {model} over {count} images, batches of {batch} over all ranks. {RANKS}: two "
             f"processes of one thread, gradients averaged by Horovod in each step. {APART}: the same, each with the "
             f"gradients of its own, so what the machine has left for a second one. {ALONE}: one process of one thread.",
-            "images/s", float(count), APART, ALONE,
-        )  # fmt: skip
+            "images/s",
+            float(count),
+            APART,
+            ALONE,
+        )
         cases: list[Case] = [_Ranks(operation, peer, files, model, count, batch) for peer in (APART, ALONE)]
         if importlib.util.find_spec("horovod") is None:
             setting.left_out[f"{RANKS}, ranks"] = "Horovod is not installed"
@@ -62,11 +69,15 @@ def train_groups(setting: Setting) -> Iterator[Group]:
             cases.insert(0, _Ranks(operation, RANKS, files, model, count, batch))
         yield Group(operation, cases)
     operation = Operation(
-        "train", "scoring",
+        "train",
+        "scoring",
         f"{count} images to scores by the talk's CNN. {SCORES}: cleaning, grid and network, as a Spark worker does it. "
         f"{PREDICT}: predict alone, on grids that are there already. CPU time of all threads.",
-        "images/s", float(count), PREDICT, clock="cpu",
-    )  # fmt: skip
+        "images/s",
+        float(count),
+        PREDICT,
+        clock="cpu",
+    )
     yield Group(operation, [_Scoring(operation, SCORES, files, count), _Scoring(operation, PREDICT, files, count)])
 
 

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.kernels.decorators import inner, subroutine
+from apbatch.camera.kernels.neighbours import Numbers
 from apbatch.camera.kernels.vector import LANES, lowest_bit
 from apbatch.camera.kernels.words import bits_of, clear_bytes, ones, put_words, spread_word, words
 
 Bits = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
-Numbers = npt.NDArray[np.uint32]
 
 _ONE, _LAST, _ALL = np.uint64(1), np.uint64(63), np.uint64(2**64 - 1)
 

@@ -8,7 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numba
+try:
+    import numba
+except ImportError as error:  # also of a numba that refuses the installed numpy
+    raise ImportError(f"numba can't be imported ({error}); remedy: pip install 'apbatch[images]'") from error
 
 Function = TypeVar("Function", bound=Callable[..., object])
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry, Floats
-from apbatch.camera.kernels.board import Board, Numbers, Sets, board_of, count_islands, keep, new_sets, take_both
+from apbatch.camera.kernels.board import Board, Sets, board_of, count_islands, keep, new_sets, take_both
 from apbatch.camera.kernels.decorators import inner, subroutine
 from apbatch.camera.kernels.vector import (
     LANES,
@@ -25,15 +25,12 @@ from apbatch.camera.kernels.vector import (
     to_line,
     write_past_cache,
 )
-from apbatch.errors import UsageError
 
 #: A number whose width and sign matter to numba, and of which mypy knows nothing.
 Number = Any
 
 #: Images in a block: their lists stay in the processor's cache until their moments are made.
 BLOCK = 32
-#: Pixels of a camera at most: lists hold their numbers in two bytes.
-MOST_PIXELS = 1 << 16
 #: Bits of a multiple of `LANES`.
 _WHOLE = np.uint64(2**64 - LANES)
 
@@ -43,8 +40,6 @@ class Tables(NamedTuple):
 
     Attributes
     ----------
-    neighbours : ndarray of uint32, shape (n_pixels, any)
-        Padded with `n_pixels`.
     board : Board
     x, y : ndarray of float64, shape (n_pixels,)
         deg.
@@ -52,7 +47,6 @@ class Tables(NamedTuple):
         1 at the edge of the camera, 0 elsewhere.
     """
 
-    neighbours: Numbers
     board: Board
     x: Floats
     y: Floats
@@ -113,20 +107,9 @@ _tables: WeakKeyDictionary[CameraGeometry, Tables] = WeakKeyDictionary()
 
 
 def tables_of(camera: CameraGeometry) -> Tables:
-    """Return the tables of a camera; they are made once.
-
-    Raises
-    ------
-    UsageError
-        If it has more pixels than numbers of two bytes.
-    """
-    if camera.n_pixels > MOST_PIXELS:
-        raise UsageError(
-            f"{camera.name} has {camera.n_pixels:,} pixels", remedy=f"cameras may have up to {MOST_PIXELS:,}"
-        )
+    """Return the tables of a camera; they are made once."""
     if camera not in _tables:
         _tables[camera] = Tables(
-            np.where(camera.neighbours < 0, camera.n_pixels, camera.neighbours).astype(np.uint32, order="C"),
             board_of(camera),
             np.array(camera.x, np.float64, order="C"),
             np.array(camera.y, np.float64, order="C"),
@@ -182,16 +165,14 @@ def clean_block(
 ) -> None:
     """Clean the images `first` to `last` with two levels: set their masks and make their lists.
 
-    `picture` and `boundary` are as `apbatch.camera.cleaning.levels` makes them.
-
     Parameters
     ----------
     images : ndarray of float32, shape (n_images, n_pixels)
         p.e.
     first, last : int
         Images of the block, at most `BLOCK`.
-    picture, boundary : ndarray of float32
-        Levels, p.e.
+    picture, boundary : ndarray of float32, shape (1 or n_images, n_pixels) or (1, PIXELS)
+        Levels, p.e., of each pixel, or of all.
     min_neighbours : int
         Neighbours of the picture that a pixel of the picture needs.
     keep_isolated : bool
@@ -207,7 +188,7 @@ def clean_block(
     flat, flat_mask = images.reshape(-1), mask.reshape(-1)
     upper, lower = picture.reshape(-1), boundary.reshape(-1)
     step = boundary.shape[1] if boundary.shape[0] > 1 else 0
-    each = int(boundary.shape[1] > PIXELS)
+    each = int(boundary.shape[1] == n_pixels)
     # All images are searched first, one stream for the memory, and each candidate is looked at again after.
     _search(flat, first, last, n_pixels, lower, step, each, space.pixels, space.begin)
     place: Number = np.uint64(0)

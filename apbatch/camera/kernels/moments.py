@@ -28,31 +28,11 @@ from apbatch.camera.kernels.vector import (
     total,
     two_largest,
 )
-
-#: Columns of the result, in order. NaN marks what an image does not define.
-PARAMETERS = (
-    "size",  # p.e.
-    "cog_x", "cog_y",  # deg, centre of gravity
-    "length", "width",  # deg, r.m.s. along and across the axis
-    "distance",  # deg, of the centre of gravity from the source
-    "psi",  # deg, axis against x, in (-90, 90]
-    "miss",  # deg, of the axis from the source
-    "alpha",  # deg, between axis and the line from source to centre of gravity, in [0, 90]
-    "azwidth",  # deg, r.m.s. across the line from source to centre of gravity
-    "con1", "con2",  # share of the brightest pixel, of the two brightest
-    "skewness", "kurtosis",  # along the axis
-    "n_pixels",  # with light
-    "edge",  # 1 if a pixel with light is at the edge of the camera
-    "leakage",  # share of the light in edge pixels
-    "n_islands",  # groups of neighbouring pixels with light
-)  # fmt: skip
+from apbatch.camera.parameters import PARAMETERS
 
 #: Rows of a block's table that are no parameters: direction of the axis, variance along it.
 AXIS_X, AXIS_Y, LARGE = (len(PARAMETERS) + row for row in range(3))
 ROWS = len(PARAMETERS) + 3
-
-#: Variances below this share of the pitch squared are zero: rounding of collinear pixels.
-FLAT = 1e-10
 
 (_SIZE, _COG_X, _COG_Y, _LENGTH, _WIDTH, _DISTANCE, _PSI, _MISS, _ALPHA, _AZWIDTH, _CON1, _CON2, _SKEWNESS, _KURTOSIS,
  _N_PIXELS, _EDGE, _LEAKAGE, _N_ISLANDS) = range(len(PARAMETERS))  # fmt: skip
@@ -218,3 +198,26 @@ def _higher(flat: float, table: Floats) -> None:
         fourth = lanes(table, _KURTOSIS * BLOCK + i) / (size * large * large)
         put_lanes(table, _SKEWNESS * BLOCK + i, choose(has_axis, third, nothing))
         put_lanes(table, _KURTOSIS * BLOCK + i, choose(has_axis, fourth, nothing))
+
+
+@inner
+def put_columns(table: Floats, out: Floats, first: int, last: int) -> None:
+    """Copy the parameters of a block of images to their places in the whole table, eight images at a time.
+
+    Parameters
+    ----------
+    table : ndarray of float64, shape (n_parameters, BLOCK)
+        Parameters of the block.
+    out : ndarray of float64, shape (n_parameters, n_images)
+        The whole table.
+    first, last : int
+        Images of the block.
+    """
+    block, columns = table.reshape(-1), out.reshape(-1)
+    whole = (last - first) // LANES * LANES
+    for row in range(out.shape[0]):
+        start, place = row * BLOCK, row * out.shape[1] + first
+        for i in range(0, whole, LANES):
+            put_lanes(columns, place + i, lanes(block, start + i))
+        for i in range(whole, last - first):
+            columns[place + i] = block[start + i]

@@ -303,15 +303,15 @@ def append_at_least(
     """Compare 32 pixels with thresholds and append the numbers of those at or above; return how many these are.
 
     Pixels are ``image[start : start + valid]``, float32, at most 32, their thresholds ``thresholds[level : level +
-    32]`` and their numbers `number` and following; `out` (uint16) needs room for 32 from `count` on:
-    those not needed may be overwritten. A comparison with NaN is false.
+    valid]`` and their numbers `number` and following; `out` (uint16) needs room for 32 from `count` on: those not
+    needed may be overwritten. A comparison with NaN is false.
     """
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
         there = _first(builder, args[2])
         pixels = _some(builder, address_of(context, builder, kinds[0], args[0], args[1], _FLOATS), there, 4)
-        levels = builder.load(address_of(context, builder, kinds[3], args[3], args[4], _FLOATS), align=4)
+        levels = _some(builder, address_of(context, builder, kinds[3], args[3], args[4], _FLOATS), there, 4)
         reached = builder.and_(there, builder.fcmp_ordered(">=", pixels, levels))
         return _append(builder, reached, args[5], address_of(context, builder, kinds[6], args[6], args[7], _NUMBERS))
 

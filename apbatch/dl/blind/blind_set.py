@@ -29,7 +29,7 @@ import pyarrow as pa
 from apbatch.dl.blind.anchors import KeptHeads
 from apbatch.dl.blind.image_selection import FEATURES, Selected, select
 from apbatch.dl.blind.ledger import Head, Ledger
-from apbatch.dl.blind.production_seed import why_seed_is_public
+from apbatch.dl.blind.production_manifest import night_sky_of, why_seed_is_public
 from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.files import json_bytes, read_json, sha256, write_json, write_table
 from apbatch.errors import FormatError, NotFoundError, UsageError, VerificationError
@@ -149,6 +149,7 @@ def make(
         "cleaning": selected.cleaning,
         "features": [name for name in FEATURES if f"{name}_none" in selected.table.column_names],
         "settings": public,
+        "night_sky": night_sky_of(truth),
         "cut_flow": selected.cut_flow,
         "events": _counts(selected, splits),
     }

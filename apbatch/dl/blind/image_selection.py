@@ -6,6 +6,7 @@ pixels, from which every cleaning and grid is made when they are read, so that a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,16 @@ from apbatch.storage.backends import open_store
 
 #: Endings of the image parameters in a set: of the uncleaned image, and of the cleaning of the selection.
 _ENDINGS = ("none", "cleaned")
-#: Column of the camera's pixels.
-IMAGE = "image"
+#: Column of the camera's pixels, and of their arrival times.
+IMAGE, TIME_COLUMN = "image", "time"
 #: What a set may know of the truth of training images, and the column it comes from: TeV, deg in the camera, deg, m.
 TRUTH = {
-    "energy": "true_energy", "source_x": "true_source_x", "source_y": "true_source_y", "zenith": "true_zenith",
+    "energy": "true_energy",
+    "source_x": "true_source_x",
+    "source_y": "true_source_y",
+    "zenith": "true_zenith",
     "impact": "true_impact",
-}  # fmt: skip
+}
 #: Image parameters that are features; times, pointings, numbers of events and anything of the truth are not.
 FEATURES = (
     "size", "width", "length", "distance", "cog_x", "cog_y", "con2", "n_pixels", "skewness", "kurtosis",
@@ -71,6 +75,18 @@ class Selected:
     cut_flow: list[dict[str, Any]]
 
 
+def partner_column(number: int, ending: str = "") -> str:
+    """Return the name of the column of an image's partner, from 1, or of what lies beside that.
+
+    Parameters
+    ----------
+    number : int
+    ending : str
+        ``time`` for its arrival times.
+    """
+    return "_".join(["partner", str(number), *([ending] if ending else [])])
+
+
 def select(images: str, parameters: str, truth: str, selection: ImageSelection, sources: str | None = None) -> Selected:
     """Join images, parameters and truth, apply the cuts, and order by key.
 
@@ -88,9 +104,10 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
     FormatError
         If a column is missing or an image occurs twice.
     UsageError
-        If the cleaning is unknown or nothing passes.
+        If the cleaning is unknown, nothing passes, or arrival times or places of telescopes are missing that are
+        asked for.
     """
-    pixels, camera = _pixels(images)
+    pixels, camera = _pixels(images, selection.times)
     parameter_table = read_table(parameters)
     _need(parameter_table, parameters, (*IMAGE_KEY, "cleaning", "size", "width", "length"))
     cleaning = _cleaning(parameter_table, parameters, selection)
@@ -105,7 +122,7 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
             "no image has parameters (without and with cleaning) and truth", where=f"{images}, {parameters}, {truth}"
         )
 
-    columns = {name: pixels[name] for name in (*IMAGE_KEY, IMAGE)}
+    columns = {name: pixels[name] for name in (*IMAGE_KEY, IMAGE, *([TIME_COLUMN] if selection.times else []))}
     for ending, table in zip(_ENDINGS, (plain, cleaned), strict=True):
         for name in FEATURES:
             if name in table.column_names:
@@ -131,10 +148,14 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
             where=images,
             remedy="lower size_min or pixels_min",
         )
+    shower = _shower_numbers(true)
+    table = whole.filter(pa.array(keep)).select([name for name in columns if name not in IMAGE_KEY])
+    for name, column in _partners(pixels, true, shower, keep, selection, truth):
+        table = table.append_column(name, column)
     return Selected(
-        table=whole.filter(pa.array(keep)).select([name for name in columns if name not in IMAGE_KEY]),
+        table=table,
         gamma=gamma[keep],
-        shower=_shower_numbers(true)[keep],
+        shower=shower[keep],
         experiments=tuple(pc.unique(pixels["experiment"]).to_pylist()),
         truth={
             name: true[column].to_numpy().astype(np.float64)[keep]
@@ -147,13 +168,81 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
     )
 
 
-def _pixels(url: str) -> tuple[pa.Table, str]:
-    """Read images in the order of their keys, and the name of their camera."""
+def _partners(
+    pixels: pa.Table,
+    true: pa.Table,
+    shower: npt.NDArray[np.int64],
+    keep: npt.NDArray[np.bool_],
+    selection: ImageSelection,
+    where: str,
+) -> Iterator[tuple[str, pa.Array]]:
+    """Yield the columns of other telescopes' images of the same shower, for the images that are kept."""
+    if not selection.partners:
+        return
+    _need(true, where, ("true_core_x", "true_core_y"))
+    # The core as a telescope sees it; the difference of two is where one telescope stands against the other.
+    x, y = (true[f"true_core_{axis}"].to_numpy().astype(np.float64) for axis in ("x", "y"))
+    neighbours = partners_of(shower, x, y, selection.partners, selection.partner_min, selection.partner_max)[keep]
+    dark = pa.scalar(bytes(len(pixels[IMAGE][0].as_py())), pa.binary())
+    for number, rows in enumerate(neighbours.T, start=1):
+        places = pa.array(np.maximum(rows, 0), mask=rows < 0)
+        for name, ending in ((IMAGE, ""), (TIME_COLUMN, TIME_COLUMN)):
+            if name in pixels.column_names:
+                column = pixels[name].cast(pa.binary()).take(places).combine_chunks()
+                yield partner_column(number, ending), pc.fill_null(column, dark)
+
+
+def partners_of(
+    shower: npt.NDArray[np.int64],
+    x: npt.NDArray[np.float64],
+    y: npt.NDArray[np.float64],
+    number: int,
+    nearest: float,
+    farthest: float,
+) -> npt.NDArray[np.int64]:
+    """Return for each image other images of its shower, from the nearest telescope on.
+
+    Parameters
+    ----------
+    shower : ndarray of int64, shape (n_images,)
+        Number of the shower.
+    x, y : ndarray of float64, shape (n_images,)
+        Place of the telescope on the ground, up to a sign and an origin of the shower, m.
+    number : int
+        Of partners.
+    nearest, farthest : float
+        Limits of the distance between the telescopes, m.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_images, number)
+        Rows; -1 where there are no more.
+    """
+    partners = np.full((len(shower), number), -1, np.int64)
+    order = np.argsort(shower, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(shower[order])) + 1):
+        away = np.hypot(x[rows][:, None] - x[rows], y[rows][:, None] - y[rows])
+        away[(away < nearest) | (away > farthest)] = np.inf
+        np.fill_diagonal(away, np.inf)
+        ranked = np.argsort(away, axis=1, kind="stable")[:, :number]
+        there = np.isfinite(np.take_along_axis(away, ranked, axis=1))
+        partners[rows[:, None], np.arange(ranked.shape[1])] = np.where(there, rows[ranked], -1)
+    return partners
+
+
+def _pixels(url: str, times: bool = False) -> tuple[pa.Table, str]:
+    """Read images, with arrival times if wanted, in the order of their keys, and the name of their camera."""
     sidecar = info(url)
     if sidecar.get("kind") != "images":
         raise FormatError("not a dataset of images", where=url, remedy="give what the step `clean` made")
-    images = _sorted(read_table(url, [*IMAGE_KEY, IMAGE]), url, (IMAGE,))
+    images = _sorted(read_table(url, [*IMAGE_KEY, IMAGE, *(["peak_time"] if times else [])]), url, (IMAGE,))
     camera = camera_named(str(sidecar.get("camera", "")))
+    if times:
+        images = images.rename_columns([TIME_COLUMN if name == "peak_time" else name for name in images.column_names])
+        if images[TIME_COLUMN].null_count:
+            raise UsageError(
+                f"{images[TIME_COLUMN].null_count} images have no arrival times", where=url, remedy="times: false"
+            )
     lengths = pc.unique(pc.binary_length(images[IMAGE])).to_pylist()
     if lengths and lengths != [4 * camera.n_pixels]:
         raise FormatError(

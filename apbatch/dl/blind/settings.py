@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from apbatch.errors import UsageError
-from apbatch.units import PhotoElectrons
+from apbatch.units import Metres, PhotoElectrons
 
 
 class ImageSelection(BaseModel):
@@ -26,6 +26,13 @@ class ImageSelection(BaseModel):
     world : str
         Which gammas: ``point``, those of the observed source; ``diffuse``, those from anywhere; ``all`` of them.
         Hadrons are the same in each. A set of the world ``point`` holds the source's place in the camera.
+    times : bool
+        Whether the set holds the arrival times of the pixels.
+    partners : int
+        Images of so many other telescopes of the same shower that lie beside each image, whether they pass the cuts or
+        not; the nearest within `partner_min` and `partner_max`. One that is missing is dark.
+    partner_min, partner_max : float
+        Distance of the telescopes on the ground, m.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,6 +42,10 @@ class ImageSelection(BaseModel):
     leakage_max: float = Field(default=1.0, ge=0, le=1)
     cleaning: str | None = None
     world: Literal["all", "diffuse", "point"] = "all"
+    times: bool = False
+    partners: int = Field(default=0, ge=0, le=20)
+    partner_min: Metres = Field(default=50.0, ge=0)
+    partner_max: Metres = Field(default=200.0, gt=0)
 
 
 class BlindSettings(ImageSelection):

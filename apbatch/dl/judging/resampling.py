@@ -109,7 +109,7 @@ class Resamples:
             by_kind.append(shares)
         return by_kind[0], by_kind[1]
 
-    def quality(self, passed: Flags, among: Flags | None = None) -> Floats:
+    def q_factors(self, passed: Flags, among: Flags | None = None) -> Floats:
         """Return Q of a cut, shape (1 + resamples,): first of the events as they are; NaN where no hadron is left."""
         gammas, hadrons = self.shares(passed, among)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -7,7 +7,9 @@ curve on the validation set is taken; the test set has no say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,66 +18,78 @@ from apbatch.dl.judging.q_factor import roc
 from apbatch.errors import UsageError
 
 Floats = npt.NDArray[np.float64]
-#: Splits that are scored.
-_VALIDATION = "validation"
 #: Scores nearer to 0 or 1 are taken for this near: their logits would outvote all others.
 _NEAREST = 1e-6
 
 
-def mean_scores(members: Sequence[Mapping[str, Floats]], gamma: npt.NDArray[np.bool_]) -> tuple[dict[str, Floats], str]:
-    """Return the mean of the scores of several methods.
+@dataclass(frozen=True)
+class ScoreMean:
+    """A mean of the scores of several methods.
+
+    Attributes
+    ----------
+    kind : str
+        ``logits`` or ``ranks``.
+    references : tuple of ndarray, each of shape (n_validation,)
+        Of each method, its scores of the validation set in rising order: what ranks are counted among.
+    """
+
+    kind: Literal["logits", "ranks"]
+    references: tuple[Floats, ...]
+
+    def of(self, members: Sequence[Floats]) -> Floats:
+        """Return mean scores in 0…1, shape (n_images,).
+
+        Parameters
+        ----------
+        members : sequence of ndarray, each of shape (n_images,)
+            Scores in 0…1 of each method, in the order of `references`; NaN where an image has none.
+
+        Raises
+        ------
+        UsageError
+            If they are not of as many methods, or of different images.
+        """
+        if len(members) != len(self.references) or len({len(scores) for scores in members}) != 1:
+            raise UsageError("the methods of a mean scored different images")
+        if self.kind == "ranks":
+            pairs = zip(members, self.references, strict=True)
+            return np.asarray(np.mean([_ranks(scores, reference) for scores, reference in pairs], axis=0))
+        return np.asarray(1 / (1 + np.exp(-np.mean([_logits(scores) for scores in members], axis=0))))
+
+
+def choose_mean(references: Sequence[Floats], gamma: npt.NDArray[np.bool_]) -> ScoreMean:
+    """Return the mean with the larger area under the curve on the validation set.
 
     Parameters
     ----------
-    members : sequence of mapping
-        Of each method, its scores in 0…1 by split, in the same order of images; ``validation`` is one of the splits.
+    references : sequence of ndarray, each of shape (n_validation,)
+        Scores in 0…1 of each method.
     gamma : ndarray of bool, shape (n_validation,)
-        Labels of the validation set.
-
-    Returns
-    -------
-    scores : dict of str to ndarray
-        In 0…1, by split.
-    kind : str
-        ``logits`` or ``ranks``: which mean was taken.
+        Labels.
 
     Raises
     ------
     UsageError
-        If there are fewer than two methods, or they did not score the same images.
+        If there are fewer than two methods, or scores and labels differ in number.
     """
-    if len(members) < 2:
+    if len(references) < 2:
         raise UsageError("a mean needs the scores of two methods")
-    splits = {split: len(values) for split, values in members[0].items()}
-    for other in members[1:]:
-        if {split: len(values) for split, values in other.items()} != splits:
-            raise UsageError("the methods of a mean scored different images")
-    if splits.get(_VALIDATION) != len(gamma):
+    if any(len(scores) != len(gamma) for scores in references):
         raise UsageError("scores and labels of the validation set differ in number")
-    means: dict[str, Callable[[Floats, Floats], Floats]] = {"logits": _logits, "ranks": _ranks}
-    best: tuple[float, dict[str, Floats], str] | None = None
-    for kind, scaled in means.items():
-        scores = {
-            split: np.mean([scaled(member[split], member[_VALIDATION]) for member in members], axis=0)
-            for split in splits
-        }
-        if kind == "logits":
-            scores = {split: 1 / (1 + np.exp(-values)) for split, values in scores.items()}
-        area = roc(scores[_VALIDATION], gamma)[2]
-        if best is None or area > best[0]:
-            best = area, scores, kind
-    assert best is not None
-    return best[1], best[2]
+    ordered = tuple(np.sort(scores) for scores in references)
+    return max(
+        (ScoreMean("logits", ordered), ScoreMean("ranks", ordered)),
+        key=lambda mean: roc(mean.of(references), gamma)[2],
+    )
 
 
-def _logits(scores: Floats, reference: Floats) -> Floats:
+def _logits(scores: Floats) -> Floats:
     inside = np.clip(scores, _NEAREST, 1 - _NEAREST)
     return np.asarray(np.log(inside / (1 - inside)))
 
 
-def _ranks(scores: Floats, reference: Floats) -> Floats:
+def _ranks(scores: Floats, ordered: Floats) -> Floats:
     """Return the share of the reference that lies below each score, ties counting half."""
-    ordered = np.sort(reference)
-    return np.asarray(
-        (np.searchsorted(ordered, scores) + np.searchsorted(ordered, scores, side="right")) / (2 * len(ordered))
-    )
+    below = np.searchsorted(ordered, scores) + np.searchsorted(ordered, scores, side="right")
+    return np.asarray(np.where(np.isnan(scores), np.nan, below / (2 * len(ordered))))

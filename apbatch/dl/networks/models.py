@@ -62,7 +62,7 @@ def check_model(name: str, options: Mapping[str, Any] | None = None) -> None:
                 remedy=f"options are {', '.join(names)}",
             )
         if not isinstance(value, int | float) or value < 0:
-            raise UsageError(f"option '{option}' of model '{name}' is no number from 0 on: {value!r}")
+            raise UsageError(f"option '{option}' of model '{name}' is not a number from 0 on: {value!r}")
 
 
 def takes(name: str, cleaning: str) -> bool:
@@ -80,21 +80,25 @@ def check_grid(name: str, grid: str) -> None:
 
 def build(
     name: str,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     mean: float,
     spread: float,
     outputs: int = 1,
     options: Mapping[str, Any] | None = None,
     auxiliary: int = 0,
+    telescopes: int = 1,
 ) -> Any:
     """Build a Keras model from grids in p.e., shape (n, rows, cols), to numbers, shape (n, outputs).
+
+    With planes beside the image the grids have shape (n, rows, cols, planes). Each telescope's planes go through the
+    same network, with the same weights; what it makes of all of them is put together by one more layer.
 
     Parameters
     ----------
     name : str
         A registered model.
-    shape : (int, int)
-        Rows and columns of a grid.
+    shape : tuple of int
+        Rows and columns of a grid, and planes if there are any beside the image.
     mean, spread : float
         Of log(1 + p.e.) over the training images.
     outputs : int
@@ -103,18 +107,40 @@ def build(
         Of this model, such as ``filters``.
     auxiliary : int
         Further numbers behind them, which only training knows: `without_auxiliary` takes them away.
+    telescopes : int
+        That the planes belong to, in equal parts, image first (`apbatch.dl.networks.planes`).
     """
     import keras
 
     check_model(name, options)
     grid = keras.Input(shape)
-    features = _MODELS[name](grid, _scaled(grid, shape, mean, spread), **(options or {}))
+    if len(shape) == 2:
+        features = _MODELS[name](grid, _scaled(grid, shape, mean, spread), **(options or {}))
+    else:
+        features = _of_telescopes(grid, partial(_MODELS[name], **(options or {})), mean, spread, telescopes)
     # Numbers come out in full precision, also where the rest of the network computes in half of it.
     numbers = keras.layers.Dense(outputs, dtype="float32", name=_NUMBERS)(features)
     if auxiliary:
         more = keras.layers.Dense(auxiliary, dtype="float32", name="auxiliary")(features)
         numbers = keras.layers.Concatenate(dtype="float32")([numbers, more])
     return keras.Model(grid, numbers, name=name.replace("-", "_"))
+
+
+def _of_telescopes(planes: Any, builder: Builder, mean: float, spread: float, telescopes: int) -> Any:
+    """Return features of grids with planes, shape (n, rows, cols, planes): one network for every telescope."""
+    import keras
+    from keras import layers
+
+    rows, cols, n_planes = planes.shape[1:]
+    each = n_planes // telescopes
+    view = keras.Input((rows, cols, each))
+    scaled = _scaled(view[..., 0], (rows, cols), mean, spread)
+    channels = scaled if each == 1 else layers.Concatenate()([scaled, view[..., 1:]])
+    network = keras.Model(view, builder(view[..., 0], channels), name="telescope")
+    if telescopes == 1:
+        return network(planes)
+    together = [network(planes[..., number * each : (number + 1) * each]) for number in range(telescopes)]
+    return layers.Dense(together[0].shape[-1], activation="relu")(layers.Concatenate()(together))
 
 
 def without_auxiliary(model: Any) -> Any:
@@ -139,11 +165,12 @@ def symmetrised(model: Any, tables: npt.NDArray[np.int64]) -> Any:
     import keras
     from keras import ops
 
-    rows, cols = model.input_shape[1:]
-    grid = keras.Input((rows, cols))
+    rows, cols, *planes = model.input_shape[1:]
+    grid = keras.Input((rows, cols, *planes))
     # One more cell, of nothing, for those whose content would come from beyond the camera.
-    flat = ops.pad(ops.reshape(grid, (-1, rows * cols)), [[0, 0], [0, 1]])
-    forms = ops.reshape(ops.take(flat, tables.ravel(), axis=1), (-1, rows, cols))
+    none = [[0, 0]] * len(planes)
+    flat = ops.pad(ops.reshape(grid, (-1, rows * cols, *planes)), [[0, 0], [0, 1], *none])
+    forms = ops.reshape(ops.take(flat, tables.ravel(), axis=1), (-1, rows, cols, *planes))
     numbers = ops.reshape(model(forms), (-1, len(tables), model.output_shape[1]))
     return keras.Model(grid, ops.mean(numbers, axis=1), name=f"symmetric_{model.name}")
 

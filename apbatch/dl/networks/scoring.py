@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -41,6 +44,12 @@ class Network:
     def __init__(self, model: Path, treatment: str, camera: CameraGeometry | str) -> None:
         self.treatment: Treatment = treatment_named(treatment)
         self.camera = camera_named(camera) if isinstance(camera, str) else camera
+        if self.treatment.planes:
+            raise UsageError(
+                f"a network of '{treatment}' wants more than images: {', '.join(self.treatment.planes)}",
+                where=str(model),
+                remedy="score with a network of images alone",
+            )
         self.place = model
         self._model = load_model(model)
         shape = tuple(self._model.input_shape[1:])
@@ -88,6 +97,40 @@ class Network:
         if not len(images):
             return np.empty(0)
         return np.asarray(1 / (1 + np.exp(-np.clip(self.outputs(images)[:, 0], -60, 60))))
+
+
+@dataclass(frozen=True)
+class PackedNetwork:
+    """A network that can be sent to a worker: the bytes of its Keras file and how its images are prepared.
+
+    Attributes
+    ----------
+    model : bytes
+        Content of ``model.keras``.
+    treatment, camera : str
+        As of `Network`.
+    """
+
+    model: bytes = field(repr=False)
+    treatment: str
+    camera: str
+
+    @classmethod
+    def of(cls, network: Network) -> PackedNetwork:
+        """Pack an open network."""
+        return cls(network.place.read_bytes(), network.treatment.name, network.camera.name)
+
+    def scores(self, images: Pixels) -> npt.NDArray[np.float64]:
+        """Return scores in 0…1, shape (n_images,), as `Network.scores`; a process loads the network once."""
+        return _unpacked(self).scores(images)
+
+
+@cache
+def _unpacked(packed: PackedNetwork) -> Network:
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / "model.keras"
+        place.write_bytes(packed.model)
+        return Network(place, packed.treatment, packed.camera)
 
 
 def load_model(place: Path) -> Any:

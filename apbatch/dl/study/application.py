@@ -2,7 +2,7 @@
 
 Nothing is trained or chosen here: the first training of each network scores, its cut is the study's. Real events of a
 run that is mostly noise have to be recognised as such: few should pass selection and cut. Gammas of another Monte Carlo
-should be kept as often as ours.
+should be kept as often as ours; whether they look like ours is said by `apbatch.dl.study.domains`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_json, read_parquet, write_json
 from apbatch.dl.networks.scoring import Network, Pixels
-from apbatch.dl.networks.treatment import parameters
+from apbatch.dl.networks.treatment import is_plain, parameters
 from apbatch.dl.study.disturbance import onto_camera
+from apbatch.dl.study.domains import told_apart
 from apbatch.dl.study.methods import title_of
 from apbatch.dl.study.trainings import networks
 from apbatch.dl.training.data import load_pixels
@@ -61,7 +62,7 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
     camera = camera_named(blind_set.manifest["camera"])
     settings = blind_set.manifest["settings"]
     judged = {(row["method"], row["treatment"]): row for row in read_json(study / "study.json")["rows"]}
-    trained = [entry for entry in networks(study) if ":" not in entry[1]]
+    trained = [entry for entry in networks(study) if is_plain(entry[1])]
     first = min(seed for _, _, seed, _ in trained)
     scorers = {
         (name, treatment): Network(place, treatment, camera)
@@ -69,6 +70,8 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
         if seed == first
     }
     own = {key: _Own.of(network, blind_set, judged[key]["trainings"][0]["cut"]) for key, network in scorers.items()}
+    gammas = load_pixels(blind_set.files, blind_set.manifest, "test")[_test_gammas(blind_set)]
+    our_shape = parameters(gammas, camera, "standard")
     entries: list[dict[str, Any]] = []
     for name, url in datasets.items():
         say(f"application: {name}")
@@ -91,6 +94,7 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
             "cleaned_already": cleaned_already,
             "selected": int(passes.sum()),
             "size": np.quantile(shape["size"], [0.05, 0.5, 0.95]).tolist() if len(images) else None,
+            "told_apart": told_apart(our_shape, {key: column[passes] for key, column in shape.items()}),
             "networks": [],
         }
         for (model, treatment), network in scorers.items():
@@ -157,13 +161,19 @@ class _Own:
 
     @classmethod
     def of(cls, network: Network, blind_set: blind.BlindSet, cut: float) -> _Own:
-        named = {row["id"] for row in protocol.open_labels(blind_set).labels.to_pylist() if row["gamma"]}
-        ids = read_parquet(blind_set.files / "test.parquet", ["id"])["id"].to_pylist()
-        gamma = np.array([name in named for name in ids])
+        gamma = _test_gammas(blind_set)
         images = load_pixels(blind_set.files, blind_set.manifest, "test")
         scores = network.scores(images)
         size = parameters(images[gamma], network.camera, "standard")["size"]
         return cls(scores[gamma], size, float((scores[~gamma] > cut).mean()))
+
+
+def _test_gammas(blind_set: blind.BlindSet) -> npt.NDArray[np.bool_]:
+    """Tell which images of the opened test set are gammas, in the order of the set."""
+    named = {row["id"] for row in protocol.open_labels(blind_set).labels.to_pylist() if row["gamma"]}
+    return np.array(
+        [name in named for name in read_parquet(blind_set.files / "test.parquet", ["id"])["id"].to_pylist()]
+    )
 
 
 def read_images(url: str) -> tuple[Pixels, CameraGeometry]:

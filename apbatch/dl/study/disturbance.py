@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry
+from apbatch.dl.networks.night_sky import sky_light
 
 Pixels = npt.NDArray[np.float32]
-#: Relative width of the charge of one photo-electron, as in the simulation's detector.
-_SINGLE_PE = 0.45
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,7 @@ def night_sky(images: Pixels, camera: CameraGeometry, added: float, seed: int = 
         Mean light added to each pixel, p.e.
     seed : int
     """
-    random = np.random.default_rng([seed, 1])
-    photons = random.poisson(added, images.shape)
-    charge = photons + _SINGLE_PE * np.sqrt(photons) * random.standard_normal(images.shape, np.float32)
-    return np.asarray(images + (charge - added), np.float32)
+    return np.asarray(images + sky_light(images.shape, added, np.random.default_rng([seed, 1])), np.float32)
 
 
 def dead_pixels(images: Pixels, camera: CameraGeometry, share: float, seed: int = 1) -> Pixels:

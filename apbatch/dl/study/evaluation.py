@@ -22,7 +22,7 @@ from apbatch.dl.judging import rivals
 from apbatch.dl.judging.observation import hours_needed, price
 from apbatch.dl.judging.q_factor import SCORE_CUTS, Flags, Floats, bootstrap, curve, roc
 from apbatch.dl.judging.resampling import Comparison, Interval, Resamples, compare
-from apbatch.dl.networks.treatment import parameters
+from apbatch.dl.networks.treatment import images_of, parameters, sky_of
 from apbatch.dl.study.methods import MEAN, RIVALS, TALK, base_of, title_of
 from apbatch.dl.study.rows import Events, Row, events_of, rows_of
 from apbatch.dl.study.settings import JudgingSettings
@@ -89,6 +89,7 @@ def evaluate(folder: Path, output: Path, settings: JudgingSettings | None = None
         },
         "learning": _learning(output),
         "score_bins": SCORE_BINS.tolist(),
+        "night_sky": blind_set.manifest.get("night_sky"),
         "cut_flow": blind_set.manifest["cut_flow"],
         "settings": settings.model_dump(mode="json"),
         "blind": {
@@ -117,12 +118,12 @@ def _numbers_of(
     hadrons = draws.over_seeds([share[1] for share in shares])
     left = [int((passed & ~test.gamma).sum()) for passed in row.passed]
     quoted = min(left) >= settings.hadrons_min
-    cleaning = row.treatment.partition(":")[0]
+    images = images_of(row.treatment)
     against = {}
     for rival in RIVALS:
         # A mean is compared with a mean, where there is one.
-        alike = by_name.get((rival + MEAN, cleaning)) if row.method.endswith(MEAN) else None
-        other = alike or by_name.get((rival, cleaning))
+        alike = by_name.get((rival + MEAN, images)) if row.method.endswith(MEAN) else None
+        other = alike or by_name.get((rival, images))
         if other is not None and base_of(other.method) != base_of(row.method):
             against[rival] = _plain(compare(row.quality, other.quality)) if quoted else None
     with np.errstate(divide="ignore"):
@@ -133,12 +134,13 @@ def _numbers_of(
         "method": row.method,
         "title": title_of(row.method),
         "treatment": row.treatment,
-        "cleaning": cleaning,
+        "images": images,
+        "sky": sky_of(row.treatment),
         "talk": TALK.get((row.method, row.treatment)),
         "trainings": [
             {
                 "cut": cut,
-                "quality": _number(draws.quality(passed)[0]),
+                "quality": _number(draws.q_factors(passed)[0]),
                 "gamma_efficiency": float(passed[test.gamma].mean()),
                 "hadrons_left": number,
                 "auc": roc(scores, test.gamma)[2],
@@ -228,7 +230,7 @@ def _binned(
     for number in range(n_bins):
         among = numbers == number
         left = [int((passed & among & ~gamma).sum()) for passed in row.passed]
-        quality = draws.over_seeds([draws.quality(passed, among) for passed in row.passed])
+        quality = draws.over_seeds([draws.q_factors(passed, among) for passed in row.passed])
         gammas = draws.over_seeds([draws.shares(passed, among)[0] for passed in row.passed])
         content.append(
             {

@@ -16,7 +16,7 @@ from apbatch.dl.files import read_json, read_parquet, write_json
 from apbatch.dl.judging import box_cuts, rivals
 from apbatch.dl.judging.resampling import Resamples, compare
 from apbatch.dl.networks.scoring import Network, Pixels
-from apbatch.dl.networks.treatment import cleaned, parameters
+from apbatch.dl.networks.treatment import cleaned, is_plain, parameters
 from apbatch.dl.study.disturbance import standard_disturbances
 from apbatch.dl.study.methods import BOX, title_of
 from apbatch.dl.study.trainings import networks
@@ -62,14 +62,14 @@ def robustness(
     plain = {}
     for key, scorer in scorers.items():
         passed = scorer(images) > cuts[key]
-        plain[key] = (passed, draws.quality(passed))
+        plain[key] = (passed, draws.q_factors(passed))
     for disturbance in standard_disturbances():
         say(f"robustness: {disturbance.kind}, {disturbance.label}")
         disturbed = disturbance.apply(images, camera)
         for (method, treatment), scorer in scorers.items():
             before, quality = plain[method, treatment]
             passed = scorer(disturbed) > cuts[method, treatment]
-            now = draws.quality(passed)
+            now = draws.q_factors(passed)
             change = compare(now, quality)
             entries.append(
                 {
@@ -97,7 +97,7 @@ def _scorers(
 ) -> dict[tuple[str, str], Scorer]:
     """Return the first training of each network, and of box and trees where they were `judged`."""
     camera = camera_named(blind_set.manifest["camera"])
-    trained = [entry for entry in networks(study) if ":" not in entry[1]]
+    trained = [entry for entry in networks(study) if is_plain(entry[1])]
     first = min(seed for _, _, seed, _ in trained)
     scorers: dict[tuple[str, str], Scorer] = {
         (name, treatment): Network(place, treatment, camera).scores
@@ -171,7 +171,7 @@ def saliency(folder: Path, study: Path, output: Path, each: int = 2) -> Path:
         of = np.flatnonzero(gamma == kind)
         of = of[np.argsort(light[of], kind="stable")]
         rows += [int(of[int(at * (len(of) - 1))]) for at in np.linspace(0.7, 0.95, each)]
-    trained = [entry for entry in networks(study) if ":" not in entry[1]]
+    trained = [entry for entry in networks(study) if is_plain(entry[1])]
     judged = {
         (row["method"], row["treatment"]): row["quality_validation"] or 0
         for row in read_json(study / "study.json")["rows"]

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from apbatch.dl.judging.plots import STYLE, svg
+from apbatch.dl.networks.treatment import cleaning_of, is_plain, sky_of
 from apbatch.dl.study import methods
 
 #: What cleanings are called in words.
@@ -21,6 +22,12 @@ CLEANING = {
     "standard": "standard cleaning (14 / 7 p.e.)",
 }
 Row = dict[str, Any]
+
+
+def treatment_title(name: str) -> str:
+    """Return what images of a treatment are, in words, without grid and planes."""
+    cleaning, sky = CLEANING.get(cleaning_of(name), cleaning_of(name)), sky_of(name)
+    return f"{cleaning}, sky brighter by {sky:g} p.e." if sky else cleaning
 
 
 def colour(method: str) -> str:
@@ -36,7 +43,7 @@ def in_plots(rows: Sequence[Row]) -> list[Row]:
 
 def quality_overview(rows: Sequence[Row], cleanings: Sequence[str]) -> str:
     """Draw Q of every method with its error for each cleaning: the table at a glance."""
-    rows = [row for row in rows if ":" not in row["treatment"]]
+    rows = [row for row in rows if is_plain(row["treatment"])]
     names = list(dict.fromkeys(row["method"] for row in rows))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(9.6, 4.0))
@@ -118,9 +125,13 @@ def _curve(axes: Axes, row: Row, what: str, hadrons_min: int) -> None:
     cuts, value = np.array(curve["cuts"]), _floats(curve[what])
     enough = np.array(curve["hadrons_left"]) >= hadrons_min
     axes.fill_between(
-        cuts, _floats(curve[what + "_low"]), _floats(curve[what + "_high"]), color=colour(row["method"]), alpha=0.14,
+        cuts,
+        _floats(curve[what + "_low"]),
+        _floats(curve[what + "_high"]),
+        color=colour(row["method"]),
+        alpha=0.14,
         linewidth=0,
-    )  # fmt: skip
+    )
     axes.plot(cuts, np.where(enough, value, np.nan), color=colour(row["method"]), linewidth=1.6, label=row["title"])
     # The last quoted point joins the dashed line, so that there is no gap.
     joined = ~enough | np.append(~enough[1:], False)
@@ -141,9 +152,12 @@ def price_of_the_cut(rows: Sequence[Row], cleanings: Sequence[str]) -> str:
                 axes.plot(cuts, relative, color=colour(row["method"]), linewidth=1.5, label=row["title"])
                 if row["price"]["chosen"] is not None:
                     axes.plot(
-                        [row["trainings"][0]["cut"]], [row["price"]["chosen"]], "o", color=colour(row["method"]),
+                        [row["trainings"][0]["cut"]],
+                        [row["price"]["chosen"]],
+                        "o",
+                        color=colour(row["method"]),
                         markeredgecolor="white",
-                    )  # fmt: skip
+                    )
             axes.axvline(0.5, color="#999", linewidth=0.8, linestyle=":")
             axes.set(xlabel="cut on the score", title=CLEANING.get(cleaning, cleaning), xlim=(0, 1), ylim=(0, 1.05))
         panels[0][0].set(ylabel="significance / that of the best cut")
@@ -213,7 +227,7 @@ def binned(rows: Sequence[Row], bins: Sequence[dict[str, Any]], cleaning: str) -
 
 def score_distributions(rows: Sequence[Row], bins: Sequence[float]) -> str:
     """Draw how the scores of test gammas and hadrons are spread, on a logarithmic scale."""
-    rows = in_plots([row for row in rows if ":" not in row["treatment"]])
+    rows = in_plots([row for row in rows if is_plain(row["treatment"])])
     columns = 3 if len(rows) > 4 else 2
     lines = -(-len(rows) // columns)
     with plt.rc_context(STYLE):

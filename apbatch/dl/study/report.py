@@ -18,7 +18,7 @@ from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_parquet, write_json
 from apbatch.dl.judging.grid_pictures import grid_pictures
-from apbatch.dl.networks.treatment import cleaned
+from apbatch.dl.networks.treatment import cleaned, cleaning_of, images_of, is_plain, sky_of
 from apbatch.dl.study import methods, network_plots, plots
 from apbatch.dl.training.data import load_pixels
 from apbatch.localfiles import write_whole
@@ -45,7 +45,7 @@ def write_report(study: dict[str, Any], parts: dict[str, Any], output: Path) -> 
         ``report.html``.
     """
     rows = study["rows"]
-    cleanings = list(dict.fromkeys(row["treatment"] for row in rows if ":" not in row["treatment"]))
+    cleanings = list(dict.fromkeys(row["treatment"] for row in rows if is_plain(row["treatment"])))
     least = study["settings"]["hadrons_min"]
     pictures = {
         "overview": plots.quality_overview(rows, cleanings),
@@ -61,13 +61,15 @@ def write_report(study: dict[str, Any], parts: dict[str, Any], output: Path) -> 
     environment = Environment(
         loader=PackageLoader("apbatch.dl.study", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(pm=plus_minus, sigma=sigma_text, cleaning=lambda name: plots.CLEANING.get(name, name))
+    environment.filters.update(pm=plus_minus, sigma=sigma_text, cleaning=plots.treatment_title)
     page = environment.get_template("report.html.j2").render(
         s=study,
         rows=rows,
         table=_table(rows, cleanings),
         cleanings=cleanings,
         grid_rows=_grid_rows(rows),
+        sky=_sky_band(rows, study.get("night_sky")),
+        plane_rows=_plane_rows(rows),
         plots={name: Markup(text) for name, text in pictures.items()},
         pictures=_pictures(parts),
         shown=_images(Path(study["blind"]["folder"]), cleanings),
@@ -109,14 +111,37 @@ def _grid_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the networks on other grids after the same on the axial one and the native hexagonal network."""
     others = [row for row in rows if ":" in row["treatment"]]
     compared = {row["method"] for row in others} | ({"hex-cnn", "hex-cnn" + methods.MEAN} if others else set())
-    cleanings = {row["cleaning"] for row in others}
-    return [row for row in rows if row["method"] in compared and row["treatment"] in cleanings] + others
+    images = {row["images"] for row in others}
+    return [row for row in rows if row["method"] in compared and row["treatment"] in images] + others
+
+
+def _plane_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the networks with planes beside the image, each method after the same of images alone."""
+    others = [row for row in rows if "+" in row["treatment"]]
+    compared = {(row["method"], row["images"]) for row in others}
+    return [row for row in rows if (row["method"], row["treatment"]) in compared] + others
+
+
+def _sky_band(rows: list[dict[str, Any]], night_sky: float | None) -> dict[str, Any] | None:
+    """Return the levels of the sky in words, and for each method its rows at these levels; None for one level alone."""
+    of_images = [row for row in rows if row["treatment"] == images_of(row["treatment"])]
+    brighter = {cleaning_of(row["treatment"]) for row in of_images if sky_of(row["treatment"])}
+    band = [row for row in of_images if cleaning_of(row["treatment"]) in brighter]
+    treatments = sorted({row["treatment"] for row in band}, key=sky_of)
+    if not brighter:
+        return None
+    levels = []
+    for name in treatments:
+        added = sky_of(name)
+        level = "" if night_sky is None else f"{night_sky + added:.2g} p.e."
+        levels.append(level or (f"{added:g} p.e. more" if added else "as simulated"))
+    return {"levels": levels, "table": _table(band, treatments)}
 
 
 def render_table(study: dict[str, Any]) -> str:
     """Return the talk's table with errors, and whether the goals were reached, as text."""
     rows = study["rows"]
-    cleanings = list(dict.fromkeys(row["treatment"] for row in rows if ":" not in row["treatment"]))
+    cleanings = list(dict.fromkeys(row["treatment"] for row in rows if is_plain(row["treatment"])))
     table = Table(box=box.SIMPLE_HEAD, title="Quality factor Q = gamma efficiency / sqrt(hadron efficiency)")
     table.add_column("method")
     for name in cleanings:

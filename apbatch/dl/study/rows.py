@@ -126,7 +126,7 @@ def _row(
         choice = choose(of_validation, validation.gamma, settings.observation, least, settings.efficiency_min)
         cuts.append(choice.cut)
         passed.append(of_test > choice.cut)
-        joined.append(draws.quality(passed[-1]))
+        joined.append(draws.q_factors(passed[-1]))
         qualities.append(float(curve(of_validation, validation.gamma).quality[choice.at]))
     return Row(
         method,

@@ -13,6 +13,7 @@ from apbatch.dl.judging.observation import Observation
 from apbatch.dl.study.methods import BOX, training_name
 from apbatch.dl.training.hyperparameters import Hyperparameters
 from apbatch.errors import UsageError
+from apbatch.units import PhotoElectrons
 
 if TYPE_CHECKING:
     from apbatch.dl.training.spec import TrainSpec
@@ -29,6 +30,13 @@ class StudySettings(Hyperparameters):
         Networks by name, with their options.
     grids : tuple of str
         Further grids on which `grid_model` is trained, with the first of the cleanings.
+    skies : tuple of float
+        Further levels of the night sky, p.e. added to each pixel: every method of uncleaned images is trained anew and
+        judged at each, so that results are a band (`apbatch.dl.networks.night_sky`).
+    planes : tuple of str
+        Planes beside the image with which `plane_model` is trained as well, such as ``time``, ``partners`` and
+        ``time+partners`` (`apbatch.dl.networks.planes`); the set must hold them.
+    plane_model : str
     rivals : tuple of str
         See `apbatch.dl.judging.rivals`.
     means : dict
@@ -46,6 +54,9 @@ class StudySettings(Hyperparameters):
     )
     grids: tuple[str, ...] = ()
     grid_model: str = "talk-cnn"
+    skies: tuple[PhotoElectrons, ...] = ()
+    planes: tuple[str, ...] = ()
+    plane_model: str = "halo-net"
     rivals: tuple[str, ...] = ("trees", "forest", "halo-trees")
     means: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     auxiliary: dict[str, dict[Literal["energy", "impact"], float]] = Field(default_factory=dict)
@@ -80,8 +91,23 @@ class StudySettings(Hyperparameters):
                     )
             if len(members) < 2 or NONE not in self.cleanings:
                 raise UsageError(f"the mean '{name}' is to be of two methods and more, on uncleaned images")
-        for name in (*self.cleanings, *(f"{self.cleanings[0]}:{grid}" for grid in self.grids)):
+        if self.planes and self.plane_model not in self.models:
+            raise UsageError(f"the model of the planes, '{self.plane_model}', is not among the models")
+        if (self.skies or self.planes) and NONE not in self.cleanings:
+            raise UsageError("a band over the sky and further planes need uncleaned images among the cleanings")
+        for name in (*self.cleanings, *self.sky_treatments, *(f"{self.cleanings[0]}:{grid}" for grid in self.grids)):
             treatment_named(name)
+        for name in self._plane_treatments:
+            treatment_named(name)
+
+    @property
+    def sky_treatments(self) -> tuple[str, ...]:
+        """Uncleaned images under each of the brighter skies."""
+        return tuple(f"{NONE}@{level:g}" for level in self.skies)
+
+    @property
+    def _plane_treatments(self) -> tuple[str, ...]:
+        return tuple(f"{NONE}+{planes}" for planes in self.planes)
 
     def trainings(self, files: Path, output: Path, computing: dict[str, Any]) -> Iterator[tuple[str, TrainSpec]]:
         """Yield the name of each training in tables of scores, and its specification.
@@ -100,7 +126,9 @@ class StudySettings(Hyperparameters):
 
         for seed in range(1, self.seeds + 1):
             for name, options in self.models.items():
-                more = tuple(f"{self.cleanings[0]}:{grid}" for grid in self.grids if name == self.grid_model)
+                more = self.sky_treatments
+                more += tuple(f"{self.cleanings[0]}:{grid}" for grid in self.grids if name == self.grid_model)
+                more += self._plane_treatments if name == self.plane_model else ()
                 yield (
                     training_name(name, seed),
                     TrainSpec(

@@ -7,6 +7,8 @@ a folder of its own and is done once, so that a killed study goes on where it st
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,8 @@ from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_json, read_parquet, write_table
 from apbatch.dl.judging import box_cuts, rivals
 from apbatch.dl.judging.direction import DIRECTION, observed_places, towards, with_direction
-from apbatch.dl.judging.score_means import mean_scores
-from apbatch.dl.networks.treatment import parameters
+from apbatch.dl.judging.score_means import choose_mean
+from apbatch.dl.networks.treatment import parameters, treatment_named
 from apbatch.dl.study.methods import BOX, training_name
 from apbatch.dl.study.settings import StudySettings
 from apbatch.dl.training import launch
@@ -97,9 +99,6 @@ def run(
 def _by_parameters(blind_set: blind.BlindSet, output: Path, settings: StudySettings) -> Iterator[pa.Table]:
     """Yield the scores of the methods that see image parameters; each is kept in a file of its own."""
     camera = camera_named(blind_set.manifest["camera"])
-    images = {
-        split: load_pixels(blind_set.files, blind_set.manifest, split) for split in ("train", "validation", "test")
-    }
     gamma = np.asarray(
         read_parquet(blind_set.files / "train.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
     )
@@ -107,19 +106,22 @@ def _by_parameters(blind_set: blind.BlindSet, output: Path, settings: StudySetti
         split: read_parquet(blind_set.files / f"{split}.parquet", ["id"])["id"].combine_chunks()
         for split in ("validation", "test")
     }
-    places = {split: observed_places(blind_set.files, split) for split in images}
+    splits = ("train", "validation", "test")
+    places = {split: observed_places(blind_set.files, split) for split in splits}
     direction = places["train"] is not None
     methods = [(BOX, 1)] + [(name, seed) for name in settings.rivals for seed in range(1, settings.seeds + 1)]
-    for cleaning in settings.cleanings:
+    for treatment in (*settings.cleanings, *settings.sky_treatments):
+        rule = treatment_named(treatment)
         columns: dict[str, Columns] = {}
         for method, seed in methods:
-            if not rivals.takes(method, cleaning):
+            if not rivals.takes(method, rule.cleaning):
                 continue
-            kept = output / f"{method}-{seed}-{cleaning}.parquet"
+            kept = output / f"{method}-{seed}-{treatment}.parquet"
             if not kept.exists():
-                say(f"study: {method}, {cleaning}, {seed}")
-                for split, pixels in () if columns else images.items():
-                    columns[split], place = parameters(pixels, camera, cleaning), places[split]
+                say(f"study: {method}, {treatment}, {seed}")
+                for split in () if columns else splits:
+                    pixels = load_pixels(blind_set.files, blind_set.manifest, split, rule.sky)
+                    columns[split], place = parameters(pixels, camera, treatment), places[split]
                     if place is not None:
                         columns[split] = towards(columns[split], *place)
                 others = {split: columns[split] for split in ids}
@@ -131,7 +133,7 @@ def _by_parameters(blind_set: blind.BlindSet, output: Path, settings: StudySetti
                     )
                 )
                 name = method if method == BOX else training_name(method, seed)
-                rows = [_rows(name, cleaning, split, ids[split], scores[split]) for split in ids]
+                rows = [_rows(name, treatment, split, ids[split], scores[split]) for split in ids]
                 write_table(kept, pa.concat_tables(rows))
             yield read_parquet(kept)
 
@@ -139,47 +141,61 @@ def _by_parameters(blind_set: blind.BlindSet, output: Path, settings: StudySetti
 def _towards_source(blind_set: blind.BlindSet, learned: pa.Table) -> Iterator[pa.Table]:
     """Yield the scores of networks put together with the direction of the softly cleaned image."""
     camera, cleaning = camera_named(blind_set.manifest["camera"]), PRESETS["soft"]
-    columns: dict[str, Columns] = {}
-    ids = {}
-    for split in ("validation", "test"):
-        pixels, place = load_pixels(blind_set.files, blind_set.manifest, split), observed_places(blind_set.files, split)
-        assert place is not None
-        columns[split] = towards(hillas(pixels, camera, clean(pixels, camera, cleaning)), *place)
-        ids[split] = read_parquet(blind_set.files / f"{split}.parquet", ["id"])["id"].combine_chunks()
+    splits = ("validation", "test")
+    ids = {split: read_parquet(blind_set.files / f"{split}.parquet", ["id"])["id"].combine_chunks() for split in splits}
+
+    @cache
+    def directions(sky: float) -> dict[str, Columns]:
+        columns = {}
+        for split in splits:
+            place = observed_places(blind_set.files, split)
+            assert place is not None
+            pixels = load_pixels(blind_set.files, blind_set.manifest, split, sky)
+            columns[split] = towards(hillas(pixels, camera, clean(pixels, camera, cleaning)), *place)
+        return columns
+
     labels = read_parquet(blind_set.files / "validation.parquet", ["gamma", "shower"])
     gamma, shower = (np.asarray(labels[name].to_numpy(zero_copy_only=False)) for name in ("gamma", "shower"))
     for method in pc.unique(learned["method"]).to_pylist():
         mine = learned.filter(pc.equal(learned["method"], method))
         for treatment in pc.unique(mine["treatment"]).to_pylist():
-            own = mine.filter(pc.equal(mine["treatment"], treatment))
-            plain = {split: _scores_of(own.filter(pc.equal(own["split"], split)), ids[split]) for split in ids}
-            scores = with_direction(plain, columns, gamma, shower)
+            plain = {split: scores_of(mine, method, treatment, split, ids[split]) for split in ids}
+            scores = with_direction(plain, directions(treatment_named(treatment).sky), gamma, shower)
             yield from (_rows(method, treatment, split, ids[split], scores[split]) for split in ids)
 
 
-def _scores_of(table: pa.Table, ids: Any) -> npt.NDArray[np.float64]:
-    """Return scores in the order of the names of images."""
-    table = table.combine_chunks()
-    return np.asarray(table["score"].take(pc.index_in(ids, table["id"].combine_chunks())).to_numpy(), np.float64)
+def scores_of(table: pa.Table, method: str, treatment: str, split: str, ids: Any) -> npt.NDArray[np.float64]:
+    """Return the scores that a training gave the images of a split, shape (n_images,).
+
+    Parameters
+    ----------
+    table : pa.Table
+        Columns method, treatment, split, id, score.
+    method : str
+        The training's name there, such as ``resnet#1``.
+    treatment, split : str
+    ids : pa.Array
+        Names of the images, in the order that is wanted.
+    """
+    mine = (pc.field("method") == method) & (pc.field("treatment") == treatment) & (pc.field("split") == split)
+    own = table.filter(mine).combine_chunks()
+    return np.asarray(own["score"].take(pc.index_in(ids, own["id"].combine_chunks())).to_numpy(), np.float64)
 
 
 def _means(blind_set: blind.BlindSet, scored: pa.Table, settings: StudySettings) -> Iterator[pa.Table]:
-    """Yield the scores of the means, one for each training of their members, of uncleaned images."""
+    """Yield the scores of the means, one for each training of their members, of uncleaned images under each sky."""
     splits = ("validation", "test")
     ids = {split: read_parquet(blind_set.files / f"{split}.parquet", ["id"])["id"].combine_chunks() for split in splits}
     gamma = read_parquet(blind_set.files / "validation.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
 
-    def scores_of(method: str, split: str) -> npt.NDArray[np.float64]:
-        mine = (pc.field("method") == method) & (pc.field("treatment") == NONE) & (pc.field("split") == split)
-        return _scores_of(scored.filter(mine), ids[split])
-
-    for name, members in settings.means.items():
-        for seed in range(1, settings.seeds + 1):
-            each = [{split: scores_of(training_name(member, seed), split) for split in splits} for member in members]
-            scores, kind = mean_scores(each, np.asarray(gamma, bool))
-            say(f"study: {name} {seed} is the mean of the {kind} of {', '.join(members)}")
-            for split in splits:
-                yield _rows(training_name(name, seed), NONE, split, ids[split], scores[split])
+    every = product(settings.means.items(), (NONE, *settings.sky_treatments), range(1, settings.seeds + 1))
+    for (name, members), treatment, seed in every:
+        names = [training_name(member, seed) for member in members]
+        each = {split: [scores_of(scored, one, treatment, split, ids[split]) for one in names] for split in splits}
+        mean = choose_mean(each["validation"], np.asarray(gamma, bool))
+        say(f"study: {name} {seed}, {treatment}, is the mean of the {mean.kind} of {', '.join(members)}")
+        for split in splits:
+            yield _rows(training_name(name, seed), treatment, split, ids[split], mean.of(each[split]))
 
 
 def _rows(method: str, treatment: str, split: str, ids: Any, scores: npt.NDArray[np.float64]) -> pa.Table:

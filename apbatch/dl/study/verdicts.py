@@ -7,37 +7,41 @@ from dataclasses import asdict
 from typing import Any
 
 from apbatch.dl.judging.resampling import Comparison, compare
+from apbatch.dl.networks.treatment import cleaning_of, images_of, is_plain
 from apbatch.dl.study.methods import base_of, method_named, title_of
 from apbatch.dl.study.rows import Row
 from apbatch.dl.study.settings import Goal
 
 
 def verdicts_on(rows: Sequence[Row], goals: Sequence[Goal]) -> list[dict[str, Any]]:
-    """Judge the goals, for each cleaning and over all; the best are picked by their validation Q."""
-    cleanings: list[str | None] = list(dict.fromkeys(row.treatment for row in rows if ":" not in row.treatment))
+    """Judge the goals, for each cleaning and sky and over all; the best are picked by their validation Q.
+
+    The best of all are of the usual sky.
+    """
+    images = dict.fromkeys(row.treatment for row in rows if row.treatment == images_of(row.treatment))
     return [
         verdict
-        for cleaning in [*cleanings, None]
+        for name in [*images, None]
         for goal in goals
-        if goal.cleaning in (None, cleaning)
-        if (verdict := _verdict(rows, goal, cleaning)) is not None
+        if goal.cleaning is None or (name is not None and goal.cleaning == cleaning_of(name))
+        if (verdict := _verdict(rows, goal, name)) is not None
     ]
 
 
-def _verdict(rows: Sequence[Row], goal: Goal, cleaning: str | None) -> dict[str, Any] | None:
-    """Judge one goal for one cleaning, or None for the best of all; None where a side is missing."""
+def _verdict(rows: Sequence[Row], goal: Goal, images: str | None) -> dict[str, Any] | None:
+    """Judge one goal for images of one treatment, or None for the best of all; None where a side is missing."""
 
     def best(of: Sequence[Row]) -> Row | None:
         return max(of, key=lambda row: row.validation_quality, default=None)
 
-    here = [row for row in rows if cleaning is None or row.treatment == cleaning]
-    network = best([row for row in here if method_named(row.method).network and ":" not in row.treatment])
+    here = [row for row in rows if (is_plain(row.treatment) if images is None else row.treatment == images)]
+    network = best([row for row in here if method_named(row.method).network])
     rival = best([row for row in here if base_of(row.method) == goal.over])
     if network is None or rival is None:
         return None
     comparison = compare(network.quality, rival.quality)
     return {
-        "cleaning": cleaning,
+        "cleaning": images,
         "network": f"{title_of(network.method)}, {network.treatment}",
         "rival": f"{title_of(rival.method)}, {rival.treatment}",
         "rival_cuts_nothing": rival.cuts_nothing,

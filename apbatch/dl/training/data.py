@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import pyarrow as pa
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.grid import grid_of, to_grid
 from apbatch.camera.instruments.registry import camera_named
-from apbatch.dl.blind.image_selection import IMAGE
+from apbatch.dl.blind.image_selection import IMAGE, TIME_COLUMN, partner_column
 from apbatch.dl.files import read_parquet
-from apbatch.dl.networks.treatment import cleaned, grids, treatment_named
+from apbatch.dl.networks.night_sky import under_brighter_sky
+from apbatch.dl.networks.planes import time_plane
+from apbatch.dl.networks.treatment import PARTNERS, TIME, Treatment, cleaned, treatment_named
 from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import from_binary
 
@@ -32,8 +34,8 @@ class Images:
     Attributes
     ----------
     ids : list of str
-    pixels : ndarray of float32, shape (n_images, rows, cols)
-        p.e.; a pixel without a measurement is 0.
+    pixels : ndarray of float32, shape (n_images, rows, cols), or (n_images, rows, cols, planes)
+        p.e.; a pixel without a measurement is 0. See `apbatch.dl.networks.planes`.
     gamma : ndarray of bool, shape (n_images,), optional
         None for the test set.
     """
@@ -64,9 +66,10 @@ def load(files: Path, manifest: dict[str, Any], split: str, treatment: str) -> I
     FormatError
         If an image has no measured pixel, an infinite one, or not the number of pixels of the camera.
     """
-    rule, camera = treatment_named(treatment), camera_named(manifest["camera"])
+    grid = treatment_named(treatment).grid
     ids = read_parquet(files / f"{split}.parquet", ["id"])["id"].to_pylist()
-    pixels = grids(load_pixels(files, manifest, split), camera, rule)
+    values = load_cleaned(files, manifest, split, treatment)
+    pixels = on_grid(values, camera_named(manifest["camera"]), grid)
     if split == "test":
         return Images(ids, pixels, None)
     gamma = read_parquet(files / f"{split}.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
@@ -74,7 +77,7 @@ def load(files: Path, manifest: dict[str, Any], split: str, treatment: str) -> I
 
 
 def load_cleaned(files: Path, manifest: dict[str, Any], split: str, treatment: str) -> Floats:
-    """Load the camera's pixels of one split after a cleaning, shape (n_images, n_pixels).
+    """Load the camera's pixels of one split as a treatment wants them, before any grid.
 
     Parameters
     ----------
@@ -85,16 +88,58 @@ def load_cleaned(files: Path, manifest: dict[str, Any], split: str, treatment: s
     split : str
         ``train``, ``validation`` or ``test``.
     treatment : str
-        Its cleaning is used.
+        Its grid does not matter.
+
+    Returns
+    -------
+    ndarray of float32
+        Shape (n_images, n_pixels); (n_images, n_planes, n_pixels) if the treatment has planes beside the image.
 
     Raises
     ------
-    UsageError, FormatError
+    UsageError
+        If the set does not hold the planes.
+    FormatError
         As `load_pixels`.
     """
-    return cleaned_pixels(
-        load_pixels(files, manifest, split), camera_named(manifest["camera"]), treatment_named(treatment).cleaning
-    )
+    rule, camera = treatment_named(treatment), camera_named(manifest["camera"])
+    own = cleaned_pixels(load_pixels(files, manifest, split, rule.sky), camera, rule.cleaning)
+    return np.stack([own, *_beside(own, files, manifest, split, rule)], axis=1) if rule.planes else own
+
+
+def _beside(own: Floats, files: Path, manifest: dict[str, Any], split: str, rule: Treatment) -> Iterator[Floats]:
+    """Yield the planes beside the images of a split, in their order."""
+    settings = manifest["settings"]
+    for plane, holds, remedy in (
+        (TIME, settings.get("times"), "make the set with times: true"),
+        (PARTNERS, settings.get("partners"), "make the set with partners: 1, or more"),
+    ):
+        if plane in rule.planes and not holds:
+            raise UsageError(f"the set holds no {plane}", where=str(files), remedy=remedy)
+    place, camera = files / f"{split}.parquet", camera_named(manifest["camera"])
+    if TIME in rule.planes:
+        yield time_plane(own, _column(place, TIME_COLUMN, camera), camera)
+    for number in range(1, 1 + (settings["partners"] if PARTNERS in rule.planes else 0)):
+        image = np.nan_to_num(_column(place, partner_column(number), camera))
+        yield image
+        if TIME in rule.planes:
+            yield time_plane(image, _column(place, partner_column(number, TIME_COLUMN), camera), camera)
+
+
+def on_grid(values: Floats, camera: CameraGeometry, grid: str) -> Floats:
+    """Return pixels as `load_cleaned` gives them on a grid: rows, columns and, last, planes.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (n_images, n_pixels) or (n_images, n_planes, n_pixels)
+    camera : CameraGeometry
+    grid : str
+        A method of `apbatch.camera.grid`.
+    """
+    if values.ndim == 2:
+        return to_grid(values, camera, method=grid)
+    planes = [to_grid(np.ascontiguousarray(values[:, plane]), camera, method=grid) for plane in range(values.shape[1])]
+    return np.stack(planes, axis=-1)
 
 
 def cleaned_pixels(images: Floats, camera: CameraGeometry, cleaning: str) -> Floats:
@@ -113,7 +158,7 @@ def cleaned_pixels(images: Floats, camera: CameraGeometry, cleaning: str) -> Flo
     return np.where(keep, images, np.float32(0))
 
 
-def load_pixels(files: Path, manifest: dict[str, Any], split: str) -> Floats:
+def load_pixels(files: Path, manifest: dict[str, Any], split: str, sky: float = 0.0) -> Floats:
     """Load the camera's pixels of one split, shape (n_images, n_pixels), NaN where not measured.
 
     Parameters
@@ -124,6 +169,8 @@ def load_pixels(files: Path, manifest: dict[str, Any], split: str) -> Floats:
         Manifest of the set.
     split : str
         ``train``, ``validation`` or ``test``.
+    sky : float
+        Light of the night sky that is added to each pixel, p.e. (`apbatch.dl.networks.night_sky`).
 
     Raises
     ------
@@ -131,9 +178,14 @@ def load_pixels(files: Path, manifest: dict[str, Any], split: str) -> Floats:
         As `load`.
     """
     place = files / f"{split}.parquet"
-    table = read_parquet(place, ["id", IMAGE])
-    flat = checked_pixels(table[IMAGE], table["id"].to_pylist(), place)
-    camera = camera_named(manifest["camera"])
+    pixels = _column(place, IMAGE, camera_named(manifest["camera"]))
+    return under_brighter_sky(pixels, read_parquet(place, ["id"])["id"].to_pylist(), sky)
+
+
+def _column(place: Path, name: str, camera: CameraGeometry) -> Floats:
+    """Return a column of images or of what lies beside them, shape (n_images, n_pixels)."""
+    table = read_parquet(place, ["id", name])
+    flat = checked_pixels(table[name], table["id"].to_pylist(), place)
     if len(flat) and flat.shape[1] != camera.n_pixels:
         raise FormatError(f"images of {flat.shape[1]} pixels, {camera.name} has {camera.n_pixels}", where=str(place))
     return flat.reshape(-1, camera.n_pixels)
@@ -180,8 +232,9 @@ def checked_pixels(column: pa.ChunkedArray, names: Sequence[str], place: Path | 
 
 
 def scale_of(images: Images) -> tuple[float, float]:
-    """Return mean and spread of log(1 + p.e.) over all pixels, for the input of a network."""
-    logs = np.log1p(np.maximum(images.pixels, 0), dtype=np.float32)
+    """Return mean and spread of log(1 + p.e.) over all pixels of the images, for the input of a network."""
+    own = images.pixels if images.pixels.ndim == 3 else images.pixels[..., 0]
+    logs = np.log1p(np.maximum(own, 0), dtype=np.float32)
     return float(logs.mean(dtype=np.float64)), float(max(logs.std(dtype=np.float64), 1e-6))
 
 
@@ -373,9 +426,14 @@ class Turning:
         return symmetries(grid_of(self.camera).occupied)
 
     def __call__(self, values: Floats, which: npt.NDArray[np.int64]) -> Floats:
-        """Return grids of images, shape (n, n_pixels), turned by symmetries of numbers `which`."""
-        moved = turned(values, self.tables, which) if len(self.tables) > 1 else values
-        return to_grid(moved, self.camera, method=self.grid)
+        """Return grids of pixels as `load_cleaned` gives them, turned by symmetries of numbers `which`."""
+        if len(self.tables) > 1 and values.ndim == 3:  # all planes of an event are turned alike
+            n_planes = values.shape[1]
+            flat = turned(values.reshape(-1, values.shape[2]), self.tables, np.repeat(which, n_planes))
+            values = flat.reshape(values.shape)
+        elif len(self.tables) > 1:
+            values = turned(values, self.tables, which)
+        return on_grid(values, self.camera, self.grid)
 
 
 def turned(pixels: Floats, tables: npt.NDArray[np.int64], which: npt.NDArray[np.int64]) -> Floats:

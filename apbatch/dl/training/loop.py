@@ -23,6 +23,8 @@ import pyarrow as pa
 from apbatch.dl.blind.blind_set import read_manifest
 from apbatch.dl.files import write_json, write_table
 from apbatch.dl.networks.models import build, symmetrised, without_auxiliary
+from apbatch.dl.networks.planes import planes_of_a_telescope
+from apbatch.dl.networks.treatment import treatment_named
 from apbatch.dl.training.checkpoint import Checkpoint
 from apbatch.dl.training.collective import Collective, collective_named
 from apbatch.dl.training.data import Floats, order_of, parts_of, scale_of
@@ -118,13 +120,14 @@ class Trainer:
         keras.utils.set_random_seed(spec.seed)
         if spec.mixed_precision:
             keras.mixed_precision.set_global_policy("mixed_bfloat16")
-        _, rows, cols = train.pixels.shape
+        shape, rule = train.pixels.shape[1:], treatment_named(run.treatment)
+        telescopes = shape[2] // planes_of_a_telescope(rule) if rule.planes else 1
         mean, spread = scale_of(train)
         self._targets = run.targets["train"]
         self._classify = spec.task == "separation"
         weights = tuple(spec.auxiliary.values())
         self._outputs = self._targets.shape[1] - len(weights)
-        model = build(spec.model, (rows, cols), mean, spread, self._outputs, spec.options, len(weights))
+        model = build(spec.model, shape, mean, spread, self._outputs, spec.options, len(weights), telescopes)
         self._engine = engine(spec.backend, model, spec.learning_rate, self._classify, collective, weights)
         self.n_parameters = int(model.count_params())
         self._weights = np.ones(len(train.ids), np.float32)
@@ -186,7 +189,7 @@ class Trainer:
         total, steps = sum(map(float, losses)), len(losses)
         loss = float(collective.sum_array(np.array([total], np.float32))[0]) / collective.size / max(steps, 1)
         if not np.isfinite(loss):
-            raise ApbatchError("training diverged: the loss is no number", remedy="a smaller learning_rate")
+            raise ApbatchError("training diverged: the loss is not a number", remedy="a smaller learning_rate")
         validation = self.judged(self.predict(self._validation.pixels))
         seconds = time.monotonic() - start
         return {

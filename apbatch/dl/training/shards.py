@@ -17,12 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apbatch.camera.grid import to_grid
 from apbatch.camera.instruments.registry import camera_named
 from apbatch.dl.blind.image_selection import IMAGE
 from apbatch.dl.files import read_parquet
+from apbatch.dl.networks.night_sky import under_brighter_sky
 from apbatch.dl.networks.treatment import treatment_named
-from apbatch.dl.training.data import Floats, checked_pixels, cleaned_pixels
+from apbatch.dl.training.data import Floats, checked_pixels, cleaned_pixels, on_grid
 from apbatch.dl.training.prefetch import ahead
 from apbatch.errors import FormatError, UsageError
 
@@ -51,7 +51,11 @@ class Shards:
 
     def __init__(self, files: Path, manifest: dict[str, Any], treatment: str) -> None:
         self._place = files / "train.parquet"
-        self._manifest, self._treatment = manifest, treatment
+        self._manifest, self._rule = manifest, treatment_named(treatment)
+        if self._rule.planes:
+            raise UsageError(
+                f"a training on '{treatment}' takes its images from memory", where=str(files), remedy="stream: false"
+            )
         footer = pq.read_metadata(self._place)
         ends = np.cumsum([footer.row_group(group).num_rows for group in range(footer.num_row_groups)])
         self.rows = [(int(end - start), int(end)) for end, start in zip(ends, np.diff(ends, prepend=0), strict=True)]
@@ -75,11 +79,12 @@ class Shards:
         camera = camera_named(self._manifest["camera"])
         if flat.shape[1] != camera.n_pixels:
             raise FormatError(f"images of {flat.shape[1]} pixels, not of {camera.name}", where=str(self._place))
-        return cleaned_pixels(flat, camera, treatment_named(self._treatment).cleaning)
+        flat = under_brighter_sky(flat, self.ids[start:stop], self._rule.sky)
+        return cleaned_pixels(flat, camera, self._rule.cleaning)
 
     def grids(self, values: Floats) -> Floats:
         """Return images as `read` gives them on their grid, shape (n_images, rows, cols)."""
-        return to_grid(values, camera_named(self._manifest["camera"]), method=treatment_named(self._treatment).grid)
+        return on_grid(values, camera_named(self._manifest["camera"]), self._rule.grid)
 
     def deal(self, parts: int) -> list[list[int]]:
         """Deal the row groups out to parts, the largest first, each to the part that has fewest images.

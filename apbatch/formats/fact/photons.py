@@ -34,6 +34,8 @@ from apbatch.formats.attributes import (
     EVENT_FIRST,
     EVENT_LAST,
     PEDESTALS,
+    POINTING_DEC,
+    POINTING_RA,
     PRIMARY,
     SHOWERS,
     ZENITH_MAX,
@@ -42,14 +44,17 @@ from apbatch.formats.attributes import (
 from apbatch.formats.clocks import time_of
 from apbatch.formats.compressed import kind_of, plain, plain_head
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
-from apbatch.formats.lines import Problems, RawLine, raw_lines
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Scalar, Span, even_spans
+from apbatch.formats.sky import Place, pointing_from_horizon
 from apbatch.formats.taiga.numbering import primary_of
+from apbatch.formats.text.lines import Problems, RawLine, raw_lines
 
 PIXELS = 1440
 SLICE_NS = 0.5
 #: A read-out has 300 slices; extraction of photons is given up at 500 in a pixel.
 MOST_SLICES, MOST_PHOTONS = 1024, 500
+#: On La Palma (the value that the collaboration's analysis uses, fact-tools).
+_PLACE = Place(longitude=-17.891116, latitude=28.761647, height=2200.0)
 #: An event is ``event x 100 + reuse``, as in TAIGA's Monte Carlo.
 _USES = 100
 #: A run of an observation is counted within its night.
@@ -117,7 +122,7 @@ def _event(content: Any) -> _Event:
         return _Event(run, event * _USES + reuse, event, None, None, zenith, azimuth, saturated)
     night, time_ns = _whole(content, "Night", 10**8), None
     if _night(night) is None:
-        raise _BadLineError(f"Night {night} is no date")
+        raise _BadLineError(f"Night {night} is not a date")
     if "UnixTime_s_us" in content:
         time = content["UnixTime_s_us"]
         if not isinstance(time, list) or len(time) != 2:
@@ -202,6 +207,8 @@ class FactPhotonsReader(ImageReader):
         EVENT_LAST,
         ZENITH_MIN,
         ZENITH_MAX,
+        POINTING_RA,
+        POINTING_DEC,
         SHOWERS,
         PRIMARY,
         PEDESTALS,
@@ -243,6 +250,7 @@ class FactPhotonsReader(ImageReader):
         first: _Event | None = None
         zenith, photons, times, numbers = [math.inf, -math.inf], [math.inf, -1.0], [1 << 62, -1], [1 << 62, -1]
         showers: set[int] = set()
+        directions: list[tuple[float, float, int]] = []
         counts = dict.fromkeys(("events", "external_triggers", *_OTHER_TRIGGERS.values()), 0)
         for event, image in _events(stream, problems):
             first = first or event
@@ -250,6 +258,7 @@ class FactPhotonsReader(ImageReader):
                 problems.add(0, f"event {event.event} is of run {event.run}, the first is of {first.run}")
             if event.time_ns is not None:
                 times = [min(times[0], event.time_ns), max(times[1], event.time_ns)]
+                directions.append((event.zenith, event.azimuth, event.time_ns))
             if event.trigger != _SHOWER:
                 counts[_OTHER_TRIGGERS.get(event.trigger, "external_triggers")] += 1
                 continue
@@ -267,6 +276,9 @@ class FactPhotonsReader(ImageReader):
         attributes: dict[str, Scalar] = {"camera": CAMERA_NAME}
         if first.shower is None:
             attributes |= counts
+        if directions:
+            zeniths, azimuths, moments = zip(*directions, strict=True)
+            attributes |= pointing_from_horizon(zeniths, azimuths, moments, _PLACE)
         if count:
             attributes |= {
                 "event_first": numbers[0],

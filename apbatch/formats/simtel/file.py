@@ -24,7 +24,7 @@ from apbatch.errors import ApbatchError, FormatError, MissingSoftwareError
 from apbatch.formats.angles import clamped, turned
 from apbatch.formats.compressed import plain
 from apbatch.formats.eventio_objects import Object, eventio_base, objects_of
-from apbatch.formats.lines import Problems
+from apbatch.formats.text.lines import Problems
 
 #: Codes of the high gain above which its 12 bits are taken for saturated (ctapipe's limit).
 SATURATED = 4000
@@ -257,8 +257,9 @@ class SimtelFile:
                     content.get(f"{name}_cor", content.get(f"{name}_raw", math.nan)) for name in ("altitude", "azimuth")
                 )
                 pointings[int(part.telescope_id)] = (
-                    float(clamped(math.degrees(altitude), -90, 90)), float(turned(math.degrees(azimuth)))
-                )  # fmt: skip
+                    float(clamped(math.degrees(altitude), -90, 90)),
+                    float(turned(math.degrees(azimuth))),
+                )
         if expected is None:
             raise FormatError("an event without its trigger")
         if lost := sorted(expected - records.keys()):

@@ -31,9 +31,9 @@ from apbatch.formats.attributes import (
 from apbatch.formats.compressed import kind_of, plain, plain_head
 from apbatch.formats.eventio_objects import first_kind
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
-from apbatch.formats.lines import Problems, is_text
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Scalar, Span
 from apbatch.formats.simtel.file import OF_PIXELS, OF_SHOWERS, OF_TELESCOPES, Image, Kind, Shower, SimtelFile
+from apbatch.formats.text.lines import Problems, is_text
 
 EXPERIMENT = "CTA-MC"
 #: Types of objects that only sim_telarray writes at the top of a file.

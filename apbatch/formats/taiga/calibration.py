@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.errors import FormatError, NotFoundError
-from apbatch.formats.lines import Line, Problems, lines_of, numbers
+from apbatch.formats.text.lines import Line, Problems, lines_of, numbers
 
 #: ``FACTORS_*.txt``: of each ADC channel (even: high gain, odd: low gain) of each cluster. NaN: not calibrated.
 FACTORS = np.dtype(
@@ -139,7 +139,7 @@ def _row(line: Line, dtype: np.dtype[np.void]) -> tuple[float, ...] | str:
     values = numbers(words)
     if values is None:
         wrong = next(word for word in words if numbers([word]) is None)
-        return f"'{wrong}' is no number"
+        return f"'{wrong}' is not a number"
     for name, word, value in zip(names, words, values, strict=True):
         if dtype[name].kind == "i" and not (math.isfinite(value) and value == int(value) and abs(value) < 2**53):
             return f"{name} must be a whole number, not '{word}'"

@@ -17,11 +17,11 @@ from apbatch.errors import FormatError
 from apbatch.formats.attributes import CAMERA, ENERGY_MAX, ENERGY_MIN, SHOWERS
 from apbatch.formats.event_columns import CORE_X, CORE_Y, ENERGY, event_batch
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
-from apbatch.formats.lines import Problems, head_lines
-from apbatch.formats.number_lines import number_lines
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Span, even_spans
 from apbatch.formats.taiga.numbering import primary_of, run_of, telescope_of
 from apbatch.formats.taiga.text_images import HEADER_WORDS, ImageHeader, Placement, line_kinds, read_images
+from apbatch.formats.text.lines import Problems, head_lines
+from apbatch.formats.text.number_lines import number_lines
 
 CAMERA_NAME = "TAIGA-IACT01"
 

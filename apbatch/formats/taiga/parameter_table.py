@@ -13,9 +13,9 @@ import pyarrow as pa
 from apbatch.errors import FormatError
 from apbatch.formats.attributes import ENERGY_MAX, ENERGY_MIN, PRIMARY, SHOWERS
 from apbatch.formats.event_columns import AZIMUTH, BATCH, CORE_X, CORE_Y, ENERGY, ZENITH, event_batch
-from apbatch.formats.lines import Line, Problems, head_lines, lines_of, numbers
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 from apbatch.formats.taiga.numbering import MOST_SHOWER, MOST_USE, USES, primary_of, run_of, telescope_of
+from apbatch.formats.text.lines import Line, Problems, head_lines, lines_of, numbers
 
 #: Columns of the collaboration's table, and their names here.
 _TABLE = {

@@ -35,8 +35,8 @@ import pyarrow as pa
 from apbatch.errors import FormatError
 from apbatch.formats.attributes import EVENT_FIRST, EVENT_LAST
 from apbatch.formats.event_columns import EVENT_CLUSTER, event_batch, run_of_name
-from apbatch.formats.lines import Problem, Problems, is_text
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar, Span, even_spans
+from apbatch.formats.text.lines import Problem, Problems, is_text
 
 RECORD = np.dtype(
     [
@@ -414,7 +414,7 @@ class TaigaRawReader(Reader):
                 remedy="copy the file again from the data acquisition",
             )
         if named.night is None and self.claims(name):
-            problems.add(0, f"day and month in the name {PurePosixPath(name).name} are no date")
+            problems.add(0, f"day and month in the name {PurePosixPath(name).name} are not a date")
         cluster = int(np.argmax(totals.clusters))
         others = int(totals.clusters.sum() - totals.clusters[cluster])
         if others:

@@ -22,10 +22,10 @@ import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.instruments.taiga import DEG_PER_CM
-from apbatch.formats.lines import Line, Problems
-from apbatch.formats.number_lines import NumberLines, number_lines
 from apbatch.formats.reader import Span
 from apbatch.formats.taiga.numbering import MOST_SHOWER, MOST_USE, USES
+from apbatch.formats.text.lines import Line, Problems
+from apbatch.formats.text.number_lines import NumberLines, number_lines
 
 HEADER_WORDS, PIXEL_WORDS = 11, 5
 #: How far a hit may lie from a pixel of the camera, cm.

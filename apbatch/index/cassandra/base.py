@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from apbatch.formats.reader import Attribute
 from apbatch.index.attributes import COMMON, merge_declarations
 from apbatch.index.cassandra.revisions import Revisions
-from apbatch.index.cassandra.rows import column_type, is_indexed, split, to_record
+from apbatch.index.cassandra.rows import attribute_names, column_type, is_indexed, split, to_record
 from apbatch.index.cassandra.session import ALL, CassandraSession
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord
@@ -35,6 +35,7 @@ class CassandraBase(Catalogue):
     def __init__(self, url: str) -> None:
         self._session = CassandraSession(url)
         self._revisions = Revisions(self._session)
+        self._declared: dict[str, Attribute] = {}
 
     def close(self) -> None:
         """Close the connections."""
@@ -57,22 +58,47 @@ class CassandraBase(Catalogue):
         for a in fresh:
             self._session.do(
                 "INSERT INTO attribute (catalogue, name, type, unit, description) VALUES (?, ?, ?, ?, ?)",
-                ALL, a.name, a.type, a.unit, a.description,
-            )  # fmt: skip
+                ALL,
+                a.name,
+                a.type,
+                a.unit,
+                a.description,
+            )
 
     def attributes(self) -> dict[str, Attribute]:
         """Return every attribute a query may name."""
         rows = self._session.run("SELECT * FROM attribute WHERE catalogue = ?", ALL)
         declared = {row["name"]: Attribute(row["name"], row["type"], row["description"], row["unit"]) for row in rows}
-        return {**COMMON, **declared}
+        self._declared = {**COMMON, **declared}
+        return self._declared
+
+    def _types_of(self, rows: Collection[dict[str, Any]]) -> dict[str, Attribute]:
+        """Return declarations, all that rows have among them; they are asked for anew only where one is missing.
+
+        A name that is declared keeps its type for ever.
+        """
+        if all(name in self._declared for row in rows for name in attribute_names(row)):
+            return self._declared
+        return self.attributes()
 
     # records
 
+    def get(self, path: str) -> FileRecord | None:
+        """Return one file, or None."""
+        if not is_text(path):
+            return None
+        rows = self._session.do("SELECT * FROM file_by_directory WHERE parent = ? AND name = ?", *split(path))
+        if not rows or rows[0]["site"] is None:
+            return None
+        return to_record(rows[0], self._types_of(rows))
+
     def get_many(self, paths: Iterable[str]) -> dict[str, FileRecord]:
         """Return files by path."""
-        declared = self.attributes()
-        rows = self._look_up((path for path in paths if is_text(path)), "*")
-        return {row["path"]: to_record(row, declared) for row in rows}
+        records: dict[str, FileRecord] = {}
+        for part in blocks(self._look_up((path for path in paths if is_text(path)), "*"), BATCH):
+            declared = self._types_of(part)
+            records.update((row["path"], to_record(row, declared)) for row in part)
+        return records
 
     def _look_up(self, paths: Iterable[str], columns: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of files by path, in no order; `columns` has `site`, which a removed file's row lacks."""
@@ -83,12 +109,12 @@ class CassandraBase(Catalogue):
 
     def _by_key(self, table: str, columns: str, paths: Collection[str]) -> Iterator[dict[str, Any]]:
         """Yield the rows of a table whose folder and name are those of paths; names in one folder asked together."""
-        look = self._session.prepare(f"SELECT {columns} FROM {table} WHERE parent = ? AND name IN ?")
+        statement = self._session.prepare(f"SELECT {columns} FROM {table} WHERE parent = ? AND name IN ?")
         folders: defaultdict[str, list[str]] = defaultdict(list)
         for parent, name in map(split, dict.fromkeys(paths)):
             folders[parent].append(name)
         reads = [
-            (look, (parent, names[start : start + _NAMES_A_READ]))
+            (statement, (parent, names[start : start + _NAMES_A_READ]))
             for parent, names in folders.items()
             for start in range(0, len(names), _NAMES_A_READ)
         ]

@@ -18,7 +18,15 @@ Write = tuple[Any, Sequence[Any]]
 
 
 def insertion(session: CassandraSession, table: str, row: dict[str, Any]) -> Write:
-    """Return the statement that writes a row."""
+    """Return the statement that writes a row.
+
+    Parameters
+    ----------
+    session : CassandraSession
+    table : str
+    row : dict
+        Values by column.
+    """
     names = sorted(row)
     quoted = ", ".join(f'"{name}"' for name in names)
     marks = ", ".join("?" * len(names))

@@ -8,7 +8,7 @@ from apbatch.index.attributes import COMMON
 from apbatch.index.cassandra.base import BATCH, blocks
 from apbatch.index.cassandra.keeping import CassandraKeeping
 from apbatch.index.cassandra.rows import to_record
-from apbatch.index.cassandra.seen import CassandraSeen
+from apbatch.index.cassandra.visibility import CassandraSeen
 from apbatch.index.files import FileRecord, Replica
 from apbatch.index.records import from_plain
 from apbatch.progress import say

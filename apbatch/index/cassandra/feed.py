@@ -72,10 +72,7 @@ class CassandraFeed(CassandraBase):
 
     def _tell_removals(self, first: int, changes: Sequence[tuple[str, ChangeKind, str]]) -> list[Write]:
         """Return what tells removals, by key, kind and detail, from a revision on."""
-        cql = (
-            "INSERT INTO change (bucket, revision, path, kind, detail) VALUES (?, ?, ?, ?, ?) "
-            f"USING TTL {_REMOVAL_S}"
-        )  # fmt: skip
+        cql = f"INSERT INTO change (bucket, revision, path, kind, detail) VALUES (?, ?, ?, ?, ?) USING TTL {_REMOVAL_S}"
         statement = self._session.prepare(cql)
         writes: list[Write] = [
             (statement, (revision // BUCKET, revision, key, kind.value, detail))
@@ -100,18 +97,22 @@ class CassandraFeed(CassandraBase):
         added = 0
         for block in blocks(replicas, BATCH):
             by_key = {(replica.path, replica.url): replica for replica in block if is_text(replica.path)}
-            known = {row["path"] for row in self._look_up((path for path, _ in by_key), "path, site")}
-            wanted = [replica for replica in by_key.values() if replica.path in known]
-            if not wanted:
+            paths = {row["path"] for row in self._look_up((path for path, _ in by_key), "path, site")}
+            additions = [replica for replica in by_key.values() if replica.path in paths]
+            if not additions:
                 continue
-            old = {(row["path"], row["url"]): row["revision"] for row in self._replica_rows(known)}
-            with self._revisions.block(len(wanted)) as first:
+            old = {(row["path"], row["url"]): row["revision"] for row in self._replica_rows(paths)}
+            with self._revisions.block(len(additions)) as first:
                 groups = []
-                for revision, one in enumerate(wanted, first):
+                for revision, one in enumerate(additions, first):
                     row = {
-                        "path": one.path, "url": one.url, "kind": one.kind, "checksum": one.checksum,
-                        "verified": to_plain(one.verified), "revision": revision,
-                    }  # fmt: skip
+                        "path": one.path,
+                        "url": one.url,
+                        "kind": one.kind,
+                        "checksum": one.checksum,
+                        "verified": to_plain(one.verified),
+                        "revision": revision,
+                    }
                     group = [
                         insertion(self._session, "replica", row),
                         self._tell(revision, one.path, ChangeKind.REPLICA_ADDED, one.url),
@@ -119,7 +120,7 @@ class CassandraFeed(CassandraBase):
                     before = old.get((one.path, one.url))
                     groups.append(group if before is None else [*group, self._untell(before)])
                 write_whole(self._session, groups)
-            added += len(wanted)
+            added += len(additions)
         return added
 
     def replicas(self, paths: Iterable[str]) -> dict[str, list[Replica]]:
@@ -134,8 +135,8 @@ class CassandraFeed(CassandraBase):
         return replicas
 
     def _replica_rows(self, paths: Iterable[str]) -> list[dict[str, Any]]:
-        look = self._session.prepare("SELECT * FROM replica WHERE path = ?")
-        reads = [(look, (path,)) for path in paths if path and is_text(path)]
+        statement = self._session.prepare("SELECT * FROM replica WHERE path = ?")
+        reads = [(statement, (path,)) for path in paths if path and is_text(path)]
         return [row for rows in self._session.concurrently(reads) for row in rows]
 
     def remove_replicas(self, replicas: Iterable[tuple[str, str]]) -> int:
@@ -143,18 +144,20 @@ class CassandraFeed(CassandraBase):
         removed = 0
         drop = self._session.prepare("DELETE FROM replica WHERE path = ? AND url = ?")
         for block in blocks(replicas, BATCH):
-            held = {(row["path"], row["url"]): row["revision"] for row in self._replica_rows({p for p, _ in block})}
-            wanted = [key for key in dict.fromkeys(block) if key in held]
-            if not wanted:
+            present = {(row["path"], row["url"]): row["revision"] for row in self._replica_rows({p for p, _ in block})}
+            removals = [key for key in dict.fromkeys(block) if key in present]
+            if not removals:
                 continue
-            with self._revisions.block(len(wanted)) as first:
-                self._date_removals(first + len(wanted) - 1)
-                told = self._tell_removals(first, [(path, ChangeKind.REPLICA_REMOVED, url) for path, url in wanted])
+            with self._revisions.block(len(removals)) as first:
+                self._date_removals(first + len(removals) - 1)
+                entries = self._tell_removals(
+                    first, [(path, ChangeKind.REPLICA_REMOVED, url) for path, url in removals]
+                )
                 groups: list[list[Write]] = []
-                for key, tell in zip(wanted, told, strict=True):
+                for key, tell in zip(removals, entries, strict=True):
                     groups.append([(drop, key), tell])
-                    if held[key] is not None:
-                        groups[-1].append(self._untell(held[key]))
+                    if present[key] is not None:
+                        groups[-1].append(self._untell(present[key]))
                 write_whole(self._session, groups)
-            removed += len(wanted)
+            removed += len(removals)
         return removed

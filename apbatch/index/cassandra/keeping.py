@@ -44,9 +44,11 @@ class CassandraKeeping(CassandraWriting):
         return {row["checksum"] for row in self._contents("checksum", checksums)}
 
     def _contents(self, columns: str, checksums: Iterable[str]) -> Iterator[dict[str, Any]]:
-        look = self._session.prepare(f"SELECT {columns} FROM content WHERE checksum = ?")
+        statement = self._session.prepare(f"SELECT {columns} FROM content WHERE checksum = ?")
         for block in blocks(checksums, BATCH):
-            reads = [(look, (one,)) for one in dict.fromkeys(block) if one and len(one) < _LONGEST_KEY and is_text(one)]
+            reads = [
+                (statement, (one,)) for one in dict.fromkeys(block) if one and len(one) < _LONGEST_KEY and is_text(one)
+            ]
             for rows in self._session.concurrently(reads):
                 yield from rows
 
@@ -72,9 +74,12 @@ class CassandraKeeping(CassandraWriting):
         before = {one.name: one for one in self.descriptions(kind)}.get(name)
         with self._revisions.block(1) as revision:
             row = {
-                "kind": kind.value, "name": name, "text": description.text, "preferred": description.preferred,
+                "kind": kind.value,
+                "name": name,
+                "text": description.text,
+                "preferred": description.preferred,
                 "revision": revision,
-            }  # fmt: skip
+            }
             writes = [insertion(self._session, "description", row), self._tell(revision, name, ChangeKind(kind.value))]
             if before is not None:
                 writes.append(self._untell(before.revision))
@@ -95,6 +100,6 @@ class CassandraKeeping(CassandraWriting):
         drop = self._session.prepare("DELETE FROM description WHERE kind = ? AND name = ?")
         with self._revisions.block(1) as revision:
             self._date_removals(revision)
-            told = self._tell_removals(revision, [(name, ChangeKind(kind.value), "removed")])
-            write_whole(self._session, [[(drop, (kind.value, name)), self._untell(before.revision), *told]])
+            entries = self._tell_removals(revision, [(name, ChangeKind(kind.value), "removed")])
+            write_whole(self._session, [[(drop, (kind.value, name)), self._untell(before.revision), *entries]])
         self._settle_all()

@@ -95,21 +95,28 @@ class Events:
     events: tuple[float, float]
 
     def holds(self, run: int, first: int, last: int) -> bool:
-        """Tell whether a partition of a run, with event numbers from `first` to `last`, is wanted."""
+        """Tell whether a partition of a run is wanted.
+
+        Parameters
+        ----------
+        run : int
+        first, last : int
+            Event numbers of the partition.
+        """
         return self.runs[0] <= run <= self.runs[1] and self.events[0] <= last and first <= self.events[1]
 
 
 Access = Path | Tree | Site | Run | Nights | Index
 
 
-def plan(query: q.Query, known: Mapping[str, Attribute]) -> list[Access]:
+def plan(query: q.Query, attributes: Mapping[str, Attribute]) -> list[Access]:
     """Return what is read for a normalised query; every row read is tested against the whole query afterwards.
 
     Parameters
     ----------
     query : Query
         As `apbatch.index.query.normalise` returns it.
-    known : Mapping
+    attributes : Mapping
         The declared attributes.
 
     Raises
@@ -119,15 +126,15 @@ def plan(query: q.Query, known: Mapping[str, Attribute]) -> list[Access]:
     """
     match query:
         case q.Or(parts):
-            return list(dict.fromkeys(access for part in parts for access in plan(part, known)))
+            return list(dict.fromkeys(access for part in parts for access in plan(part, attributes)))
         case q.And(parts):
-            return _conjunction(_flat(parts), known)
+            return _conjunction(_flat(parts), attributes)
         case q.Everything():
             return [Nights(None)]
         case q.Not(q.Everything()):
             return []
         case _:
-            return _conjunction([query], known)
+            return _conjunction([query], attributes)
 
 
 def _flat(parts: tuple[q.Query, ...]) -> list[q.Query]:
@@ -137,7 +144,7 @@ def _flat(parts: tuple[q.Query, ...]) -> list[q.Query]:
     return [part for part in flat if not isinstance(part, q.Everything)] or [q.Everything()]
 
 
-def _conjunction(flat: list[q.Query], known: Mapping[str, Attribute]) -> list[Access]:
+def _conjunction(flat: list[q.Query], attributes: Mapping[str, Attribute]) -> list[Access]:
     equal = _equal(flat)
     if any(isinstance(part, q.Not) and isinstance(part.part, q.Everything) for part in flat):
         return []
@@ -156,7 +163,7 @@ def _conjunction(flat: list[q.Query], known: Mapping[str, Attribute]) -> list[Ac
     dated = low is not None or high is not None or these is not None
     if experiments and these is not None:
         return [Nights(experiment, low, high, these) for experiment in experiments]
-    conditions = _indexed(flat, known)
+    conditions = _indexed(flat, attributes)
     if any(name not in _COARSE for name, _, _ in conditions):
         return [Index(conditions)]
     if experiments and dated:
@@ -169,10 +176,10 @@ def _conjunction(flat: list[q.Query], known: Mapping[str, Attribute]) -> list[Ac
         return [Nights(None, low, high, these)]
     if any(name == "format" or (name == "state" and value != "registered") for name, _, value in conditions):
         return [Index(conditions)]
-    return _alternatives(flat, known)
+    return _alternatives(flat, attributes)
 
 
-def _alternatives(flat: list[q.Query], known: Mapping[str, Attribute]) -> list[Access]:
+def _alternatives(flat: list[q.Query], attributes: Mapping[str, Attribute]) -> list[Access]:
     """Return the plan of the one part that is a choice of bounded parts."""
     refusal: UsageError | None = None
     for part in flat:
@@ -181,7 +188,7 @@ def _alternatives(flat: list[q.Query], known: Mapping[str, Attribute]) -> list[A
             choice = q.Or(tuple(q.Compare(part.name, "=", value) for value in part.values))
         if isinstance(choice, q.Or):
             try:
-                return plan(choice, known)
+                return plan(choice, attributes)
             except UsageError as error:
                 refusal = error if isinstance(part, q.Or) else refusal
     if all(q.names(part) <= {"state"} for part in flat):
@@ -197,13 +204,13 @@ def _alternatives(flat: list[q.Query], known: Mapping[str, Attribute]) -> list[A
 
 def _equal(flat: list[q.Query]) -> dict[str, tuple[Scalar, ...]]:
     """Return the values, one or several, that attributes must have."""
-    found: dict[str, tuple[Scalar, ...]] = {}
+    values: dict[str, tuple[Scalar, ...]] = {}
     for part in flat:
         if isinstance(part, q.Compare) and part.operator == "=":
-            found[part.name] = (part.value,)
+            values[part.name] = (part.value,)
         elif isinstance(part, q.In):
-            found.setdefault(part.name, tuple(dict.fromkeys(part.values)))
-    return found
+            values.setdefault(part.name, tuple(dict.fromkeys(part.values)))
+    return values
 
 
 def _nights(flat: list[q.Query]) -> tuple[date | None, date | None, tuple[date, ...] | None]:
@@ -226,7 +233,7 @@ def _nights(flat: list[q.Query]) -> tuple[date | None, date | None, tuple[date, 
     return max(lows, default=None), min(highs, default=None), these
 
 
-def _indexed(flat: list[q.Query], known: Mapping[str, Attribute]) -> tuple[tuple[str, str, Any], ...]:
+def _indexed(flat: list[q.Query], attributes: Mapping[str, Attribute]) -> tuple[tuple[str, str, Any], ...]:
     """Return conditions that the indexes serve together: a value, or one bound at each side, a column.
 
     Bounds are a little wide (``>=`` for ``>``, whole numbers, whole milliseconds): rows are tested afterwards.
@@ -245,7 +252,7 @@ def _indexed(flat: list[q.Query], known: Mapping[str, Attribute]) -> tuple[tuple
                 pass
             case _:
                 continue
-        attribute = COMMON.get(name) or known[name]
+        attribute = COMMON.get(name) or attributes[name]
         if not (name in _INDEXED or is_indexed(attribute)):
             continue
         if attribute.type == "string":
@@ -256,14 +263,14 @@ def _indexed(flat: list[q.Query], known: Mapping[str, Attribute]) -> tuple[tuple
             lows[name] = max(_wide(attribute, low, -1), lows.get(name, _wide(attribute, low, -1)))
         if high is not None:
             highs[name] = min(_wide(attribute, high, 1), highs.get(name, _wide(attribute, high, 1)))
-    found = [(name, "=", value) for name, value in values.items()]
+    conditions = [(name, "=", value) for name, value in values.items()]
     for name in {**lows, **highs}:
         low, high = lows.get(name), highs.get(name)
         if low is not None and low == high:
-            found.append((name, "=", low))
+            conditions.append((name, "=", low))
             continue
-        found += [(name, sign, bound) for sign, bound in ((">=", low), ("<=", high)) if bound is not None]
-    return tuple(found)
+        conditions += [(name, sign, bound) for sign, bound in ((">=", low), ("<=", high)) if bound is not None]
+    return tuple(conditions)
 
 
 def _wide(attribute: Attribute, value: Any, side: int) -> Any:

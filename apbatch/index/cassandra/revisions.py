@@ -31,17 +31,18 @@ class Revisions:
 
     def __init__(self, session: CassandraSession) -> None:
         self._session = session
-        self._look = session.prepare("SELECT next, first FROM revision WHERE catalogue = ?")
-        self._look.consistency_level = ConsistencyLevel.SERIAL
+        self._reading = session.prepare("SELECT next, writer, first FROM revision WHERE catalogue = ?")
+        self._reading.consistency_level = ConsistencyLevel.SERIAL
         self._advance = session.prepare("UPDATE revision SET next = ? WHERE catalogue = ? IF next = ?")
         self._note = session.prepare(
             f"INSERT INTO revision (catalogue, writer, first) VALUES (?, ?, ?) USING TTL {_LIFE_S}"
         )
         self._strike = session.prepare("DELETE FROM revision WHERE catalogue = ? AND writer = ? IF EXISTS")
 
-    def _state(self) -> tuple[int, list[int]]:
-        rows = self._session.do(self._look.bind((ALL,)))
-        return rows[0]["next"], [row["first"] for row in rows if row["first"] is not None]
+    def _state(self) -> tuple[int, dict[uuid.UUID, int]]:
+        """Return the next revision, and the first of each block in use, by its writer."""
+        rows = self._session.do(self._reading.bind((ALL,)))
+        return rows[0]["next"], {row["writer"]: row["first"] for row in rows if row["first"] is not None}
 
     @contextmanager
     def block(self, size: int) -> Iterator[int]:
@@ -58,7 +59,9 @@ class Revisions:
 
     def _take(self, writer: uuid.UUID, size: int) -> int:
         for attempt in range(_TRIES):
-            first, _ = self._state()
+            first, in_use = self._state()
+            if writer in in_use:  # taken by a statement whose answer was lost
+                return in_use[writer]
             batch = BatchStatement(BatchType.UNLOGGED)  # of one partition
             batch.add(self._advance, (first + size, ALL, first))
             batch.add(self._note, (ALL, writer, first))
@@ -70,4 +73,4 @@ class Revisions:
     def settled(self) -> int:
         """Return the revision before which nothing more will be written."""
         following, in_use = self._state()
-        return min([following, *in_use])
+        return min([following, *in_use.values()])

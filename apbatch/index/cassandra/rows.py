@@ -13,9 +13,7 @@ from apbatch.index.files import COMMON_FIELDS, FileRecord, State
 from apbatch.index.records import from_plain, to_plain
 
 #: Columns of file_by_night that are no common attributes; an attribute of such a name gets no column of its own.
-_OWN = {
-    "parent", "name", "microseconds", "numbers", "integers", "texts", "tree_name", "tree_number", "first_revision"
-}  # fmt: skip
+_OWN = {"parent", "name", "microseconds", "numbers", "integers", "texts", "tree_name", "tree_number", "first_revision"}
 _MAPS = ("numbers", "integers", "texts")
 _CQL: dict[AttributeType, str] = {
     "string": "text",
@@ -92,12 +90,12 @@ def attribute_names(row: Mapping[str, Any]) -> set[str]:
 
 def columns_for(names: Iterable[str]) -> list[str]:
     """Return the columns that hold attributes of these names, and those by which each content is seen once."""
-    wanted = {"path", "site", "place", "tree_name", "tree_number"}
+    columns = {"path", "site", "place", "tree_name", "tree_number"}
     for name in names:
-        wanted.update((name,) if name in COMMON else _MAPS)
+        columns.update((name,) if name in COMMON else _MAPS)
         if name in _TIMES:
-            wanted.add("microseconds")
-    return sorted(wanted)
+            columns.add("microseconds")
+    return sorted(columns)
 
 
 def from_cells(row: Mapping[str, Any], declared: Mapping[str, Attribute]) -> dict[str, Any]:

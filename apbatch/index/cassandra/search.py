@@ -6,6 +6,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from datetime import date
 from itertools import islice
 from operator import itemgetter
 from typing import Any
@@ -16,6 +17,7 @@ from apbatch.index import query as q
 from apbatch.index.attributes import known_attribute
 from apbatch.index.cassandra import plan as p
 from apbatch.index.cassandra.base import blocks
+from apbatch.index.cassandra.counts import counts_of_nights, rows_of_nights
 from apbatch.index.cassandra.rows import columns_for, from_cells, to_record
 from apbatch.index.cassandra.session import ALL
 from apbatch.index.cassandra.tree import CassandraTree
@@ -30,16 +32,18 @@ _BY_PATH = (q.Order("path"),)
 _LARGE_PAGE = 20_000
 _ROWS_A_LOOK = 200
 _LEAST_FETCH, _MOST_FETCH = 20, 5000
+#: What all files of a partition of file_by_night share, and the state, by which they are counted.
+_OF_A_NIGHT = {"experiment", "night", "state"}
 
 
 class CassandraSearch(CassandraTree):
     """Select, count, explain."""
 
     def select_records(self, search: q.Search, cursor: str | None = None, size: int = PAGE) -> RecordPage:
-        """Return some files that match, as records."""
+        """Return some files that match, as records; see `Catalogue.select_records`."""
         declared = self.attributes()
-        found, following = self._page(search, declared, None, cursor, size)
-        return RecordPage([to_record(row, declared) for row, _ in found], following)
+        rows, following = self._page(search, declared, None, cursor, size)
+        return RecordPage([to_record(row, declared) for row, _ in rows], following)
 
     def select_batch(
         self, search: q.Search, columns: Sequence[str], cursor: str | None = None, size: int = 10_000
@@ -47,8 +51,8 @@ class CassandraSearch(CassandraTree):
         """Return some files that match, as a batch; see `Catalogue.select_batch`."""
         declared = self.attributes()
         names = [known_attribute(name, declared).name for name in columns]
-        found, following = self._page(search, declared, set(names), cursor, size)
-        return Page(to_batch([[v.get(name) for name in names] for _, v in found], names, declared), following)
+        rows, following = self._page(search, declared, set(names), cursor, size)
+        return Page(to_batch([[v.get(name) for name in names] for _, v in rows], names, declared), following)
 
     def select(self, search: q.Query | q.Search, limit: int | None = None) -> Iterator[FileRecord]:
         """Yield the files that match, page by page; larger pages where each reads everything again."""
@@ -67,48 +71,57 @@ class CassandraSearch(CassandraTree):
     ) -> tuple[list[_Match], str | None]:
         order = ordering(search)
         types = [known_attribute(one.name, declared).type for one in order]
-        after, given = None, 0
+        after, offset = None, 0
         if cursor is not None:
             position = read_cursor(cursor, identity_of(search), types)
-            after, given = position.after, position.given
-        wanted = size if search.limit is None else min(size, search.limit - given)
-        if wanted <= 0:
+            after, offset = position.after, position.offset
+        count = size if search.limit is None else min(size, search.limit - offset)
+        if count <= 0:
             return [], None
         whole = q.of_registered(search.where)
         accesses = _accesses(search.where, declared)
         named = None if names is None else names | {one.name for one in order}
         columns = _columns(named, whole)
         if _in_order(search, accesses):
-            found = list(islice(self._merged(accesses, columns, whole, declared, after, wanted), wanted + 1))
+            matches = list(islice(self._merged(accesses, columns, whole, declared, after, count), count + 1))
         else:
             key = _sort_key(order)
             least = None if after is None else key(dict(zip([one.name for one in order], after, strict=True)))
             later = (
-                match for match in self._matching(whole, accesses, columns, declared)
+                match
+                for match in self._matching(whole, accesses, columns, declared)
                 if least is None or key(match[1]) > least
-            )  # fmt: skip
-            found = heapq.nsmallest(wanted + 1, later, key=lambda match: key(match[1]))
-        more = len(found) > wanted and (search.limit is None or given + wanted < search.limit)
-        found = found[:wanted]
+            )
+            matches = heapq.nsmallest(count + 1, later, key=lambda match: key(match[1]))
+        more = len(matches) > count and (search.limit is None or offset + count < search.limit)
+        matches = matches[:count]
         if not more:
-            return found, None
-        last = [found[-1][1].get(one.name) for one in order]
-        return found, write_cursor(identity_of(search), last, given + len(found))
+            return matches, None
+        last = [matches[-1][1].get(one.name) for one in order]
+        return matches, write_cursor(identity_of(search), last, offset + len(matches))
 
     # rows
 
     def _merged(
-        self, accesses: Sequence[p.Access], columns: str, whole: q.Query, declared: dict[str, Attribute],
-        after: Sequence[Any] | None, wanted: int,
-    ) -> Iterator[_Match]:  # fmt: skip
+        self,
+        accesses: Sequence[p.Access],
+        columns: str,
+        whole: q.Query,
+        declared: dict[str, Attribute],
+        after: Sequence[Any] | None,
+        count: int,
+    ) -> Iterator[_Match]:
         """Yield matches by path, from the partitions of nights, whose first rows are asked for at the same time."""
-        keys = list(dict.fromkeys(key for access in accesses if isinstance(access, p.Nights)
-                                  for key in self._partitions(access)))  # fmt: skip
+        keys = list(
+            dict.fromkeys(
+                key for access in accesses if isinstance(access, p.Nights) for key in self._partitions(access)
+            )
+        )
         if not keys:
             return
         cql = f"SELECT {columns} FROM file_by_night WHERE experiment = ? AND night = ?"
         statement = self._session.prepare(cql if after is None else f"{cql} AND path > ?")
-        fetch = max(_LEAST_FETCH, min(_MOST_FETCH, 2 * wanted // len(keys)))
+        fetch = max(_LEAST_FETCH, min(_MOST_FETCH, 2 * count // len(keys)))
         reads = []
         for key in keys:
             bound = statement.bind(key if after is None else (*key, after[0]))
@@ -123,13 +136,13 @@ class CassandraSearch(CassandraTree):
         """Yield matches in no order, each file once."""
 
         def rows() -> Iterator[dict[str, Any]]:
-            seen: set[str] = set()
+            paths: set[str] = set()
             for access in accesses:
                 for row in self._read(access, columns):
                     if len(accesses) > 1:
-                        if row["path"] in seen:
+                        if row["path"] in paths:
                             continue
-                        seen.add(row["path"])
+                        paths.add(row["path"])
                     yield row
 
         yield from self._once(self._tested(rows(), whole, declared), whole, declared)
@@ -178,9 +191,8 @@ class CassandraSearch(CassandraTree):
                 )
                 yield from self._look_up((row["path"] for row in rows), columns)
             case p.Nights():
-                cql = f"SELECT {columns} FROM file_by_night WHERE experiment = ? AND night = ?"
-                for key in self._partitions(access):
-                    yield from self._session.run(cql, *key)
+                for _, rows in rows_of_nights(self._session, list(self._partitions(access)), columns):
+                    yield from rows
             case p.Index(conditions):
                 tests = " AND ".join(f'"{name}" {operator} ?' for name, operator, _ in conditions)
                 yield from self._session.run(
@@ -214,15 +226,49 @@ class CassandraSearch(CassandraTree):
     # counting, plans
 
     def count(self, query: q.Query, by: str | None = None) -> dict[Any, int]:
-        """Count matching files, by the values of attribute `by`; rows stream past, none is kept."""
+        """Count matching files, by the values of attribute `by`; rows stream past, none is kept.
+
+        What asks of nothing but experiment, night and state is answered from counts that are kept of each night.
+        """
         declared = self.attributes()
         whole = q.of_registered(query)
         names = set() if by is None else {known_attribute(by, declared).name}
-        matches = self._matching(whole, _accesses(query, declared), _columns(names, whole), declared)
+        accesses = _accesses(query, declared)
+        nights = [access for access in accesses if isinstance(access, p.Nights)]
+        if len(nights) == len(accesses) and names | q.names(whole) <= _OF_A_NIGHT:
+            counts = self._count_nights(whole, nights, by, declared)
+        else:
+            matches = self._matching(whole, accesses, _columns(names, whole), declared)
+            counts = Counter(None if by is None else values.get(by) for _, values in matches)
         if by is None:
-            return {None: sum(1 for _ in matches)}
-        counts = Counter(values.get(by) for _, values in matches)
+            return {None: counts[None]}
         return dict(sorted(counts.items(), key=lambda item: (item[0] is not None, item[0])))
+
+    def _count_nights(
+        self, whole: q.Query, accesses: Sequence[p.Nights], by: str | None, declared: dict[str, Attribute]
+    ) -> Counter[Any]:
+        """Count from what is kept of each night; those with shared contents are read."""
+        nights = list(dict.fromkeys(night for access in accesses for night in self._partitions(access)))
+        counts: Counter[Any] = Counter()
+        shared = []
+        for (experiment, night), files in counts_of_nights(self._session, self._revisions, nights).items():
+            if files is None:
+                shared.append((experiment, night))
+                continue
+            of_night = None if night.startswith("none") else date.fromisoformat(night)
+            values: dict[str, Any] = {"experiment": experiment, "night": of_night}
+            for state, number in files.items():
+                values["state"] = state
+                if q.matches(whole, values):
+                    counts[None if by is None else values[by]] += number
+        rows = (
+            row
+            for _, many in rows_of_nights(self._session, shared, _columns({by} if by else set(), whole))
+            for row in many
+        )
+        for _, of_row in self._once(self._tested(rows, whole, declared), whole, declared):
+            counts[None if by is None else of_row[by]] += 1
+        return counts
 
     def explain(self, search: q.Query | q.Search) -> str:
         """Return what is read, what is tested row by row, and how an order comes about."""
@@ -283,8 +329,8 @@ def _sort_key(order: Sequence[q.Order]) -> Callable[[dict[str, Any]], tuple[Any,
         keys = []
         for one in order:
             value = values.get(one.name)
-            known = (value is not None, value)
-            keys.append(_Down(known) if one.descending else known)
+            rank = (value is not None, value)
+            keys.append(_Down(rank) if one.descending else rank)
         return tuple(keys)
 
     return key

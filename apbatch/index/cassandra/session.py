@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,14 @@ from cassandra import ConsistencyLevel, DriverException, ReadFailure, RequestExe
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from cassandra.concurrent import execute_concurrent
-from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
+from cassandra.policies import DCAwareRoundRobinPolicy, RetryPolicy, TokenAwarePolicy
+from cassandra.protocol import ErrorMessage
 from cassandra.query import PreparedStatement, dict_factory
 
 from apbatch.errors import ServerError, UsageError
+from apbatch.index.cancelling import interruptible, raise_if_cancelled
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 #: What makes the schema of the version before into that of the version named. The rows of schema 3 are written anew by
 #: the catalogue, which notes the new version only then.
 _NEW_COLUMNS = "(place text, tree_name text, tree_number int, first_revision bigint)"
@@ -31,12 +34,22 @@ _UPGRADES = {
         "ALTER TABLE change ADD IF NOT EXISTS (kind text, detail text)",
         "ALTER TABLE replica ADD IF NOT EXISTS (revision bigint)",
     ],
+    5: [],  # one more table
 }
+#: Rows of an older schema are written anew.
+_ROWS_SINCE = 4
 #: The one partition of small tables.
 ALL = "all"
 #: Of a store of events, which may share the keyspace.
 EVENT_TABLES = {"event_of_run", "event_run", "event_column"}
 _WINDOW = 64
+_FAILURES = (NoHostAvailable, DriverException, RequestExecutionException, ErrorMessage)
+#: Code of a light-weight transaction that met another one, so that nobody knows whether it was applied. The driver has
+#: no exception of its own for it.
+_CAS_UNKNOWN = 0x1700
+#: A node that waits for another one in vain says so after 2 to 5 s; a dead one is noticed after some 10 s, on a busy
+#: machine after a minute.
+_RETRIES = 40
 #: What a node says that knows of an index but can't use it yet, and how long it is given.
 _NO_INDEX_YET = "INDEX_NOT_AVAILABLE"
 _INDEX_WAIT_S = 30.0
@@ -44,6 +57,31 @@ _URL = re.compile(r"cassandra://([^/:@]+)(?::(\d+))?/([a-z][a-z0-9_]{0,47})")
 
 # What the driver has to say becomes one message of ours; its own warnings would double it on the terminal.
 logging.getLogger("cassandra").addHandler(logging.NullHandler())
+
+
+class _Patience(RetryPolicy):  # type: ignore[misc]
+    """Asks the same coordinator again while it learns that another node has died: each write of ours can be done twice.
+
+    The level of consistency stays that of the statement: what a timeout names may be that of the log of batches.
+    """
+
+    def on_read_timeout(
+        self,
+        query: Any,
+        consistency: Any,
+        required_responses: int,
+        received_responses: int,
+        data_retrieved: bool,
+        retry_num: int,
+    ) -> tuple[int, Any]:
+        # what no node can answer in time is too much work
+        return self._again(retry_num if received_responses else retry_num + _RETRIES - 1)
+
+    def on_write_timeout(self, *_: Any, retry_num: int, **__: Any) -> tuple[int, Any]:
+        return self._again(retry_num)
+
+    def _again(self, retry_num: int) -> tuple[int, Any]:
+        return (self.RETRY if retry_num < _RETRIES else self.RETHROW), None
 
 
 class CassandraSession:
@@ -74,10 +112,11 @@ class CassandraSession:
         user = os.environ.get("APBATCH_CASSANDRA_USER")
         password = os.environ.get("APBATCH_CASSANDRA_PASSWORD", "")
         profile = ExecutionProfile(
-            request_timeout=60,
+            request_timeout=120,
             row_factory=dict_factory,
             load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy()),
             consistency_level=ConsistencyLevel.LOCAL_QUORUM,
+            retry_policy=_Patience(),
         )
         self._cluster = Cluster(
             match[1].split(","),
@@ -86,13 +125,14 @@ class CassandraSession:
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
             protocol_version=5,
             connect_timeout=10,
+            max_schema_agreement_wait=60,  # a busy node takes over late what another one made
             control_connection_timeout=30,  # which reads the whole schema, of every keyspace
         )
         try:
             self._session = self._cluster.connect()
             self._session.use_client_timestamp = False  # clocks of hosts may differ
             self._create(match[3])
-        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+        except _FAILURES as error:
             self.close()
             raise ServerError(f"Cassandra does not answer: {_short(error)}", where=url) from None
         except BaseException:
@@ -135,7 +175,9 @@ class CassandraSession:
                     for statement in _UPGRADES[number]:
                         self._session.execute(statement, timeout=120)
                 self._make_tables()
-                self.is_old = True
+                self.is_old = version < _ROWS_SINCE
+                if not self.is_old:
+                    self.write_version()
                 return
             if version is not None:
                 raise self._refusal(f"this catalogue has schema {version}, this program knows {SCHEMA_VERSION}")
@@ -160,7 +202,7 @@ class CassandraSession:
         if cql not in self._prepared:
             try:
                 self._prepared[cql] = self._session.prepare(cql)
-            except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+            except _FAILURES as error:
                 raise self._failure(error) from None
         return self._prepared[cql]
 
@@ -168,8 +210,8 @@ class CassandraSession:
         """Run a statement; yield its rows, page by page."""
         statement = self.prepare(cql)
         try:
-            yield from self._answer(statement, values)
-        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+            yield from interruptible(self._answer(statement, values))
+        except _FAILURES as error:
             raise self._failure(error) from None
 
     def _answer(self, statement: PreparedStatement, values: Sequence[Any]) -> Any:
@@ -177,34 +219,47 @@ class CassandraSession:
         until = time.monotonic() + _INDEX_WAIT_S
         while True:
             try:
-                return self._session.execute(statement, values)
+                return self._execute(statement, values)
             except ReadFailure as error:
                 if _NO_INDEX_YET not in str(error) or time.monotonic() > until:
                     raise
                 time.sleep(0.1)
+
+    def _execute(self, statement: Any, values: Sequence[Any] | None = None) -> Any:
+        """Run a statement, again if it met another writer: like one that timed out, it can be done twice."""
+        raise_if_cancelled()
+        for attempt in range(_RETRIES):
+            try:
+                return self._session.execute(statement, values)
+            except ErrorMessage as error:
+                if error.code != _CAS_UNKNOWN or attempt + 1 == _RETRIES:
+                    raise
+                time.sleep(random.uniform(0, 0.01 * (attempt + 1)))
+        raise AssertionError  # not reached
 
     def do(self, statement: Any, *values: Any) -> list[dict[str, Any]]:
         """Run a statement (text, bound or batch) to its end; return its rows."""
         if isinstance(statement, str):
             return list(self.run(statement, *values))
         try:
-            return list(self._session.execute(statement))
-        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+            return list(self._execute(statement))
+        except _FAILURES as error:
             raise self._failure(error) from None
 
     def change_schema(self, cql: str) -> None:
         """Run a statement that changes a table."""
         try:
             self._session.execute(cql, timeout=120)
-        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+        except _FAILURES as error:
             raise self._failure(error) from None
 
     def concurrently(self, statements: Sequence[tuple[Any, Any]]) -> Iterator[Iterator[dict[str, Any]]]:
         """Run statements, some at a time; yield the rows of each in the order given."""
+        raise_if_cancelled()
         try:
             for _, result in execute_concurrent(self._session, statements, concurrency=_WINDOW):
-                yield (row for row in result)  # asked for its iterator twice, a result begins a page anew
-        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+                yield interruptible(row for row in result)  # asked for its iterator twice, a result begins a page anew
+        except _FAILURES as error:
             raise self._failure(error) from None
 
     def write(self, statements: Sequence[tuple[Any, Any]]) -> None:

@@ -14,6 +14,7 @@ from zlib import crc32
 from apbatch.errors import ServerError
 from apbatch.index.cassandra.base import blocks
 from apbatch.index.cassandra.batches import Write, insertion, write_whole
+from apbatch.index.cassandra.counts import note_changes
 from apbatch.index.cassandra.feed import CassandraFeed
 from apbatch.index.cassandra.lock import Locks
 from apbatch.index.cassandra.rows import split
@@ -64,13 +65,13 @@ class CassandraSettling(CassandraFeed):
         holders = {}
         for part in blocks(sorted({*places, *folders}), _PLACES_A_BLOCK):
             holders.update(self._holders(part))
-        taken = set()
+        directories = set()
         for part in blocks(sorted(holders), _PLACES_A_BLOCK):
-            taken |= self._folders_of_tree(part)
+            directories |= self._folders_of_tree(part)
         doubtful = [
             place
             for place, paths in sorted(holders.items())
-            if len(paths) > 1 or place in taken or named.get(paths[0]) not in ((place, 0), (None, 0))
+            if len(paths) > 1 or place in directories or named.get(paths[0]) not in ((place, 0), (None, 0))
         ]
         if doubtful:
             self._settle_places(doubtful)
@@ -111,13 +112,13 @@ class CassandraSettling(CassandraFeed):
             if row["preferred"]
         }
         holders = self._holders(places)
-        taken = self._folders_of_tree(places)
+        directories = self._folders_of_tree(places)
         rows = {row["path"]: row for row in self._look_up([p for many in holders.values() for p in many], KEYS)}
         renamed: list[tuple[dict[str, Any], str | None, int]] = []
         marks: list[Write] = []
         for place in places:
             many = [rows[p] for p in holders.get(place, ()) if p in rows and rows[p]["place"] == place]
-            names = settle(place, map(_holding, many), preferred, place in taken)
+            names = settle(place, map(_holding, many), preferred, place in directories)
             for row in sorted(many, key=lambda row: row["path"]):
                 name, number = names[row["path"]]
                 if (row["tree_name"], row["tree_number"] or 0) != (name, number):
@@ -126,6 +127,8 @@ class CassandraSettling(CassandraFeed):
         self._session.write(marks)
         if renamed:
             with self._revisions.block(len(renamed)) as first:
+                nights = ((row["experiment"], row["night"]) for row, _, _ in renamed)
+                self._session.write(note_changes(self._session, nights, first + len(renamed) - 1))
                 write_whole(self._session, (self._rename(*one, first + n) for n, one in enumerate(renamed)))
 
     def _marks(
@@ -156,17 +159,18 @@ class CassandraSettling(CassandraFeed):
                 prepare(f"UPDATE file_by_directory {assignments} WHERE parent = ? AND name = ?"),
                 (*values, *split(row["path"])),
             ),
-            self._tell(revision, row["path"]), self._untell(row["revision"]),
+            self._tell(revision, row["path"]),
+            self._untell(row["revision"]),
             *self._drop_entry(row, renamed),
-        ]  # fmt: skip
+        ]
         return writes if name is None else [*writes, self._enter(renamed)]
 
     def _enter(self, row: Mapping[str, Any]) -> Write:
         """Return what shows a file in the merged tree under its name."""
         parent, name = split(row["tree_name"])
-        shown = {key: row[key] for key in ("path", "place", "size", "mtime_ns", "state", "checksum")}
+        cells = {key: row[key] for key in ("path", "place", "size", "mtime_ns", "state", "checksum")}
         return insertion(
-            self._session, "entry", {**shown, "parent": parent, "name": name, "number": row["tree_number"]}
+            self._session, "entry", {**cells, "parent": parent, "name": name, "number": row["tree_number"]}
         )
 
     def _drop_entry(self, old: Mapping[str, Any], new: Mapping[str, Any] | None) -> list[Write]:
@@ -175,9 +179,7 @@ class CassandraSettling(CassandraFeed):
             return []
         if new is not None and (old["tree_name"], old["tree_number"]) == (new["tree_name"], new["tree_number"]):
             return []
-        statement = self._session.prepare(
-            "DELETE FROM entry WHERE parent = ? AND name = ? AND number = ? AND path = ?"
-        )  # fmt: skip
+        statement = self._session.prepare("DELETE FROM entry WHERE parent = ? AND name = ? AND number = ? AND path = ?")
         return [(statement, (*split(old["tree_name"]), old["tree_number"] or 0, old["path"]))]
 
     def _settle_all(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from itertools import groupby, islice
+from itertools import groupby, islice, takewhile
 from operator import itemgetter
 from typing import Any
 
@@ -34,10 +34,10 @@ class CassandraTree(CassandraBase):
         files = self._session.run("SELECT * FROM entry WHERE parent = ? AND name > ?", folder, after)
         first_files = (next(rows) for _, rows in groupby(files, key=lambda row: row["name"]))
         entries = [Entry(row["name"], "folder") for row in islice(folders, limit + 1)]
-        taken = {entry.name for entry in entries}
+        names = {entry.name for entry in entries}
         # Until a new folder has displaced a file of its name, the folder shows.
-        shown = (entry_of(row) for row in first_files if row["name"] not in taken)
-        entries = sorted([*entries, *islice(shown, limit + 1)], key=lambda entry: entry.name)
+        file_entries = (entry_of(row) for row in first_files if row["name"] not in names)
+        entries = sorted([*entries, *islice(file_entries, limit + 1)], key=lambda entry: entry.name)
         if len(entries) <= limit:
             return EntryPage(entries, None)
         return EntryPage(entries[:limit], write_cursor(question, [entries[limit - 1].name]))
@@ -76,8 +76,8 @@ class CassandraTree(CassandraBase):
         rows = {row["path"]: row for row in self._look_up(paths, "path, site, place, tree_name")}
         conflicts = []
         for place in places[:limit]:
-            held = [rows[path] for path in sorted(holders.get(place, ())) if path in rows]
-            entries = {row["path"]: row["tree_name"] for row in held if row["tree_name"] and row["place"] == place}
+            records = [rows[path] for path in sorted(holders.get(place, ())) if path in rows]
+            entries = {row["path"]: row["tree_name"] for row in records if row["tree_name"] and row["place"] == place}
             if any(name != place for name in entries.values()):
                 conflicts.append(Conflict(place, entries))
         return conflicts, write_cursor("conflicts", [places[limit - 1]]) if len(places) > limit else None
@@ -90,17 +90,21 @@ class CassandraTree(CassandraBase):
         below: str = "",
         *,
         columns: Sequence[str] = LISTING,
+        since: str = "",
+        until: str | None = None,
         cursor: str | None = None,
         size: int = 10_000,
     ) -> Page:
         """Return some files of a site by source; see `Catalogue.listing`."""
         names = [known_attribute(name, COMMON).name for name in columns]
         below = below.strip("/")
-        question = identity("listing", site, below)
-        after = ("", "") if cursor is None else read_cursor(cursor, question, ("string", "string")).after
-        if not is_text(site) or not is_text(below):
+        question = identity("listing", site, below, since, until)
+        after = (since, "") if cursor is None else read_cursor(cursor, question, ("string", "string")).after
+        if not all(map(is_text, (site, below, since, until or ""))):
             return Page(to_batch([], names, COMMON), None)
-        rows = list(islice(self._of_site(site, f"{below}/" if below else "", (after[0], after[1])), size + 1))
+        files = self._of_site(site, f"{below}/" if below else "", (after[0], after[1]))
+        wanted_rows = files if until is None else takewhile(lambda row: row["source"] < until, files)
+        rows = list(islice(wanted_rows, size + 1))
         more = len(rows) > size
         rows = rows[:size]
         following = write_cursor(question, [rows[-1]["source"], rows[-1]["path"]]) if more else None

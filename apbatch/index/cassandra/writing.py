@@ -17,6 +17,7 @@ from cassandra.query import UNSET_VALUE
 from apbatch.formats.reader import Attribute
 from apbatch.index.cassandra.base import BATCH, blocks
 from apbatch.index.cassandra.batches import Write, insertion, write_whole
+from apbatch.index.cassandra.counts import Night, note_changes
 from apbatch.index.cassandra.rows import (
     attribute_names,
     column_type,
@@ -24,7 +25,7 @@ from apbatch.index.cassandra.rows import (
     search_cells,
     split,
     to_cells,
-)  # fmt: skip
+)
 from apbatch.index.cassandra.session import ALL
 from apbatch.index.cassandra.settling import KEYS, CassandraSettling
 from apbatch.index.changes import ChangeKind
@@ -38,7 +39,8 @@ class CassandraWriting(CassandraSettling):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._entered: set[tuple[str, str]] = set()
+        self._entered: set[str] = set()
+        self._last_held: dict[Night, str] = {}
 
     def upsert(self, records: Iterable[FileRecord]) -> UpsertReport:
         """Insert or replace files by path; see `Catalogue.upsert`."""
@@ -68,12 +70,16 @@ class CassandraWriting(CassandraSettling):
     def _write_block(
         self, records: Sequence[FileRecord], declared: dict[str, Attribute], old: dict[str, dict[str, Any]]
     ) -> None:
-        self._enter_partitions(records)
+        self._enter_experiments(records)
+        nights = {_night_of(record): None for record in records}
+        left = {(row["experiment"], row["night"]) for row in old.values()}
         folders = set(ancestors({parent_of(record.place) for record in records}))
-        entering = self._folders(records, folders)
+        enter_night = self._session.prepare("INSERT INTO night_of_experiment (experiment, night) VALUES (?, ?)")
+        entering = [*((enter_night, night) for night in nights), *self._folders(records, folders)]
         self._session.write(entering)
         named = {record.path: _name_of(record, old.get(record.path)) for record in records}
         with self._revisions.block(len(records)) as first:
+            self._session.write(note_changes(self._session, {*nights, *left}, first + len(records) - 1))
             write_whole(
                 self._session,
                 (
@@ -84,19 +90,33 @@ class CassandraWriting(CassandraSettling):
         self._session.write(entering)  # again, if another process has just found one empty and removed it
         places = {record.place for record in records} | {row["place"] for row in old.values() if row["place"]}
         self._settle(places, folders, named)
+        self._leave_nights(left - nights.keys())
 
-    def _enter_partitions(self, records: Sequence[FileRecord]) -> None:
-        """Write down the experiments and nights of records; each once a process, as they are never removed."""
-        wanted: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {}
-        for record in records:
-            cql = "INSERT INTO experiment (catalogue, experiment) VALUES (?, ?)"
-            wanted[record.experiment, ""] = (cql, (ALL, record.experiment))
-            night = night_partition(record.night, record.path)
-            cql = "INSERT INTO night_of_experiment (experiment, night) VALUES (?, ?)"
-            wanted[record.experiment, night] = (cql, (record.experiment, night))
-        fresh = {key: work for key, work in wanted.items() if key not in self._entered}
-        self._session.write([(self._session.prepare(cql), values) for cql, values in fresh.values()])
-        self._entered.update(fresh)
+    def _enter_experiments(self, records: Sequence[FileRecord]) -> None:
+        """Write down the experiments of records; each once a process, as they are never removed."""
+        fresh = {record.experiment for record in records} - self._entered
+        enter = self._session.prepare("INSERT INTO experiment (catalogue, experiment) VALUES (?, ?)")
+        self._session.write([(enter, (ALL, experiment)) for experiment in sorted(fresh)])
+        self._entered |= fresh
+
+    def _leave_nights(self, nights: Iterable[Night]) -> None:
+        """Take nights out of the list that files have left and that hold none now, such as those of unread files."""
+        for night in sorted(nights):
+            # The deletion counts as of before the look: a night that another process enters meanwhile stays.
+            before = self._session.now_ms() * 1000
+            if not self._holds_any(night):
+                cql = "DELETE FROM night_of_experiment USING TIMESTAMP ? WHERE experiment = ? AND night = ?"
+                self._session.do(cql, before, *night)
+
+    def _holds_any(self, night: Night) -> bool:
+        """Tell whether a night holds a file, beginning with the one seen last: before it may lie many removed ones."""
+        last = self._last_held.pop(night, "")
+        for test in ("path >= ?", "path < ?") if last else ("path >= ?",):
+            cql = f"SELECT path FROM file_by_night WHERE experiment = ? AND night = ? AND {test} LIMIT 1"
+            if rows := self._session.do(cql, *night, last):
+                self._last_held[night] = rows[0]["path"]
+                return True
+        return False
 
     def _folders(self, records: Sequence[FileRecord], of_tree: Collection[str]) -> list[Write]:
         """Return the statements that write down the folders of records: of paths, of the merged tree, of sites."""
@@ -117,15 +137,23 @@ class CassandraWriting(CassandraSettling):
         ]
 
     def _writes(
-        self, record: FileRecord, revision: int, old: dict[str, Any] | None, declared: dict[str, Attribute],
-        tree_name: str | None, number: int,
-    ) -> list[Write]:  # fmt: skip
+        self,
+        record: FileRecord,
+        revision: int,
+        old: dict[str, Any] | None,
+        declared: dict[str, Attribute],
+        tree_name: str | None,
+        number: int,
+    ) -> list[Write]:
         """Return what writes one record to all its tables; the one that ingest looks at comes last."""
         first = revision if old is None else old["first_revision"] or old["revision"]
         cells = {
-            **to_cells(record), "revision": revision, "tree_name": tree_name, "tree_number": number,
+            **to_cells(record),
+            "revision": revision,
+            "tree_name": tree_name,
+            "tree_number": number,
             "first_revision": first,
-        }  # fmt: skip
+        }
         row = dict(cells)
         search = search_cells(record.attributes, declared)
         if old is None:  # nothing to overwrite: an absent cell costs nothing, a null is a tombstone
@@ -176,9 +204,9 @@ class CassandraWriting(CassandraSettling):
         """Forget files, their replicas, and folders left empty."""
         removed = 0
         for block in blocks(paths, BATCH):
-            wanted = [path for path in dict.fromkeys(block) if is_text(path)]
+            paths_here = [path for path in dict.fromkeys(block) if is_text(path)]
             with self._alone():  # or a name that another process gives meanwhile would stay
-                old = self._old(wanted)
+                old = self._old(paths_here)
                 if old:
                     self._remove(old)
                 removed += len(old)
@@ -192,19 +220,26 @@ class CassandraWriting(CassandraSettling):
                 copies.setdefault(row["path"], []).append(self._untell(row["revision"]))
         with self._revisions.block(len(old)) as first:
             self._date_removals(first + len(old) - 1)
-            told = self._tell_removals(first, [(path, ChangeKind.GONE, "") for path in old])
+            nights = {(row["experiment"], row["night"]) for row in old.values()}
+            self._session.write(note_changes(self._session, nights, first + len(old) - 1))
+            entries = self._tell_removals(first, [(path, ChangeKind.GONE, "") for path in old])
             groups = []
-            for (path, row), tell in zip(old.items(), told, strict=True):
-                groups.append([
-                    (prepare("DELETE FROM replica WHERE path = ?"), (path,)), *copies.get(path, ()), tell,
-                    *self._remove_old(row, None),
-                    (prepare("DELETE FROM file_by_directory WHERE parent = ? AND name = ?"), split(path)),
-                ])  # fmt: skip
+            for (path, row), tell in zip(old.items(), entries, strict=True):
+                groups.append(
+                    [
+                        (prepare("DELETE FROM replica WHERE path = ?"), (path,)),
+                        *copies.get(path, ()),
+                        tell,
+                        *self._remove_old(row, None),
+                        (prepare("DELETE FROM file_by_directory WHERE parent = ? AND name = ?"), split(path)),
+                    ]
+                )
             write_whole(self._session, groups)
         places = {row["place"] for row in old.values() if row["place"]}
         self._leave({parent_of(path) for path in old}, "directory", "file_by_directory")
         gone = self._leave({parent_of(place) for place in places}, "tree_directory", "holding")
         self._settle(places | gone, (), {})
+        self._leave_nights(nights)
 
     def _leave(self, folders: Iterable[str], directories: str, files: str) -> set[str]:
         """Remove folders that are empty now, and those above them; return which."""
@@ -216,11 +251,11 @@ class CassandraWriting(CassandraSettling):
                 continue
             # The deletion counts as of before the look: a folder that another process enters meanwhile stays.
             before = self._session.now_ms() * 1000
-            held = any(
+            is_used = any(
                 self._session.do(f"SELECT name FROM {table} WHERE parent = ? LIMIT 1", folder)
                 for table in (files, directories)
             )
-            if not held:
+            if not is_used:
                 cql = f"DELETE FROM {directories} USING TIMESTAMP ? WHERE parent = ? AND name = ?"
                 self._session.do(cql, before, *split(folder))
                 gone.add(folder)
@@ -235,6 +270,10 @@ def _name_of(record: FileRecord, old: dict[str, Any] | None) -> tuple[str | None
     if old is not None and old["place"] == record.place and old["tree_name"] is not None:
         return old["tree_name"], old["tree_number"] or 0
     return record.place, 0
+
+
+def _night_of(record: FileRecord) -> Night:
+    return record.experiment, night_partition(record.night, record.path)
 
 
 def _inside(source: str, end: str = "") -> tuple[str, str]:

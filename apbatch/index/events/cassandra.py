@@ -64,7 +64,7 @@ class CassandraEvents(EventStore):
 
     def __init__(self, url: str) -> None:
         self._session = _Session(url)
-        self._known: dict[str, Attribute] = {}
+        self._attributes: dict[str, Attribute] = {}
 
     # columns
 
@@ -75,8 +75,12 @@ class CassandraEvents(EventStore):
         for a in fresh:
             self._session.do(
                 "INSERT INTO event_column (store, name, type, unit, description) VALUES (?, ?, ?, ?, ?)",
-                ALL, a.name, a.type, a.unit, a.description,
-            )  # fmt: skip
+                ALL,
+                a.name,
+                a.type,
+                a.unit,
+                a.description,
+            )
 
     def _add_columns(self, attributes: Iterable[Attribute]) -> None:
         columns = []
@@ -101,31 +105,35 @@ class CassandraEvents(EventStore):
         """Insert or replace whole events, in batches of one partition each; the events of a batch appear together."""
         batches = [events] if isinstance(events, pa.RecordBatch) else events
         tables = []
-        given = 0
-        known = dict(self.attributes())
+        count = 0
+        attributes = dict(self.attributes())
         for batch in batches:
-            new = merge_declarations(known, undeclared(batch.schema, known))
-            tables.append(canonical(batch, {**known, **new}))
-            known.update(new)
-            given += batch.num_rows
+            new = merge_declarations(attributes, undeclared(batch.schema, attributes))
+            tables.append(canonical(batch, {**attributes, **new}))
+            attributes.update(new)
+            count += batch.num_rows
             if sum(table.num_rows for table in tables) >= _ROWS_A_BATCH:
-                self._write(tables, known)
+                self._write(tables, attributes)
                 tables = []
-        self._write(tables, known)
-        return given
+        self._write(tables, attributes)
+        return count
 
-    def _write(self, tables: Sequence[pa.Table], known: Mapping[str, Attribute]) -> None:
+    def _write(self, tables: Sequence[pa.Table], attributes: Mapping[str, Attribute]) -> None:
         declared = self._declared()
-        given = {name for table in tables for name in table.schema.names}
-        names = sorted(given - set(EVENT_COLUMNS) - set(declared))
-        self.declare(known[name] for name in names if name not in IMAGE_PARAMETERS)
+        names_given = {name for table in tables for name in table.schema.names}
+        names = sorted(names_given - set(EVENT_COLUMNS) - set(declared))
+        self.declare(attributes[name] for name in names if name not in IMAGE_PARAMETERS)
         images = [IMAGE_PARAMETERS[name] for name in names if name in IMAGE_PARAMETERS]
         self._add_columns(images)
         for a in images:  # so that it is known which of them are columns
             self._session.do(
                 "INSERT INTO event_column (store, name, type, unit, description) VALUES (?, ?, ?, ?, ?)",
-                ALL, a.name, a.type, a.unit, a.description,
-            )  # fmt: skip
+                ALL,
+                a.name,
+                a.type,
+                a.unit,
+                a.description,
+            )
         columns = self._columns()
         rows: defaultdict[tuple[str, int, int], dict[tuple[Any, ...], dict[str, Any]]] = defaultdict(dict)
         for table in tables:
@@ -135,7 +143,7 @@ class CassandraEvents(EventStore):
         there = self._buckets({experiment for experiment, _, _ in rows})
         enter = self._session.prepare("INSERT INTO event_run (experiment, run, bucket) VALUES (?, ?, ?)")
         self._session.write([(enter, key) for key in sorted(rows) if key not in there])
-        cells = ["experiment", "run", "bucket", "event", "telescope", "cleaning", *_cells(columns, known)]
+        cells = ["experiment", "run", "bucket", "event", "telescope", "cleaning", *_cells(columns, attributes)]
         insert = self._session.prepare(
             f"INSERT INTO event_of_run ({', '.join(_quoted(cells))}) VALUES ({', '.join('?' * len(cells))})"
         )
@@ -147,7 +155,7 @@ class CassandraEvents(EventStore):
             while part := list(islice(values, step)):
                 batch = BatchStatement(BatchType.UNLOGGED)
                 for row in part:
-                    batch.add(insert, [*partition, *_values(row, columns, known, missing)])
+                    batch.add(insert, [*partition, *_values(row, columns, attributes, missing)])
                 work.append((batch, ()))
         self._session.write(work)
 
@@ -156,11 +164,11 @@ class CassandraEvents(EventStore):
         return [*(name for name in EVENT_COLUMNS if name not in EVENT_KEYS), *sorted(self._declared())]
 
     def _buckets(self, experiments: Iterable[str]) -> set[tuple[str, int, int]]:
-        found = set()
+        buckets = set()
         for experiment in experiments:
             rows = self._session.run("SELECT run, bucket FROM event_run WHERE experiment = ?", experiment)
-            found |= {(experiment, row["run"], row["bucket"]) for row in rows}
-        return found
+            buckets |= {(experiment, row["run"], row["bucket"]) for row in rows}
+        return buckets
 
     def remove(self, where: q.Query) -> int:
         """Forget the events that match."""
@@ -171,10 +179,16 @@ class CassandraEvents(EventStore):
         removed = 0
         for rows in self._matching(where, set(EVENT_KEYS)):
             keys = [
-                (row["experiment"], row["run"], row["event"] // _EVENTS_A_BUCKET, row["event"], row["telescope"],
-                 row["cleaning"])
+                (
+                    row["experiment"],
+                    row["run"],
+                    row["event"] // _EVENTS_A_BUCKET,
+                    row["event"],
+                    row["telescope"],
+                    row["cleaning"],
+                )
                 for row in rows
-            ]  # fmt: skip
+            ]
             self._session.write([(delete, key) for key in keys])
             removed += len(keys)
         return removed
@@ -191,11 +205,11 @@ class CassandraEvents(EventStore):
         after: Sequence[Any] | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Yield events that match; in another order than that of their keys, a limit is what is held in memory."""
-        known = self.attributes()
-        names, descending = order_of(order, known)
+        attributes = self.attributes()
+        names, descending = order_of(order, attributes)
         there = set(self._columns())
-        wanted = wanted_columns(columns, there, known)
-        schema = schema_of(wanted, known)
+        fields = wanted_columns(columns, there, attributes)
+        schema = schema_of(fields, attributes)
         last = None if after is None else dict(zip([*(one.name for one in order), *EVENT_KEYS], after, strict=True))
 
         def compared(one: dict[str, Any], other: dict[str, Any]) -> int:
@@ -204,27 +218,29 @@ class CassandraEvents(EventStore):
         compare = cmp_to_key(compared)
 
         def rows() -> Iterator[dict[str, Any]]:
-            for part in self._matching(where, {*wanted, *names}):
+            for part in self._matching(where, {*fields, *names}):
                 for row in part:
                     if last is None or compare_rows(row, last, names, descending) > 0:
                         yield row
 
         if order:
-            found = iter(sorted(rows(), key=compare) if limit is None else heapq.nsmallest(limit, rows(), key=compare))
+            matches = iter(
+                sorted(rows(), key=compare) if limit is None else heapq.nsmallest(limit, rows(), key=compare)
+            )
         else:
-            found = islice(rows(), limit)
-        while part := list(islice(found, _ROWS_A_BATCH)):
-            yield pa.RecordBatch.from_pydict({name: [row.get(name) for row in part] for name in wanted}, schema=schema)
+            matches = islice(rows(), limit)
+        while part := list(islice(matches, _ROWS_A_BATCH)):
+            yield pa.RecordBatch.from_pydict({name: [row.get(name) for row in part] for name in fields}, schema=schema)
 
-    def _matching(self, where: q.Query, wanted: set[str]) -> Iterator[list[dict[str, Any]]]:
+    def _matching(self, where: q.Query, fields: set[str]) -> Iterator[list[dict[str, Any]]]:
         """Yield the events of each partition that match, by key."""
-        known = self.attributes()
-        query = simplify(where, known)
+        attributes = self.attributes()
+        query = simplify(where, attributes)
         access = plan_events(query)
         columns = set(self._columns())
-        needed = [name for name in sorted({*EVENT_KEYS, *wanted, *q.names(query)}) if name in columns | set(EVENT_KEYS)]
+        needed = [name for name in sorted({*EVENT_KEYS, *fields, *q.names(query)}) if name in columns | set(EVENT_KEYS)]
         cells = ["experiment", "run", "event", "telescope", "cleaning"]
-        cells += _cells([name for name in needed if name not in EVENT_KEYS], known)
+        cells += _cells([name for name in needed if name not in EVENT_KEYS], attributes)
         low, high = (max(-(2**63), min(2**63 - 1, bound)) for bound in access.events)
         read = self._session.prepare(
             f"SELECT {', '.join(_quoted(cells))} FROM event_of_run "
@@ -233,7 +249,7 @@ class CassandraEvents(EventStore):
         partitions = self._partitions(access)
         while part := list(islice(partitions, _PARTITIONS_AT_ONCE)):
             for rows in self._session.concurrently([(read, (*key, int(low), int(high))) for key in part]):
-                matching = [row for row in (_event(row, known) for row in rows) if q.matches(query, row)]
+                matching = [row for row in (_event(row, attributes) for row in rows) if q.matches(query, row)]
                 if matching:
                     yield matching
 
@@ -274,23 +290,23 @@ def _quoted(names: Iterable[str]) -> list[str]:
     return [f'"{name}"' for name in names]
 
 
-def _cells(columns: Iterable[str], known: Mapping[str, Attribute]) -> list[str]:
+def _cells(columns: Iterable[str], attributes: Mapping[str, Attribute]) -> list[str]:
     """Return the columns of the table that hold these columns of events."""
     cells = []
     for name in columns:
         cells.append(name)
-        if known[name].type == "time":
+        if attributes[name].type == "time":
             cells.append(_BELOW.format(name))
     return cells
 
 
 def _values(
-    row: Mapping[str, Any], columns: Iterable[str], known: Mapping[str, Attribute], missing: object
+    row: Mapping[str, Any], columns: Iterable[str], attributes: Mapping[str, Attribute], missing: object
 ) -> Iterator[Any]:
     yield from (row["event"], row["telescope"], row["cleaning"])
     for name in columns:
         value = row.get(name)
-        if known[name].type != "time":
+        if attributes[name].type != "time":
             yield missing if value is None else value
         elif value is None:
             yield missing
@@ -300,11 +316,11 @@ def _values(
             yield value.microsecond % 1000
 
 
-def _event(row: Mapping[str, Any], known: Mapping[str, Attribute]) -> dict[str, Any]:
+def _event(row: Mapping[str, Any], attributes: Mapping[str, Attribute]) -> dict[str, Any]:
     """Return a row of the table as an event."""
     event: dict[str, Any] = {}
     for name, value in row.items():
-        attribute = known.get(name)
+        attribute = attributes.get(name)
         if attribute is None:
             continue
         if value is not None and attribute.type == "date":

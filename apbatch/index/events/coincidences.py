@@ -87,7 +87,7 @@ SCHEMA = pa.schema(
 )
 
 
-def side(text: str, known: Mapping[str, Attribute]) -> q.Query:
+def side(text: str, attributes: Mapping[str, Attribute]) -> q.Query:
     """Return the query of one side: the name of an experiment, or a query; of events that have a time.
 
     Raises
@@ -95,12 +95,12 @@ def side(text: str, known: Mapping[str, Attribute]) -> q.Query:
     UsageError
     """
     named = _NAME.fullmatch(text.strip()) is not None
-    query = q.Compare("experiment", "=", text.strip()) if named else parse(text, known)
-    timed = parse(f"time >= {_FROM} and time < {_TO}", known)
+    query = q.Compare("experiment", "=", text.strip()) if named else parse(text, attributes)
+    timed = parse(f"time >= {_FROM} and time < {_TO}", attributes)
     return q.And((query, timed))
 
 
-def columns_for(window: Window, known: Mapping[str, Attribute]) -> list[str]:
+def columns_for(window: Window, attributes: Mapping[str, Attribute]) -> list[str]:
     """Return the columns that are read of either side.
 
     Raises
@@ -112,7 +112,7 @@ def columns_for(window: Window, known: Mapping[str, Attribute]) -> list[str]:
         return ["time", "nanoseconds"]
     direction = DIRECTIONS[window.frame]
     for name in direction:
-        if name not in known or known[name].unit != "deg":
+        if name not in attributes or attributes[name].unit != "deg":
             raise UsageError(
                 f"no event has a column '{name}' in degrees",
                 remedy="load events with directions, choose another --frame, or leave --angle out",
@@ -203,9 +203,9 @@ def coincidences(store: EventStore, first: str, second: str, window: Window) -> 
     """
     from apbatch.index.events.duck import Duck
 
-    known = store.attributes()
-    columns = columns_for(window, known)
-    queries = [side(text, known) for text in (first, second)]
+    attributes = store.attributes()
+    columns = columns_for(window, attributes)
+    queries = [side(text, attributes) for text in (first, second)]
     duck = Duck()
     try:
         for table, query in zip(("first", "second"), queries, strict=True):

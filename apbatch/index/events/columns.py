@@ -14,6 +14,7 @@ from apbatch.camera.parameters import UNITS
 from apbatch.errors import UsageError, nearest_word
 from apbatch.formats.images import IMAGE_KEY
 from apbatch.formats.reader import Attribute, AttributeType
+from apbatch.messages import with_article
 
 #: Key of an event: `cleaning` names how an image was cleaned (``none``, ``tailcuts-14-7``, …).
 EVENT_KEYS = (*IMAGE_KEY, "cleaning")
@@ -66,13 +67,24 @@ def arrow_type(attribute: Attribute) -> pa.DataType:
     return pa.int32() if attribute.name == "telescope" else ARROW_TYPES[attribute.type]
 
 
-def schema_of(names: Sequence[str], known: Mapping[str, Attribute]) -> pa.Schema:
+def schema_of(names: Sequence[str], attributes: Mapping[str, Attribute]) -> pa.Schema:
     """Return the schema of these columns."""
-    return pa.schema([pa.field(name, arrow_type(known[name]), name not in EVENT_KEYS) for name in names])
+    return pa.schema([pa.field(name, arrow_type(attributes[name]), name not in EVENT_KEYS) for name in names])
 
 
-def wanted_columns(columns: Sequence[str] | None, there: Iterable[str], known: Mapping[str, Attribute]) -> list[str]:
+def wanted_columns(
+    columns: Sequence[str] | None, there: Iterable[str], attributes: Mapping[str, Attribute]
+) -> list[str]:
     """Return the columns of a result: keys, pointer, then those that are wanted, or all others in `there`, by name.
+
+    Parameters
+    ----------
+    columns : sequence of str, optional
+        Wanted besides the keys; by default all.
+    there : iterable of str
+        Columns that the events have.
+    attributes : Mapping of str to Attribute
+        What a query may name.
 
     Raises
     ------
@@ -83,16 +95,16 @@ def wanted_columns(columns: Sequence[str] | None, there: Iterable[str], known: M
     if columns is None:
         return [*fixed, *sorted(set(there) - set(fixed))]
     for name in columns:
-        if name not in known:
+        if name not in attributes:
             raise UsageError(
                 f"unknown attribute '{name}'",
-                nearest=nearest_word(name, known),
+                nearest=nearest_word(name, attributes),
                 remedy="apbatch attributes --events lists them",
             )
     return [*fixed, *dict.fromkeys(name for name in columns if name not in fixed)]
 
 
-def undeclared(schema: pa.Schema, known: Mapping[str, Attribute]) -> list[Attribute]:
+def undeclared(schema: pa.Schema, attributes: Mapping[str, Attribute]) -> list[Attribute]:
     """Return declarations of the columns of a batch that are not yet known: numbers without a unit.
 
     Raises
@@ -102,7 +114,7 @@ def undeclared(schema: pa.Schema, known: Mapping[str, Attribute]) -> list[Attrib
     """
     fresh = []
     for field in schema:
-        if field.name in known:
+        if field.name in attributes:
             continue
         kind = field.type
         if not (
@@ -118,7 +130,7 @@ def undeclared(schema: pa.Schema, known: Mapping[str, Attribute]) -> list[Attrib
     return fresh
 
 
-def canonical(batch: pa.RecordBatch | pa.Table, known: Mapping[str, Attribute]) -> pa.Table:
+def canonical(batch: pa.RecordBatch | pa.Table, attributes: Mapping[str, Attribute]) -> pa.Table:
     """Return events as they are stored: columns of their types, no NaN and no infinity, a night where there is a time.
 
     Values that are missing or no finite number are null: NaN is no measurement, and no back-end orders it as another.
@@ -126,7 +138,7 @@ def canonical(batch: pa.RecordBatch | pa.Table, known: Mapping[str, Attribute]) 
     Parameters
     ----------
     batch : pyarrow.RecordBatch or Table
-        With the columns of `EVENT_KEYS`, and others that are in `known`.
+        With the columns of `EVENT_KEYS`, and others that are in `attributes`.
 
     Raises
     ------
@@ -145,19 +157,19 @@ def canonical(batch: pa.RecordBatch | pa.Table, known: Mapping[str, Attribute]) 
         below = pc.subtract(whole, pc.multiply(_floor_microseconds(whole), 1000))
         table = table.append_column("nanoseconds", below)
         names = table.schema.names
-    columns = {name: _stored(table.column(name), known[name]) for name in names}
+    columns = {name: _stored(table.column(name), attributes[name]) for name in names}
     for name in EVENT_KEYS:
         if columns[name].null_count:
-            raise UsageError(f"the events' column '{name}' holds what is no whole number")
+            raise UsageError(f"the events' column '{name}' holds what is not a whole number")
     if "time" in columns:
         night = (pc.subtract(columns["time"].cast(pa.int64()), _DAY_US // 2)).cast(pa.timestamp("us")).cast(pa.date32())
         columns["night"] = pc.coalesce(columns["night"], night) if "night" in columns else night
     order = [*EVENT_KEYS, *(name for name in columns if name not in EVENT_KEYS)]
-    return pa.Table.from_arrays([columns[name] for name in order], schema=schema_of(order, known))
+    return pa.Table.from_arrays([columns[name] for name in order], schema=schema_of(order, attributes))
 
 
 def _stored(column: pa.ChunkedArray, attribute: Attribute) -> pa.ChunkedArray:
-    wanted = arrow_type(attribute)
+    expected = arrow_type(attribute)
     try:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
@@ -167,7 +179,7 @@ def _stored(column: pa.ChunkedArray, attribute: Attribute) -> pa.ChunkedArray:
             ):
                 raise UsageError(f"the events' column '{attribute.name}' is {column.type}: it is a number")
             values = column.cast(pa.float64(), safe=False)
-            if column.type == wanted and not _needs_care(values):
+            if column.type == expected and not _needs_care(values):
                 return values
             finite = pc.is_finite(values)
             return pc.add(pc.if_else(finite, values, pa.scalar(None, pa.float64())), 0.0)  # -0.0 becomes 0.0
@@ -175,12 +187,14 @@ def _stored(column: pa.ChunkedArray, attribute: Attribute) -> pa.ChunkedArray:
             column = _microseconds(column)
             _require_between(column.cast(pa.int64()), _FIRST_US, _LAST_US)
         elif attribute.type in ("string", "date", "time") and not _of_kind(column.type, attribute.type):
-            raise UsageError(f"the events' column '{attribute.name}' is {column.type}, not a {attribute.type}")
+            raise UsageError(
+                f"the events' column '{attribute.name}' is {column.type}, not {with_article(attribute.type)}"
+            )
         elif attribute.type in ("integer", "boolean") and not _is_number(column.type):
-            raise UsageError(f"the events' column '{attribute.name}' is {column.type}, not {wanted}")
+            raise UsageError(f"the events' column '{attribute.name}' is {column.type}, not {expected}")
         elif attribute.type in ("integer", "boolean") and pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
-        column = column.cast(wanted)
+        column = column.cast(expected)
         if attribute.type == "date":
             _require_between(column.cast(pa.int32()), _FIRST_US // _DAY_US, _LAST_US // _DAY_US)
         if attribute.type == "string":
@@ -189,7 +203,7 @@ def _stored(column: pa.ChunkedArray, attribute: Attribute) -> pa.ChunkedArray:
                 raise UsageError(f"a text of the events' column '{attribute.name}' has a NUL in it")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise UsageError(f"the events' column '{attribute.name}' is not {wanted}: {reason}") from None
+        raise UsageError(f"the events' column '{attribute.name}' is not {expected}: {reason}") from None
     return column
 
 
@@ -210,12 +224,12 @@ def _needs_care(values: pa.ChunkedArray) -> bool:
     return False
 
 
-def _of_kind(kind: pa.DataType, wanted: AttributeType) -> bool:
+def _of_kind(kind: pa.DataType, expected: AttributeType) -> bool:
     if pa.types.is_null(kind):
         return True
-    if wanted == "string":
+    if expected == "string":
         return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-    return bool(pa.types.is_date(kind)) if wanted == "date" else False
+    return bool(pa.types.is_date(kind)) if expected == "date" else False
 
 
 def _microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -279,7 +293,15 @@ def _increases(codes: Sequence[npt.NDArray[np.int64]]) -> bool:
 
 
 def chunks_of(tables: Iterable[pa.Table], rows: int, size: int) -> Iterator[pa.Table]:
-    """Gather stored events into tables of about `rows` rows or `size` bytes, whichever is less; columns may differ."""
+    """Gather stored events into tables of about `rows` rows or `size` bytes, whichever is less.
+
+    Parameters
+    ----------
+    tables : iterable of pyarrow.Table
+        Columns may differ.
+    rows, size : int
+        Rows and bytes from which a table is large enough.
+    """
     kept: list[pa.Table] = []
     many = large = 0
     for table in tables:
@@ -310,5 +332,5 @@ def plain_value(attribute: Attribute, value: object) -> object:
         "time": isinstance(value, datetime),
     }
     if not fits.get(attribute.type, False):
-        raise UsageError(f"'{attribute.name}' is a {attribute.type}, which {ascii(value)[:60]} is not")
+        raise UsageError(f"'{attribute.name}' is {with_article(attribute.type)}, which {ascii(value)[:60]} is not")
     return value

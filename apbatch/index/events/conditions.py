@@ -11,6 +11,7 @@ from apbatch.errors import UsageError, nearest_word
 from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
 from apbatch.index.events.columns import plain_value
+from apbatch.messages import with_article
 
 _MANY = 32
 
@@ -47,8 +48,16 @@ class Sql:
     values: list[Any] = field(default_factory=list)
 
 
-def condition(query: q.Query, known: Mapping[str, Attribute], dialect: Dialect) -> Sql:
+def condition(query: q.Query, attributes: Mapping[str, Attribute], dialect: Dialect) -> Sql:
     """Return the SQL of a query of events.
+
+    Parameters
+    ----------
+    query : Query
+    attributes : Mapping of str to Attribute
+        What a query may name.
+    dialect : Dialect
+        Of the database.
 
     Raises
     ------
@@ -56,11 +65,11 @@ def condition(query: q.Query, known: Mapping[str, Attribute], dialect: Dialect) 
         If it names what is not known, or compares with a value of another type.
     """
     values: list[Any] = []
-    text = _write(simplify(query, known), known, dialect, values)
+    text = _write(simplify(query, attributes), attributes, dialect, values)
     return Sql(text, values)
 
 
-def simplify(query: q.Query, known: Mapping[str, Attribute]) -> q.Query:
+def simplify(query: q.Query, attributes: Mapping[str, Attribute]) -> q.Query:
     """Return a query normalised, with whole numbers where whole numbers are compared: 1.5 is between two of them.
 
     Databases compare a whole number with a fraction as floating point, which takes large neighbours for equal.
@@ -69,60 +78,62 @@ def simplify(query: q.Query, known: Mapping[str, Attribute]) -> q.Query:
     ------
     UsageError
     """
-    return _whole(q.normalise(query), known)
+    return _whole(q.normalise(query), attributes)
 
 
-def _whole(query: q.Query, known: Mapping[str, Attribute]) -> q.Query:
+def _whole(query: q.Query, attributes: Mapping[str, Attribute]) -> q.Query:
     match query:
         case q.And(parts):
-            return q.And(tuple(_whole(part, known) for part in parts))
+            return q.And(tuple(_whole(part, attributes) for part in parts))
         case q.Or(parts):
-            return q.Or(tuple(_whole(part, known) for part in parts))
+            return q.Or(tuple(_whole(part, attributes) for part in parts))
         case q.Not(q.Everything()) | q.Everything():
             return query
         case q.Not(part):
-            return q.Not(_whole(part, known))
+            return q.Not(_whole(part, attributes))
         case q.Compare(name, operator, value):
-            attribute = _known(name, known)
+            attribute = _attribute_named(name, attributes)
             value = plain_value(attribute, value)  # type: ignore[assignment]
             if attribute.type == "integer" and isinstance(value, float):
                 return _compare_fraction(name, operator, value)
             return q.Compare(name, operator, value)
         case q.Between(name, low, high):
-            attribute = _known(name, known)
+            attribute = _attribute_named(name, attributes)
             first, last = plain_value(attribute, low), plain_value(attribute, high)
             if attribute.type == "integer":
-                return q.And((_whole(q.Compare(name, ">=", low), known), _whole(q.Compare(name, "<=", high), known)))
+                return q.And(
+                    (_whole(q.Compare(name, ">=", low), attributes), _whole(q.Compare(name, "<=", high), attributes))
+                )
             return q.Between(name, first, last)  # type: ignore[arg-type]
         case q.In(name, choices):
-            attribute = _known(name, known)
+            attribute = _attribute_named(name, attributes)
             plain = [plain_value(attribute, choice) for choice in choices]
             if attribute.type == "integer":
                 plain = [int(one) for one in plain if one == one and one == math.floor(_finite(one))]  # type: ignore[call-overload]
                 plain = [one for one in plain if abs(one) < 2**63]  # type: ignore[arg-type]
             return q.In(name, tuple(dict.fromkeys(plain)))  # type: ignore[arg-type]
         case q.Like(name):
-            if _known(name, known).type != "string":
-                raise UsageError(f"'like' wants text, and '{name}' is a {known[name].type}")
+            if _attribute_named(name, attributes).type != "string":
+                raise UsageError(f"'like' is for text, and '{name}' is {with_article(attributes[name].type)}")
             return query
         case q.IsNull(name):
-            _known(name, known)
+            _attribute_named(name, attributes)
             return query
         case q.Cone(pair):
             for name in pair:
-                _known(name, known)
+                _attribute_named(name, attributes)
             return query
     raise AssertionError(query)
 
 
-def _known(name: str, known: Mapping[str, Attribute]) -> Attribute:
-    if name not in known:
+def _attribute_named(name: str, attributes: Mapping[str, Attribute]) -> Attribute:
+    if name not in attributes:
         raise UsageError(
             f"unknown attribute '{name}'",
-            nearest=nearest_word(name, known),
+            nearest=nearest_word(name, attributes),
             remedy="apbatch attributes --events lists them",
         )
-    return known[name]
+    return attributes[name]
 
 
 def _finite(value: Any) -> Any:
@@ -142,17 +153,20 @@ def _compare_fraction(name: str, operator: q.Operator, value: float) -> q.Query:
         return always if (value > 0) == (operator in ("<", "<=")) else never
     if value == math.floor(value):
         return q.Compare(name, operator, int(value))
-    return q.Compare(name, "<=" if operator in ("<", "<=") else ">=",
-                     math.floor(value) if operator in ("<", "<=") else math.ceil(value))  # fmt: skip
+    return q.Compare(
+        name,
+        "<=" if operator in ("<", "<=") else ">=",
+        math.floor(value) if operator in ("<", "<=") else math.ceil(value),
+    )
 
 
-def _write(query: q.Query, known: Mapping[str, Attribute], dialect: Dialect, values: list[Any]) -> str:
+def _write(query: q.Query, attributes: Mapping[str, Attribute], dialect: Dialect, values: list[Any]) -> str:
     def bound(value: Any) -> str:
         values.append(value)
         return dialect.mark
 
     def joined(parts: Sequence[q.Query], word: str) -> str:
-        return "(" + f" {word} ".join(_write(part, known, dialect, values) for part in parts) + ")"
+        return "(" + f" {word} ".join(_write(part, attributes, dialect, values) for part in parts) + ")"
 
     match query:
         case q.And(parts):
@@ -165,7 +179,7 @@ def _write(query: q.Query, known: Mapping[str, Attribute], dialect: Dialect, val
             return "FALSE"
         case q.Compare(name, operator, value):
             if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
-                return _write(_compare_fraction(name, operator, float(value)), known, dialect, values)
+                return _write(_compare_fraction(name, operator, float(value)), attributes, dialect, values)
             return f"{dialect.name(name)} {'<>' if operator == '!=' else operator} {bound(value)}"
         case q.Between(name, low, high):
             column = dialect.name(name)
@@ -190,7 +204,7 @@ def _write(query: q.Query, known: Mapping[str, Attribute], dialect: Dialect, val
         case q.Not(q.In(name, ())):
             return f"{dialect.name(name)} IS NOT NULL"
         case q.Not(part):
-            return f"(NOT {_write(part, known, dialect, values)})"
+            return f"(NOT {_write(part, attributes, dialect, values)})"
     raise AssertionError(query)
 
 
@@ -204,6 +218,8 @@ def after_row(columns: Sequence[str], descending: Sequence[bool], last: Sequence
     descending : sequence of bool
     last : sequence
         Values of the row after which to go on.
+    dialect : Dialect
+        Of the database.
     """
     values: list[Any] = []
     choices = []

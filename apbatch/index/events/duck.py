@@ -7,13 +7,15 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import fsspec
 import pyarrow as pa
 
+from apbatch.errors import CancelledQueryError
+from apbatch.index.cancelling import cancellable
 from apbatch.index.events.engine_error import EngineError
+from apbatch.storage.filesystem import StoreFileSystem
 
 if TYPE_CHECKING:
     from apbatch.storage.store import Store
@@ -52,7 +54,7 @@ class Duck:
         )
         self._connection.execute("SET TimeZone = 'UTC'")
         if store is not None:
-            self._connection.register_filesystem(_Files(store))
+            self._connection.register_filesystem(StoreFileSystem(store, skip_instance_cache=True))
 
     def place(self, path: str) -> str:
         """Return how SQL names a file of the store."""
@@ -61,7 +63,7 @@ class Duck:
         local = url.removeprefix("file://")
         if local != url and not any(char in local for char in _GLOB):
             return local
-        return f"{_Files.protocol}://{path}"
+        return f"{StoreFileSystem.protocol}://{path}"
 
     def batches(
         self, sql: str, values: Sequence[Any] = (), tables: dict[str, Any] | None = None
@@ -85,15 +87,18 @@ class Duck:
         try:
             for name, table in (tables or {}).items():
                 cursor.register(name, table)
-            relation = cursor.sql(sql, params=list(values))
-            yield from relation.to_arrow_reader(ROWS_A_BATCH)
+            with cancellable(cursor.interrupt):
+                relation = cursor.sql(sql, params=list(values))
+                yield from relation.to_arrow_reader(ROWS_A_BATCH)
+        except duckdb.InterruptException:
+            raise CancelledQueryError("the query was cancelled") from None
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise EngineError(error, memory=isinstance(error, duckdb.OutOfMemoryException)) from error
         finally:
             cursor.close()
 
     def table(self, sql: str, values: Sequence[Any] = (), tables: dict[str, Any] | None = None) -> pa.Table | None:
-        """Run a query; return its rows, None if there are none."""
+        """Run a query; return its rows, None if there are none; see `Duck.batches`."""
         batches = list(self.batches(sql, values, tables))
         return pa.Table.from_batches(batches) if batches else None
 
@@ -118,55 +123,10 @@ class Duck:
 
     def has(self, name: str) -> bool:
         """Tell whether `load` has made a table."""
-        found = self._connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [name]).fetchone()
-        return found is not None
+        row = self._connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [name]).fetchone()
+        return row is not None
 
     def close(self) -> None:
         """Close; what it wrote for sorting is removed."""
         self._connection.close()
         self._folder.cleanup()
-
-
-class _Files(fsspec.AbstractFileSystem):  # type: ignore[misc]
-    """A store's files as DuckDB opens them: to be read, by their path."""
-
-    protocol = "apbatch"
-    cachable = False
-
-    def __init__(self, store: Store) -> None:
-        super().__init__()
-        self._files = store
-
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> BinaryIO:
-        return self._files.open(self._strip_protocol(path))
-
-    def open(self, path: str, mode: str = "rb", **_: Any) -> BinaryIO:
-        """Open a file for reading."""
-        return self._open(path)
-
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Return size and kind of a file."""
-        path = self._strip_protocol(path)
-        found = self._files.info(path)
-        if found is None:
-            raise FileNotFoundError(path)
-        kind = "directory" if found.is_directory else "file"
-        return {"name": path, "size": found.size, "type": kind, "mtime": (found.mtime_ns or 0) / 1e9}
-
-    def exists(self, path: str, **_: Any) -> bool:
-        """Tell whether there is a file."""
-        return self._files.info(self._strip_protocol(path)) is not None
-
-    def glob(self, path: str, **_: Any) -> list[str]:
-        """Return the file itself: names of parts hold no patterns."""
-        return [self._strip_protocol(path)] if self.exists(path) else []
-
-    def modified(self, path: str) -> Any:
-        """Return when a file was last changed."""
-        import datetime
-
-        return datetime.datetime.fromtimestamp(self.info(path)["mtime"], datetime.UTC)
-
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
-        """Return a file; folders are not listed."""
-        return [self.info(path)] if detail else [path]

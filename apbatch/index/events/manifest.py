@@ -100,7 +100,14 @@ class Manifest:
     def changed(
         self, added: Iterable[Part] = (), removed: Iterable[Part] = (), declared: Iterable[Attribute] = ()
     ) -> Manifest:
-        """Return the next version."""
+        """Return the next version.
+
+        Parameters
+        ----------
+        added, removed : iterable of Part
+        declared : iterable of Attribute
+            New attributes.
+        """
         gone = {part.file for part in removed}
         kept = tuple(part for part in self.parts if part.file not in gone)
         return replace(

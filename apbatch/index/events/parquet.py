@@ -70,9 +70,9 @@ class ParquetEvents(EventStore):
 
     def declare(self, attributes: Iterable[Attribute]) -> None:
         """Make columns of events known for typing and units."""
-        wanted = list(attributes)
-        if merge_declarations(self.attributes(), wanted):
-            self._commit([], wanted)
+        declarations = list(attributes)
+        if merge_declarations(self.attributes(), declarations):
+            self._commit([], declarations)
 
     def attributes(self) -> dict[str, Attribute]:
         """Return every attribute a query of events may name."""
@@ -83,37 +83,37 @@ class ParquetEvents(EventStore):
     def upsert(self, events: pa.RecordBatch | Iterable[pa.RecordBatch]) -> int:
         """Insert or replace whole events by key; all events of a call become visible at once."""
         batches = [events] if isinstance(events, pa.RecordBatch) else events
-        given = 0
+        count = 0
         fresh: dict[str, Attribute] = {}
         written: list[Part] = []
-        made: list[Part] = []  # every file of this call, to be removed again if it fails
+        new_parts: list[Part] = []  # every file of this call, to be removed again if it fails
         try:
-            known = dict(self.attributes())
+            attributes = dict(self.attributes())
 
             def checked() -> Iterator[pa.Table]:
                 for batch in batches:
-                    new = merge_declarations(known, undeclared(batch.schema, known))
-                    stored = canonical(batch, {**known, **new})
+                    new = merge_declarations(attributes, undeclared(batch.schema, attributes))
+                    stored = canonical(batch, {**attributes, **new})
                     fresh.update(new)
-                    known.update(new)
+                    attributes.update(new)
                     yield stored
 
             for stored in chunks_of(checked(), _CHUNK_ROWS, _CHUNK_BYTES):
-                given += stored.num_rows
+                count += stored.num_rows
                 parts: list[Part] = []
                 for part in part_files.write_parts(self._store, stored):
                     parts.append(part)
-                    made.append(part)
-                rest = [piece for part in written for piece in self._rest_of(part, parts, known)]
-                made += rest
+                    new_parts.append(part)
+                rest = [piece for part in written for piece in self._rest_of(part, parts, attributes)]
+                new_parts += rest
                 written = [*rest, *parts]
             if written or fresh:
                 self._commit(written, list(fresh.values()))
         finally:
-            self._discard(made)
+            self._discard(new_parts)
         if written:
             self._tidy()
-        return given
+        return count
 
     def _commit(self, written: Sequence[Part], declared: Sequence[Attribute]) -> None:
         """Make a version with parts added, in place of what older parts hold of their keys."""
@@ -122,10 +122,10 @@ class ParquetEvents(EventStore):
             for attempt in range(_TRIES):
                 base = self._manifests.newest()
                 new = merge_declarations(base.attributes(), declared).values()
-                known = {**base.attributes(), **{attribute.name: attribute for attribute in new}}
+                attributes = {**base.attributes(), **{attribute.name: attribute for attribute in new}}
                 for part in base.parts:
                     if part.file not in rests:
-                        rests[part.file] = self._rest_of(part, written, known)
+                        rests[part.file] = self._rest_of(part, written, attributes)
                 gone = [part for part in base.parts if rests[part.file] != [part]]
                 added = [piece for part in gone for piece in rests[part.file]]
                 if self._make(base, [*written, *added], gone, new):
@@ -149,7 +149,7 @@ class ParquetEvents(EventStore):
         self._manifests.forget_old()
         return True
 
-    def _rest_of(self, part: Part, new: Sequence[Part], known: Mapping[str, Attribute]) -> list[Part]:
+    def _rest_of(self, part: Part, new: Sequence[Part], attributes: Mapping[str, Attribute]) -> list[Part]:
         """Return a part itself if it holds no key of new ones, else what is left of it, written anew."""
         over = [other for other in new if part.overlaps(other)]
         if not over:
@@ -158,16 +158,23 @@ class ParquetEvents(EventStore):
         mine, newer = files(self._duck, [part]), f"SELECT {keys} FROM {files(self._duck, over)}"
         if not self._number(f"SELECT count(*) AS n FROM {mine} SEMI JOIN ({newer}) USING ({keys})", [part, *over]):
             return [part]
-        return self._rewritten(part, f"SELECT * FROM {mine} ANTI JOIN ({newer}) USING ({keys})", [part, *over], known)
+        return self._rewritten(
+            part, f"SELECT * FROM {mine} ANTI JOIN ({newer}) USING ({keys})", [part, *over], attributes
+        )
 
     def _rewritten(
-        self, part: Part, sql: str, parts: Sequence[Part], known: Mapping[str, Attribute], values: Sequence[Any] = ()
+        self,
+        part: Part,
+        sql: str,
+        parts: Sequence[Part],
+        attributes: Mapping[str, Attribute],
+        values: Sequence[Any] = (),
     ) -> list[Part]:
         table = self._ask(sql, parts, values)
         if table is None or not table.num_rows:
             return []
         names = [name for name in part.ranges if name in table.schema.names]
-        return list(part_files.write_parts(self._store, table.select(names).cast(schema_of(names, known))))
+        return list(part_files.write_parts(self._store, table.select(names).cast(schema_of(names, attributes))))
 
     def _number(self, sql: str, parts: Sequence[Part], values: Sequence[Any] = ()) -> int:
         table = self._ask(sql, parts, values)
@@ -196,20 +203,20 @@ class ParquetEvents(EventStore):
         """Forget the events that match; return how many there were."""
         for attempt in range(_TRIES):
             base = self._manifests.newest()
-            known = base.attributes()
-            simple = simplify(where, known)
-            tests = condition(where, known, DIALECT)
+            attributes = base.attributes()
+            simple = simplify(where, attributes)
+            tests = condition(where, attributes, DIALECT)
             gone, added, number = [], [], 0
             for part in parts_for(simple, base.parts):
                 needed = [*part.ranges, *(name for name in q.names(simple) if name not in part.ranges)]
-                rows = source(self._duck, [part], needed, known)
+                rows = source(self._duck, [part], needed, attributes)
                 matching = self._number(f"SELECT count(*) AS n FROM ({rows}) WHERE {tests.text}", [part], tests.values)
                 if not matching:
                     continue
                 number += matching
                 gone.append(part)
                 rest = f"SELECT * FROM ({rows}) WHERE NOT coalesce({tests.text}, FALSE)"
-                added += self._rewritten(part, rest, [part], known, tests.values)
+                added += self._rewritten(part, rest, [part], attributes, tests.values)
             if not gone or self._make(base, added, gone):
                 return number
             self._discard(added)
@@ -231,28 +238,34 @@ class ParquetEvents(EventStore):
         names, descending = order_of(order, self.attributes())
         last = None if after is None else list(after)[: len(order)] + list(after)[len(order) :]
         if last is not None:  # as the order names them
-            given = dict(zip([*(one.name for one in order), *EVENT_KEYS], last, strict=True))
-            last = [given[name] for name in names]
+            values = dict(zip([*(one.name for one in order), *EVENT_KEYS], last, strict=True))
+            last = [values[name] for name in names]
         schema: pa.Schema | None = None
         for _ in range(_READ_AGAIN):
             manifest = self._manifests.newest()
-            known = manifest.attributes()
-            simple = simplify(where, known)
+            attributes = manifest.attributes()
+            simple = simplify(where, attributes)
             parts = parts_for(simple, manifest.parts)
             if schema is None:
                 there = {name for part in parts for name in part.ranges}
-                schema = schema_of(wanted_columns(columns, there, known), known)
-            wanted = list(dict.fromkeys([*schema.names, *names]))
-            groups = [parts] if order else stretches(parts, len(wanted))
+                schema = schema_of(wanted_columns(columns, there, attributes), attributes)
+            fields = list(dict.fromkeys([*schema.names, *names]))
+            groups = [parts] if order else stretches(parts, len(fields))
             if last is not None and not order:  # groups that end before it are not opened
                 key = (last[0], tuple(last[1:]))
                 groups = [group for group in groups if max((part.experiment, part.last) for part in group) > key]
             try:
                 for group in groups:
                     sql = statement(
-                        self._duck, group, simple, known, wanted,
-                        order=(names, descending), limit=limit, after=last,
-                    )  # fmt: skip
+                        self._duck,
+                        group,
+                        simple,
+                        attributes,
+                        fields,
+                        order=(names, descending),
+                        limit=limit,
+                        after=last,
+                    )
                     for batch in self._batches(sql.text, sql.values, group):
                         if not batch.num_rows:
                             continue
@@ -276,8 +289,8 @@ class ParquetEvents(EventStore):
             If the query names what is not known.
         """
         manifest = self._manifests.newest()
-        known = manifest.attributes()
-        return parts_for(simplify(where, known), manifest.parts), known
+        attributes = manifest.attributes()
+        return parts_for(simplify(where, attributes), manifest.parts), attributes
 
     def url_of(self, part: Part) -> str:
         """Return the URL of a part's file."""
@@ -314,16 +327,16 @@ class ParquetEvents(EventStore):
     def count(self, where: q.Query = q.Everything(), by: str | None = None) -> dict[Any, int]:
         """Count the events that match, by the values of attribute `by`."""
         manifest = self._manifests.newest()
-        known = manifest.attributes()
-        simple = simplify(where, known)
+        attributes = manifest.attributes()
+        simple = simplify(where, attributes)
         if by is not None:
-            known_attribute(by, known)
+            known_attribute(by, attributes)
         elif isinstance(simple, q.Everything):
             return {None: sum(part.rows for part in manifest.parts)}
         parts = parts_for(simple, manifest.parts)
-        tests = condition(where, known, DIALECT)
+        tests = condition(where, attributes, DIALECT)
         needed = sorted(q.names(simple) | ({by} if by else {"run"}))
-        rows = source(self._duck, parts, needed, known)
+        rows = source(self._duck, parts, needed, attributes)
         if by is None:
             sql = f"SELECT count(*) AS n FROM ({rows}) WHERE {tests.text}"
             return {None: self._number(sql, parts, tests.values) if parts else 0}
@@ -338,8 +351,8 @@ class ParquetEvents(EventStore):
     def explain(self, where: q.Query) -> str:
         """Return which parts are opened, of how many, and DuckDB's own plan."""
         manifest = self._manifests.newest()
-        known = manifest.attributes()
-        simple = simplify(where, known)
+        attributes = manifest.attributes()
+        simple = simplify(where, attributes)
         parts = parts_for(simple, manifest.parts)
         rows, size = sum(part.rows for part in parts), sum(part.size for part in parts)
         text = (
@@ -349,7 +362,7 @@ class ParquetEvents(EventStore):
         if not parts:
             return text
         order = (list(EVENT_KEYS), [False] * len(EVENT_KEYS))
-        sql = statement(self._duck, parts, simple, known, list(EVENT_KEYS), order=order, limit=None, after=None)
+        sql = statement(self._duck, parts, simple, attributes, list(EVENT_KEYS), order=order, limit=None, after=None)
         table = self._ask(f"EXPLAIN {sql.text}", parts, sql.values)
         plan = "" if table is None else "\n".join(table.column(1).to_pylist())
         return f"{text}\n\n{sql.text}\n\n{plan}"
@@ -377,15 +390,15 @@ class ParquetEvents(EventStore):
             if group is None:
                 return joined
             try:
-                made = list(part_files.write_parts(self._store, part_files.read_parts(self._store, group)))
+                new_parts = list(part_files.write_parts(self._store, part_files.read_parts(self._store, group)))
             except NotFoundError:
                 continue  # another process was quicker
             except FormatError:
                 return joined  # a search says so; what is damaged stays as it is
-            if self._make(base, made, group):
+            if self._make(base, new_parts, group):
                 joined += len(group)
             else:
-                self._discard(made)
+                self._discard(new_parts)
         return joined
 
     def check(self, *, forget: bool = False) -> list[ApbatchError]:

@@ -83,9 +83,9 @@ def _split(table: pa.Table, name: str) -> list[tuple[Any, pa.Table]]:
     texts = coded.dictionary.to_pylist()
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(len(texts) + 1))
-    taken = table if (order[1:] > order[:-1]).all() else table.take(pa.array(order))
+    ordered = table if (order[1:] > order[:-1]).all() else table.take(pa.array(order))
     return [
-        (text, taken.slice(start, stop - start)) for text, start, stop in zip(texts, starts, starts[1:], strict=False)
+        (text, ordered.slice(start, stop - start)) for text, start, stop in zip(texts, starts, starts[1:], strict=False)
     ]
 
 
@@ -143,7 +143,15 @@ def gone(store: Store, part: Part) -> NotFoundError:
 
 
 def damaged(store: Store, part: Part, reason: str) -> FormatError:
-    """Return the error about a part that can't be read."""
+    """Return the error about a part that can't be read.
+
+    Parameters
+    ----------
+    store : Store
+    part : Part
+    reason : str
+        What is wrong, without a full stop.
+    """
     return FormatError(
         f"a part with {part.rows} events of {part.experiment} is damaged: {reason}",
         where=store.url_of(part.file),

@@ -28,8 +28,8 @@ from apbatch.index.events.columns import (
 )
 from apbatch.index.events.conditions import Dialect, after_row, condition, simplify
 from apbatch.index.events.store import EventStore, Order, order_of
-from apbatch.index.postgres import PostgresDatabase
 from apbatch.index.sql.database import Session
+from apbatch.index.sql.postgres import PostgresDatabase
 
 #: A schema of its own: a catalogue may be in the same database.
 _SCHEMA = "apbatch_events"
@@ -38,9 +38,13 @@ _VERSION = 1
 _ROWS, _BYTES = 20_000, 32 << 20
 _PAGE = 10_000
 _TYPES = {
-    "string": 'text COLLATE "C"', "integer": "bigint", "number": "float8", "boolean": "boolean", "date": "date",
+    "string": 'text COLLATE "C"',
+    "integer": "bigint",
+    "number": "float8",
+    "boolean": "boolean",
+    "date": "date",
     "time": "timestamptz",
-}  # fmt: skip
+}
 _DIALECT = Dialect(member="{column} = ANY({mark})")
 _KEY = ", ".join(_DIALECT.name(name) for name in EVENT_KEYS)
 
@@ -55,7 +59,7 @@ class PostgresEvents(EventStore):
     def __init__(self, url: str) -> None:
         self._db = PostgresDatabase(url)
         if not urlsplit(url).path.strip("/"):
-            raise UsageError("the URL names no database", where=self._db.shown, remedy="postgresql://…/DATABASE")
+            raise UsageError("the URL names no database", where=self._db.address, remedy="postgresql://…/DATABASE")
         try:
             self._prepare()
         except BaseException:
@@ -86,7 +90,7 @@ class PostgresEvents(EventStore):
             elif version[0][0] != _VERSION:
                 raise UsageError(
                     f"these events have schema {version[0][0]}, this program knows {_VERSION}",
-                    where=self._db.shown,
+                    where=self._db.address,
                     remedy="use the apbatch that wrote it, or a newer one",
                 )
 
@@ -95,8 +99,8 @@ class PostgresEvents(EventStore):
     def declare(self, attributes: Iterable[Attribute]) -> None:
         """Make columns of events known."""
         with self._db.write() as session:
-            known = event_attributes(self._declared(session).values())
-            self._add(session, merge_declarations(known, attributes).values())
+            declared = event_attributes(self._declared(session).values())
+            self._add(session, merge_declarations(declared, attributes).values())
 
     def _add(self, session: Session, attributes: Iterable[Attribute]) -> None:
         for a in attributes:
@@ -121,26 +125,28 @@ class PostgresEvents(EventStore):
     def upsert(self, events: pa.RecordBatch | Iterable[pa.RecordBatch]) -> int:
         """Insert or replace whole events by key; one transaction."""
         batches = [events] if isinstance(events, pa.RecordBatch) else events
-        given = 0
+        count = 0
         with self._db.write() as session:
             there = self._declared(session)
-            known = event_attributes(there.values())
+            attributes = event_attributes(there.values())
 
             def checked() -> Iterator[pa.Table]:
                 for batch in batches:
-                    new = merge_declarations(known, undeclared(batch.schema, known))
-                    stored = canonical(batch, {**known, **new})
-                    known.update(new)
+                    new = merge_declarations(attributes, undeclared(batch.schema, attributes))
+                    stored = canonical(batch, {**attributes, **new})
+                    attributes.update(new)
                     yield stored
 
             for table in chunks_of(checked(), _ROWS, _BYTES):
-                given += table.num_rows
-                fresh = [known[name] for name in table.schema.names if name not in EVENT_COLUMNS and name not in there]
+                count += table.num_rows
+                fresh = [
+                    attributes[name] for name in table.schema.names if name not in EVENT_COLUMNS and name not in there
+                ]
                 self._add(session, fresh)
                 there |= {attribute.name: attribute for attribute in fresh}
                 if table.num_rows:
                     self._write(session, table, [*EVENT_COLUMNS, *there])
-        return given
+        return count
 
     def _write(self, session: Session, table: pa.Table, columns: Sequence[str]) -> None:
         for experiment in table.column("experiment").unique().to_pylist():
@@ -171,19 +177,19 @@ class PostgresEvents(EventStore):
     def remove(self, where: q.Query) -> int:
         """Forget the events that match."""
         with self._db.write() as session:
-            known = event_attributes(self._declared(session).values())
-            tests = self._tests(session, where, known)
+            attributes = event_attributes(self._declared(session).values())
+            tests = self._tests(session, where, attributes)
             return session.run(f"DELETE FROM {_EVENT} WHERE {tests[0]}", tests[1])
 
     # reading
 
-    def _tests(self, session: Session, where: q.Query, known: Mapping[str, Attribute]) -> tuple[str, list[Any]]:
+    def _tests(self, session: Session, where: q.Query, attributes: Mapping[str, Attribute]) -> tuple[str, list[Any]]:
         """Return the SQL of a query; columns that the table has not are null."""
         there = {*EVENT_COLUMNS, *self._declared(session)}
-        tests = condition(where, known, _DIALECT)
+        tests = condition(where, attributes, _DIALECT)
         text = tests.text
-        for name in sorted(q.names(simplify(where, known)) - there):
-            text = text.replace(_DIALECT.name(name), f"CAST(NULL AS {_type(known[name])})")
+        for name in sorted(q.names(simplify(where, attributes)) - there):
+            text = text.replace(_DIALECT.name(name), f"CAST(NULL AS {_type(attributes[name])})")
         return text, tests.values
 
     def select(
@@ -198,22 +204,22 @@ class PostgresEvents(EventStore):
         """Yield events that match, as of one moment, page by page."""
         with self._db.read() as session:
             declared = self._declared(session)
-            known = event_attributes(declared.values())
+            attributes = event_attributes(declared.values())
             there = {*EVENT_COLUMNS, *declared}
-            names, descending = order_of(order, known)
-            schema = schema_of(wanted_columns(columns, there, known), known)
+            names, descending = order_of(order, attributes)
+            schema = schema_of(wanted_columns(columns, there, attributes), attributes)
             read = list(dict.fromkeys([*schema.names, *names]))
-            text, values = self._tests(session, where, known)
+            text, values = self._tests(session, where, attributes)
             listed = ", ".join(
-                _DIALECT.name(name) if name in there else f"CAST(NULL AS {_type(known[name])})" for name in read
+                _DIALECT.name(name) if name in there else f"CAST(NULL AS {_type(attributes[name])})" for name in read
             )
             by = ", ".join(
                 f"{_DIALECT.name(name)} {'DESC NULLS LAST' if down else 'ASC NULLS FIRST'}"
                 for name, down in zip(names, descending, strict=True)
                 if name in there
             )
-            given = [*(one.name for one in order), *EVENT_KEYS]
-            last = None if after is None else [dict(zip(given, after, strict=True))[name] for name in names]
+            key_names = [*(one.name for one in order), *EVENT_KEYS]
+            last = None if after is None else [dict(zip(key_names, after, strict=True))[name] for name in names]
             while limit is None or limit > 0:
                 size = _PAGE if limit is None else min(_PAGE, limit)
                 rest, bound = self._after(names, descending, last)
@@ -245,12 +251,12 @@ class PostgresEvents(EventStore):
         """Count the events that match, by the values of attribute `by`."""
         with self._db.read() as session:
             declared = self._declared(session)
-            known = event_attributes(declared.values())
-            text, values = self._tests(session, where, known)
+            attributes = event_attributes(declared.values())
+            text, values = self._tests(session, where, attributes)
             if by is None:
                 ((number,),) = session.rows(f"SELECT count(*) FROM {_EVENT} WHERE {text}", values)
                 return {None: int(number)}
-            known_attribute(by, known)
+            known_attribute(by, attributes)
             value = _DIALECT.name(by) if by in {*EVENT_COLUMNS, *declared} else "NULL"
             rows = session.rows(
                 f"SELECT {value} AS value, count(*) FROM {_EVENT} WHERE {text} GROUP BY 1 ORDER BY 1 NULLS FIRST",
@@ -261,8 +267,8 @@ class PostgresEvents(EventStore):
     def explain(self, where: q.Query) -> str:
         """Return PostgreSQL's plan with its costs."""
         with self._db.read() as session:
-            known = event_attributes(self._declared(session).values())
-            text, values = self._tests(session, where, known)
+            attributes = event_attributes(self._declared(session).values())
+            text, values = self._tests(session, where, attributes)
             return "\n".join(
                 self._db.explain(session, f"SELECT {_KEY} FROM {_EVENT} WHERE {text} ORDER BY {_KEY}", values)
             )

@@ -45,20 +45,32 @@ def stretches(parts: Sequence[Part], columns: int) -> list[list[Part]]:
     return groups
 
 
-def source(duck: Duck, parts: Iterable[Part], columns: Sequence[str], known: Mapping[str, Attribute]) -> str:
-    """Return the SQL of these columns of parts; null where a part has no such column."""
+def source(duck: Duck, parts: Iterable[Part], columns: Sequence[str], attributes: Mapping[str, Attribute]) -> str:
+    """Return the SQL of these columns of parts; null where a part has no such column.
+
+    Parameters
+    ----------
+    duck : Duck
+        Knows how files of the store are named.
+    parts : iterable of Part
+    columns : sequence of str
+    attributes : Mapping of str to Attribute
+        Types of the columns.
+    """
     alike: dict[tuple[str, ...], list[Part]] = {}
     for part in parts:
         alike.setdefault(tuple(name for name in columns if name in part.ranges), []).append(part)
     selects = []
     for there, group in alike.items():
         names = [
-            DIALECT.name(name) if name in there else f"CAST(NULL AS {_TYPES[known[name].type]}) AS {DIALECT.name(name)}"
+            DIALECT.name(name)
+            if name in there
+            else f"CAST(NULL AS {_TYPES[attributes[name].type]}) AS {DIALECT.name(name)}"
             for name in columns
         ]
         selects.append(f"SELECT {', '.join(names)} FROM {files(duck, group)}")
     if not selects:
-        nulls = (f"CAST(NULL AS {_TYPES[known[name].type]}) AS {DIALECT.name(name)}" for name in columns)
+        nulls = (f"CAST(NULL AS {_TYPES[attributes[name].type]}) AS {DIALECT.name(name)}" for name in columns)
         return f"SELECT {', '.join(nulls)} WHERE FALSE"
     return " UNION ALL ".join(selects)
 
@@ -73,7 +85,7 @@ def statement(
     duck: Duck,
     parts: Sequence[Part],
     where: q.Query,
-    known: Mapping[str, Attribute],
+    attributes: Mapping[str, Attribute],
     columns: Sequence[str],
     *,
     order: tuple[Sequence[str], Sequence[bool]],
@@ -84,6 +96,16 @@ def statement(
 
     Parameters
     ----------
+    duck : Duck
+        Knows how files of the store are named.
+    parts : sequence of Part
+    where : Query
+    attributes : Mapping of str to Attribute
+        What a query may name.
+    limit : int, optional
+        Rows at most.
+    after : sequence, optional
+        Values of the columns of the order in the row after which to go on.
     columns : sequence of str
         Of the result.
     order : (sequence of str, sequence of bool)
@@ -91,15 +113,17 @@ def statement(
     """
     names, descending = order
     needed = list(dict.fromkeys([*columns, *names, *sorted(q.names(where))]))
-    tests = condition(where, known, DIALECT)
+    tests = condition(where, attributes, DIALECT)
     text, values = tests.text, list(tests.values)
     if after is not None:
         rest = after_row(names, descending, after, DIALECT)
         text, values = f"{text} AND {rest.text}", [*values, *rest.values]
-    by = ", ".join(f"{DIALECT.name(name)} {'DESC NULLS LAST' if down else 'ASC NULLS FIRST'}" for name, down in zip(
-        names, descending, strict=True))  # fmt: skip
+    by = ", ".join(
+        f"{DIALECT.name(name)} {'DESC NULLS LAST' if down else 'ASC NULLS FIRST'}"
+        for name, down in zip(names, descending, strict=True)
+    )
     listed = ", ".join(map(DIALECT.name, columns))
-    sql = f"SELECT {listed} FROM ({source(duck, parts, needed, known)}) WHERE {text} ORDER BY {by}"
+    sql = f"SELECT {listed} FROM ({source(duck, parts, needed, attributes)}) WHERE {text} ORDER BY {by}"
     return Sql(sql if limit is None else f"{sql} LIMIT {limit:d}", values)
 
 

@@ -147,7 +147,19 @@ class EventStore(ABC):
         cursor: str | None = None,
         order: Sequence[Order] = (),
     ) -> Page:
-        """Return up to `size` events that match, those that follow on the page that gave `cursor`.
+        """Return up to `size` events that match, from the beginning or from a cursor on.
+
+        Parameters
+        ----------
+        where : Query
+        columns : sequence of str, optional
+            Besides the keys; by default all.
+        size : int
+            Events at most.
+        cursor : str, optional
+            Of the page before.
+        order : sequence of Order
+            The keys decide between equals.
 
         Raises
         ------
@@ -156,12 +168,12 @@ class EventStore(ABC):
         """
         if not 1 <= size <= LARGEST_PAGE:
             raise UsageError(f"a page of {size} events", remedy=f"1 to {LARGEST_PAGE}")
-        known = self.attributes()
+        attributes = self.attributes()
         names = [*(one.name for one in order), *EVENT_KEYS]
         place = Cursor.of(where, [(one.name, one.descending) for one in order])
-        after = None if cursor is None else place.read(cursor, [known[name] for name in names])
-        wanted = columns if columns is None else [*columns, *(one.name for one in order)]
-        batches = list(self.select(where, wanted, order=order, limit=size + 1, after=after))
+        after = None if cursor is None else place.read(cursor, [attributes[name] for name in names])
+        fields = columns if columns is None else [*columns, *(one.name for one in order)]
+        batches = list(self.select(where, fields, order=order, limit=size + 1, after=after))
         if not batches:
             return Page(pa.table({}), None)
         events = pa.Table.from_batches(batches)
@@ -178,7 +190,7 @@ class EventStore(ABC):
         self.close()
 
 
-def order_of(order: Sequence[Order], known: dict[str, Attribute]) -> tuple[list[str], list[bool]]:
+def order_of(order: Sequence[Order], attributes: dict[str, Attribute]) -> tuple[list[str], list[bool]]:
     """Return the columns that order a result completely, and which of them descend.
 
     Raises
@@ -187,8 +199,8 @@ def order_of(order: Sequence[Order], known: dict[str, Attribute]) -> tuple[list[
         If one is not known.
     """
     for one in order:
-        if one.name not in known:
-            raise UsageError(f"unknown attribute '{one.name}'", nearest=nearest_word(one.name, known))
+        if one.name not in attributes:
+            raise UsageError(f"unknown attribute '{one.name}'", nearest=nearest_word(one.name, attributes))
     unique = {one.name: one.descending for one in reversed(order)}
     named = [one.name for one in order if one.name in unique]
     first = list(dict.fromkeys(named))
@@ -199,7 +211,17 @@ def order_of(order: Sequence[Order], known: dict[str, Attribute]) -> tuple[list[
 def compare_rows(
     one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence[str], descending: Sequence[bool]
 ) -> int:
-    """Return -1, 0 or 1 as a row comes before another, beside it or after it; null is less than any value."""
+    """Return -1, 0 or 1 as a row comes before another, beside it or after it; null is less than any value.
+
+    Parameters
+    ----------
+    one, other : Mapping
+        Values by column.
+    names : sequence of str
+        Columns of the order, the first one decides first.
+    descending : sequence of bool
+        For each column.
+    """
     for name, down in zip(names, descending, strict=True):
         mine, theirs = one.get(name), other.get(name)
         if mine == theirs:

@@ -14,7 +14,7 @@ from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.attributes import COMMON, merge_declarations
 from apbatch.index.catalogue import Catalogue
-from apbatch.index.files import FileRecord, State
+from apbatch.index.files import FileRecord, State, stored_record
 from apbatch.index.records import is_text
 from apbatch.index.sql.database import Database, Row, Session
 from apbatch.index.sql.schema import RECORD, column_statements, side_table, side_table_statement
@@ -25,7 +25,8 @@ BATCH = 500
 _MOST_EXPERIMENTS = 400
 #: More side tables are not joined to look up one file.
 _MOST_JOINED = 8
-_STATES = {state.value: state for state in State}
+#: Looked up three times as quickly as the enumeration itself.
+STATES = {state.value: state for state in State}
 _Item = TypeVar("_Item")
 
 
@@ -62,6 +63,7 @@ class SqlBase(Catalogue):
         self._columns = ", ".join(f"f.{name}" for name in RECORD)
         self._version = "(SELECT value FROM counter WHERE name = 'schema')"
         self._joined, self._joined_version = "", -1
+        self._statements: dict[tuple[Any, ...], tuple[str | None, list[Any]]] = {}
         self._joined_columns: list[tuple[str, str]] = []
         self._narrows = db.narrow("x") != "x"
 
@@ -95,6 +97,7 @@ class SqlBase(Catalogue):
             )
         self._db.restore(path)
         self._declarations, self._joined_version = Declarations(), -1
+        self._statements.clear()
 
     def close(self) -> None:
         """Close the connections."""
@@ -127,41 +130,41 @@ class SqlBase(Catalogue):
         if self._declarations.version == version:
             return self._declarations
         rows = session.rows("SELECT name, type, description, unit FROM attribute ORDER BY name")
-        known = Declarations(version, {row[0]: Attribute(*row) for row in rows})
+        declarations = Declarations(version, {row[0]: Attribute(*row) for row in rows})
         for number, name in session.rows("SELECT number, name FROM experiment"):
-            known.tables[name] = SideTable(number)
-        numbers = {table.number: table for table in known.tables.values()}
+            declarations.tables[name] = SideTable(number)
+        numbers = {table.number: table for table in declarations.tables.values()}
         for number, name in session.rows("SELECT number, name FROM experiment_attribute ORDER BY name"):
             numbers[number].names.append(name)
-        self._declarations = known
-        return known
+        self._declarations = declarations
+        return declarations
 
     def _provide(self, names: dict[str, set[str]]) -> Declarations:
         """Make sure that experiments have columns for these attributes; a change of the schema is rare."""
 
-        def missing(known: Declarations) -> dict[str, set[str]]:
+        def missing(declarations: Declarations) -> dict[str, set[str]]:
             lacks = {}
-            for experiment, wanted in names.items():
-                table = known.tables.get(experiment)
-                if lack := wanted - set(table.names if table else ()):
+            for experiment, needed in names.items():
+                table = declarations.tables.get(experiment)
+                if lack := needed - set(table.names if table else ()):
                     lacks[experiment] = lack
             return lacks
 
         if not missing(self._declarations):
             return self._declarations
         with self._db.write() as session:
-            known = self._declared(session)
-            for experiment, lack in missing(known).items():
-                table = known.tables.get(experiment)
+            declarations = self._declared(session)
+            for experiment, lack in missing(declarations).items():
+                table = declarations.tables.get(experiment)
                 if table is None:
-                    if len(known.tables) >= _MOST_EXPERIMENTS:
+                    if len(declarations.tables) >= _MOST_EXPERIMENTS:
                         raise UsageError(f"more than {_MOST_EXPERIMENTS} experiments have attributes")
                     number = session.value("SELECT COALESCE(MAX(number), 0) + 1 FROM experiment")
                     session.run("INSERT INTO experiment (number, name) VALUES (?, ?)", (number, experiment))
                     session.run(side_table_statement(self._db, number))
-                    table = known.tables[experiment] = SideTable(number)
+                    table = declarations.tables[experiment] = SideTable(number)
                 for name in sorted(lack):
-                    for statement in column_statements(self._db, table.number, known.attributes[name]):
+                    for statement in column_statements(self._db, table.number, declarations.attributes[name]):
                         session.run(statement)
                     session.run("INSERT INTO experiment_attribute (number, name) VALUES (?, ?)", (table.number, name))
             session.run("UPDATE counter SET value = value + 1 WHERE name = 'schema'")
@@ -192,16 +195,16 @@ class SqlBase(Catalogue):
 
     def get(self, path: str) -> FileRecord | None:
         """Return one file, or None: one statement, in which each experiment's attributes are asked for."""
-        known = self._declarations
-        if not is_text(path) or known.version < 0 or len(known.tables) > _MOST_JOINED:
+        declarations = self._declarations
+        if not is_text(path) or declarations.version < 0 or len(declarations.tables) > _MOST_JOINED:
             return self.get_many([path]).get(path)
-        if known.version != self._joined_version:
-            self._join(known)
+        if declarations.version != self._joined_version:
+            self._join(declarations)
         rows = self._db.ask(self._joined, self._bound(path))
         if not rows:
             return None
         row = rows[0]
-        if row[len(RECORD)] != known.version:
+        if row[len(RECORD)] != declarations.version:
             return self.get_many([path]).get(path)
         attributes = {
             name: value if kind in _AS_STORED else as_typed(kind, value)
@@ -210,27 +213,27 @@ class SqlBase(Catalogue):
         }
         return _record(row, attributes)
 
-    def _join(self, known: Declarations) -> None:
+    def _join(self, declarations: Declarations) -> None:
         names, source = [self._columns, self._version], "file f"
         columns: list[tuple[str, str]] = []
-        for table in known.tables.values():
+        for table in declarations.tables.values():
             alias = f"a{table.number}"
             names += [f'{alias}."{name}"' for name in table.names]
-            columns += [(name, known.attributes[name].type) for name in table.names]
+            columns += [(name, declarations.attributes[name].type) for name in table.names]
             source += f" LEFT JOIN {side_table(table.number)} {alias} ON {alias}.id = f.id"
         self._joined = f"SELECT {', '.join(names)} FROM {source} WHERE {self._is('f.path')}"
-        self._joined_columns, self._joined_version = columns, known.version
+        self._joined_columns, self._joined_version = columns, declarations.version
 
     def get_many(self, paths: Iterable[str]) -> dict[str, FileRecord]:
         """Return files by path."""
         records: dict[str, FileRecord] = {}
         for part in blocks(paths, 1000):
-            wanted = [path for path in part if is_text(path)]
+            paths_here = [path for path in part if is_text(path)]
             with self._db.read() as session:
                 rows = session.rows(
                     f"SELECT {self._columns}, {self._version} FROM {self._db.texts} "
                     f"JOIN file f ON {self._db.same('f.path', 'item.value')}",
-                    [self._db.bound(wanted)],
+                    [self._db.bound(paths_here)],
                 )
                 records.update((record.path, record) for record in self._records(session, rows))
         return records
@@ -247,24 +250,24 @@ class SqlBase(Catalogue):
         """Return the records of rows of `RECORD`, whose last value is the version of the schema if none is given."""
         if not rows:
             return []
-        known = self._declared(session, rows[0][-1] if version is None else version)
+        declarations = self._declared(session, rows[0][-1] if version is None else version)
         attributes: dict[int, dict[str, Any]] = {}
         by_experiment: dict[str, list[int]] = {}
         for row in rows:
             by_experiment.setdefault(row[8], []).append(row[20])
         for experiment, ids in by_experiment.items():
-            table = known.tables.get(experiment)
+            table = declarations.tables.get(experiment)
             if table is None or not table.names:
                 continue
             names = ", ".join(f'a."{name}"' for name in table.names)
             source = f"{side_table(table.number)} a"
             if len(ids) == 1:
-                found = session.rows(f"SELECT a.id, {names} FROM {source} WHERE a.id = ?", ids)
+                attribute_rows = session.rows(f"SELECT a.id, {names} FROM {source} WHERE a.id = ?", ids)
             else:
                 statement = f"SELECT a.id, {names} FROM {self._db.numbers} JOIN {source} ON a.id = item.value"
-                found = session.rows(statement, [self._db.bound(ids)])
-            kinds = [known.attributes[name] for name in table.names]
-            for values in found:
+                attribute_rows = session.rows(statement, [self._db.bound(ids)])
+            kinds = [declarations.attributes[name] for name in table.names]
+            for values in attribute_rows:
                 attributes[values[0]] = {
                     attribute.name: value if attribute.type in _AS_STORED else as_typed(attribute.type, value)
                     for attribute, value in zip(kinds, values[1:], strict=True)
@@ -283,10 +286,8 @@ def as_typed(kind: str, value: Any) -> Any:
     match kind:
         case "date" if isinstance(value, str):
             return _date(value)
-        case "time" if isinstance(value, str):
-            return datetime.fromisoformat(f"{value}+00:00")
         case "time":
-            return value.astimezone(UTC)
+            return _moment(value)
         case "boolean":
             return bool(value)
     return value
@@ -295,10 +296,14 @@ def as_typed(kind: str, value: Any) -> Any:
 _date = lru_cache(maxsize=10_000)(date.fromisoformat)
 
 
+def _moment(value: Any) -> datetime:
+    moment: datetime = datetime.fromisoformat(value + "+00:00") if type(value) is str else value.astimezone(UTC)
+    return moment
+
+
 def _record(row: Row, attributes: dict[str, Any]) -> FileRecord:
     night, start, end = row[12:15]
-    values: tuple[Any, ...] = (
-        *row[:9], _STATES[row[9]], row[10], row[11], night and as_typed("date", night),
-        start and as_typed("time", start), end and as_typed("time", end), *row[15:18], attributes, *row[18:20],
+    return stored_record(
+        *row[:9], STATES[row[9]], row[10], row[11], _date(night) if type(night) is str else night,
+        start and _moment(start), end and _moment(end), *row[15:18], attributes, row[18], row[19],
     )  # fmt: skip
-    return FileRecord(*values)

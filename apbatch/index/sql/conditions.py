@@ -37,7 +37,16 @@ Columns = Callable[[str], Column | None]
 
 
 def condition(query: q.Query, columns: Columns, db: Database) -> Condition:
-    """Return the SQL of a normalised query."""
+    """Return the SQL of a normalised query.
+
+    Parameters
+    ----------
+    query : Query
+    columns : Columns
+        Where attributes are kept.
+    db : Database
+        Of which dialect.
+    """
     match query:
         case q.And(parts):
             return both(*(condition(part, columns, db) for part in parts))
@@ -149,12 +158,12 @@ def _one_of(column: Column, values: tuple[Any, ...], db: Database) -> Condition:
 def _like(column: Column, pattern: str, db: Database) -> Condition:
     prefix = q.like_prefix(pattern)
     test = (f"({column.sql} LIKE ? ESCAPE '\\')", [q.like_escaped(pattern)])
-    held = db.narrow(column.sql) if column.is_long else column.sql
+    text = db.narrow(column.sql) if column.is_long else column.sql
     low = db.narrowed(prefix) if column.is_long else prefix
     high = after_all(low)
-    parts: list[Condition] = [(f"({held} >= ?)", [low])] if prefix else []
+    parts: list[Condition] = [(f"({text} >= ?)", [low])] if prefix else []
     if prefix and high is not None:
-        parts.append((f"({held} < ?)", [high]))
+        parts.append((f"({text} < ?)", [high]))
     return both(*parts, test)
 
 

@@ -34,7 +34,15 @@ class Session(ABC):
 
     @abstractmethod
     def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Insert many rows in the fastest way."""
+        """Insert many rows in the fastest way.
+
+        Parameters
+        ----------
+        table : str
+        columns : sequence of str
+        rows : sequence of sequence
+            Values in the order of the columns.
+        """
 
     def value(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """Return the one value of a statement."""
@@ -100,7 +108,15 @@ class Database(ABC):
 
     @abstractmethod
     def explain(self, session: Session, statement: str, values: Sequence[Any]) -> list[str]:
-        """Return the server's plan, line by line, with its cost."""
+        """Return the server's plan, line by line, with its cost.
+
+        Parameters
+        ----------
+        session : Session
+        statement : str
+        values : sequence
+            Bound in order.
+        """
 
     @abstractmethod
     def clock(self, session: Session) -> tuple[float, str]:

@@ -20,6 +20,11 @@ from apbatch.index.sql.schema import STAGED, side_table
 
 _Admitted = tuple[FileRecord, dict[str, Scalar]]
 _WRITTEN = STAGED[1:]
+#: Columns of a file that an index holds; `revision` changes with every write.
+_KEYED = ("parent", "entry", "place", "site", "source", "experiment", "night", "state", "run", "events", "format")
+_UNKEYED = tuple(name for name in _WRITTEN if name not in (*_KEYED, "path"))
+#: Whether a staged file has the keys that its row has.
+_STAYS = " AND ".join(["f.copy = 0", *(f"f.{name} IS NOT DISTINCT FROM s.{name}" for name in _KEYED)])
 _columns = attrgetter(*COMMON_FIELDS[1:-1])
 _STATE, _NIGHT, _START, _END = (COMMON_FIELDS[1:-1].index(n) for n in ("state", "night", "time_start", "time_end"))
 
@@ -49,24 +54,31 @@ class SqlFiles(SqlFeed):
     def _write(self, admitted: Sequence[_Admitted]) -> None:
         if not admitted:
             return
-        wanted: dict[str, set[str]] = {}
+        names: dict[str, set[str]] = {}
         for record, attributes in admitted:
             if attributes:
-                wanted.setdefault(record.experiment, set()).update(attributes)
-        self._provide(wanted)
+                names.setdefault(record.experiment, set()).update(attributes)
+        self._provide(names)
         rows = [self._row(number, record) for number, (record, _) in enumerate(admitted, 1)]
         with self._db.write_staged(STAGED, rows) as session:
-            known = self._declared(session)
-            old = {
-                path: (id, place, experiment)
-                for path, id, place, experiment in session.rows(
-                    "SELECT f.path, f.id, f.place, f.experiment FROM staged s JOIN file f ON "
-                    + self._db.same("f.path", "s.path")
-                )
-            }
+            declarations = self._declared(session)
+            old, moved = {}, []
+            for n, stays, path, *key in session.rows(
+                f"SELECT s.n, {_STAYS}, f.path, f.id, f.place, f.experiment, f.site, f.source "
+                f"FROM staged s JOIN file f ON {self._db.same('f.path', 's.path')}"
+            ):
+                old[path] = tuple(key)
+                if not stays:
+                    moved.append(n)
+            sources: dict[str, list[str]] = {}
+            for record, _ in admitted:
+                sources.setdefault(record.site, []).append(record.source)
+            for _, _, _, site, source in old.values():
+                sources.setdefault(site, []).append(source)
+            self._drop_digests(session, sources)
             before = self._take(session, len(admitted))
             if old:
-                self._replace(session, before, old)
+                self._replace(session, before, old, moved)
             if len(old) < len(admitted):
                 there = f"WHERE NOT EXISTS (SELECT 1 FROM file f WHERE {self._db.same('f.path', 's.path')})"
                 session.run(
@@ -80,19 +92,19 @@ class SqlFiles(SqlFeed):
                     id = old[record.path][0] if record.path in old else before + number
                     values.setdefault(record.experiment, []).append((id, attributes))
             for experiment, many in values.items():
-                table = known.tables[experiment]
+                table = declarations.tables[experiment]
                 plain = self._db.plain
                 session.load(
                     side_table(table.number),
                     ["id", *table.names],
                     [
-                        (id, *[plain(v) if isinstance(v, date) else v for v in map(given.get, table.names)])
-                        for id, given in many
+                        (id, *[plain(v) if isinstance(v, date) else v for v in map(row_values.get, table.names)])
+                        for id, row_values in many
                     ],
                 )
             folders = set(ancestors({parent_of(record.place) for record, _ in admitted}))
             self._enter(session, folders)
-            places = {record.place for record, _ in admitted}.union(place for _, place, _ in old.values())
+            places = {record.place for record, _ in admitted}.union(row[1] for row in old.values())
             self._settle(session, places, folders)
 
     def _row(self, number: int, record: FileRecord) -> tuple[Any, ...]:
@@ -109,15 +121,24 @@ class SqlFiles(SqlFeed):
         entry = place if state in VISIBLE else None
         return (number, record.path, place.rpartition("/")[0], entry, *values)
 
-    def _replace(self, session: Session, before: int, old: dict[str, tuple[int, str, str]]) -> None:
-        """Write the staged rows of files that are there already; their attributes are written anew."""
-        changes = ", ".join(f"{name} = s.{name}" for name in _WRITTEN if name != "path")
-        session.run(
-            f"UPDATE file SET copy = 0, revision = {before} + s.n, {changes} FROM staged s "
-            f"WHERE {self._db.same('file.path', 's.path')}"
-        )
+    def _replace(self, session: Session, before: int, old: dict[str, tuple[Any, ...]], moved: Sequence[int]) -> None:
+        """Write the staged rows of files that are there already; their attributes are written anew.
+
+        Of one that stays in its place the columns under an index are left alone, but for the revision: SQLite writes
+        each index anew that a statement names, which is most of the work.
+        """
+        there = self._db.same("file.path", "s.path")
+        of_moved = f"s.n IN (SELECT item.value FROM {self._db.numbers})"
+        for names, which, copy in ((_UNKEYED, f"NOT {of_moved}", ""), (_WRITTEN[1:], of_moved, "copy = 0, ")):
+            if len(moved) < len(old) if names is _UNKEYED else moved:
+                changes = ", ".join(f"{name} = s.{name}" for name in names)
+                session.run(
+                    f"UPDATE file SET {copy}revision = {before} + s.n, {changes} FROM staged s "
+                    f"WHERE {there} AND {which}",
+                    [self._db.bound(moved)],
+                )
         by_experiment: dict[str, list[int]] = {}
-        for id, _, experiment in old.values():
+        for id, _, experiment, _, _ in old.values():
             by_experiment.setdefault(experiment, []).append(id)
         self._drop_attributes(session, by_experiment)
 
@@ -135,22 +156,26 @@ class SqlFiles(SqlFeed):
         """Forget files, their replicas, and folders left empty."""
         removed = 0
         for part in blocks(paths, BATCH):
-            wanted = [path for path in dict.fromkeys(part) if is_text(path)]
+            paths_here = [path for path in dict.fromkeys(part) if is_text(path)]
             with self._db.write() as session:
-                removed += self._remove(session, wanted)
+                removed += self._remove(session, paths_here)
         return removed
 
     def _remove(self, session: Session, paths: Sequence[str]) -> int:
         db = self._db
         rows = session.rows(
-            f"SELECT f.id, f.path, f.place, f.parent, f.experiment FROM {db.texts} JOIN file f ON "
-            f"{db.same('f.path', 'item.value')} ORDER BY f.id", [db.bound(paths)],
-        )  # fmt: skip
+            f"SELECT f.id, f.path, f.place, f.parent, f.experiment, f.site, f.source FROM {db.texts} JOIN file f ON "
+            f"{db.same('f.path', 'item.value')} ORDER BY f.id",
+            [db.bound(paths)],
+        )
         if not rows:
             return 0
         by_experiment: dict[str, list[int]] = {}
-        for id, _, _, _, experiment in rows:
+        sources: dict[str, list[str]] = {}
+        for id, _, _, _, experiment, site, source in rows:
             by_experiment.setdefault(experiment, []).append(id)
+            sources.setdefault(site, []).append(source)
+        self._drop_digests(session, sources)
         self._drop_attributes(session, by_experiment)
         ids = [db.bound([row[0] for row in rows])]
         for table in ("replica", "file"):
@@ -178,11 +203,12 @@ class SqlFiles(SqlFeed):
             if not folder or folder in gone:
                 continue
             bound = self._bound(folder)
-            held = session.rows(
+            is_used = session.rows(
                 f"SELECT 1 WHERE EXISTS (SELECT 1 FROM file WHERE {self._is('parent')}) "
-                f"OR EXISTS (SELECT 1 FROM directory WHERE {self._is('parent')})", bound * 2,
-            )  # fmt: skip
-            if not held:
+                f"OR EXISTS (SELECT 1 FROM directory WHERE {self._is('parent')})",
+                bound * 2,
+            )
+            if not is_used:
                 session.run(f"DELETE FROM directory WHERE {self._is('path')}", bound)
                 gone.add(folder)
                 waiting.append(parent_of(folder))
@@ -210,7 +236,7 @@ class SqlFiles(SqlFeed):
                 [db.bound(list(places))],
             )
         ]
-        taken = session.rows(
+        directories = session.rows(
             f"SELECT d.path FROM {db.texts} JOIN directory d ON {db.same('d.path', 'item.value')}",
             [db.bound(list(places))],
         )
@@ -218,7 +244,7 @@ class SqlFiles(SqlFeed):
             f"SELECT f.place FROM {db.texts} JOIN file f ON {db.same('f.place', 'item.value')}",
             [db.bound(list(folders))],
         )
-        doubtful = sorted({*shared, *(row[0] for row in taken), *(row[0] for row in named)})
+        doubtful = sorted({*shared, *(row[0] for row in directories), *(row[0] for row in named)})
         if doubtful:
             self._settle_places(session, doubtful)
 

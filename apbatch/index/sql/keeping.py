@@ -35,7 +35,7 @@ class SqlKeeping(SqlFiles):
 
     def contents(self, checksums: Iterable[str]) -> dict[str, Content]:
         """Return the hashes of contents by BLAKE3."""
-        found = {}
+        contents = {}
         for block in blocks(checksums, 100):
             with self._db.read() as session:
                 rows = session.rows(
@@ -43,20 +43,20 @@ class SqlKeeping(SqlFiles):
                     f"FROM {self._db.texts} JOIN content c ON c.checksum = item.value",
                     [self._db.bound([checksum for checksum in block if is_text(checksum)])],
                 )
-            found.update({row[0]: Content(*row[:3], *map(bytes, row[3:])) for row in rows})
-        return found
+            contents.update({row[0]: Content(*row[:3], *map(bytes, row[3:])) for row in rows})
+        return contents
 
     def has_contents(self, checksums: Iterable[str]) -> set[str]:
         """Return which contents have their hashes here."""
-        found: set[str] = set()
+        hashes: set[str] = set()
         for block in blocks(checksums, 1000):
             with self._db.read() as session:
                 rows = session.rows(
                     f"SELECT c.checksum FROM {self._db.texts} JOIN content c ON c.checksum = item.value",
                     [self._db.bound([checksum for checksum in block if is_text(checksum)])],
                 )
-            found.update(row[0] for row in rows)
-        return found
+            hashes.update(row[0] for row in rows)
+        return hashes
 
     # leases
 
@@ -64,10 +64,11 @@ class SqlKeeping(SqlFiles):
         """Take a lease; see `Catalogue.acquire`."""
         with self._db.write() as session:
             now, clock = self._db.clock(session)
-            held = session.rows("SELECT holder, token FROM lease WHERE name = ? AND clock = ? AND expires > ?",
-                                (name, clock, now))  # fmt: skip
-            if held:
-                raise held_by(name, *held[0])
+            holders = session.rows(
+                "SELECT holder, token FROM lease WHERE name = ? AND clock = ? AND expires > ?", (name, clock, now)
+            )
+            if holders:
+                raise held_by(name, *holders[0])
             token = session.value("UPDATE counter SET value = value + 1 WHERE name = 'lease' RETURNING value")
             session.run("DELETE FROM lease WHERE name = ?", (name,))
             session.run(

@@ -9,7 +9,7 @@ from apbatch.index.attributes import COMMON
 from apbatch.index.files import COMMON_FIELDS
 from apbatch.index.sql.database import Database
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 #: Texts that are short by the rules of `apbatch.index.records`, so that any index takes them whole.
 SHORT = ("site", "experiment", "format", "state", "checksum", "adler32")
 #: Columns of a file in `staged`; `n` counts the records of a batch from 1.
@@ -51,6 +51,7 @@ def tables(db: Database) -> Iterator[str]:
     yield "CREATE INDEX file_by_events ON file (events) WHERE events IS NOT NULL"
     yield "CREATE INDEX file_by_format ON file (format, state)"
     yield "CREATE UNIQUE INDEX file_by_revision ON file (revision)"
+    yield digest_table(db)
     yield f"CREATE TABLE directory (path {text} NOT NULL, parent {text} NOT NULL)"
     yield f"CREATE UNIQUE INDEX directory_by_path ON directory ({db.unique('path')})"
     yield f"CREATE INDEX directory_by_parent ON directory ({db.narrow('parent')}, {db.narrow('path')})"
@@ -90,6 +91,15 @@ def tables(db: Database) -> Iterator[str]:
         yield f"INSERT INTO counter (name, value) VALUES ('{name}', 0)"
 
 
+def digest_table(db: Database) -> str:
+    """Return the statement that makes the table of digests of listings, which schema 3 did not have."""
+    text, integer = db.types["string"], db.types["integer"]
+    return (
+        f"CREATE TABLE listing_digest (site {text} NOT NULL, first {text} NOT NULL, files {integer} NOT NULL, "
+        f"registered {integer} NOT NULL, digest {db.binary}, PRIMARY KEY (site, first))"
+    )
+
+
 def side_table(number: int) -> str:
     """Return the table of the attributes of an experiment."""
     return f"attributes_{number}"
@@ -101,9 +111,18 @@ def side_table_statement(db: Database, number: int) -> str:
 
 
 def column_statements(db: Database, number: int, attribute: Attribute) -> Iterator[str]:
-    """Yield what adds the column of an attribute, with its index; `Attribute.name` was checked to be a plain name."""
+    """Yield what adds the column of an attribute, with its index.
+
+    Parameters
+    ----------
+    db : Database
+    number : int
+        Of the side table.
+    attribute : Attribute
+        Its name was checked to be a plain one.
+    """
     table = side_table(number)
     column = f'"{attribute.name}"'
     yield f"ALTER TABLE {table} ADD COLUMN {column} {db.types[attribute.type]}"
-    held = db.narrow(column) if attribute.type == "string" else column
-    yield f'CREATE INDEX "{table}_{attribute.name}" ON {table} ({held}) WHERE {column} IS NOT NULL'
+    expression = db.narrow(column) if attribute.type == "string" else column
+    yield f'CREATE INDEX "{table}_{attribute.name}" ON {table} ({expression}) WHERE {column} IS NOT NULL'

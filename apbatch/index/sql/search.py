@@ -47,58 +47,75 @@ class SqlSearch(SqlBase):
     """Select, count, listing, explain."""
 
     def select_records(self, search: q.Search, cursor: str | None = None, size: int = PAGE) -> RecordPage:
-        """Return some files that match, as records."""
+        """Return some files that match, as records; see `Catalogue.select_records`."""
         with self._db.read() as session:
-            known = self._declared(session)
-            rows, following = self._page(session, known, search, RECORD, cursor, size)
-            return RecordPage(self._records(session, rows, known.version), following)
+            declarations, shared = self._standing(session)
+            rows, following = self._page(session, declarations, shared, search, RECORD, cursor, size)
+            return RecordPage(self._records(session, rows, declarations.version), following)
 
     def select_batch(
         self, search: q.Search, columns: Sequence[str], cursor: str | None = None, size: int = 10_000
     ) -> Page:
         """Return some files that match, as a batch; see `Catalogue.select_batch`."""
         with self._db.read() as session:
-            known = self._declared(session)
-            attributes = {**COMMON, **known.attributes}
+            declarations, shared = self._standing(session)
+            attributes = {**COMMON, **declarations.attributes}
             names = [known_attribute(name, attributes).name for name in columns]
-            rows, following = self._page(session, known, search, names, cursor, size)
+            rows, following = self._page(session, declarations, shared, search, names, cursor, size)
         return Page(to_batch([row[: len(names)] for row in rows], names, attributes), following)
 
     def _page(
-        self, session: Session, known: Declarations, search: q.Search, names: Sequence[str], cursor: str | None,
-        size: int,
+        self, session: Session, declarations: Declarations, shared: bool, search: q.Search, names: Sequence[str],
+        cursor: str | None, size: int,
     ) -> tuple[list[Row], str | None]:  # fmt: skip
-        attributes = {**COMMON, **known.attributes}
+        attributes = {**COMMON, **declarations.attributes}
         order = ordering(search)
         types = [known_attribute(one.name, attributes).type for one in order]
-        after, given = None, 0
+        after, offset = None, 0
         if cursor is not None:
             position = read_cursor(cursor, identity_of(search), types)
-            after, given = position.after, position.given
-        wanted = size if search.limit is None else min(size, search.limit - given)
-        if wanted <= 0:
+            after, offset = position.after, position.offset
+        count = size if search.limit is None else min(size, search.limit - offset)
+        if count <= 0:
             return [], None
-        statement, values = self._statement(session, known, search, names, after, wanted + 1)
+        statement, values = self._statement(declarations, shared, search, names, after, count + 1)
         if statement is None:
             return [], None
         rows = session.rows(statement, values)
-        more = len(rows) > wanted and (search.limit is None or given + wanted < search.limit)
-        rows = rows[:wanted]
+        more = len(rows) > count and (search.limit is None or offset + count < search.limit)
+        rows = rows[:count]
         if not more:
             return rows, None
         last = [as_typed(kind, value) for kind, value in zip(types, rows[-1][len(names) :], strict=True)]
-        return rows, write_cursor(identity_of(search), last, given + len(rows))
+        return rows, write_cursor(identity_of(search), last, offset + len(rows))
+
+    def _standing(self, session: Session) -> tuple[Declarations, bool]:
+        """Return what is declared, and whether any content has several sources, by one statement."""
+        ((version, shared),) = session.rows(f"SELECT {self._version}, {_SHARED}")
+        return self._declared(session, version), bool(shared)
 
     def _statement(
-        self, session: Session, known: Declarations, search: q.Search, names: Sequence[str],
+        self, declarations: Declarations, shared: bool, search: q.Search, names: Sequence[str],
         after: tuple[Any, ...] | None, many: int,
     ) -> tuple[str | None, list[Any]]:  # fmt: skip
-        """Return the statement for the first rows after a key: the named columns, then those of the order."""
+        """Return the statement for the first rows after a key; those of the last questions are kept."""
+        key = (declarations.version, shared, search, tuple(names), after, many)
+        if (kept := self._statements.get(key)) is None:
+            if len(self._statements) >= _MOST_STATEMENTS:
+                self._statements.clear()
+            kept = self._statements[key] = self._compose(declarations, shared, search, names, after, many)
+        return kept
+
+    def _compose(
+        self, declarations: Declarations, shared: bool, search: q.Search, names: Sequence[str],
+        after: tuple[Any, ...] | None, many: int,
+    ) -> tuple[str | None, list[Any]]:  # fmt: skip
+        """Write the statement: the named columns, then those of the order."""
         order = ordering(search)
-        asked = {*names, *(one.name for one in order)}
+        needed = {*names, *(one.name for one in order)}
         selects: list[str] = []
         values: list[Any] = []
-        branches = self._branches(session, known, search.where, asked)
+        branches = self._branches(declarations, search.where, needed, shared)
         by_index = bool(q.names(q.asked_of(search.where)) - _COARSE)
         for branch in branches:
             whole = branch.condition
@@ -108,20 +125,23 @@ class SqlSearch(SqlBase):
                 continue
             columns = [branch.column(name) for name in names]
             keys = [branch.column(one.name) for one in order]
-            shown = [column.sql if column else self._missing(name, known) for name, column in zip(names, columns)]  # noqa: B905
+            cells = [
+                column.sql if column else self._missing(name, declarations)
+                for name, column in zip(names, columns, strict=True)
+            ]
             sorting = ", ".join(
                 f"{expression}{_direction(one)}"
                 for one, column in zip(order, keys, strict=True)
                 if column is not None
                 for expression in (self._db.sorted_after(key) if by_index else key for key in self._keys(column))
             )
-            shown += [
-                f"{column.sql if column else self._missing(one.name, known)} AS k{number}"
+            cells += [
+                f"{column.sql if column else self._missing(one.name, declarations)} AS k{number}"
                 for number, (one, column) in enumerate(zip(order, keys, strict=True))
             ]
             sql, bound = where(whole)
             selects.append(
-                f"SELECT {', '.join(shown)} FROM {branch.source} WHERE {sql} ORDER BY {sorting} LIMIT {many}"
+                f"SELECT {', '.join(cells)} FROM {branch.source} WHERE {sql} ORDER BY {sorting} LIMIT {many}"
             )
             values += bound
         if not selects:
@@ -136,8 +156,8 @@ class SqlSearch(SqlBase):
         narrow = self._db.narrow(column.sql) if column.is_long else column.sql
         return [column.sql] if narrow == column.sql else [narrow, column.sql]
 
-    def _missing(self, name: str, known: Declarations) -> str:
-        attribute = COMMON.get(name) or known.attributes[name]
+    def _missing(self, name: str, declarations: Declarations) -> str:
+        attribute = COMMON.get(name) or declarations.attributes[name]
         return self._db.null(attribute.type)
 
     def _later(self, branch: Branch, order: Sequence[q.Order], after: Sequence[Any]) -> Condition:
@@ -166,17 +186,23 @@ class SqlSearch(SqlBase):
         return rest
 
     def _branches(
-        self, session: Session, known: Declarations, asked: q.Query, shown: set[str] | frozenset[str],
-        once: bool = True,
-    ) -> list[Branch]:  # fmt: skip
-        """Return the parts that a query reads, each with the condition that a file comes `once`."""
-        query = q.of_registered(asked)
-        attributes = {**COMMON, **known.attributes}
-        names = {known_attribute(name, attributes).name for name in q.names(query) | (shown - {"id"})} - set(COMMON)
-        shared = None
-        if once:
-            shared = bool(session.rows("SELECT 1 FROM file WHERE (entry <> place OR copy > 0) AND copy > 0 LIMIT 1"))
-        tables = {name: table for name, table in known.tables.items() if names & set(table.names)}
+        self, declarations: Declarations, condition: q.Query, needed: set[str] | frozenset[str], shared: bool | None
+    ) -> list[Branch]:
+        """Return the parts that a query reads.
+
+        Parameters
+        ----------
+        declarations : Declarations
+        condition : Query
+        needed : set of str
+            Attributes that are wanted of what is found.
+        shared : bool, optional
+            Whether any content has several sources, of which one comes; None if each is to come.
+        """
+        query = q.of_registered(condition)
+        attributes = {**COMMON, **declarations.attributes}
+        names = {known_attribute(name, attributes).name for name in q.names(query) | (needed - {"id"})} - set(COMMON)
+        tables = {name: table for name, table in declarations.tables.items() if names & set(table.names)}
         pinned = q.values_of(query, "experiment")
         if pinned is not None:
             tables = {name: table for name, table in tables.items() if name in pinned}
@@ -184,18 +210,26 @@ class SqlSearch(SqlBase):
         for experiment, table in tables.items():
             of_experiment: Condition = ("f.experiment = ?", [experiment])
             source = f"file f LEFT JOIN {side_table(table.number)} a ON a.id = f.id"
-            branches.append(self._branch(query, known, table.number, set(table.names), source, of_experiment, shared))
+            branches.append(
+                self._branch(query, declarations, table.number, set(table.names), source, of_experiment, shared)
+            )
         others: Condition = True
         if tables:
             others = (f"f.experiment NOT IN ({', '.join('?' * len(tables))})", list(tables))
         if pinned is None or set(pinned) - set(tables):
-            branches.append(self._branch(query, known, None, set(), "file f", others, shared))
+            branches.append(self._branch(query, declarations, None, set(), "file f", others, shared))
         return [branch for branch in branches if branch.condition is not False]
 
     def _branch(
-        self, query: q.Query, known: Declarations, number: int | None, names: set[str], source: str, own: Condition,
+        self,
+        query: q.Query,
+        declarations: Declarations,
+        number: int | None,
+        names: set[str],
+        source: str,
+        own: Condition,
         shared: bool | None,
-    ) -> Branch:  # fmt: skip
+    ) -> Branch:
         def columns(file: str, side: str) -> Callable[[str], Column | None]:
             def column(name: str) -> Column | None:
                 if name in COMMON or name == "id":
@@ -203,7 +237,7 @@ class SqlSearch(SqlBase):
                     return Column(f"{file}.{name}", kind, kind == "string" and name not in SHORT)
                 if name not in names:
                     return None
-                kind = known.attributes[name].type
+                kind = declarations.attributes[name].type
                 return Column(f'{side}."{name}"', kind, kind == "string")
 
             return column
@@ -226,10 +260,10 @@ class SqlSearch(SqlBase):
     def count(self, query: q.Query, by: str | None = None) -> dict[Any, int]:
         """Count matching files, by the values of attribute `by`."""
         with self._db.read() as session:
-            known = self._declared(session)
-            attribute = known_attribute(by, {**COMMON, **known.attributes}) if by is not None else None
+            declarations, shared = self._standing(session)
+            attribute = known_attribute(by, {**COMMON, **declarations.attributes}) if by is not None else None
             counts: Counter[Any] = Counter()
-            for branch in self._branches(session, known, query, frozenset({by} if by else ())):
+            for branch in self._branches(declarations, query, frozenset({by} if by else ()), shared):
                 sql, values = where(branch.condition)
                 if by is None or (column := branch.column(by)) is None:
                     number = session.value(f"SELECT COUNT(*) FROM {branch.source} WHERE {sql}", values)
@@ -252,13 +286,15 @@ class SqlSearch(SqlBase):
         below: str = "",
         *,
         columns: Sequence[str] = LISTING,
+        since: str = "",
+        until: str | None = None,
         cursor: str | None = None,
         size: int = 10_000,
     ) -> Page:
         """Return some files of a site by source; see `Catalogue.listing`."""
         names = [known_attribute(name, COMMON).name for name in columns]
         with self._db.read() as session:
-            rows, following = self._listed(session, site, below.strip("/"), names, cursor, size)
+            rows, following = self._listed(session, site, below.strip("/"), names, cursor, size, since, until)
         return Page(to_batch(rows, names, COMMON), following)
 
     def of_site(self, site: str) -> Iterator[FileRecord]:
@@ -273,24 +309,29 @@ class SqlSearch(SqlBase):
                 return
 
     def _listed(
-        self, session: Session, site: str, below: str, names: Sequence[str], cursor: str | None, size: int
-    ) -> tuple[list[Row], str | None]:
-        question = identity("listing", site, below)
+        self, session: Session, site: str, below: str, names: Sequence[str], cursor: str | None, size: int,
+        since: str = "", until: str | None = None,
+    ) -> tuple[list[Row], str | None]:  # fmt: skip
+        question = identity("listing", site, below, since, until)
         after = None if cursor is None else read_cursor(cursor, question, ("string", "string")).after
-        if not is_text(site) or not is_text(below):
+        if not all(map(is_text, (site, below, since, until or ""))):
             return [], None
         source = Column("f.source", "string", True)
         tests: list[Condition] = [("f.site = ?", [site])]
         if below:
             tests += [self._bound_to(source, ">=", f"{below}/"), self._bound_to(source, "<", f"{below}0")]
+        if since:
+            tests.append(self._bound_to(source, ">=", since))
+        if until is not None:
+            tests.append(self._bound_to(source, "<", until))
         if after is not None:
             beyond = self._bound_to(source, ">", after[0])
             same = both(self._bound_to(source, "=", after[0]), ("f.path > ?", [after[1]]))
             tests += [self._bound_to(source, ">=", after[0]), either(beyond, same)]
         sql, values = where(both(*tests))
-        shown = ", ".join(f"f.{name}" for name in (*names, "source", "path"))
+        cells = ", ".join(f"f.{name}" for name in (*names, "source", "path"))
         order = ", ".join([*self._keys(source), "f.path"])
-        statement = f"SELECT {shown} FROM file f WHERE {sql} ORDER BY {order} LIMIT {size + 1}"
+        statement = f"SELECT {cells} FROM file f WHERE {sql} ORDER BY {order} LIMIT {size + 1}"
         rows = session.rows(statement, values)
         following = write_cursor(question, rows[size - 1][-2:]) if len(rows) > size else None
         return [row[:-2] for row in rows[:size]], following
@@ -305,8 +346,8 @@ class SqlSearch(SqlBase):
         if not isinstance(search, q.Search):
             search = q.Search(search)
         with self._db.read() as session:
-            known = self._declared(session)
-            statement, values = self._statement(session, known, search, ("path",), None, search.limit or PAGE)
+            declarations, shared = self._standing(session)
+            statement, values = self._statement(declarations, shared, search, ("path",), None, search.limit or PAGE)
             if statement is None:
                 return "nothing is read: no file can match"
             return "\n".join([*self._db.explain(session, statement, values), "", statement])
@@ -314,5 +355,8 @@ class SqlSearch(SqlBase):
 
 #: Conditions on these alone pick too many files for an index: a page is read in the order of the keys instead.
 _COARSE = {"path", "place", "site", "source", "experiment", "state", "format", "size", "mtime_ns", "revision"}
+#: Whether any content has several sources: a partial index tells it.
+_SHARED = "EXISTS (SELECT 1 FROM file WHERE (entry <> place OR copy > 0) AND copy > 0)"
+_MOST_STATEMENTS = 500
 #: Attributes that every file has.
 _ALWAYS = ("path", "place", "site", "source", "size", "mtime_ns", "experiment", "format", "state", "revision")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from apbatch.index.catalogue import PAGE
-from apbatch.index.files import Conflict, Entry, EntryPage, FileRecord, State
+from apbatch.index.files import Conflict, Entry, EntryPage, FileRecord, stored_entry
 from apbatch.index.pages import identity, read_cursor, write_cursor
 from apbatch.index.places import parent_of
 from apbatch.index.records import is_text
-from apbatch.index.sql.base import SqlBase
+from apbatch.index.sql.base import STATES, SqlBase
 from apbatch.index.sql.database import Row
 
 
@@ -34,21 +36,21 @@ class SqlTree(SqlBase):
             narrow = db.narrow(column)
             return column if narrow == column else f"{narrow}, {column}"
 
-        with db.read() as session:
-            folders = session.rows(
-                f"SELECT path FROM directory WHERE {self._is('parent')} AND {later('path')} "
-                f"ORDER BY {order('path')} LIMIT ?", bound,
-            )  # fmt: skip
-            files = session.rows(
-                f"SELECT entry, size, mtime_ns, state, checksum, place FROM file WHERE {self._is('parent')} "
-                f"AND {later('entry')} AND copy = 0 ORDER BY {order('entry')} LIMIT ?", bound,
-            )  # fmt: skip
+        integer, string = db.null("integer"), db.null("string")
+        rows = db.ask(  # one statement: a transaction would cost two more answers of a server
+            f"SELECT * FROM (SELECT path, {integer} AS size, {integer} AS mtime_ns, {string} AS state, "
+            f"{string} AS checksum, {string} AS place FROM directory WHERE {self._is('parent')} AND {later('path')} "
+            f"ORDER BY {order('path')} LIMIT ?) AS folders UNION ALL "
+            f"SELECT * FROM (SELECT entry, size, mtime_ns, state, checksum, place FROM file "
+            f"WHERE {self._is('parent')} AND {later('entry')} AND copy = 0 "
+            f"ORDER BY {order('entry')} LIMIT ?) AS files", [*bound, *bound],
+        )  # fmt: skip
         start = len(folder) + 1
-        found = [Entry(path[start:], "folder") for (path,) in folders] + [entry_of(row, start) for row in files]
-        found.sort(key=lambda entry: entry.name)
-        if len(found) <= limit:
-            return EntryPage(found, None)
-        return EntryPage(found[:limit], write_cursor(question, [found[limit - 1].name]))
+        entries = [entry_of(row, start) if row[3] else Entry(row[0][start:], "folder") for row in rows]
+        entries.sort(key=attrgetter("name"))
+        if len(entries) <= limit:
+            return EntryPage(entries, None)
+        return EntryPage(entries[:limit], write_cursor(question, [entries[limit - 1].name]))
 
     def entry(self, path: str) -> Entry | None:
         """Return what the merged tree has under a path; see `Catalogue.entry`."""
@@ -97,14 +99,14 @@ class SqlTree(SqlBase):
                 [*self._bound(after), limit + 1],
             )
             places = [row[-1] for row in rows]
-            held: dict[str, dict[str, str]] = {place: {} for place in places[:limit]}
+            by_place: dict[str, dict[str, str]] = {place: {} for place in places[:limit]}
             for place, path, entry in session.rows(
                 f"SELECT f.place, f.path, f.entry FROM {db.texts} JOIN file f ON {db.same('f.place', 'item.value')} "
                 "WHERE f.entry IS NOT NULL",
                 [db.bound(places[:limit])],
             ):
-                held[place][path] = entry
-        conflicts = [Conflict(place, dict(sorted(entries.items()))) for place, entries in held.items()]
+                by_place[place][path] = entry
+        conflicts = [Conflict(place, dict(sorted(entries.items()))) for place, entries in by_place.items()]
         return conflicts, write_cursor("conflicts", [places[limit - 1]]) if len(places) > limit else None
 
 
@@ -117,4 +119,4 @@ def folder_of(path: str) -> str:
 def entry_of(row: Row, start: int) -> Entry:
     """Return the entry of a row of entry, size, mtime_ns, state, checksum and place; its name begins at `start`."""
     entry, size, mtime_ns, state, checksum, place = row
-    return Entry(entry[start:], "file", size, mtime_ns, State(state), checksum, entry != place)
+    return stored_entry(entry[start:], "file", size, mtime_ns, STATES[state], checksum, entry != place)

@@ -18,7 +18,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from apbatch.sim.kernel import kernel
+from apbatch.sim.kernel import inner
 from apbatch.sim.scene import Scene
 from apbatch.sim.settings import DetectorModel
 
@@ -55,7 +55,7 @@ def acceptance_table(detector: DetectorModel, points: int = 91) -> Floats:
     return np.interp(angles, detector.guide_angles, detector.guide_acceptance)
 
 
-@kernel
+@inner
 def focus(scene: Scene, wx: float, wy: float, wz: float) -> tuple[float, float, float]:
     """Trace a photon that meets the reflector.
 

@@ -168,9 +168,13 @@ def encode_time(nanoseconds: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
     packed = np.zeros(len(rest), np.uint64)
     shift = 0
     for bits, limit, unit in (
-        (7, 100, 10), (10, 1000, 1_000), (10, 1000, 1_000_000), (6, 60, 1_000_000_000), (6, 60, 60_000_000_000),
+        (7, 100, 10),
+        (10, 1000, 1_000),
+        (10, 1000, 1_000_000),
+        (6, 60, 1_000_000_000),
+        (6, 60, 60_000_000_000),
         (5, 24, 3_600_000_000_000),
-    ):  # fmt: skip
+    ):
         packed |= (rest // unit % limit).astype(np.uint64) << np.uint64(shift)
         shift += bits
     words = (packed[:, None] >> np.array([0, 16, 32, 48], np.uint64)) & np.uint64(0xFFFF)

@@ -8,6 +8,8 @@ by size: what part of a bin comes from below the edge. In no bin that is used sh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -62,13 +64,59 @@ def compare(size: Size, seed: int, task: Task, settings: Production | None = Non
         part.missing = f"hadrons are left out: {error}"
     for kind in KINDS:
         if PRIMARIES[kind].nucleons == 0 or bank is not None:
-            part.checks += _missing(kind, settings, bank, size.edge, seed, task)
+            part.checks += edge_checks(kind, settings, edge_images(kind, settings, bank, size.edge, seed, task))
     return part
 
 
-def _missing(kind: str, settings: Production, bank: Bank | None, number: int, seed: int, task: Task) -> list[Check]:
-    usual = settings.spectrum_of(kind)
-    edge = usual.energy_min
+@dataclass(frozen=True)
+class EdgeImages:
+    """Images of showers about the lowest energy of a spectrum.
+
+    Attributes
+    ----------
+    energy : ndarray of shape (n_showers,)
+        GeV, evenly in its logarithm.
+    images : dict
+        By cleaning, of each image with enough pixels: number of its shower, and cleaned light, p.e.
+    """
+
+    energy: Floats
+    images: dict[str, tuple[npt.NDArray[np.int64], Floats]]
+
+    @classmethod
+    def joined(cls, parts: Sequence[EdgeImages]) -> EdgeImages:
+        """Return the images of all parts, each of which has showers of its own."""
+        first = np.concatenate([[0], np.cumsum([len(part.energy) for part in parts])])[:-1]
+        return cls(
+            np.concatenate([part.energy for part in parts]),
+            {
+                name: (
+                    np.concatenate([part.images[name][0] + start for part, start in zip(parts, first, strict=True)]),
+                    np.concatenate([part.images[name][1] for part in parts]),
+                )
+                for name in _CLEANINGS
+            },
+        )
+
+
+def edge_images(kind: str, settings: Production, bank: Bank | None, number: int, seed: int, task: Task) -> EdgeImages:
+    """Simulate showers from a quarter of a spectrum's lowest energy to sixteen times it.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `apbatch.sim.settings.PRIMARIES`.
+    settings : Production
+        Whose spectra and detector.
+    bank : Bank or None
+        Of hadronic interactions.
+    number : int
+        Of showers.
+    seed : int
+    task : Task
+        Gets one for each shower.
+    """
+    edge = settings.spectrum_of(kind).energy_min
     wide = Spectrum(energy_min=edge / _BELOW, energy_max=edge * _ABOVE, index=-1.0)
     thrown_from = settings.model_copy(
         update={"seed": seed, "gammas": 1, PRIMARIES[kind].particle: wide, "seed_commitment": ""}
@@ -87,16 +135,38 @@ def _missing(kind: str, settings: Production, bank: Bank | None, number: int, se
         for name, cleaning in _CLEANINGS.items():
             rows[name] += [(shower, size) for size in _sizes(images[fired], camera, cleaning)]
         task.advance(1)
-    weight = (energy / 1000.0) ** (usual.index + 1.0)
+    return EdgeImages(
+        energy,
+        {
+            name: (np.array([row[0] for row in entries], np.int64), np.array([row[1] for row in entries]))
+            for name, entries in rows.items()
+        },
+    )
+
+
+def edge_checks(kind: str, settings: Production, thrown: EdgeImages) -> list[Check]:
+    """Return what share of the images of each bin of size comes from above the lowest energy.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `apbatch.sim.settings.PRIMARIES`.
+    settings : Production
+        Whose spectra.
+    thrown : EdgeImages
+        Of this kind.
+    """
+    usual = settings.spectrum_of(kind)
+    edge = usual.energy_min
+    weight = (thrown.energy / 1000.0) ** (usual.index + 1.0)
+    inside = thrown.energy >= 1000.0 * edge
     checks = []
-    for name, entries in rows.items():
-        group = np.array([row[0] for row in entries], np.int64)
-        light = np.array([row[1] for row in entries])
+    for name, (shower, light) in thrown.images.items():
         for low, high in pairwise(_SIZES):
-            mine = group[(light >= low) & (light < high)]
+            mine = shower[(light >= low) & (light < high)]
             if len(np.unique(mine)) < _FEWEST:
                 continue
-            share = partial(_share_inside, weight[mine], energy[mine] >= 1000.0 * edge)
+            share = partial(_share_inside, weight[mine], inside[mine])
             error = bootstrap(share, mine, 200)
             where = f"{low:g}–{high:g} p.e., {name} cleaning"
             quantity = f"{kind} from {edge:g} TeV: images kept"

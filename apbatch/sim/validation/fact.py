@@ -57,9 +57,13 @@ _DEG_PER_MM = math.degrees(1e-3 / 4.889)
 
 #: Roque de los Muchachos, as FACT's simulation has it.
 SITE = SiteModel(
-    atmosphere="us-standard", altitude=2200.0, zenith=15.0, magnetic_field=(29.5, 0.0, -23.0), ozone_column=280.0,
+    atmosphere="us-standard",
+    altitude=2200.0,
+    zenith=15.0,
+    magnetic_field=(29.5, 0.0, -23.0),
+    ozone_column=280.0,
     ozone_height=23000.0,
-)  # fmt: skip
+)
 
 
 def detector(camera: Path) -> DetectorModel:

@@ -113,7 +113,7 @@ def _rings(detector: DetectorModel, muons: int, seed: int, task: Task) -> tuple[
     scene = make_scene(optics, _SITE, detector, place, 0.0)._replace(lut_step=_CELL)
     us, vs, counts = [], [], np.zeros(muons)
     for number in range(muons):
-        record = make_record(20_000)
+        record = make_record(20_000, seed * 1000 + number + 1)
         seed_kernels(seed * 1000 + number + 1)
         start = _SITE.altitude + _START
         muon = np.array([float(MUON), 1.0, _ENERGY, 0.0, 0.0, start, 0.0, 0.0, -1.0, 0.0])

@@ -77,8 +77,9 @@ def validate(
     amount = size_named(size)
     for name in parts:
         if name not in PARTS:
-            raise UsageError(f"no comparison '{name}'", nearest=nearest_word(name, PARTS),
-                             remedy=f"one of {', '.join(PARTS)}")  # fmt: skip
+            raise UsageError(
+                f"no comparison '{name}'", nearest=nearest_word(name, PARTS), remedy=f"one of {', '.join(PARTS)}"
+            )
     began = time.monotonic()
     with progress("validate", _work(amount, parts)) as task:
         comparisons = []
@@ -114,10 +115,15 @@ def validate(
     )
     environment.filters["three"] = _three
     page = environment.get_template("report.html.j2").render(
-        parts=comparisons, counts=result.counts, size=size, seed=seed, amount=asdict(amount), record=record,
+        parts=comparisons,
+        counts=result.counts,
+        size=size,
+        seed=seed,
+        amount=asdict(amount),
+        record=record,
         disagree=[check for check in result.checks if check.verdict == DISAGREES],
         verdict=(AGREES, WITHIN, DISAGREES),
-    )  # fmt: skip
+    )
     with written_whole(result.page) as partial:
         partial.write_text(page, encoding="utf-8")
     return result

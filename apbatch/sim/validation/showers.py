@@ -39,9 +39,14 @@ _SITE = SiteModel(atmosphere="us-standard", altitude=2200.0, zenith=0.0, aerosol
 _AIR = atmosphere_named(_SITE.atmosphere)
 #: Counts photons, not photo-electrons.
 _COUNTER = DetectorModel(
-    wavelengths=(299.0, 300.0, 600.0, 601.0), quantum_efficiency=(0.0, 1.0, 1.0, 0.0), efficiency=1.0, facets=0,
-    guide_angles=(0.0, 90.0), guide_acceptance=(1.0, 1.0), psf=0.0,
-)  # fmt: skip
+    wavelengths=(299.0, 300.0, 600.0, 601.0),
+    quantum_efficiency=(0.0, 1.0, 1.0, 0.0),
+    efficiency=1.0,
+    facets=0,
+    guide_angles=(0.0, 90.0),
+    guide_acceptance=(1.0, 1.0),
+    psf=0.0,
+)
 #: Energy where ionisation and bremsstrahlung lose as much, GeV.
 _CRITICAL = 0.086
 
@@ -114,8 +119,12 @@ def compare(size: Size, seed: int, task: Task) -> Part:
         area = 4 * len(profiles) * _COUNTER.mirror_area
         lateral.append((label, radii, counts / area / (energy / 1000.0)))
         part.checks += _pool(label, radii, counts / area, len(profiles))
-    part.figures.append(("Electrons above the threshold for light (points) and Greisen's times Nerling's (line)",
-                         plots.profiles(curves)))  # fmt: skip
+    part.figures.append(
+        (
+            "Electrons above the threshold for light (points) and Greisen's times Nerling's (line)",
+            plots.profiles(curves),
+        )
+    )
     part.figures.append(("Photons of 300–600 nm a square metre and TeV at 2200 m", plots.lateral(lateral)))
     _protons(part, settings, size, seed, middles, task)
     return part
@@ -142,8 +151,9 @@ def _protons(part: Part, settings: Production, size: Size, seed: int, middles: F
         fitted, values = gaisser_hillas_fit(middles[:78], mean[:78])
         curves.append((f"proton, {energy / 1000:g} TeV", middles, mean, np.append(fitted, np.full(32, np.nan))))
         depths.append(values[1])
-    part.figures.append(("Protons: mean profile (points) and the Gaisser–Hillas function fitted (line)",
-                         plots.profiles(curves)))  # fmt: skip
+    part.figures.append(
+        ("Protons: mean profile (points) and the Gaisser–Hillas function fitted (line)", plots.profiles(curves))
+    )
     # Heitler and Matthews: a decade of energy deepens a proton's maximum by 2.3 X0 less what multiplicity and the
     # cross-section take, 58 g/cm2 (J. Matthews, Astropart. Phys. 22 (2005) 387).
     part.checks.append(

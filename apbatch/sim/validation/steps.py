@@ -68,7 +68,7 @@ def measure(step: float, beams: int, seed: int, task: Task | None = None) -> Mea
     losses = loss_table()
     start = np.zeros((_PHOTONS, 9))
     start[:, 1], start[:, 4], start[:, 7] = _ENERGY, height_at(_DEPTH, scene.air), -1.0
-    record = make_record(4_000_000)
+    record = make_record(4_000_000, seed)
     images = np.zeros((_GROUPS, len(places), camera.n_pixels))
     seed_kernels(seed)
     for beam in range(beams):
@@ -83,10 +83,12 @@ def measure(step: float, beams: int, seed: int, task: Task | None = None) -> Mea
     for image in images:
         mask = image > 0.05 * image.max(axis=1, keepdims=True)
         moments = hillas(image.astype(np.float32), camera, mask)
-        groups.append([
-            quantity.reshape(len(DISTANCES), _TELESCOPES).mean(axis=1)
-            for quantity in (image.sum(axis=1) * _GROUPS / beams, moments["width"], moments["length"])
-        ])  # fmt: skip
+        groups.append(
+            [
+                quantity.reshape(len(DISTANCES), _TELESCOPES).mean(axis=1)
+                for quantity in (image.sum(axis=1) * _GROUPS / beams, moments["width"], moments["length"])
+            ]
+        )
     values = np.array(groups)
     return Measured(values.mean(axis=0), values.std(axis=0, ddof=1) / math.sqrt(_GROUPS))
 

@@ -31,7 +31,7 @@ class Cluster:
 
     def __init__(self, master: str, settings: SparkSettings) -> None:
         if not master.startswith(("local", "spark://", "yarn", "k8s://")):
-            raise UsageError(f"'{master}' is no master of Spark", remedy="write local[*], spark://HOST:PORT or yarn")
+            raise UsageError(f"'{master}' is not a master of Spark", remedy="write local[*], spark://HOST:PORT or yarn")
         self.master = master
         self.local = master.startswith("local")
         self.yarn = master.startswith("yarn")

@@ -35,6 +35,7 @@ from apbatch.spark.inputs.splits import (
     split_bytes,
 )
 from apbatch.spark.inputs.surveys import Survey, joined, look_through, survey_tasks
+from apbatch.storage.agent_token import ShownToken
 from apbatch.storage.backends import open_url
 
 if TYPE_CHECKING:
@@ -96,8 +97,13 @@ def plan_frames(
     target = split_bytes(sum(size for size, _ in sizes.values()), spark.sparkContext.defaultParallelism, BLOCK_BYTES)
 
     def surveyed(urls: Sequence[str]) -> dict[str, Survey]:
-        tasks = survey_tasks(urls)
-        parts = spark.sparkContext.parallelize(tasks, len(tasks)).map(look_through).collect()
+        tasks, token = survey_tasks(urls), ShownToken.of_this_process()
+
+        def survey(task: Any) -> Any:
+            token.take_over()
+            return look_through(task)
+
+        parts = spark.sparkContext.parallelize(tasks, len(tasks)).map(survey).collect()
         return {survey.url: survey for survey in joined(parts)}
 
     splits, lost = splits_of(sources, camera, factors, sizes, target, surveyed)

@@ -15,9 +15,9 @@ from apbatch.datasets.commit import Loss
 from apbatch.datasets.image_rows import only_wanted, read_rows
 from apbatch.errors import ApbatchError, FormatError, ServerError
 from apbatch.formats.images import camera_in, camera_of
-from apbatch.formats.lines import Problems
 from apbatch.formats.parquet import open_parquet, reading
 from apbatch.formats.reader import ImageReader, Span, readers
+from apbatch.formats.text.lines import Problems
 from apbatch.spark.inputs.guard import guarded
 from apbatch.spark.inputs.sources import UNKNOWN_EXPERIMENT, Source
 from apbatch.spark.inputs.splits import DATASET, Piece

@@ -88,7 +88,7 @@ def sources_for(
     UsageError
         If no file holds images, raw files come from a site without camera or factors, or a replica is missing.
     """
-    from apbatch.ingest.mirror import best_source
+    from apbatch.ingest.replicas.stores import best_source
     from apbatch.ingest.sites import load_site
 
     usable = set(image_formats())

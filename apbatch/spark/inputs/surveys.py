@@ -16,9 +16,9 @@ import numpy.typing as npt
 from apbatch.camera.medians import PedestalCounter
 from apbatch.datasets.commit import Loss
 from apbatch.errors import ApbatchError
-from apbatch.formats.lines import Problems
 from apbatch.formats.reader import Span, even_spans
 from apbatch.formats.taiga.raw import RECORD, read_records
+from apbatch.formats.text.lines import Problems
 from apbatch.quality.monitor import HIT_SIGMA, MAD
 from apbatch.spark.inputs.reading import DAMAGED_RECORD, UNREADABLE_FILE, lost_file
 from apbatch.spark.inputs.splits import BLOCK_BYTES, sizes_of

@@ -187,7 +187,17 @@ class CatalogBuilder:
 
 
 def chunks_of(size: int, piece: int, digests: bytes) -> Iterable[tuple[int, int, bytes]]:
-    """Yield offset, length and SHA-1 of each piece of a file; an empty file has one piece without bytes."""
+    """Yield offset, length and SHA-1 of each piece of a file; an empty file has one piece without bytes.
+
+    Parameters
+    ----------
+    size : int
+        Bytes of the file.
+    piece : int
+        Bytes of a piece.
+    digests : bytes
+        SHA-1 (20 bytes) of each piece, one after the other.
+    """
     for number in range(len(digests) // _SHA1):
         offset = number * piece
         yield offset, min(piece, size - offset), digests[number * _SHA1 : (number + 1) * _SHA1]

@@ -204,8 +204,10 @@ class _Work:
 
     def _build_root(self, root: Folder, manifest: Manifest) -> tuple[Catalog, dict[str, bytes]]:
         properties = {
-            "revision": str(manifest.revision), "last_modified": str(manifest.time), "TTL": str(manifest.ttl_s)
-        }  # fmt: skip
+            "revision": str(manifest.revision),
+            "last_modified": str(manifest.time),
+            "TTL": str(manifest.ttl_s),
+        }
         refuse = self.refuse if self._root is None else lambda path, reason: None
         self._root, digests = self._build(root, properties, refuse)
         return self._root, digests

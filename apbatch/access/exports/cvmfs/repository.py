@@ -52,23 +52,25 @@ class Repository:
         self.keys = keys or home() / "cvmfs"
         if folder.resolve() in (self.keys.resolve(), *self.keys.resolve().parents):
             raise UsageError(
-                "the keys would lie in the repository, for everybody to read", where=str(self.keys),
+                "the keys would lie in the repository, for everybody to read",
+                where=str(self.keys),
                 remedy="export to a folder that does not hold $APBATCH_HOME",
-            )  # fmt: skip
+            )
         if folder.is_dir() and any(folder.iterdir()) and not self.own.is_dir():
             raise UsageError("the folder holds something else", where=str(folder), remedy="name an empty or new folder")
         self.manifest = self._manifest()
         self.name = name or (self.manifest.name if self.manifest else folder.resolve().name)
         if not _NAME.fullmatch(self.name):
             raise UsageError(
-                f"'{self.name}' is no name of a repository",
+                f"'{self.name}' is not a name of a repository",
                 remedy="--name NAME, such as taiga.example.org: a-z 0-9 . -",
             )
         if self.manifest and self.manifest.name != self.name:
             raise UsageError(
-                f"the repository there is '{self.manifest.name}'", where=str(folder),
+                f"the repository there is '{self.manifest.name}'",
+                where=str(folder),
                 remedy=f"leave --name out, or export '{self.name}' to another folder",
-            )  # fmt: skip
+            )
 
     def _manifest(self) -> Manifest | None:
         path = self.folder / MANIFEST
@@ -102,6 +104,14 @@ class Repository:
         """Sign the whitelist again if it is time, or the certificate is not in it; return when it expires.
 
         The certificate of the manifest that is still there stays in it until the next renewal.
+
+        Parameters
+        ----------
+        keyring : Keyring
+        now : datetime
+            UTC.
+        always : bool
+            Whether it is time or not.
 
         Raises
         ------
@@ -137,6 +147,15 @@ class Repository:
 
 def renew(folder: Path, name: str = "", keys: Path | None = None) -> datetime:
     """Sign the whitelist of a repository again; return when it expires. Only this needs the master key.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the repository.
+    name : str
+        Of the repository, if the folder does not say it.
+    keys : Path, optional
+        Folder of the keys; by default ``$APBATCH_HOME/cvmfs``.
 
     Raises
     ------

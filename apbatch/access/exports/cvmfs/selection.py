@@ -30,7 +30,7 @@ class Reason(StrEnum):
     LISTED = "it is only listed; its content was not read yet"
     NO_PIECES = "the catalogue has no hashes of its pieces"
     OTHER_SIZE = "the hashes of its pieces are not those of its size"
-    BAD_NAME = f"its name, or a folder's, is no name of at most {LONGEST_NAME} bytes"
+    BAD_NAME = f"its name, or a folder's, is not a name of at most {LONGEST_NAME} bytes"
     SAME_NAME = "another file or folder, or the marker of a catalog, has this name"
 
 
@@ -59,13 +59,13 @@ class Tree(Protocol):
         """Return what the merged tree has under a path."""
 
     def entries(self, folder: str, cursor: str | None = None, limit: int = ...) -> EntryPage:
-        """Return some entries of a folder."""
+        """Return some entries of a folder; see `Catalogue.entries`."""
 
     def conflicts(self, cursor: str | None = None, limit: int = ...) -> tuple[list[Conflict], str | None]:
         """Return some places at which sites hold different content."""
 
     def select_batch(self, search: Search, columns: Sequence[str], cursor: str | None = None, size: int = ...) -> Page:
-        """Return some files that match."""
+        """Return some files that match; see `Catalogue.select_batch`."""
 
     def contents(self, checksums: Iterable[str]) -> dict[str, Content]:
         """Return the hashes of contents by BLAKE3."""

@@ -119,8 +119,10 @@ class Keyring:
             write_whole(self._master, _private_pem(rsa.generate_private_key(_EXPONENT, _BITS)), 0o600)
         if not self.public_key.exists():
             public = self._load(self._master).public_key()
-            write_whole(self.public_key, public.public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))  # fmt: skip
+            write_whole(
+                self.public_key,
+                public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
+            )
         if not self._key.exists():
             self.replace_key()
         elif not self._certificate.exists():  # killed in between
@@ -153,9 +155,10 @@ class Keyring:
             return 0, 0
         except (ValueError, TypeError):
             raise UsageError(
-                "not the number of a revision and a time", where=str(self._revision),
+                "not the number of a revision and a time",
+                where=str(self._revision),
                 remedy="write [REVISION, SECONDS], at least those of the last manifest (S and T)",
-            ) from None  # fmt: skip
+            ) from None
 
     def note(self, revision: int, moment: int) -> None:
         """Note a revision before its manifest is there."""
@@ -208,7 +211,17 @@ class Keyring:
 
 
 def renewed(name: str, fingerprints: tuple[str, ...], now: datetime) -> Whitelist:
-    """Return a whitelist that is good from now on."""
+    """Return a whitelist that is good from now on.
+
+    Parameters
+    ----------
+    name : str
+        Of the repository.
+    fingerprints : tuple of str
+        Of the certificates that may sign it.
+    now : datetime
+        UTC.
+    """
     return Whitelist(name, now.replace(microsecond=0) + timedelta(days=WHITELIST_DAYS), fingerprints)
 
 
@@ -272,7 +285,7 @@ def _split(content: bytes, where: str) -> tuple[str, bytes, bytes]:
     try:
         return text.decode("ascii"), digest, signature
     except UnicodeDecodeError:
-        raise _damaged(where, "it is no plain text") from None
+        raise _damaged(where, "it is not plain text") from None
 
 
 def _damaged(where: str, why: str) -> VerificationError:
@@ -290,8 +303,13 @@ def _certificate(key: rsa.RSAPrivateKey, name: str) -> bytes:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)  # clocks differ
     certificate = (
-        x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
-        .serial_number(x509.random_serial_number()).not_valid_before(start)
-        .not_valid_after(start + timedelta(days=36500)).sign(key, hashes.SHA256())
-    )  # fmt: skip
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=36500))
+        .sign(key, hashes.SHA256())
+    )
     return certificate.public_bytes(serialization.Encoding.PEM)

@@ -1,0 +1,1 @@
+"""What all servers share: listening, draining on a signal, health, metrics."""

@@ -1,0 +1,1 @@
+"""Commands that compute: images and their parameters, simulation, networks, jobs, benchmarks."""

@@ -1,0 +1,1 @@
+"""Records of archives as OAI-PMH gives them: Dublin Core and DataCite."""

@@ -1,0 +1,1 @@
+"""HDFS as a store, by its own protocol and over HTTP."""
