@@ -125,7 +125,7 @@ if ! .venv/bin/python -c 'import horovod' 2>/dev/null; then
         fi
         say "building Horovod once (two to five minutes), kept in $WHEELS"
         mkdir -p "$WHEELS"
-        if ! PATH="$PWD/.venv/bin:$PATH" HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
+        if ! env PATH="$PWD/.venv/bin:$PATH" HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
             HOROVOD_WITH_GLOO=1 "HOROVOD_WITH$([ -n "$MPI" ] || echo OUT)_MPI=1" \
             .venv/bin/python -m pip --disable-pip-version-check wheel -q --no-deps --no-build-isolation \
             -c constraints/all.txt horovod==0.28.1 -w "$WHEELS" >"$WHEELS/build.log" 2>&1
