@@ -18,6 +18,7 @@ from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.backends import open_catalogue
 from apbatch.index.cassandra import writing
+from apbatch.index.cassandra.session import CassandraSession
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.changes import ChangeKind, StaleReaderError
 from apbatch.index.events.backends import open_events
@@ -225,6 +226,27 @@ def test_an_index_can_be_asked_from_the_moment_it_is_declared(url: str) -> None:
             catalogue.upsert([record(f"f{number}", attributes={f"angle_{number}": 7.0})])
             (found,) = catalogue.select(parse(f"angle_{number} > 5", catalogue.attributes()))
             assert found.source == f"f{number}"
+
+
+def test_an_index_whose_building_failed_is_built_anew(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    statements: list[str] = []
+    is_built, change_schema = CassandraSession._is_built, CassandraSession.change_schema
+
+    def fail_once(session: CassandraSession, index: str) -> bool:
+        return is_built(session, index) and len(statements) > 2
+
+    def note(session: CassandraSession, cql: str) -> None:
+        statements.append(cql.partition(" ON ")[0])
+        change_schema(session, cql)
+
+    monkeypatch.setattr(CassandraSession, "_is_built", fail_once)
+    monkeypatch.setattr(CassandraSession, "change_schema", note)
+    with open_catalogue(url) as catalogue:
+        catalogue.declare([Attribute("angle", "number", "a", "deg")])
+        made, dropped = "CREATE INDEX IF NOT EXISTS file_attribute_angle", "DROP INDEX IF EXISTS file_attribute_angle"
+        assert statements[1:] == [made, dropped, made]
+        catalogue.upsert([record("f", attributes={"angle": 7.0})])
+        assert [file.source for file in catalogue.select(parse("angle > 5", catalogue.attributes()))] == ["f"]
 
 
 def test_another_schema_and_another_programs_keyspace_are_refused(

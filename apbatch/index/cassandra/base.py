@@ -51,10 +51,7 @@ class CassandraBase(Catalogue):
             self._session.change_schema(f"ALTER TABLE file_by_night ADD IF NOT EXISTS ({', '.join(columns)})")
         for attribute in fresh:
             if is_indexed(attribute):
-                self._session.change_schema(
-                    f"CREATE INDEX IF NOT EXISTS file_attribute_{attribute.name} "
-                    f"ON file_by_night (\"{attribute.name}\") USING 'sai'"
-                )
+                self._session.make_index(f"file_attribute_{attribute.name}", "file_by_night", attribute.name)
         for a in fresh:
             self._session.do(
                 "INSERT INTO attribute (catalogue, name, type, unit, description) VALUES (?, ?, ?, ?, ?)",

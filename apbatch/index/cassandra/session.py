@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
-from cassandra import ConsistencyLevel, DriverException, ReadFailure, RequestExecutionException
+from cassandra import ConsistencyLevel, DriverException, ReadFailure, RequestExecutionException, Unauthorized
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from cassandra.concurrent import execute_concurrent
 from cassandra.policies import DCAwareRoundRobinPolicy, RetryPolicy, TokenAwarePolicy
 from cassandra.protocol import ErrorMessage
-from cassandra.query import PreparedStatement, dict_factory
+from cassandra.query import PreparedStatement, SimpleStatement, dict_factory
 
 from apbatch.errors import ServerError, UsageError
 from apbatch.index.cancelling import interruptible, raise_if_cancelled
@@ -53,6 +53,9 @@ _RETRIES = 40
 #: What a node says that knows of an index but can't use it yet, and how long it is given.
 _NO_INDEX_YET = "INDEX_NOT_AVAILABLE"
 _INDEX_WAIT_S = 30.0
+#: An index that is neither usable nor being built for so long has failed: a compaction took its files away meanwhile.
+_INDEX_IDLE_S = 5.0
+_INDEX_ATTEMPTS = 5
 _URL = re.compile(r"cassandra://([^/:@]+)(?::(\d+))?/([a-z][a-z0-9_]{0,47})")
 
 # What the driver has to say becomes one message of ours; its own warnings would double it on the terminal.
@@ -253,6 +256,43 @@ class CassandraSession:
         except _FAILURES as error:
             raise self._failure(error) from None
 
+    def make_index(self, name: str, table: str, column: str) -> None:
+        """Make an index and wait until the nodes can use it; one whose building failed is made anew."""
+        for _ in range(_INDEX_ATTEMPTS):
+            self.change_schema(f"CREATE INDEX IF NOT EXISTS {name} ON {table} (\"{column}\") USING 'sai'")
+            if self._is_built(name):
+                return
+            self.change_schema(f"DROP INDEX IF EXISTS {name}")
+        raise ServerError(
+            f"Cassandra can't build the index {name}", where=self._url, remedy="the node's system.log says why"
+        )
+
+    def _is_built(self, index: str) -> bool:
+        """Wait until an index can be used on every node that is up (True), or until one has given it up."""
+        states = SimpleStatement(
+            "SELECT is_queryable, is_building FROM system_views.sai_column_indexes "
+            "WHERE keyspace_name = %s AND index_name = %s"
+        )
+        for host in self._cluster.metadata.all_hosts():
+            idle_until = time.monotonic() + _INDEX_IDLE_S
+            while host.is_up:
+                raise_if_cancelled()
+                try:
+                    row = self._session.execute(states, [self._session.keyspace, index], host=host).one()
+                except Unauthorized:
+                    return True  # then the first question waits
+                except _FAILURES as error:
+                    raise self._failure(error) from None
+                if row is not None and row["is_queryable"]:
+                    break
+                now = time.monotonic()
+                if row is not None and row["is_building"]:
+                    idle_until = now + _INDEX_IDLE_S
+                if now > idle_until:
+                    return False
+                time.sleep(0.05)
+        return True
+
     def concurrently(self, statements: Sequence[tuple[Any, Any]]) -> Iterator[Iterator[dict[str, Any]]]:
         """Run statements, some at a time; yield the rows of each in the order given."""
         raise_if_cancelled()
@@ -273,7 +313,8 @@ class CassandraSession:
         return int(row["now"])
 
     def _failure(self, error: Exception) -> ServerError:
-        return ServerError(f"Cassandra failed: {_short(error)}", where=self._url)
+        remedy = "nodetool rebuild_index, on the node that it names" if _NO_INDEX_YET in str(error) else None
+        return ServerError(f"Cassandra failed: {_short(error)}", where=self._url, remedy=remedy)
 
     def close(self) -> None:
         """Close the connections."""
