@@ -101,3 +101,24 @@ def disc(radius: float, upright: bool = True) -> CameraGeometry:
     inside = np.hypot(x, y) <= radius
     x, y = x[inside], y[inside]
     return camera_from_positions("disc", *((x, y) if upright else (y, x)))
+
+
+def look_at_run(home: Path, experiment: str, run: int) -> None:
+    """Keep the quality of a run of 100 s at 5 Hz, of telescope 1, with one dead pixel, as `apbatch quality` does."""
+    from apbatch.camera.instruments.registry import camera_named
+    from apbatch.quality.file_quality import FileQuality
+    from apbatch.quality.monitor import ChannelMonitor
+    from apbatch.quality.records import keep_quality
+    from apbatch.quality.runs import quality_of_runs
+
+    camera, random = camera_named("TAIGA-IACT01"), np.random.default_rng(7)
+    number = np.arange(500)
+    pixels = random.normal(20, 1.5, (len(number), camera.n_pixels))
+    pixels[:, 7] = 20
+    channels = ChannelMonitor(camera.n_pixels)
+    channels.add(number // 50, pixels)
+    time = 1_509_210_000_000_000_000 + number * 200_000_000
+    of_file = FileQuality((experiment, run, 1), camera, 0, channels, number, time, np.ones(len(number), np.int64))
+    of_file.by_cluster = dict.fromkeys(np.unique(camera.cluster).tolist(), len(number))
+    of_file.problems.append("file:///inside/run.dat: odd")
+    keep_quality(home, quality_of_runs([of_file], 10.0), "file:///inside/quality")

@@ -275,6 +275,18 @@ class Guard:
         rule = self._scoped(self.policy.data(self.who))
         return rule is None or q.matches(rule, record.flat())
 
+    def may_read_all(self, where: q.Query) -> bool:
+        """Tell whether there are files that match, and the bytes of each of them may be read: of hidden ones as well.
+
+        Parameters
+        ----------
+        where : Query
+            Of the files that something was made from.
+        """
+        rule = self._scoped(self.policy.data(self.who))
+        number = self._catalogue.count(where).get(None, 0)
+        return number > 0 and (rule is None or self._catalogue.count(_within(where, rule)).get(None, 0) == number)
+
     def readable(self, path: str) -> list[FileRecord]:
         """Return the files behind an entry of the merged tree whose bytes may be read, in the order of `sources`.
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 import apbatch
 from apbatch.access.serving.operations import Operations
-from apbatch.api import changes, events, files, problems, reports
+from apbatch.api import changes, events, files, nights, problems, reports
 from apbatch.api.gate import Gate, log_to_stderr
 from apbatch.api.graph.router import router as graphql
 from apbatch.api.identity import COOKIE
@@ -89,7 +89,7 @@ def build(service: Service, log: Callable[[str], None] = log_to_stderr) -> ASGIA
     app = FastAPI(title="apbatch", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service = service
     problems.install(app)
-    for part in (router, files.router, events.router, changes.router, reports.router, graphql, oai):
+    for part in (router, files.router, events.router, nights.router, changes.router, reports.router, graphql, oai):
         app.include_router(part)
     tap.install(app, service)
     _add_pages(app)

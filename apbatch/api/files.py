@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import date
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -38,7 +37,7 @@ from apbatch.errors import NotFoundError, UsageError
 from apbatch.index.attributes import known_attribute
 from apbatch.index.files import FileRecord
 from apbatch.index.parser import parse_search
-from apbatch.index.query import And, Compare, Everything, Search
+from apbatch.index.query import Everything, Search
 
 router = APIRouter(prefix="/api/v1", tags=["files"], responses=ANSWERS)
 #: Bytes that are read of a file at a time.
@@ -271,48 +270,6 @@ def complete(
     return json_response(
         request, {"items": [{"value": plain(value), "count": number} for value, number in values[:limit]]}
     )
-
-
-@router.get("/nights", summary="Nights and runs at a glance")
-def nights(
-    request: Request,
-    door: Door,
-    q: Condition = "",
-    night: Annotated[str | None, Query(max_length=10, description="Show its runs.", examples=["2017-10-28"])] = None,
-) -> Response:
-    """Return the number of files of each night, or each run of one night with its files, events and duration."""
-    attributes = door.attributes()
-    where = parse_search(q, attributes).where
-    if night is None:
-        counts = sorted(door.count(where, "night").items(), key=lambda one: str(one[0]))
-        return json_response(request, {"items": [{"night": plain(value), "files": n} for value, n in counts]})
-    try:
-        day = Compare("night", "=", date.fromisoformat(night))
-    except ValueError:
-        raise UsageError("not a date such as 2017-10-28", where="night") from None
-    runs: dict[Any, dict[str, Any]] = {}
-    columns = ["experiment", "run", "telescope", "size", "events", "time_start", "time_end"]
-    for batch in door.batches(Search(And((where, day))), columns):
-        for row in batch.to_pylist():
-            _add(runs.setdefault((row["experiment"], row["run"], row["telescope"]), {}), row)
-    items = [
-        {"experiment": key[0], "run": key[1], "telescope": key[2], **plain(run)}
-        for key, run in sorted(runs.items(), key=lambda item: tuple(str(part).rjust(20) for part in item[0]))
-    ]
-    return json_response(request, {"items": items})
-
-
-def _add(run: dict[str, Any], row: dict[str, Any]) -> None:
-    run["files"] = run.get("files", 0) + 1
-    run["size"] = run.get("size", 0) + row["size"]
-    if row["events"] is not None:
-        run["events"] = run.get("events", 0) + row["events"]
-    for name, better in (("time_start", min), ("time_end", max)):
-        if row[name] is not None:
-            run[name] = row[name] if run.get(name) is None else better(run[name], row[name])
-    if run.get("time_start") and run.get("time_end") and run.get("events"):
-        seconds = (run["time_end"] - run["time_start"]).total_seconds()
-        run["rate"] = run["events"] / seconds if seconds > 0 else None
 
 
 @router.api_route("/content", methods=["HEAD"], include_in_schema=False)

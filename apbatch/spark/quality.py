@@ -20,6 +20,7 @@ import pyarrow as pa
 from apbatch.camera.calibration import QUARTERS
 from apbatch.camera.geometry import CameraGeometry, Ints
 from apbatch.camera.instruments.registry import camera_named
+from apbatch.config import home
 from apbatch.datasets import dataset
 from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
 from apbatch.formats.images import camera_in, camera_of, from_binary
@@ -29,6 +30,7 @@ from apbatch.formats.taiga.raw import parse_name, read_records
 from apbatch.formats.text.lines import Problems
 from apbatch.quality.file_quality import NO_TIME, FileQuality, RunKey, clusters_there, since_1970, time_bins
 from apbatch.quality.monitor import ChannelMonitor
+from apbatch.quality.records import keep_quality
 from apbatch.quality.report import write_quality, written
 from apbatch.quality.runs import quality_of_runs
 from apbatch.spark.bulk import run_tasks
@@ -229,7 +231,7 @@ def _pixels(batch: pa.RecordBatch, camera: CameraGeometry, where: str) -> npt.ND
 def check_quality(
     spark: SparkSession, sources: Sequence[Source], output_url: str, bin_s: float = 10.0
 ) -> tuple[list[dict[str, Any]], StepSummary]:
-    """Measure runs, and write tables, a summary and a page into a folder.
+    """Measure runs, write tables, a summary and a page into a folder, and keep the summaries in this home.
 
     Parameters
     ----------
@@ -259,6 +261,7 @@ def check_quality(
     seconds = time.monotonic() - started
     runs = quality_of_runs(files, bin_s)
     write_quality(runs, output_url, [source.url for source in sources], bin_s, unreadable)
+    keep_quality(home(), runs, output_url)
     summaries = [quality.summary for quality in runs]
     losses = Counter(unreadable)
     for run in summaries:

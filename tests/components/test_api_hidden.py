@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -24,6 +25,7 @@ from apbatch.index.files import Replica
 from apbatch.index.sql.sqlite import SqliteCatalogue
 from tests.components.test_api_graphql import BOMBS, post
 from tests.service import Running, record, serving
+from tests.synthetic import look_at_run
 
 RULES = """
 rules:
@@ -87,6 +89,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Ru
             events.upsert(_events("taiga"))
             if hidden:
                 events.upsert(_events("secret"))
+                shutil.copytree(both[0].service.home / "quality", home / "quality")
+                look_at_run(home, "SECRET", 1)
+            else:
+                look_at_run(home, "TAIGA", 2)
             running = stack.enter_context(
                 serving(home, catalogue, events, auth=True, rules=RULES, files=_Bytes)
             )  # fmt: skip
@@ -102,7 +108,9 @@ PATHS = ("", "/", "/taiga", "/taiga/site/run0003.dat", "/taiga/twice", "/secret"
          "/secret/site/run0059.dat", "/secret/a", "/zzz", "/secret/hidden/3", "/taiga/../secret")  # fmt: skip
 ADDRESSES = [
     "", "/openapi.json", "/sites", "/attributes", "/attributes?of=events", "/conflicts", "/conflicts?limit=1", "/jobs",
-    "/jobs/x", "/reports", "/reports/x", "/nights", "/nights?night=2017-10-02", "/files/explain", "/changes",
+    "/jobs/x", "/reports", "/reports/x", "/nights", "/nights?night=2017-10-02", "/nights?night=2017-10-03",
+    "/files/explain", "/changes",
+    *(f"/quality?experiment={name}&run={run}" for name in ("TAIGA", "SECRET") for run in (1, 2)),
     "/changes?limit=3", "/changes?since=33", "/changes?since=40", "/changes?since=1000000", "/changes?format=ndjson",
     "/files?q=" + quote("site = 'hidden' or experiment = 'SECRET' or state = 'missing'"),
     f"/files?q={Q}", f"/files?q={Q}&limit=4", "/files?q=zenit%3C3", "/files?cursor=x", "/files?limit=31",
@@ -185,6 +193,8 @@ def test_every_address_is_compared(pair: tuple[Running, Running]) -> None:
     ours = {path for path in paths if not path.startswith(("/oai", "/tap", "/graphql"))}
     asked = {address.partition("?")[0] for address in ADDRESSES}
     assert {path for path in ours if "{" not in path} <= asked
+    ann = _headers(pair[1], "ann")
+    assert pair[1].json("/api/v1/quality?experiment=TAIGA&run=2", **ann)["items"]
     assert pair[1].json("/api/v1/files/count") == {"count": 32}  # and there is something to hide
     assert pair[1].service.catalogue.revision() > pair[0].service.catalogue.revision()
 

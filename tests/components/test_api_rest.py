@@ -14,6 +14,7 @@ import pytest
 
 from apbatch.index.sql.sqlite import SqliteCatalogue
 from tests.service import Running, fill, record, serving
+from tests.synthetic import look_at_run
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +198,31 @@ def test_every_answer_keeps_browsers_safe(running: Running) -> None:
         headers = running.get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff" and "private" in headers["cache-control"]
+
+
+def test_the_quality_of_a_run_is_for_those_who_may_read_all_of_its_files(guarded: Running) -> None:
+    for experiment, run in (("TAIGA", 5), ("TAIGA", 900)):
+        look_at_run(guarded.service.home, experiment, run)
+    ann, eve = ({"Authorization": f"Bearer {guarded.tokens.create(name)}"} for name in ("ann", "eve"))
+    (row,) = [one for one in guarded.json("/api/v1/nights?night=2017-10-06", **ann)["items"] if one["run"] == 5]
+    assert row["quality"][0]["event_rate"]["median"] == pytest.approx(5)
+    assert row["quality"][0]["rates"] == pytest.approx([5] * 10, rel=0.03)
+    assert row["quality"][0]["pixels"]["whole"]["dead"] == 1
+    (item,) = guarded.json("/api/v1/quality?experiment=TAIGA&run=5", **ann)["items"]
+    assert item["gains"]["whole"]["pedestal"] == pytest.approx(20, abs=0.2)
+    assert "inside" not in json.dumps(item)  # where files are is for the owner and operators
+    for who, run in ((ann, 900), (eve, 5), ({}, 5)):  # 900 is too large for ann to read
+        hidden = guarded.get(f"/api/v1/quality?experiment=TAIGA&run={run}", **who)
+        missing = guarded.get("/api/v1/quality?experiment=TAIGA&run=12345", **who)
+        assert (hidden.status, hidden.data) == (404, missing.data)
+    rows = guarded.json("/api/v1/nights?night=2017-10-06", **eve)["items"]
+    assert rows and not any(row["quality"] for row in rows)
+
+
+def test_the_owner_sees_where_a_quality_came_from(running: Running) -> None:
+    look_at_run(running.service.home, "TAIGA", 900)
+    (item,) = running.json("/api/v1/quality?experiment=TAIGA&run=900")["items"]
+    assert item["output"] == "file:///inside/quality" and item["problems"] == ["file:///inside/run.dat: odd"]
+    path = next(running.service.home.glob("quality/*/900-1.json"))
+    path.write_text(path.read_text()[:100])  # cut off
+    assert running.get("/api/v1/quality?experiment=TAIGA&run=900").status == 404

@@ -15,8 +15,9 @@ from apbatch.errors import FormatError, UsageError
 from apbatch.formats.images import to_binary
 from apbatch.formats.taiga.raw import RECORD
 from apbatch.quality.file_quality import FileQuality
+from apbatch.quality.records import _curve, keep_quality, kept_quality
 from apbatch.quality.report import is_complete, read_summary, write_quality
-from apbatch.quality.runs import RunQuality, pixel_table, quality_of_runs, rate_table
+from apbatch.quality.runs import Rate, RunQuality, pixel_table, quality_of_runs, rate_table
 from apbatch.spark.inputs.sources import Source, sources_at
 from apbatch.spark.quality import image_sources, measure_file
 from tests.synthetic import write_dataset
@@ -185,6 +186,28 @@ def test_the_folder_is_whole_or_not_complete(tmp_path: Path, faulty: RunQuality)
     assert "nan" not in page.partition("<svg")[0]
     (tmp_path / "out" / "quality.json").unlink()
     assert not is_complete(url)
+
+
+def test_a_home_keeps_the_last_look_at_each_run(tmp_path: Path, faulty: RunQuality) -> None:
+    keep_quality(tmp_path, [faulty], "file:///first")
+    keep_quality(tmp_path, [faulty], "file:///second")
+    experiment, run, telescope = faulty.run
+    (record,) = kept_quality(tmp_path, experiment, run)
+    assert record["output"] == "file:///second" and record["telescope"] == telescope
+    assert record["pixels"] == faulty.summary["pixels"]
+    assert record["gains"]["high"]["pedestal"] == pytest.approx(350, abs=2)
+    rates = [rate for _, rate in record["rates"]]
+    assert rates[:3] == pytest.approx([100] * 3, rel=0.05) and rates[-1] == pytest.approx(50, rel=0.05)
+    assert record["rates"][0][0].startswith("2017-10-28T16:59:0")
+    assert kept_quality(tmp_path, experiment, run + 1) == kept_quality(tmp_path, f"../{experiment}", run) == []
+
+
+def test_neighbouring_bins_of_a_long_run_are_one() -> None:
+    start, seconds = np.arange(150) * 10**9, np.ones(150)
+    count = np.arange(150)
+    points = _curve(Rate(start, seconds, count))
+    assert len(points) == 50
+    assert [rate for _, rate in points] == [1 + 3 * number for number in range(50)]
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, faulty: RunQuality) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from apbatch.ingest.scan import ingest
 from apbatch.ingest.sites import add_site
 from apbatch.sample.site import SITES
 from tests.service import Running, serving
+from tests.synthetic import look_at_run
 from tests.waits import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -165,6 +167,24 @@ def test_an_event_is_shown_before_and_after_cleaning_and_on_the_grid(page: Page,
     assert page.get_by_role("heading", name="Image parameters").count() == 1
 
 
+def test_a_night_shows_the_quality_of_its_runs_and_leads_to_the_rest(page: Page, running: Running) -> None:
+    row = running.json("/api/v1/files?columns=experiment,run,night&q=" + quote("night is not null limit 1"))["items"][0]
+    page.goto(f"/nights?night={row['night']}")
+    page.get_by_text("once a run was looked at").wait_for()
+    look_at_run(running.service.home, row["experiment"], row["run"])
+    page.reload()
+    first = page.get_by_role("row", name=f"{row['experiment']} {row['run']}").first
+    first.get_by_role("img", name="Event rate").wait_for()
+    first.get_by_role("link", name="1 dead").click()
+    page.get_by_role("heading", name=f"Run {row['run']}, {row['experiment']}").wait_for()
+    shown = page.locator("main").inner_text()
+    assert (
+        "1 dead" in shown
+        and "pedestal" in shown
+        and page.get_by_role("region", name="Clusters of the camera").count() == 1
+    )
+
+
 def test_everything_is_reached_by_keyboard(page: Page) -> None:
     page.goto("/browse")
     page.wait_for_selector("main table tbody tr")
@@ -220,6 +240,17 @@ def test_a_running_job_shows_its_progress_until_it_rests(page: Page, running: Ru
         row.get_by_role("cell", name="1", exact=True).wait_for()
     row.get_by_text("at rest").wait_for()
     assert page.evaluate("document.activeElement.textContent") == "watched"
+
+
+def test_a_job_shows_what_its_steps_made(page: Page, running: Running) -> None:
+    steps = running.service.home / "jobs" / "two" / "steps" / "s"
+    steps.mkdir(parents=True)
+    for number, name in enumerate(("select", "clean")):
+        record = {"step": name, "made": f"2026-01-0{number + 1}T00:00:00", "products": {name: f"file:///made/{name}"}}
+        (steps / f"{name}-1.json").write_text(json.dumps(record))
+    page.goto("/reports?job=two")
+    page.get_by_role("heading", name="clean").wait_for()
+    assert page.get_by_text("file:///made/select").count() == 1
 
 
 def test_the_page_waits_for_a_server_that_is_being_restarted(page: Page) -> None:

@@ -34,7 +34,7 @@ async function show(focus) {
     content = [h("h1", {}, error.status === 404 ? "Not here" : "That did not work"), problem(error)];
   }
   if (mine !== turn) return;
-  main.replaceChildren(...[content].flat(2).filter(Boolean));
+  main.replaceChildren(...[content].flat(Infinity).filter(Boolean));
   const title = main.querySelector("h1")?.textContent;
   document.title = title ? `${title} – apbatch` : "apbatch";
   if (focus) {

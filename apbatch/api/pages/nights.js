@@ -1,10 +1,12 @@
-// Nights and their runs at a glance.
+// Nights, their runs at a glance, and the quality of one run.
 
 import { ask } from "./ask.js";
 import { bytes, count, h, link, number, quoted, table, time } from "./dom.js";
+import { curve, pixels, worst } from "./quality.js";
 
 export default async function ({ parameters }) {
   const night = parameters.get("night"), q = parameters.get("q") ?? "";
+  if (parameters.has("run")) return (await import("./quality.js")).default(parameters.get("experiment") ?? "", parameters.get("run"));
   return night ? runs(night, q) : nights(q);
 }
 
@@ -29,6 +31,8 @@ async function nights(q) {
 async function runs(night, q) {
   const { items } = await ask("/nights", { night, q });
   const query = (row) => `experiment = ${quoted(row.experiment)} and ${row.run === null ? "run is null" : `run = ${row.run}`}`;
+  const clock = (text) => (text ? time(text).slice(11, 19) : "");
+  const looked = items.some((row) => row.quality.length);
   return [
     h("h1", {}, `Night of ${night}`),
     h("div", { class: "bar" }, h("a", { href: link("/nights", { q }) }, "All nights"), h("a", { href: link("/search", { q: `night = ${quoted(night)}` }) }, "Files of this night"), h("a", { href: link("/events", { q: `night = ${quoted(night)}` }) }, "Events of this night")),
@@ -39,9 +43,15 @@ async function runs(night, q) {
       { name: "files", number: true },
       { name: "size", number: true, cell: (row) => bytes(row.size) },
       { name: "events", number: true, cell: (row) => (row.events === undefined ? "" : count(row.events)) },
-      { name: "time_start", title: "from", cell: (row) => time(row.time_start)?.slice(11) ?? "" },
-      { name: "time_end", title: "to", cell: (row) => time(row.time_end)?.slice(11) ?? "" },
-      { name: "rate", unit: "Hz", number: true, cell: (row) => number(row.rate) },
+      { name: "time_start", title: "from", cell: (row) => clock(row.time_start) },
+      { name: "time_end", title: "to", cell: (row) => clock(row.time_end) },
+      { name: "rate", unit: "Hz", number: true, cell: (row) => number(row.quality[0]?.event_rate.median ?? row.rate) },
+      ...(looked ? [
+        { name: "curve", title: "rate over the run", cell: (row) => row.quality.map((one) => curve(one.rates)) },
+        { name: "quality", cell: (row) => row.quality.map((one) =>
+            h("div", {}, h("a", { href: link("/nights", { experiment: row.experiment, run: row.run }), class: worst(one) ? "badge warn" : "badge" }, pixels(one)))) },
+      ] : []),
     ], items, "Runs of the night"),
+    looked ? null : h("p", { class: "quiet" }, "Rates over time, pedestals and pixels are shown once a run was looked at: apbatch quality, or the step quality of a job."),
   ];
 }
