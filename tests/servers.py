@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +19,13 @@ import pytest
 from tests.waits import PATIENCE_S
 
 _COMMAND = str(Path(sys.executable).with_name("apbatch"))
+#: Waits until the tests have ended, by whatever signal, and then does what they no longer can.
+_CARETAKER = """
+import shutil, subprocess, sys
+sys.stdin.buffer.read()
+subprocess.run([sys.argv[1], "cluster", "down"], stdin=subprocess.DEVNULL)
+shutil.rmtree(sys.argv[2], ignore_errors=True)
+"""
 
 
 def free_base() -> tuple[int, IO[str]]:
@@ -98,16 +106,34 @@ def port_base() -> Iterator[Callable[[], int]]:
         lock.close()
 
 
+@contextmanager
+def serving() -> Iterator[Servers]:
+    """Servers in a folder of their own, which end with this process even if it is killed."""
+    with tempfile.TemporaryDirectory(prefix="apbatch-servers-") as folder:
+        # PostgreSQL, which refuses root, must be able to pass; pytest's own folders are closed
+        Path(folder).chmod(0o711)
+        servers = Servers(Path(folder))
+        caretaker = subprocess.Popen(
+            [sys.executable, "-c", _CARETAKER, _COMMAND, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=servers.environment,
+            start_new_session=True,
+        )
+        try:
+            yield servers
+            done = servers.command("down")
+            assert done.returncode == 0, done.stderr
+            caretaker.kill()
+        finally:
+            caretaker.communicate()
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    with tempfile.TemporaryDirectory(prefix="apbatch-servers-") as folder:
-        Path(folder).chmod(
-            0o711
-        )  # PostgreSQL, which refuses root, must be able to pass; pytest's own folders are closed
-        servers = Servers(Path(folder))
-        yield servers
-        done = servers.command("down")
-        assert done.returncode == 0, done.stderr
+    with serving() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

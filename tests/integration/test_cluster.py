@@ -9,15 +9,18 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
 from tests.servers import Servers
+from tests.waits import until
 
 
 def status(servers: Servers, *names: str) -> list[dict[str, Any]]:
@@ -124,6 +127,24 @@ def test_a_taken_port_is_told_with_its_holder(tmp_path: Path) -> None:
     assert f"port {base + 40}" in done.stderr and f"process {os.getpid()}" in done.stderr
     assert "Traceback" not in done.stderr
     assert all(row["state"] == "down" for row in status(other, "spark"))
+
+
+def test_servers_of_killed_tests_end_with_them(squid: str) -> None:
+    script = (
+        "import time\n"
+        "from tests.servers import serving\n"
+        "with serving() as servers:\n"
+        "    print(servers.home, servers.url('squid'), flush=True)\n"
+        "    time.sleep(3600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as tests:
+        assert tests.stdout is not None
+        home, url = tests.stdout.readline().split()
+        tests.kill()
+    with socket.socket() as probe:
+        address = urlsplit(url)
+        until(lambda: probe.connect_ex((address.hostname, address.port)) != 0, "Squid is still there")
+    until(lambda: not Path(home).exists(), f"{home} is still there")
 
 
 def test_an_unknown_server_is_a_users_error(tmp_path: Path) -> None:
