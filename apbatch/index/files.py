@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
@@ -218,21 +218,22 @@ class Conflict:
 _Kind = TypeVar("_Kind")
 
 
-def _constructor(kind: type[_Kind]) -> Callable[..., _Kind]:
-    """Return a constructor from all fields in their order, seven times as quick as the one of a frozen dataclass.
+def _constructor(kind: type[_Kind]) -> Callable[..., list[_Kind]]:
+    """Return what makes instances of columns, one a field in their order, seven times as quickly as a frozen dataclass.
 
-    That one sets each field by a call; here a twin that is not frozen is filled, which then becomes what is wanted.
+    That one sets each field by a call; here twins that are not frozen are filled, which then become what is wanted.
     """
     twin: Any = make_dataclass(kind.__name__, [(one.name, Any) for one in fields(kind)], slots=True, eq=False)  # type: ignore[arg-type]
 
-    def construct(*values: Any) -> _Kind:
-        instance = twin(*values)
-        instance.__class__ = kind
-        return instance  # type: ignore[no-any-return]
+    def construct(*columns: Iterable[Any]) -> list[_Kind]:
+        instances = list(map(twin, *columns))
+        for one in instances:
+            one.__class__ = kind
+        return instances
 
     return construct
 
 
 #: For rows of a back-end, which are whole and right already.
-stored_record = _constructor(FileRecord)
-stored_entry = _constructor(Entry)
+stored_records = _constructor(FileRecord)
+stored_entries = _constructor(Entry)

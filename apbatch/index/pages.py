@@ -160,13 +160,13 @@ def to_batch(
     Parameters
     ----------
     rows : sequence of sequence
-        Values in the order of the columns.
+        Values in the order of the columns; what follows them is left out.
     columns : sequence of str
     attributes : Mapping of str to Attribute
         Types of the columns.
     """
     arrays = []
-    for values, name in zip(zip(*rows, strict=True) if rows else [()] * len(columns), columns, strict=True):
+    for values, name in zip(zip(*rows, strict=True) if rows else [()] * len(columns), columns, strict=False):
         kind = _ARROW[attributes[name].type]
         first = next((value for value in values if value is not None), None)
         if isinstance(first, str) and kind != pa.string():

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,19 +11,17 @@ from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.attributes import COMMON, merge_declarations
 from apbatch.index.catalogue import Catalogue
-from apbatch.index.files import FileRecord, State, stored_record
+from apbatch.index.files import FileRecord
 from apbatch.index.records import is_text
+from apbatch.index.sql.conditions import Column
 from apbatch.index.sql.database import Database, Row, Session
+from apbatch.index.sql.rows import Declarations, Joined, SideTable, attributes_of, records_of, side_tables
 from apbatch.index.sql.schema import RECORD, column_statements, side_table, side_table_statement
 
 #: Records of a transaction.
 BATCH = 500
 #: Each experiment has a table of attributes, and a search may ask them all.
 _MOST_EXPERIMENTS = 400
-#: More side tables are not joined to look up one file.
-_MOST_JOINED = 8
-#: Looked up three times as quickly as the enumeration itself.
-STATES = {state.value: state for state in State}
 _Item = TypeVar("_Item")
 
 
@@ -37,23 +32,6 @@ def blocks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
         yield block
 
 
-@dataclass(slots=True)
-class SideTable:
-    """The attributes of one experiment: number of its table, names of its columns."""
-
-    number: int
-    names: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Declarations:
-    """What was declared, as of a version of the schema."""
-
-    version: int = -1
-    attributes: dict[str, Attribute] = field(default_factory=dict)
-    tables: dict[str, SideTable] = field(default_factory=dict)
-
-
 class SqlBase(Catalogue):
     """Revisions, declarations, records."""
 
@@ -62,9 +40,7 @@ class SqlBase(Catalogue):
         self._declarations = Declarations()
         self._columns = ", ".join(f"f.{name}" for name in RECORD)
         self._version = "(SELECT value FROM counter WHERE name = 'schema')"
-        self._joined, self._joined_version = "", -1
-        self._statements: dict[tuple[Any, ...], tuple[str | None, list[Any]]] = {}
-        self._joined_columns: list[tuple[str, str]] = []
+        self._joined: Joined | None = None
         self._narrows = db.narrow("x") != "x"
 
     def damage(self) -> list[str]:
@@ -96,8 +72,11 @@ class SqlBase(Catalogue):
                 "the catalogue is not empty", remedy="restore into another one, and name that in the settings"
             )
         self._db.restore(path)
-        self._declarations, self._joined_version = Declarations(), -1
-        self._statements.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget what was declared in the content before."""
+        self._declarations, self._joined = Declarations(), None
 
     def close(self) -> None:
         """Close the connections."""
@@ -120,8 +99,11 @@ class SqlBase(Catalogue):
 
     def attributes(self) -> dict[str, Attribute]:
         """Return every attribute a query may name."""
-        with self._db.read() as session:
-            return {**COMMON, **self._declared(session).attributes}
+        ((version,),) = self._db.ask(f"SELECT {self._version}", ())
+        if self._declarations.version != version:
+            with self._db.read() as session:
+                self._declared(session)
+        return {**COMMON, **self._declarations.attributes}
 
     def _declared(self, session: Session, version: int | None = None) -> Declarations:
         """Return what is declared now; read anew only if another version is current."""
@@ -180,8 +162,7 @@ class SqlBase(Catalogue):
 
     def revision(self) -> int:
         """Return the revision of the last change."""
-        with self._db.read() as session:
-            return int(session.value("SELECT value FROM counter WHERE name = 'revision'"))
+        return int(self._db.ask("SELECT value FROM counter WHERE name = 'revision'", ())[0][0])
 
     def _note(self, session: Session, kind: str, changes: Sequence[tuple[str, str]]) -> None:
         """Write changes that no row of a table keeps into the feed, by key and detail."""
@@ -194,49 +175,49 @@ class SqlBase(Catalogue):
     # records
 
     def get(self, path: str) -> FileRecord | None:
-        """Return one file, or None: one statement, in which each experiment's attributes are asked for."""
-        declarations = self._declarations
-        if not is_text(path) or declarations.version < 0 or len(declarations.tables) > _MOST_JOINED:
-            return self.get_many([path]).get(path)
-        if declarations.version != self._joined_version:
-            self._join(declarations)
-        rows = self._db.ask(self._joined, self._bound(path))
-        if not rows:
+        """Return one file, or None."""
+        if not is_text(path):
             return None
-        row = rows[0]
-        if row[len(RECORD)] != declarations.version:
-            return self.get_many([path]).get(path)
-        attributes = {
-            name: value if kind in _AS_STORED else as_typed(kind, value)
-            for (name, kind), value in zip(self._joined_columns, row[len(RECORD) + 1 :], strict=True)
-            if value is not None
-        }
-        return _record(row, attributes)
-
-    def _join(self, declarations: Declarations) -> None:
-        names, source = [self._columns, self._version], "file f"
-        columns: list[tuple[str, str]] = []
-        for table in declarations.tables.values():
-            alias = f"a{table.number}"
-            names += [f'{alias}."{name}"' for name in table.names]
-            columns += [(name, declarations.attributes[name].type) for name in table.names]
-            source += f" LEFT JOIN {side_table(table.number)} {alias} ON {alias}.id = f.id"
-        self._joined = f"SELECT {', '.join(names)} FROM {source} WHERE {self._is('f.path')}"
-        self._joined_columns, self._joined_version = columns, declarations.version
+        records = self._whole("file f", f"WHERE {self._is('f.path')}", self._bound(path))
+        return records[0] if records else None
 
     def get_many(self, paths: Iterable[str]) -> dict[str, FileRecord]:
         """Return files by path."""
         records: dict[str, FileRecord] = {}
+        source = f"{self._db.texts} JOIN file f ON {self._db.same('f.path', 'item.value')}"
         for part in blocks(paths, 1000):
-            paths_here = [path for path in part if is_text(path)]
-            with self._db.read() as session:
-                rows = session.rows(
-                    f"SELECT {self._columns}, {self._version} FROM {self._db.texts} "
-                    f"JOIN file f ON {self._db.same('f.path', 'item.value')}",
-                    [self._db.bound(paths_here)],
-                )
-                records.update((record.path, record) for record in self._records(session, rows))
+            bound = self._db.bound([path for path in part if is_text(path)])
+            records.update((record.path, record) for record in self._whole(source, "", [bound]))
         return records
+
+    def _whole(self, source: str, rest: str, values: Sequence[Any]) -> list[FileRecord]:
+        """Return the records of files ``f`` by one statement, in which the attributes of each experiment stand beside.
+
+        Where others were declared since, or there are too many, they are asked for by a second one.
+
+        Parameters
+        ----------
+        source : str
+            What follows FROM.
+        rest : str
+            What follows that.
+        values : sequence
+        """
+        declarations = self._declarations
+        if self._joined is None or self._joined.version != declarations.version:
+            self._joined = side_tables(declarations) if declarations.version >= 0 else None
+        if (joined := self._joined) is not None:
+            statement = f"SELECT {self._columns}{joined.columns}, {self._version} FROM {source}{joined.source} {rest}"
+            rows = self._db.ask(statement, values)
+            if not rows or rows[0][-1] == joined.version:
+                return joined.records(rows, self._db.is_typed)
+        with self._db.read() as session:
+            rows = session.rows(f"SELECT {self._columns}, {self._version} FROM {source} {rest}", values)
+            return self._records(session, rows)
+
+    def _keys(self, column: Column) -> list[str]:
+        narrow = self._db.narrow(column.sql) if column.is_long else column.sql
+        return [column.sql] if narrow == column.sql else [narrow, column.sql]
 
     def _is(self, column: str) -> str:
         """Return the condition that a long text is the value that `_bound` gives."""
@@ -266,44 +247,7 @@ class SqlBase(Catalogue):
             else:
                 statement = f"SELECT a.id, {names} FROM {self._db.numbers} JOIN {source} ON a.id = item.value"
                 attribute_rows = session.rows(statement, [self._db.bound(ids)])
-            kinds = [declarations.attributes[name] for name in table.names]
+            types = [(name, declarations.attributes[name].type) for name in table.names]
             for values in attribute_rows:
-                attributes[values[0]] = {
-                    attribute.name: value if attribute.type in _AS_STORED else as_typed(attribute.type, value)
-                    for attribute, value in zip(kinds, values[1:], strict=True)
-                    if value is not None
-                }
-        return [_record(row, attributes.get(row[20]) or {}) for row in rows]
-
-
-_AS_STORED = ("string", "integer", "number")
-
-
-def as_typed(kind: str, value: Any) -> Any:
-    """Return a stored value as one of the attribute's type."""
-    if value is None:
-        return None
-    match kind:
-        case "date" if isinstance(value, str):
-            return _date(value)
-        case "time":
-            return _moment(value)
-        case "boolean":
-            return bool(value)
-    return value
-
-
-_date = lru_cache(maxsize=10_000)(date.fromisoformat)
-
-
-def _moment(value: Any) -> datetime:
-    moment: datetime = datetime.fromisoformat(value + "+00:00") if type(value) is str else value.astimezone(UTC)
-    return moment
-
-
-def _record(row: Row, attributes: dict[str, Any]) -> FileRecord:
-    night, start, end = row[12:15]
-    return stored_record(
-        *row[:9], STATES[row[9]], row[10], row[11], _date(night) if type(night) is str else night,
-        start and _moment(start), end and _moment(end), *row[15:18], attributes, row[18], row[19],
-    )  # fmt: skip
+                attributes[values[0]] = attributes_of(types, values[1:], self._db.is_typed)
+        return records_of(rows, [attributes.get(row[20]) or {} for row in rows], self._db.is_typed)

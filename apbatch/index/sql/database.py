@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 from apbatch.errors import ServerError
 
 Row = tuple[Any, ...]
+#: Returns all rows of a statement and its values.
+Run = Callable[[str, Sequence[Any]], list[Row]]
 
 
 class ConnectionLostError(ServerError):
@@ -58,6 +60,8 @@ class Database(ABC):
     binary: ClassVar[str]
     #: Seconds since 1970 by the clock of the server, for the age of removals.
     now: ClassVar[str]
+    #: Whether dates, times and truth values come as such, not as texts and numbers.
+    is_typed: ClassVar[bool]
     #: A list of texts, and one of whole numbers, bound as one value: a table ``item`` with a column ``value``.
     texts: ClassVar[str]
     numbers: ClassVar[str]

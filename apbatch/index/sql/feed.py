@@ -8,9 +8,10 @@ from apbatch.index.catalogue import PAGE
 from apbatch.index.changes import KEEP_DAYS, Change, ChangeKind, stale_reader
 from apbatch.index.files import Replica, State
 from apbatch.index.records import is_text
-from apbatch.index.sql.base import BATCH, as_typed, blocks
+from apbatch.index.sql.base import BATCH, blocks
 from apbatch.index.sql.database import Session
 from apbatch.index.sql.digests import SqlDigests
+from apbatch.index.sql.rows import as_typed
 
 
 class SqlFeed(SqlDigests):

@@ -41,7 +41,7 @@ class PostgresSession(Session):
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return all rows."""
-        return self._connection.execute(_marked(statement), values).fetchall()
+        return self._connection.execute(_marked(statement), values, binary=True).fetchall()
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> int:
         """Run a statement."""
@@ -77,6 +77,7 @@ class PostgresDatabase(Database):
     }
     binary: ClassVar[str] = "bytea"
     now: ClassVar[str] = "extract(epoch FROM clock_timestamp())::float8"
+    is_typed: ClassVar[bool] = True
     texts: ClassVar[str] = "unnest(?::text[]) AS item(value)"
     numbers: ClassVar[str] = "unnest(?::bigint[]) AS item(value)"
 
@@ -139,7 +140,7 @@ class PostgresDatabase(Database):
                 connection = pool.getconn()
                 try:
                     with cancellable(connection.cancel_safe):
-                        return connection.execute(_marked(statement), values).fetchall()
+                        return connection.execute(_marked(statement), values, binary=True).fetchall()
                 finally:
                     pool.putconn(connection)
             except psycopg.errors.QueryCanceled as error:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+from apbatch.errors import UsageError
 from apbatch.index import query as q
 from apbatch.index.attributes import COMMON, known_attribute
-from apbatch.index.catalogue import LISTING, PAGE
-from apbatch.index.files import FileRecord
-from apbatch.index.pages import Page, RecordPage, identity, identity_of, ordering, read_cursor, to_batch, write_cursor
-from apbatch.index.records import is_text
-from apbatch.index.sql.base import Declarations, SqlBase, as_typed
+from apbatch.index.catalogue import PAGE
+from apbatch.index.pages import Page, RecordPage, identity_of, ordering, read_cursor, to_batch, write_cursor
+from apbatch.index.sql.base import SqlBase
 from apbatch.index.sql.conditions import Column, Condition, both, condition, either, where
-from apbatch.index.sql.database import Row, Session
+from apbatch.index.sql.database import Database, Row, Run, Session
+from apbatch.index.sql.rows import Declarations, Joined, Standing, Statement, as_typed, side_tables
 from apbatch.index.sql.schema import RECORD, SHORT, side_table
+
+_Answer = TypeVar("_Answer")
+
+
+class _OtherStandingError(Exception):
+    """What a statement was composed for has changed, or no row says that it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +52,84 @@ def _direction(one: q.Order) -> str:
 
 
 class SqlSearch(SqlBase):
-    """Select, count, listing, explain."""
+    """Select, count, explain."""
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
+        self._stood: Standing | None = None
+        shared = f"CASE WHEN {_SHARED} THEN 1 ELSE 0 END"
+        self._stands = f"(SELECT 2 * value + {shared} FROM counter WHERE name = 'schema')"
+        self._statements: dict[tuple[Any, ...], Statement] = {}
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._stood = None
+        self._statements.clear()
 
     def select_records(self, search: q.Search, cursor: str | None = None, size: int = PAGE) -> RecordPage:
         """Return some files that match, as records; see `Catalogue.select_records`."""
-        with self._db.read() as session:
-            declarations, shared = self._standing(session)
-            rows, following = self._page(session, declarations, shared, search, RECORD, cursor, size)
-            return RecordPage(self._records(session, rows, declarations.version), following)
+
+        def page(standing: Standing, run: Run) -> RecordPage:
+            rows, following, joined = self._page(standing, run, search, RECORD, cursor, size, joins=True)
+            if joined is None:  # too many side tables: they are asked after it, in the same state
+                raise _OtherStandingError
+            return RecordPage(joined.records(rows, self._db.is_typed), following)
+
+        def page_by_session(session: Session) -> RecordPage:
+            standing = self._standing(session)
+            rows, following, joined = self._page(standing, session.rows, search, RECORD, cursor, size, joins=True)
+            if joined is None:
+                return RecordPage(self._records(session, rows, standing.declarations.version), following)
+            return RecordPage(joined.records(rows, self._db.is_typed), following)
+
+        return self._answered(page, page_by_session)
 
     def select_batch(
         self, search: q.Search, columns: Sequence[str], cursor: str | None = None, size: int = 10_000
     ) -> Page:
         """Return some files that match, as a batch; see `Catalogue.select_batch`."""
-        with self._db.read() as session:
-            declarations, shared = self._standing(session)
-            attributes = {**COMMON, **declarations.attributes}
+
+        def page(standing: Standing, run: Run) -> Page:
+            attributes = {**COMMON, **standing.declarations.attributes}
             names = [known_attribute(name, attributes).name for name in columns]
-            rows, following = self._page(session, declarations, shared, search, names, cursor, size)
-        return Page(to_batch([row[: len(names)] for row in rows], names, attributes), following)
+            rows, following, _ = self._page(standing, run, search, names, cursor, size)
+            return Page(to_batch(rows, names, attributes), following)
+
+        return self._answered(page)
+
+    def _answered(
+        self, question: Callable[[Standing, Run], _Answer], by_session: Callable[[Session], _Answer] | None = None
+    ) -> _Answer:
+        """Ask a question by one statement, composed for what stood at the last one.
+
+        The last column of each row says what stands now. Where that is something else, or where no row says it, the
+        question is asked in a transaction, which first asks what stands.
+
+        Parameters
+        ----------
+        question : callable
+            Is given what stands, and what runs its statement.
+        by_session : callable, optional
+            The question as a transaction asks it; by default the same.
+        """
+        if (standing := self._stood) is not None:
+            with suppress(_OtherStandingError, UsageError):  # an attribute may have been declared since
+                return question(standing, partial(self._run_on, standing))
+        with self._db.read() as session:
+            return by_session(session) if by_session else question(self._standing(session), session.rows)
+
+    def _run_on(self, standing: Standing, statement: str, values: Sequence[Any]) -> list[Row]:
+        rows = self._db.ask(statement, values)
+        if not rows or rows[0][-1] != standing.number:
+            raise _OtherStandingError
+        return rows
 
     def _page(
-        self, session: Session, declarations: Declarations, shared: bool, search: q.Search, names: Sequence[str],
-        cursor: str | None, size: int,
-    ) -> tuple[list[Row], str | None]:  # fmt: skip
-        attributes = {**COMMON, **declarations.attributes}
+        self, standing: Standing, run: Run, search: q.Search, names: Sequence[str], cursor: str | None, size: int,
+        *, joins: bool = False,
+    ) -> tuple[list[Row], str | None, Joined | None]:  # fmt: skip
+        """Return rows of the named columns and of those of joined tables, the next cursor, and these tables."""
+        attributes = {**COMMON, **standing.declarations.attributes}
         order = ordering(search)
         types = [known_attribute(one.name, attributes).type for one in order]
         after, offset = None, 0
@@ -77,84 +138,87 @@ class SqlSearch(SqlBase):
             after, offset = position.after, position.offset
         count = size if search.limit is None else min(size, search.limit - offset)
         if count <= 0:
-            return [], None
-        statement, values = self._statement(declarations, shared, search, names, after, count + 1)
-        if statement is None:
-            return [], None
-        rows = session.rows(statement, values)
+            return [], None, _NO_TABLES
+        asked = self._statement(standing, search, names, after, count + 1, joins=joins)
+        rows = run(asked.sql, asked.values)
         more = len(rows) > count and (search.limit is None or offset + count < search.limit)
         rows = rows[:count]
         if not more:
-            return rows, None
-        last = [as_typed(kind, value) for kind, value in zip(types, rows[-1][len(names) :], strict=True)]
-        return rows, write_cursor(identity_of(search), last, offset + len(rows))
+            return rows, None, asked.joined
+        last = [as_typed(kind, rows[-1][key]) for kind, key in zip(types, asked.keys, strict=True)]
+        return rows, write_cursor(identity_of(search), last, offset + len(rows)), asked.joined
 
-    def _standing(self, session: Session) -> tuple[Declarations, bool]:
+    def _standing(self, session: Session) -> Standing:
         """Return what is declared, and whether any content has several sources, by one statement."""
         ((version, shared),) = session.rows(f"SELECT {self._version}, {_SHARED}")
-        return self._declared(session, version), bool(shared)
+        self._stood = standing = Standing(self._declared(session, version), bool(shared))
+        return standing
 
     def _statement(
-        self, declarations: Declarations, shared: bool, search: q.Search, names: Sequence[str],
-        after: tuple[Any, ...] | None, many: int,
-    ) -> tuple[str | None, list[Any]]:  # fmt: skip
+        self, standing: Standing, search: q.Search, names: Sequence[str], after: tuple[Any, ...] | None, many: int,
+        *, joins: bool = False,
+    ) -> Statement:  # fmt: skip
         """Return the statement for the first rows after a key; those of the last questions are kept."""
-        key = (declarations.version, shared, search, tuple(names), after, many)
-        if (kept := self._statements.get(key)) is None:
+        key = (standing.declarations.version, standing.shared, search, tuple(names), after, many, joins)
+        return self._composed(key, lambda: self._compose(standing, search, names, after, many, joins))
+
+    def _composed(self, key: tuple[Any, ...], compose: Callable[[], Statement]) -> Statement:
+        if (statement := self._statements.get(key)) is None:
             if len(self._statements) >= _MOST_STATEMENTS:
                 self._statements.clear()
-            kept = self._statements[key] = self._compose(declarations, shared, search, names, after, many)
-        return kept
+            statement = self._statements[key] = compose()
+        return statement
 
     def _compose(
-        self, declarations: Declarations, shared: bool, search: q.Search, names: Sequence[str],
-        after: tuple[Any, ...] | None, many: int,
-    ) -> tuple[str | None, list[Any]]:  # fmt: skip
-        """Write the statement: the named columns, then those of the order."""
+        self, standing: Standing, search: q.Search, names: Sequence[str], after: tuple[Any, ...] | None, many: int,
+        joins: bool,
+    ) -> Statement:  # fmt: skip
+        """Write the statement: the named columns, those of joined tables, those of the order alone, and what stands."""
+        declarations = standing.declarations
         order = ordering(search)
-        needed = {*names, *(one.name for one in order)}
-        selects: list[str] = []
+        alone = [one.name for one in order if one.name not in names]
+        wanted = [*names, *alone]
+        keys = tuple(names.index(k) if k in names else alone.index(k) - len(alone) - 1 for k in (o.name for o in order))
+        experiments = q.values_of(q.of_registered(search.where), "experiment")
+        joined = side_tables(declarations, experiments) if joins else _NO_TABLES
+        labels = ["id" if name == "id" else f"c{number}" for number, name in enumerate(wanted)]
+        selects: list[tuple[str, str]] = []
         values: list[Any] = []
-        branches = self._branches(declarations, search.where, needed, shared)
         by_index = bool(q.names(q.asked_of(search.where)) - _COARSE)
-        for branch in branches:
+        for branch in self._branches(declarations, search.where, set(wanted), standing.shared):
             whole = branch.condition
             if after is not None:
                 whole = both(whole, self._later(branch, order, after))
             if whole is False:
                 continue
-            columns = [branch.column(name) for name in names]
-            keys = [branch.column(one.name) for one in order]
             cells = [
-                column.sql if column else self._missing(name, declarations)
-                for name, column in zip(names, columns, strict=True)
+                f"{column.sql if (column := branch.column(name)) else self._missing(name, declarations)} AS {label}"
+                for name, label in zip(wanted, labels, strict=True)
             ]
             sorting = ", ".join(
                 f"{expression}{_direction(one)}"
-                for one, column in zip(order, keys, strict=True)
-                if column is not None
+                for one in order
+                if (column := branch.column(one.name)) is not None
                 for expression in (self._db.sorted_after(key) if by_index else key for key in self._keys(column))
             )
-            cells += [
-                f"{column.sql if column else self._missing(one.name, declarations)} AS k{number}"
-                for number, (one, column) in enumerate(zip(order, keys, strict=True))
-            ]
             sql, bound = where(whole)
-            selects.append(
-                f"SELECT {', '.join(cells)} FROM {branch.source} WHERE {sql} ORDER BY {sorting} LIMIT {many}"
-            )
+            selects.append((", ".join(cells), f"{branch.source} WHERE {sql} ORDER BY {sorting} LIMIT {many}"))
             values += bound
         if not selects:
-            return None, []
-        if len(selects) == 1:
-            return selects[0], values
-        sorting = ", ".join(f"k{number}{_direction(one)}" for number, one in enumerate(order))
-        union = " UNION ALL ".join(f"SELECT * FROM ({select}) AS part" for select in selects)
-        return f"SELECT * FROM ({union}) AS every ORDER BY {sorting} LIMIT {many}", values
-
-    def _keys(self, column: Column) -> list[str]:
-        narrow = self._db.narrow(column.sql) if column.is_long else column.sql
-        return [column.sql] if narrow == column.sql else [narrow, column.sql]
+            return Statement(_NOTHING, [], joined)
+        if len(selects) == 1 and not (joined and joined.places):
+            return Statement(f"SELECT {selects[0][0]}, {self._stands} FROM {selects[0][1]}", values, joined, keys)
+        sorting = ", ".join(f"f.{labels[wanted.index(one.name)]}{_direction(one)}" for one in order)
+        parts = [f"SELECT {cells} FROM {source}" for cells, source in selects]
+        found = parts[0]
+        if len(parts) > 1:
+            union = " UNION ALL ".join(f"SELECT * FROM ({part}) AS part" for part in parts)
+            found = f"SELECT * FROM ({union}) AS f ORDER BY {sorting} LIMIT {many}"
+        columns, source = (joined.columns, joined.source) if joined else ("", "")
+        first = ", ".join(f"f.{label}" for label in labels[: len(names)])
+        last = "".join(f", f.{label}" for label in labels[len(names) :])
+        statement = f"SELECT {first}{columns}{last}, {self._stands} FROM ({found}) AS f{source} ORDER BY {sorting}"
+        return Statement(statement, values, joined, keys)
 
     def _missing(self, name: str, declarations: Declarations) -> str:
         attribute = COMMON.get(name) or declarations.attributes[name]
@@ -259,85 +323,36 @@ class SqlSearch(SqlBase):
 
     def count(self, query: q.Query, by: str | None = None) -> dict[Any, int]:
         """Count matching files, by the values of attribute `by`."""
-        with self._db.read() as session:
-            declarations, shared = self._standing(session)
-            attribute = known_attribute(by, {**COMMON, **declarations.attributes}) if by is not None else None
+
+        def counted(standing: Standing, run: Run) -> dict[Any, int]:
+            attribute = known_attribute(by, {**COMMON, **standing.declarations.attributes}) if by is not None else None
+            key = ("count", standing.declarations.version, standing.shared, query, by)
+            statement = self._composed(key, lambda: self._counting(standing, query, by))
             counts: Counter[Any] = Counter()
-            for branch in self._branches(declarations, query, frozenset({by} if by else ()), shared):
-                sql, values = where(branch.condition)
-                if by is None or (column := branch.column(by)) is None:
-                    number = session.value(f"SELECT COUNT(*) FROM {branch.source} WHERE {sql}", values)
-                    if by is None or number:
-                        counts[None] += number
-                    continue
-                statement = f"SELECT {column.sql}, COUNT(*) FROM {branch.source} WHERE {sql} GROUP BY {column.sql}"
-                for key, number in session.rows(statement, values):
-                    counts[key] += number
-        if attribute is None:
-            return {None: counts[None]}
-        typed = {as_typed(attribute.type, key): number for key, number in counts.items()}
-        return dict(sorted(typed.items(), key=lambda item: (item[0] is not None, item[0])))
+            for value, number, *_ in run(statement.sql, statement.values):
+                if number:
+                    counts[value] += number
+            if attribute is None:
+                return {None: counts[None]}
+            typed = {as_typed(attribute.type, value): number for value, number in counts.items()}
+            return dict(sorted(typed.items(), key=lambda item: (item[0] is not None, item[0])))
 
-    # one site's files
+        return self._answered(counted)
 
-    def listing(
-        self,
-        site: str,
-        below: str = "",
-        *,
-        columns: Sequence[str] = LISTING,
-        since: str = "",
-        until: str | None = None,
-        cursor: str | None = None,
-        size: int = 10_000,
-    ) -> Page:
-        """Return some files of a site by source; see `Catalogue.listing`."""
-        names = [known_attribute(name, COMMON).name for name in columns]
-        with self._db.read() as session:
-            rows, following = self._listed(session, site, below.strip("/"), names, cursor, size, since, until)
-        return Page(to_batch(rows, names, COMMON), following)
-
-    def of_site(self, site: str) -> Iterator[FileRecord]:
-        """Yield every file of a site, in any state, by source."""
-        cursor: str | None = None
-        while True:
-            with self._db.read() as session:
-                rows, cursor = self._listed(session, site, "", RECORD, cursor, PAGE)
-                records = self._records(session, rows, self._declared(session).version)
-            yield from records
-            if cursor is None:
-                return
-
-    def _listed(
-        self, session: Session, site: str, below: str, names: Sequence[str], cursor: str | None, size: int,
-        since: str = "", until: str | None = None,
-    ) -> tuple[list[Row], str | None]:  # fmt: skip
-        question = identity("listing", site, below, since, until)
-        after = None if cursor is None else read_cursor(cursor, question, ("string", "string")).after
-        if not all(map(is_text, (site, below, since, until or ""))):
-            return [], None
-        source = Column("f.source", "string", True)
-        tests: list[Condition] = [("f.site = ?", [site])]
-        if below:
-            tests += [self._bound_to(source, ">=", f"{below}/"), self._bound_to(source, "<", f"{below}0")]
-        if since:
-            tests.append(self._bound_to(source, ">=", since))
-        if until is not None:
-            tests.append(self._bound_to(source, "<", until))
-        if after is not None:
-            beyond = self._bound_to(source, ">", after[0])
-            same = both(self._bound_to(source, "=", after[0]), ("f.path > ?", [after[1]]))
-            tests += [self._bound_to(source, ">=", after[0]), either(beyond, same)]
-        sql, values = where(both(*tests))
-        cells = ", ".join(f"f.{name}" for name in (*names, "source", "path"))
-        order = ", ".join([*self._keys(source), "f.path"])
-        statement = f"SELECT {cells} FROM file f WHERE {sql} ORDER BY {order} LIMIT {size + 1}"
-        rows = session.rows(statement, values)
-        following = write_cursor(question, rows[size - 1][-2:]) if len(rows) > size else None
-        return [row[:-2] for row in rows[:size]], following
-
-    def _bound_to(self, column: Column, operator: q.Operator, value: str) -> Condition:
-        return condition(q.Compare("source", operator, value), lambda _: column, self._db)
+    def _counting(self, standing: Standing, query: q.Query, by: str | None) -> Statement:
+        parts: list[str] = []
+        values: list[Any] = []
+        for branch in self._branches(standing.declarations, query, frozenset({by} if by else ()), standing.shared):
+            sql, bound = where(branch.condition)
+            column = branch.column(by) if by is not None else None
+            value = column.sql if column else self._missing(by, standing.declarations) if by is not None else "NULL"
+            grouped = f" GROUP BY {column.sql}" if column else ""
+            parts.append(f"SELECT {value} AS value, COUNT(*) AS number FROM {branch.source} WHERE {sql}{grouped}")
+            values += bound
+        if not parts:
+            return Statement(_NOTHING, [])
+        union = " UNION ALL ".join(parts)
+        return Statement(f"SELECT value, number, {self._stands} FROM ({union}) AS counted", values)
 
     # plans
 
@@ -346,11 +361,10 @@ class SqlSearch(SqlBase):
         if not isinstance(search, q.Search):
             search = q.Search(search)
         with self._db.read() as session:
-            declarations, shared = self._standing(session)
-            statement, values = self._statement(declarations, shared, search, ("path",), None, search.limit or PAGE)
-            if statement is None:
+            asked = self._statement(self._standing(session), search, ("path",), None, search.limit or PAGE)
+            if asked.sql == _NOTHING:
                 return "nothing is read: no file can match"
-            return "\n".join([*self._db.explain(session, statement, values), "", statement])
+            return "\n".join([*self._db.explain(session, asked.sql, asked.values), "", asked.sql])
 
 
 #: Conditions on these alone pick too many files for an index: a page is read in the order of the keys instead.
@@ -358,5 +372,8 @@ _COARSE = {"path", "place", "site", "source", "experiment", "state", "format", "
 #: Whether any content has several sources: a partial index tells it.
 _SHARED = "EXISTS (SELECT 1 FROM file WHERE (entry <> place OR copy > 0) AND copy > 0)"
 _MOST_STATEMENTS = 500
+#: A statement for what no file can match.
+_NOTHING = "SELECT 1 WHERE 1 = 0"
+_NO_TABLES = Joined(-1, "", "", {})
 #: Attributes that every file has.
 _ALWAYS = ("path", "place", "site", "source", "size", "mtime_ns", "experiment", "format", "state", "revision")

@@ -76,6 +76,7 @@ class SqliteDatabase(Database):
     }  # fmt: skip
     binary: ClassVar[str] = "BLOB"
     now: ClassVar[str] = "CAST(strftime('%s', 'now') AS REAL)"
+    is_typed: ClassVar[bool] = False
     texts: ClassVar[str] = "json_each(?) AS item"
     numbers: ClassVar[str] = "json_each(?) AS item"
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from operator import attrgetter, ne
 
 from apbatch.index.catalogue import PAGE
-from apbatch.index.files import Conflict, Entry, EntryPage, FileRecord, stored_entry
+from apbatch.index.files import Conflict, Entry, EntryPage, FileRecord, stored_entries
 from apbatch.index.pages import identity, read_cursor, write_cursor
 from apbatch.index.places import parent_of
 from apbatch.index.records import is_text
-from apbatch.index.sql.base import STATES, SqlBase
+from apbatch.index.sql.base import SqlBase
+from apbatch.index.sql.conditions import Column
 from apbatch.index.sql.database import Row
+from apbatch.index.sql.rows import STATES
 
 
 class SqlTree(SqlBase):
@@ -25,32 +29,47 @@ class SqlTree(SqlBase):
         after = f"{folder}/"  # no name is empty
         if cursor is not None:
             after += read_cursor(cursor, question, ("string",)).after[0]
-        db = self._db
         bound = [*self._bound(folder), *self._bound(after), limit + 1]
+        rows = self._db.ask(self._listing(self._db.narrow), [*bound, *bound])
+        if self._narrows and len(rows) > limit:
+            longest = max((row[0] for row in rows), key=len)
+            if self._db.narrowed(longest) != longest:  # what the index holds does not tell which of them come first
+                rows = self._db.ask(self._listing(self._in_order), [*bound, *bound])
+        start = len(folder) + 1
+        files = [row for row in rows if row[3] is not None]
+        entries = entries_of(files, start)
+        if len(files) < len(rows):
+            entries += [Entry(row[0][start:], "folder") for row in rows if row[3] is None]
+        entries.sort(key=attrgetter("name"))
+        if len(entries) <= limit:
+            return EntryPage(entries, None)
+        return EntryPage(entries[:limit], write_cursor(question, [entries[limit - 1].name]))
+
+    def _listing(self, order: Callable[[str], str]) -> str:
+        """Return one statement of the first folders and files of a folder: a transaction would cost two more answers.
+
+        Parameters
+        ----------
+        order : callable
+            Returns what they are sorted by, given the column of the name.
+        """
 
         def later(column: str) -> str:
-            narrow = db.narrow(column)
+            narrow = self._db.narrow(column)
             return f"{column} > ?" if narrow == column else f"{narrow} >= ? AND {column} > ?"
 
-        def order(column: str) -> str:
-            narrow = db.narrow(column)
-            return column if narrow == column else f"{narrow}, {column}"
-
-        integer, string = db.null("integer"), db.null("string")
-        rows = db.ask(  # one statement: a transaction would cost two more answers of a server
+        integer, string = self._db.null("integer"), self._db.null("string")
+        return (
             f"SELECT * FROM (SELECT path, {integer} AS size, {integer} AS mtime_ns, {string} AS state, "
             f"{string} AS checksum, {string} AS place FROM directory WHERE {self._is('parent')} AND {later('path')} "
             f"ORDER BY {order('path')} LIMIT ?) AS folders UNION ALL "
             f"SELECT * FROM (SELECT entry, size, mtime_ns, state, checksum, place FROM file "
             f"WHERE {self._is('parent')} AND {later('entry')} AND copy = 0 "
-            f"ORDER BY {order('entry')} LIMIT ?) AS files", [*bound, *bound],
-        )  # fmt: skip
-        start = len(folder) + 1
-        entries = [entry_of(row, start) if row[3] else Entry(row[0][start:], "folder") for row in rows]
-        entries.sort(key=attrgetter("name"))
-        if len(entries) <= limit:
-            return EntryPage(entries, None)
-        return EntryPage(entries[:limit], write_cursor(question, [entries[limit - 1].name]))
+            f"ORDER BY {order('entry')} LIMIT ?) AS files"
+        )
+
+    def _in_order(self, column: str) -> str:
+        return ", ".join(self._keys(Column(column, "string", True)))
 
     def entry(self, path: str) -> Entry | None:
         """Return what the merged tree has under a path; see `Catalogue.entry`."""
@@ -60,30 +79,25 @@ class SqlTree(SqlBase):
         if not is_text(path):
             return None
         start = len(parent_of(path)) + 1
-        with self._db.read() as session:
-            rows = session.rows(
-                "SELECT entry, size, mtime_ns, state, checksum, place FROM file "
-                f"WHERE {self._is('parent')} AND {self._is('entry')} AND copy = 0",
-                [*self._bound(parent_of(path)), *self._bound(path)],
-            )
-            if rows:
-                return entry_of(rows[0], start)
-            if session.rows(f"SELECT 1 FROM directory WHERE {self._is('path')}", self._bound(path)):
-                return Entry(path[start:], "folder")
-        return None
+        names = [*self._bound(parent_of(path)), *self._bound(path)]
+        missing = f"{self._db.null('integer')}, {self._db.null('integer')}, " + ", ".join([self._db.null("string")] * 3)
+        rows = self._db.ask(
+            f"SELECT entry, size, mtime_ns, state, checksum, place FROM file WHERE {self._is('parent')} "
+            f"AND {self._is('entry')} AND copy = 0 UNION ALL SELECT path, {missing} FROM directory "
+            f"WHERE {self._is('path')}", [*names, *self._bound(path)],
+        )  # fmt: skip
+        files = [row for row in rows if row[3] is not None]
+        if files:
+            return entries_of(files, start)[0]
+        return Entry(path[start:], "folder") if rows else None
 
     def sources(self, path: str) -> list[FileRecord]:
         """Return the files behind an entry; see `Catalogue.sources`."""
         path = folder_of(path)
         if not is_text(path):
             return []
-        with self._db.read() as session:
-            rows = session.rows(
-                f"SELECT {self._columns}, {self._version} FROM file f WHERE {self._is('f.parent')} "
-                f"AND {self._is('f.entry')} ORDER BY f.copy",
-                [*self._bound(parent_of(path)), *self._bound(path)],
-            )
-            return self._records(session, rows)
+        condition = f"WHERE {self._is('f.parent')} AND {self._is('f.entry')} ORDER BY f.copy"
+        return self._whole("file f", condition, [*self._bound(parent_of(path)), *self._bound(path)])
 
     def conflicts(self, cursor: str | None = None, limit: int = PAGE) -> tuple[list[Conflict], str | None]:
         """Return some places at which sites hold different content; see `Catalogue.conflicts`."""
@@ -116,7 +130,18 @@ def folder_of(path: str) -> str:
     return f"/{path}" if path else ""
 
 
-def entry_of(row: Row, start: int) -> Entry:
-    """Return the entry of a row of entry, size, mtime_ns, state, checksum and place; its name begins at `start`."""
-    entry, size, mtime_ns, state, checksum, place = row
-    return stored_entry(entry[start:], "file", size, mtime_ns, STATES[state], checksum, entry != place)
+def entries_of(rows: Sequence[Row], start: int) -> list[Entry]:
+    """Return the entries of files, from rows of entry, size, mtime_ns, state, checksum and place.
+
+    Parameters
+    ----------
+    rows : sequence of tuple
+    start : int
+        Where the names begin.
+    """
+    if not rows:
+        return []
+    entries, sizes, times, states, checksums, places = zip(*rows, strict=True)
+    names = [entry[start:] for entry in entries]
+    kinds, conflicts = repeat("file"), map(ne, entries, places)
+    return stored_entries(names, kinds, sizes, times, map(STATES.__getitem__, states), checksums, conflicts)

@@ -10,13 +10,14 @@ from apbatch.index.pages import identity, read_cursor, write_cursor
 from apbatch.index.records import is_text
 from apbatch.index.sql.conditions import Column, Condition, both, condition, where
 from apbatch.index.sql.database import Row, Session
+from apbatch.index.sql.listing import SqlListing
 from apbatch.index.sql.search import SqlSearch
-from apbatch.index.sql.tree import SqlTree, entry_of, folder_of
+from apbatch.index.sql.tree import SqlTree, entries_of, folder_of
 
 _SHOWN = q.In("state", tuple(map(str, VISIBLE)))
 
 
-class SqlSeen(SqlSearch, SqlTree):
+class SqlSeen(SqlSearch, SqlListing, SqlTree):
     """Entries under a condition."""
 
     def entries_seen(self, folder: str, rule: q.Query, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
@@ -34,7 +35,7 @@ class SqlSeen(SqlSearch, SqlTree):
             entries = [
                 Entry(path[start:], "folder") for path in self._folders_seen(session, folder, left, after, limit)
             ]
-            entries += [entry_of(row, start) for row in self._files_seen(session, folder, left, after, limit)]
+            entries += entries_of(self._files_seen(session, folder, left, after, limit), start)
         entries.sort(key=lambda entry: entry.name)
         if len(entries) <= limit:
             return EntryPage(entries, None)
