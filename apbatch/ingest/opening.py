@@ -96,9 +96,10 @@ def open_plain(path: bytes, root: bytes) -> int:
     ------
     OSError
     """
-    folder = os.path.realpath(os.path.dirname(path))  # noqa: PTH120  bytes
-    real_root = os.path.realpath(root)
-    if folder != real_root and not folder.startswith(real_root.rstrip(b"/") + b"/"):
+    parent = os.path.dirname(path)  # noqa: PTH120  bytes
+    folder = os.path.realpath(parent)
+    # Where no component is a link, the root needs no look of its own.
+    if (folder != parent or not _is_in(folder, root)) and not _is_in(folder, os.path.realpath(root)):
         raise PermissionError(1, "it is outside of the site's root")
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -109,3 +110,7 @@ def open_plain(path: bytes, root: bytes) -> int:
         os.close(descriptor)
         raise PermissionError(1, "it is not a plain file")
     return descriptor
+
+
+def _is_in(folder: bytes, root: bytes) -> bool:
+    return folder == root or folder.startswith(root.rstrip(b"/") + b"/")

@@ -52,7 +52,9 @@ class CopyFiles:
     def __call__(self, files: list[Pair]) -> list[tuple[FileRecord, MirroredFile]]:
         """Copy the files and return what became of each."""
         copier = Copier(open_store(self.url), self.under, self.verify, self.dry_run, self._open)
-        return [pair for ended in copy_all(copier, files, _THREADS) for pair in ended]
+        pairs = [pair for ended in copy_all(copier, files, _THREADS) for pair in ended]
+        copier.settle(pairs)
+        return pairs
 
     def _open(self, record: FileRecord) -> BinaryIO:
         site = self.sites.get(record.site)

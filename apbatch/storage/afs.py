@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, TypeVar, cast
 
@@ -72,6 +72,5 @@ class AfsStore(LocalStore):
         finally:
             os.close(handle)
 
-    @staticmethod
-    def _rename_for_good(part: Path, file: Path) -> None:
-        part.replace(file)
+    def settle(self, paths: Iterable[str]) -> None:
+        """Do nothing: names are the file server's, and fsync does nothing here."""

@@ -74,7 +74,13 @@ class _Helper:
 _own = threading.local()
 
 
-def watched(call: Callable[[Heart], Result], limit_s: float, where: str) -> Result:
+def nothing() -> None:
+    """Do nothing."""
+
+
+def watched(
+    call: Callable[[Heart], Result], limit_s: float, where: str, meanwhile: Callable[[], object] = nothing
+) -> Result:
     """Run ``call(heart)`` and return its result; fail if `limit_s` pass without its end or a beat of the heart.
 
     Parameters
@@ -85,6 +91,8 @@ def watched(call: Callable[[Heart], Result], limit_s: float, where: str) -> Resu
         Seconds from one beat to the next, and to the end.
     where : str
         What does not answer, for the error.
+    meanwhile : callable
+        Run here, once, while the call is on its way: it must be short.
 
     Raises
     ------
@@ -99,6 +107,7 @@ def watched(call: Callable[[Heart], Result], limit_s: float, where: str) -> Resu
     if helper is None or helper.pid != os.getpid():  # none yet, or it stayed behind in the process that forked us
         helper = _own.helper = _Helper()
     helper.start(job)
+    meanwhile()
     while not job.done.wait(max(0.0, heart.last + limit_s - time.monotonic())):
         if time.monotonic() - heart.last >= limit_s:
             _own.helper = None

@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, ClassVar, TypeVar
@@ -153,20 +153,29 @@ class LocalStore(PublishingStore):
             self._compare_content(part, written)
 
     def _rename(self, part: str, path: str) -> None:
-        self._call(self.url_of(path), self._rename_for_good, self._file(part), self._file(path))
+        self._call(self.url_of(path), self._file(part).replace, self._file(path))
 
-    @staticmethod
-    def _rename_for_good(part: Path, file: Path) -> None:
-        part.replace(file)
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # else a power cut may bring the old name back
-        finally:
-            os.close(folder)
+    def settle(self, paths: Iterable[str]) -> None:
+        """Force the names of published files to the disk: else a power cut may bring the old ones back.
+
+        Raises
+        ------
+        ServerError
+        """
+        for folder in dict.fromkeys(names.split(names.clean_path(path))[0] for path in paths):
+            self._call(self.url_of(folder), _force, self._file(folder))
 
     def _delete(self, path: str) -> None:
         file = self._file(path)
         self._call(self.url_of(path), lambda: file.unlink(missing_ok=True))
+
+
+def _force(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class LocalDraft(Draft):

@@ -78,6 +78,11 @@ def _machine() -> str:
     return blake3(f"{socket.gethostname()}:{identity}".encode()).hexdigest()[:8]
 
 
+@cache
+def _own_birth(pid: int) -> int | None:
+    return _birth(pid)
+
+
 def _birth(pid: int) -> int | None:
     try:
         return int(psutil.Process(pid).create_time() * 100)
@@ -99,7 +104,7 @@ def new_part(name: str, content: str = "") -> str:
         BLAKE3 that the file will have, so that another writer of the same can go on with it (`is_begun`).
     """
     pid = os.getpid()
-    part = f"{_stem(name, content)}{_machine()}-{pid}-{_birth(pid)}-{secrets.token_hex(4)}.part"
+    part = f"{_stem(name, content)}{_machine()}-{pid}-{_own_birth(pid)}-{secrets.token_hex(4)}.part"
     _writing.add(part)
     return part
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
-from apbatch.errors import ApbatchError, UsageError, VerificationError
+from apbatch.errors import ApbatchError, NotFoundError, UsageError, VerificationError
 from apbatch.storage import names
 from apbatch.storage.hashing import READ_BYTES, Hasher
 from apbatch.storage.store import Checksums, FileInfo, Publication, RefusedError, Store
@@ -31,22 +32,39 @@ class Draft(ABC):
 
 #: Less than this is not worth another look.
 _WORTH_BYTES = 32 << 20
+#: Blocks of at least so many bytes are hashed while they are written; for less, a thread costs more than it saves.
+_HASHED_BESIDE = 1 << 20
 
 
 class _DraftPublication(Publication):
     def __init__(self, draft: Draft, hasher: Hasher | None = None) -> None:
         self._draft = draft
         self._hasher = hasher or Hasher()
+        self._pool: ThreadPoolExecutor | None = None
 
     def write(self, block: bytes | memoryview) -> None:
         view = memoryview(block).cast("B")
         for start in range(0, len(view), READ_BYTES):
             piece = view[start : start + READ_BYTES]
-            self._draft.write(piece)
-            self._hasher.update(piece)
+            if len(piece) < _HASHED_BESIDE:
+                self._draft.write(piece)
+                self._hasher.update(piece)
+                continue
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix="hash")
+            hashed = self._pool.submit(self._hasher.update, piece)
+            try:
+                self._draft.write(piece)
+            finally:
+                hashed.result()  # the block is the caller's again
 
     def so_far(self) -> Checksums:
         return self._hasher.result()
+
+    def end(self) -> None:
+        """End the thread that hashes."""
+        if self._pool is not None:
+            self._pool.shutdown()
 
 
 class PublishingStore(Store):
@@ -120,7 +138,7 @@ class PublishingStore(Store):
         return iter([entry for entry in entries if not names.is_part(names.split(entry.path)[1])])
 
     @contextmanager
-    def publish(self, path: str, content: str = "") -> Iterator[Publication]:
+    def publish(self, path: str, content: str = "", settled: bool = True) -> Iterator[Publication]:
         """Write a file so that it appears whole and verified, or not at all; replaces an older file.
 
         Parameters
@@ -128,6 +146,8 @@ class PublishingStore(Store):
         path : str
         content : str
             BLAKE3 that the file will have: what an earlier writer of the same left is then taken up.
+        settled : bool
+            Whether the name must outlast a power cut when this ends.
 
         Raises
         ------
@@ -139,21 +159,22 @@ class PublishingStore(Store):
         folder, name = names.split(path)
         if not name:
             raise UsageError("a file needs a name", where=self.url)
-        self._make_folder(folder)
-        self._sweep(folder)
+        self._prepare(folder)
         part_name = names.new_part(name, content)
         part = f"{folder}/{part_name}" if folder else part_name
         draft: Draft | None = None
         publication: _DraftPublication | None = None
         try:
             resumption = self._take_up(folder, name, content, part) if content else None
-            draft, hasher = resumption or (self._create(part), None)
+            draft, hasher = resumption or (self._created(folder, part), None)
             publication = _DraftPublication(draft, hasher)
             yield publication
             draft.close()
             written = publication.so_far()
             self._verify(part, draft, written)
             self._rename(part, path)
+            if settled:
+                self.settle([path])
             publication.checksums = written
         except BaseException as error:
             # The first error counts; what can't be cleaned up now is swept by the next writer in this folder.
@@ -167,6 +188,22 @@ class PublishingStore(Store):
             raise
         finally:
             names.end_part(part_name)
+            if publication is not None:
+                publication.end()
+
+    def _prepare(self, folder: str) -> None:
+        """Make a folder and remove what killed writers left in it, once for each folder: it is not free."""
+        if folder not in self._swept:
+            self._make_folder(folder)
+            self._sweep(folder)
+            self._swept.add(folder)
+
+    def _created(self, folder: str, part: str) -> Draft:
+        try:
+            return self._create(part)
+        except NotFoundError:  # somebody removed the folder
+            self._make_folder(folder)
+            return self._create(part)
 
     def _take_up(self, folder: str, name: str, content: str, part: str) -> tuple[Draft, Hasher] | None:
         """Make the largest part that an earlier writer of the same content left this writer's own, and open it."""
@@ -197,18 +234,16 @@ class PublishingStore(Store):
         if not path or not to or names.split(path)[0] != names.split(to)[0]:
             raise UsageError(f"'{path}' can't be moved to '{to}': only the name may change", where=self.url)
         self._rename(path, to)
+        self.settle([to])
 
     def _sweep(self, folder: str) -> None:
-        """Remove what killed writers left in a folder, once for each folder: listing it is not free."""
-        if folder in self._swept:
-            return
+        """Remove what killed writers left in a folder."""
         now = time.time()
         for entry in self._all_entries(folder):
             age_s = now - (entry.mtime_ns or 0) / 1e9
             if not entry.is_directory and names.is_waste(names.split(entry.path)[1], age_s):
                 with suppress(ApbatchError):
                     self._delete(entry.path)
-        self._swept.add(folder)
 
     def _compare_size(self, part: str, written: Checksums) -> None:
         info = self._info(part)

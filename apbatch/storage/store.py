@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
@@ -202,7 +202,7 @@ class Store(ReadableStore):
         return self.url_of(path)
 
     @abstractmethod
-    def publish(self, path: str, content: str = "") -> AbstractContextManager[Publication]:
+    def publish(self, path: str, content: str = "", settled: bool = True) -> AbstractContextManager[Publication]:
         """Write a file so that it appears whole and verified, or not at all; replaces an older file.
 
         Parameters
@@ -212,11 +212,21 @@ class Store(ReadableStore):
             BLAKE3 that the file will have. What an earlier writer of the same left is then taken up where the store
             can append: it is read and hashed first, so that the checksums are those of the whole file as ever. The
             writer compares them.
+        settled : bool
+            Whether the name must outlast a power cut when this ends; who writes many files may `settle` them together.
 
         Raises
         ------
         VerificationError
             If what was read back after close is not what was written.
+        ServerError
+        """
+
+    def settle(self, paths: Iterable[str]) -> None:
+        """Have the names of published files outlast a power cut; nothing to do where a server keeps them.
+
+        Raises
+        ------
         ServerError
         """
 

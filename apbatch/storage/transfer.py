@@ -41,6 +41,7 @@ def transfer(
     attempts: int = 1 + len(_PAUSES_S),
     stop: Callable[[], bool] = lambda: False,
     failed: Callable[[], None] = lambda: None,
+    settled: bool = True,
 ) -> Checksums:
     """Copy a file into a store; return its checksums.
 
@@ -60,6 +61,8 @@ def transfer(
         Asked between blocks; if it says True, the copy is given up.
     failed : callable
         Called when the server failed an attempt.
+    settled : bool
+        Whether the copy must outlast a power cut when this ends; see `Store.publish`.
 
     Raises
     ------
@@ -72,7 +75,7 @@ def transfer(
     """
     for attempt in range(attempts):
         try:
-            return _once(source, store, path, expected, stop)
+            return _once(source, store, path, expected, stop, settled)
         except RefusedError:
             raise
         except VerificationError:
@@ -98,10 +101,15 @@ def _pause(seconds: float, stop: Callable[[], bool]) -> None:
 
 
 def _once(
-    source: Callable[[], BinaryIO], store: Store, path: str, expected: Checksums | None, stop: Callable[[], bool]
+    source: Callable[[], BinaryIO],
+    store: Store,
+    path: str,
+    expected: Checksums | None,
+    stop: Callable[[], bool],
+    settled: bool,
 ) -> Checksums:
     content = expected.blake3 if expected is not None and expected.size >= RESUMED_BYTES else ""
-    with _opened(source) as stream, store.publish(path, content) as publication:
+    with _opened(source) as stream, store.publish(path, content, settled) as publication:
         offset = size = publication.so_far().size
         if offset:
             stream.seek(offset)

@@ -22,6 +22,7 @@ from blake3 import blake3
 from apbatch.errors import ApbatchError, NotFoundError, UsageError, VerificationError
 from apbatch.storage import transfer
 from apbatch.storage.backends import open_store, open_url
+from apbatch.storage.hadoop.hdfs import HdfsStore
 from apbatch.storage.hashing import READ_BYTES, hash_blocks
 from apbatch.storage.local import LocalStore
 from apbatch.storage.lock import Lock
@@ -445,6 +446,63 @@ def test_a_living_writer_is_not_swept(store: Store) -> None:
         first.write(b" goes on")
     with store.open("file") as stream:
         assert stream.read() == b"first goes on"
+
+
+def test_a_folder_that_somebody_removed_is_made_again(store: Store) -> None:
+    put(store, "folder/a")
+    store.remove("folder")
+    put(store, "folder/b")
+    assert names(store, "folder") == ["folder/b"]
+
+
+@pytest.fixture
+def native(hdfs: str, webhdfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A folder of HDFS whose NameNode's web interface is known by Hadoop's own configuration."""
+    web = webhdfs.partition("://")[2]
+    for name, key, value in (("core", "fs.defaultFS", hdfs), ("hdfs", "dfs.namenode.http-address", web)):
+        text = f"<configuration><property><name>{key}</name><value>{value}</value></property></configuration>"
+        (tmp_path / f"{name}-site.xml").write_text(text)
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    store = open_store(f"{hdfs}/contract-{secrets.token_hex(4)}")
+    yield store
+    store.remove("long")
+
+
+LONG = [os.urandom(1 << 20) for _ in range(6)]
+
+
+@pytest.mark.hdfs
+def test_a_long_file_in_hdfs_is_verified_by_its_checksum_there_and_not_read_back(
+    native: HdfsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_back: list[str] = []
+    monkeypatch.setattr(HdfsStore, "_reader", lambda self, path: read_back.append(path))
+    with native.publish("long") as publication:
+        for block in LONG:
+            publication.write(block)
+    monkeypatch.undo()
+    assert read_back == []
+    assert native.checksums("long") == publication.checksums == hash_blocks(LONG)
+
+
+@pytest.mark.hdfs
+@pytest.mark.parametrize("damaged", [0, 5])
+def test_a_byte_of_a_long_file_that_is_flipped_on_the_way_to_hdfs_is_caught(
+    native: HdfsStore, monkeypatch: pytest.MonkeyPatch, damaged: int
+) -> None:
+    import hdfs_native
+
+    write, written = hdfs_native.FileWriter.write, []
+
+    def write_flipped(self: hdfs_native.FileWriter, block: bytes) -> int:
+        written.append(block)
+        return write(self, bytes([block[0] ^ (len(written) == damaged + 1)]) + block[1:])
+
+    monkeypatch.setattr(hdfs_native.FileWriter, "write", write_flipped)
+    with pytest.raises(VerificationError), native.publish("long") as publication:
+        for block in LONG:
+            publication.write(block)
+    assert native.info("long") is None and len(written) == len(LONG)
 
 
 @pytest.mark.hdfs

@@ -105,7 +105,6 @@ def test_a_root_that_may_not_be_written_stops_a_mirror_at_once(
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("target", ["hdfs"], indirect=True)
 def test_a_namenode_that_is_killed_stops_work_and_once_it_is_back_nothing_is_lost(
     servers: Servers, site: Site, target: str
 ) -> None:

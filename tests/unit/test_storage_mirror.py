@@ -25,6 +25,7 @@ from apbatch.ingest.sites import add_site
 from apbatch.storage.backends import open_store
 from apbatch.storage.local import LocalDraft, LocalStore
 from apbatch.storage.store import Store
+from tests.waits import PATIENCE_S
 
 
 class Shelf:
@@ -108,6 +109,29 @@ def test_every_copy_is_recorded_with_its_checksum(shelf: Shelf, store: Store, si
         (replica,) = shelf.replicas([record.path])[record.path]
         assert (replica.url, replica.kind) == (f"{store.url}{record.path}", "local")
         assert replica.checksum == record.checksum
+
+
+def test_names_are_forced_to_the_disk_before_copies_are_recorded_and_not_one_by_one(
+    shelf: Shelf, store: Store, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: list[list[str]] = []
+    settle, add = LocalStore.settle, shelf.add_replicas
+
+    def settle_and_note(self: LocalStore, paths: Iterable[str]) -> None:
+        forced.append(list(paths))
+        settle(self, forced[-1])
+
+    def add_after_that(replicas: Iterable[Replica]) -> int:
+        recorded = list(replicas)
+        assert {store.path_of(one.url) for one in recorded} <= {path for paths in forced for path in paths}
+        return add(recorded)
+
+    monkeypatch.setattr(LocalStore, "settle", settle_and_note)
+    monkeypatch.setattr(shelf, "add_replicas", add_after_that)
+    monkeypatch.setattr("apbatch.ingest.replicas.mirror._PATIENCE_S", PATIENCE_S)
+    run(shelf, store, site)
+    assert [sorted(paths) for paths in forced] == [sorted(record.path.lstrip("/") for record in shelf.records)]
+    assert len(shelf.kept) == 5
 
 
 def test_a_second_run_reads_nothing(shelf: Shelf, store: Store, site: Site) -> None:

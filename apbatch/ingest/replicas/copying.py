@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Event, Lock
 from typing import BinaryIO
 
@@ -113,9 +113,25 @@ class Copier:
             expected,
             stop=self.stop.is_set,
             failed=self._note_setback,
+            settled=False,
         )
         # A replica that was recorded, or had been published, was damaged; anything else is new.
         return Outcome.REPAIRED if current else Outcome.COPIED
+
+    def settle(self, files: Iterable[tuple[FileRecord, MirroredFile]]) -> None:
+        """Have new copies outlast a power cut: to be called before they are recorded.
+
+        Parameters
+        ----------
+        files : iterable of (FileRecord, MirroredFile)
+            As they ended; those that were recorded already are left out.
+
+        Raises
+        ------
+        ServerError
+        """
+        new = (Outcome.COPIED, Outcome.REPAIRED, Outcome.ADOPTED)
+        self.store.settle(replica_path(record, self._under) for record, file in files if file.outcome in new)
 
     def _holds(self, path: str, expected: Checksums) -> bool:
         """Compare a replica's content; one that can't be read (HDFS: all copies of a block damaged) is not right."""

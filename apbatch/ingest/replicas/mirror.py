@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
+from queue import Empty, SimpleQueue
 
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord, Replica
@@ -147,6 +149,7 @@ def mirror_records(
     with progress("mirror") as task:
         for ended in _together(copy_all(copier, with_replicas(catalogue, records, copier.url), threads)):
             if not dry_run:
+                copier.settle(ended)
                 record_replicas(catalogue, store, ended)
             for _, file in ended:
                 task.advance()
@@ -187,10 +190,15 @@ def copy_all(
     threads : int
     """
     room, running = Room(threads), dict[Future[MirroredFile], FileRecord]()
+    done = SimpleQueue[Future[MirroredFile]]()
 
     def ended() -> list[Copied]:
-        done, _ = wait(running, _PATIENCE_S, FIRST_COMPLETED)
-        pairs = [(running.pop(future), future.result()) for future in done]
+        pairs: list[Copied] = []
+        with suppress(Empty):
+            future = done.get(timeout=_PATIENCE_S)
+            while True:
+                pairs.append((running.pop(future), future.result()))
+                future = done.get_nowait()
         setbacks = copier.setbacks() if pairs else 0
         for record, _file in pairs:
             room.leave(record, setbacks)
@@ -203,7 +211,9 @@ def copy_all(
                 while not room.admits(record):
                     yield ended()
                 room.enter(record)
-                running[pool.submit(copier.run, record, recorded)] = record
+                future = pool.submit(copier.run, record, recorded)
+                running[future] = record
+                future.add_done_callback(done.put)
             while running:
                 yield ended()
         except BaseException:

@@ -7,8 +7,28 @@ its big-endian CRCs; these digests in a row, padded with zeros to the next power
 from __future__ import annotations
 
 import hashlib
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
 
 from google_crc32c import value as crc32c
+
+_KNOWN = re.compile(r"^MD5-of-\d+MD5-of-512CRC32C$")
+
+
+def stored_checksum(answer: Mapping[str, Any]) -> str | None:
+    """Return the checksum in an answer of WebHDFS to GETFILECHECKSUM, as `FileChecksum` has it; None of another kind.
+
+    Parameters
+    ----------
+    answer : Mapping
+        Its ``FileChecksum``.
+    """
+    if not _KNOWN.match(answer["algorithm"]):
+        return None
+    text: str = answer["bytes"]
+    return text[24:56]  # behind bytes per CRC (4) and CRCs per block (8)
 
 
 class FileChecksum:
@@ -31,15 +51,21 @@ class FileChecksum:
 
     def update(self, data: bytes | memoryview) -> None:
         """Add bytes."""
-        view = memoryview(self._rest + bytes(data))
-        whole = len(view) - len(view) % self._chunk
-        for start in range(0, whole, self._chunk):
-            self._add(bytes(view[start : start + self._chunk]))
-        self._rest = bytes(view[whole:])
+        content = self._rest + data if self._rest else bytes(data)
+        whole = len(content) - len(content) % self._chunk
+        start = 0
+        while start < whole:
+            end = min(whole, start + self._block_size - self._in_block)
+            self._add(content, start, end)
+            start = end
+        self._rest = content[whole:]
 
-    def _add(self, chunk: bytes) -> None:
-        self._crcs += crc32c(chunk).to_bytes(4, "big")
-        self._in_block += len(chunk)
+    def _add(self, content: bytes, start: int, end: int) -> None:
+        """Add bytes of one block of the file."""
+        chunk = self._chunk
+        crcs = [crc32c(content[at : at + chunk]) for at in range(start, end, chunk)]
+        self._crcs += struct.pack(f">{len(crcs)}I", *crcs)
+        self._in_block += end - start
         if self._in_block == self._block_size:
             self._end_block()
 
@@ -51,7 +77,7 @@ class FileChecksum:
     def hexdigest(self) -> str:
         """End the file and return its checksum; give it no more bytes after that."""
         if self._rest:
-            self._add(self._rest)
+            self._add(self._rest, 0, len(self._rest))
             self._rest = b""
         if self._in_block:
             self._end_block()

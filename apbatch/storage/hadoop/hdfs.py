@@ -1,9 +1,10 @@
 """HDFS through hdfs-native (no JVM), for programs in the cluster.
 
 The client checks the DataNodes' checksums while it reads, but offers none for a whole file; so what was written is
-read back and its BLAKE3 compared. That also finds a block that a DataNode wrote badly, and costs about a third of
-the writing. The client waits for ever for a NameNode that is down, and its panics are no `Exception`: every call
-goes through a time limit and one translation of errors.
+read back and its BLAKE3 compared. Of a file of more than one block of bytes that would cost a third of the writing:
+there the NameNode's web interface, if its address is known, is asked for the checksum of what the DataNodes have
+stored, and the file is read back only if that is not what was written. The client waits for ever for a NameNode that
+is down, and its panics are no `Exception`: every call goes through a time limit and one translation of errors.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NoReturn, TypeVar, cast
-from urllib.parse import quote, urlsplit
 
-from apbatch.config import endpoints
 from apbatch.errors import ApbatchError, MissingSoftwareError, NotFoundError, ServerError, UsageError
 from apbatch.storage import names
-from apbatch.storage.deadline import Heart, watched, within
+from apbatch.storage.deadline import Heart, nothing, watched
+from apbatch.storage.hadoop.crc import FileChecksum
 from apbatch.storage.hadoop.errors import hadoop_error, start_remedy
 from apbatch.storage.hadoop.store import HadoopStore
+from apbatch.storage.hadoop.web import web_address, web_block_hosts
+from apbatch.storage.hadoop.webhdfs import WebHdfsStore
 from apbatch.storage.hashing import READ_BYTES, Hasher, hash_blocks
 from apbatch.storage.publishing import Draft
 from apbatch.storage.range_stream import SizedStream
@@ -92,6 +94,8 @@ class HdfsStore(HadoopStore):
 
     kind: ClassVar[str] = "hdfs"
 
+    _web_of: tuple[WebHdfsStore | None] | None = None
+
     def _new_client(self) -> hdfs_native.Client:
         try:
             import hdfs_native
@@ -115,11 +119,13 @@ class HdfsStore(HadoopStore):
                 f"the NameNode can't be reached: {error}", where=self.url, remedy=start_remedy(self._authority)
             ) from error
 
-    def _call(self, path: str, call: Callable[..., Result], *arguments: Any) -> Result:
+    def _call(
+        self, path: str, call: Callable[..., Result], *arguments: Any, meanwhile: Callable[[], object] = nothing
+    ) -> Result:
         where = self.url_of(path)
         with translated(where, self._root):
             try:
-                return within(self._limit_s, where, call, *arguments)
+                return watched(lambda _: call(*arguments), self._limit_s, where, meanwhile)
             except ServerError:
                 self._client_of = None  # out of time: look first whether the server is there before the next call
                 raise
@@ -205,14 +211,7 @@ class HdfsStore(HadoopStore):
         self._call(folder, self._client().mkdirs, self._path(folder), 0o755, True)
 
     def _create(self, part: str) -> HdfsDraft:
-        return HdfsDraft(self, part, self._writer(part))
-
-    def _writer(self, part: str) -> hdfs_native.FileWriter:
-        """Open a new file for writing; one of that name, which this process began, is replaced."""
-        import hdfs_native
-
-        options = hdfs_native.WriteOptions(overwrite=True)
-        return self._call(part, self._client().create, self._path(part), options)
+        return HdfsDraft(self, part)
 
     def _append(self, part: str) -> tuple[Draft, Hasher] | None:
         """Close what the earlier writer left, which fences it, hash that, and open it again."""
@@ -225,11 +224,52 @@ class HdfsStore(HadoopStore):
         with io.BufferedReader(HdfsReader(self, part, self._reader(part)), 1 << 20) as stream:
             while block := stream.read(READ_BYTES):
                 hasher.update(block)
-        return HdfsDraft(self, part, self._call(part, self._client().append, self._path(part)), is_append=True), hasher
+        return HdfsDraft(self, part, self._call(part, self._client().append, self._path(part))), hasher
 
     def _verify(self, part: str, draft: Draft, written: Checksums) -> None:
-        self._compare_size(part, written)
-        self._compare_content(part, written)
+        computed = cast(HdfsDraft, draft).checksum()
+        if computed is not None and computed == self._stored_checksum(part, written.size):
+            return
+        if self._short_content(part, written) != written:
+            self._compare_content(part, written)
+
+    def _stored_checksum(self, part: str, size: int) -> str | None:
+        """Return the DataNodes' checksum of a file of that size; None where it can't be had."""
+        web = self._web()
+        try:
+            info = web._info(part) if web is not None else None
+            return web.stored_checksum(part) if web is not None and info is not None and info.size == size else None
+        except ApbatchError:
+            self._web_of = (None,)
+            return None
+
+    def known_block_size(self) -> int:
+        """Return the size of HDFS blocks of new files, if the NameNode's web interface is there to say it; else 0."""
+        web = self._web()
+        try:
+            return web.default_block_size() if web is not None else 0
+        except ApbatchError:
+            self._web_of = (None,)
+            return 0
+
+    def _web(self) -> WebHdfsStore | None:
+        """Return this store by way of the NameNode's web interface; None where that has no known address."""
+        if self._web_of is None:
+            web = web_address(self._authority)
+            self._web_of = (WebHdfsStore(f"webhdfs://{web}{self._root}", self._limit_s) if web else None,)
+        return self._web_of[0]
+
+    def _short_content(self, part: str, written: Checksums) -> Checksums | None:
+        """Read a file of one block of bytes in one call; None if it is longer, or not all there for the moment."""
+        if written.size > READ_BYTES:
+            return None
+
+        def read() -> Checksums | None:
+            reader = self._client().read(self._path(part))
+            size = len(reader)
+            return hash_blocks([reader.read_range(0, size)] if size else []) if size == written.size else None
+
+        return self._call(part, read)
 
     def _rename(self, part: str, path: str) -> None:
         self._call(path, self._client().rename, self._path(part), self._path(path), True)
@@ -283,35 +323,79 @@ class HdfsReader(SizedStream):
 class HdfsDraft(Draft):
     """A file in HDFS, being written.
 
+    A file of one block of bytes is kept until it is closed, and then made, written and completed in one call. Of a
+    longer one the checksum that the DataNodes will have is taken while its blocks are on their way.
+
     The client goes on when a DataNode is lost in the middle of a block, but not when it can't open a new block: for
     some seconds after a node died, the NameNode still names it. So the first bytes of a file are kept, and written
     again to a new file.
+
+    Parameters
+    ----------
+    store : HdfsStore
+    part : str
+        Path of the file.
+    writer : hdfs_native.FileWriter, optional
+        Of a file that is there and gone on with.
     """
 
-    def __init__(self, store: HdfsStore, part: str, writer: hdfs_native.FileWriter, is_append: bool = False) -> None:
+    def __init__(self, store: HdfsStore, part: str, writer: hdfs_native.FileWriter | None = None) -> None:
         self._store, self._part, self._writer = store, part, writer
-        self._kept: list[bytes] | None = None if is_append else []
-        self._size = 0
+        self._kept: list[bytes] | None = [] if writer is None else None
+        self._size, self._block_size = 0, 0
+        self._sums: FileChecksum | None = None
 
     def write(self, block: bytes | memoryview) -> None:
         """Append a block."""
         content = bytes(block)
         self._size += len(content)
-        if self._size > _KEPT_BYTES:
-            self._kept = None
         if self._kept is not None:
             self._kept.append(content)
+        if self._writer is not None:
+            self._append(self._writer, content)
+        elif self._size > min(READ_BYTES, _KEPT_BYTES):
+            self._begin()
+        if self._size > _KEPT_BYTES:
+            self._kept = None
+
+    def _begin(self) -> None:
+        self._block_size = self._store.known_block_size()
+        if self._block_size:
+            self._sums = FileChecksum(self._block_size)
+            for block in self._kept or ():
+                self._sums.update(block)
         try:
-            self._store._call(self._part, self._writer.write, content)
+            self._store._call(self._part, self._write_kept)
+        except ServerError as error:
+            self._write_again(error, complete=False)
+
+    def _append(self, writer: hdfs_native.FileWriter, content: bytes) -> None:
+        sums = self._sums
+        take = nothing if sums is None else lambda: sums.update(content)
+        try:
+            self._store._call(self._part, writer.write, content, meanwhile=take)
         except ServerError as error:
             self._write_again(error, complete=False)
 
     def close(self) -> None:
         """Send the rest and complete the file at the NameNode."""
         try:
-            self._store._call(self._part, self._writer.close)
+            self._store._call(self._part, self._complete_kept if self._writer is None else self._writer.close)
         except ServerError as error:
             self._write_again(error, complete=True)
+
+    def _write_kept(self) -> hdfs_native.FileWriter:
+        """Make the file anew and write what is kept; one of that name, which this process began, is replaced."""
+        import hdfs_native
+
+        options = hdfs_native.WriteOptions(overwrite=True, block_size=self._block_size or None)
+        writer = self._writer = self._store._client().create(self._store._path(self._part), options)
+        for block in self._kept or ():
+            writer.write(block)
+        return writer
+
+    def _complete_kept(self) -> None:
+        self._write_kept().close()
 
     def _write_again(self, error: ServerError, *, complete: bool) -> None:
         deadline, pause = time.monotonic() + _NODE_LOST_S, _FIRST_PAUSE_S
@@ -321,53 +405,14 @@ class HdfsDraft(Draft):
             time.sleep(pause)
             pause = min(2 * pause, _LAST_PAUSE_S)
             try:
-                self._writer = self._store._writer(self._part)
-                for block in self._kept:
-                    self._store._call(self._part, self._writer.write, block)
-                if complete:
-                    self._store._call(self._part, self._writer.close)
+                self._store._call(self._part, self._complete_kept if complete else self._write_kept)
                 return
             except ServerError as again:
                 error = again
 
+    def checksum(self) -> str | None:
+        """Return what HDFS's checksum of the closed file must be; None if it was not taken."""
+        return self._sums.hexdigest() if self._sums is not None else None
+
     def abandon(self) -> None:
         """Nothing: dropping the writer completes the part, and the part is deleted."""
-
-
-def web_address(authority: str) -> str | None:
-    """Return ``host:port`` of WebHDFS of the NameNode at `authority`, if it is one of `apbatch cluster`."""
-    addresses = endpoints()
-    if urlsplit(addresses.get("hdfs", "")).netloc == authority:
-        return urlsplit(addresses.get("webhdfs", "")).netloc or None
-    return None
-
-
-def web_block_hosts(web: str, hdfs_path: str, limit_s: float) -> list[list[str]]:
-    """Ask WebHDFS for the hosts of each block of a file.
-
-    Parameters
-    ----------
-    web : str
-        Host and port of the NameNode's web interface.
-    hdfs_path : str
-        Absolute path in HDFS.
-    limit_s : float
-        Seconds.
-
-    Raises
-    ------
-    NotFoundError, ServerError
-    """
-    import requests
-
-    url = f"http://{web}/webhdfs/v1{quote(hdfs_path)}"
-    try:
-        answer = requests.get(url, params={"op": "GETFILEBLOCKLOCATIONS"}, timeout=limit_s)
-    except requests.RequestException as error:
-        raise ServerError(f"WebHDFS does not answer: {error}", where=url) from error
-    if answer.status_code == 404:
-        raise NotFoundError("no such file", where=url)
-    if not answer.ok:
-        raise ServerError(f"WebHDFS answers {answer.status_code}", where=url)
-    blocks = answer.json()["BlockLocations"]["BlockLocation"]
-    return [list(block["hosts"]) for block in blocks]

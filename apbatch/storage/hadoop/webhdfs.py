@@ -10,7 +10,6 @@ from __future__ import annotations
 import getpass
 import io
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,10 +18,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, TypeVar, cast
 
 from apbatch.errors import ApbatchError, MissingSoftwareError, NotFoundError, ServerError, UsageError, VerificationError
 from apbatch.storage import names
-from apbatch.storage.hadoop.crc import FileChecksum
+from apbatch.storage.hadoop.crc import FileChecksum, stored_checksum
 from apbatch.storage.hadoop.errors import hadoop_error, start_remedy
-from apbatch.storage.hadoop.hdfs import web_block_hosts
 from apbatch.storage.hadoop.store import HadoopStore
+from apbatch.storage.hadoop.web import web_block_hosts
 from apbatch.storage.hashing import READ_BYTES, hash_stream
 from apbatch.storage.publishing import Draft
 from apbatch.storage.range_stream import SizedStream
@@ -35,7 +34,6 @@ Result = TypeVar("Result")
 
 _CONNECT_S = 5.0
 _QUEUED_BLOCKS = 4
-_KNOWN_CHECKSUM = re.compile(r"^MD5-of-\d+MD5-of-512CRC32C$")
 _HADOOP_BLOCK_SIZE = 128 << 20
 
 
@@ -165,16 +163,22 @@ class WebHdfsStore(HadoopStore):
         self._compare_size(part, written)
         if not written.size:
             return
-        stored = self._call(part, self._client().checksum, self._path(part))
-        if not _KNOWN_CHECKSUM.match(stored["algorithm"]):
+        stored, computed = self.stored_checksum(part), cast(WebHdfsDraft, draft).checksum()
+        if stored is None:
             self._compare_content(part, written)
-            return
-        computed = cast(WebHdfsDraft, draft).checksum()
-        stored_sums = stored["bytes"][24:56]  # behind bytes per CRC (4) and CRCs per block (8)
-        if stored_sums != computed:
+        elif stored != computed:
             raise VerificationError(
-                f"the DataNodes stored {stored['algorithm']} {stored_sums}, written {computed}", where=self.url_of(part)
+                f"the DataNodes stored MD5-of-MD5-of-CRC32C {stored}, written {computed}", where=self.url_of(part)
             )
+
+    def stored_checksum(self, path: str) -> str | None:
+        """Return the DataNodes' checksum of a file, as `FileChecksum` computes it; None if it is of another kind.
+
+        Raises
+        ------
+        NotFoundError, ServerError
+        """
+        return stored_checksum(self._call(path, self._client().checksum, self._path(path)))
 
     def _rename(self, part: str, path: str) -> None:
         # The client's own `rename` can't replace a file; the operation can.
