@@ -18,6 +18,7 @@ from typing import Protocol
 
 from apbatch.access.blocks import Digests, block_count, block_length, pieces
 from apbatch.access.cache import BlockCache
+from apbatch.access.keeping import Keeper
 from apbatch.access.sources import Breakers, Opener, Source, at_site, sources_of
 from apbatch.errors import ApbatchError, FileUnavailableError, NotFoundError, ServerError, VerificationError
 from apbatch.index.contents import BLOCK, Content
@@ -34,8 +35,6 @@ MEMORY = 64 << 20
 #: Blocks that are fetched ahead of a sequential reader.
 AHEAD = 8
 _THREADS = 8
-#: Blocks that wait for the disk; when there are more, who fetched the next one writes it before going on.
-_UNWRITTEN, _WRITERS = 16, 2
 _BAD_FOR_S = 30.0
 
 
@@ -116,8 +115,7 @@ class Reader:
         self._memory: OrderedDict[tuple[object, int], bytes] = OrderedDict()
         self._flights: dict[tuple[object, int], Future[bytes]] = {}
         self._ahead = ThreadPoolExecutor(_THREADS, thread_name_prefix="read-ahead")
-        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="keep-blocks")
-        self._unwritten = threading.Semaphore(_UNWRITTEN)
+        self._keeper = Keeper(cache) if cache is not None else None
         self._closed = False
 
     def open(self, path: str) -> OpenFile:
@@ -149,13 +147,18 @@ class Reader:
         """Keep what was fetched and end the threads; open files are of no use afterwards."""
         self._closed = True
         self._ahead.shutdown(wait=False, cancel_futures=True)
-        self._writers.shutdown(wait=True)  # a block that is half written would be fetched again
+        if self._keeper is not None:
+            self._keeper.close()
 
     def __enter__(self) -> Reader:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _asked(self) -> None:
+        if self._keeper is not None:
+            self._keeper.asked()
 
     def _from_memory(self, key: tuple[object, int]) -> bytes | None:
         with self._lock:
@@ -190,8 +193,8 @@ class Reader:
         return flight.result()
 
     def _fly(self, file: OpenFile, block: int, flight: Future[bytes]) -> None:
-        cache, digests = self._cache, file.digests
-        if cache is None or digests is None:
+        cache, keeper, digests = self._cache, self._keeper, file.digests
+        if cache is None or keeper is None or digests is None:
             self._arrived(file, block, file._fetch(block), flight)
             return
         data = cache.get(digests, block)
@@ -202,30 +205,9 @@ class Reader:
                 if data is None:
                     data = file._fetch(block)
                     self._arrived(file, block, data, flight)  # who waits need not wait for the disk
-                    self._keep(cache, digests, block, data, lock.pop_all())
+                    keeper.keep(digests, block, data, lock.pop_all())
                     return
         self._arrived(file, block, data, flight)
-
-    def _keep(self, cache: BlockCache, digests: Digests, block: int, data: bytes, lock: ExitStack) -> None:
-        """Have a block written to disk, after which its lock is released."""
-
-        def write() -> None:
-            with lock:
-                cache.put(digests, block, data)
-
-        def write_and_count() -> None:
-            try:
-                write()
-            finally:
-                self._unwritten.release()
-
-        if self._unwritten.acquire(blocking=False):
-            try:
-                self._writers.submit(write_and_count)
-                return
-            except RuntimeError:  # closed meanwhile
-                self._unwritten.release()
-        write()
 
     def _arrived(self, file: OpenFile, block: int, data: bytes, flight: Future[bytes]) -> None:
         with self._lock:
@@ -336,6 +318,7 @@ class OpenFile:
 
     def _read_ahead(self, block: int) -> None:
         """Have blocks fetched before a sequential reader asks: not before its third block, or the file's second."""
+        self._reader._asked()
         if block == self._last:
             return
         with self._lock:
