@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import urllib3
 import uvicorn
@@ -113,3 +114,13 @@ def serving(
         thread.join(PATIENCE_S)
         running.pool.clear()
         assert not thread.is_alive()
+
+
+def connected(running: Running, request: str) -> socket.socket:
+    """Send a request as it is; of the answer the system takes little before it is read."""
+    address = urlsplit(running.url)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # what is not read must not lie here
+    client.connect((address.hostname, address.port))
+    client.sendall(request.encode())
+    return client

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 
@@ -18,7 +17,7 @@ from apbatch.errors import CancelledQueryError
 from apbatch.index.events.backends import open_events
 from apbatch.index.sql.sqlite import SqliteCatalogue
 from tests.components.test_api_graphql import events
-from tests.service import Running, fill, record, serving
+from tests.service import Running, connected, fill, record, serving
 from tests.waits import PATIENCE_S, until
 
 #: Names that end a header, a cell, a folder or a page.
@@ -61,15 +60,6 @@ def running(catalogue: SqliteCatalogue, tmp_path_factory: pytest.TempPathFactory
         store.upsert(events("taiga", 3))
         with serving(home, catalogue, store, files=Bytes) as running:
             yield running
-
-
-def connected(running: Running, request: str) -> socket.socket:
-    address = urlsplit(running.url)
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # what is not read must not lie here
-    client.connect((address.hostname, address.port))
-    client.sendall(request.encode())
-    return client
 
 
 ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c WHERE n < 0"

@@ -24,11 +24,14 @@ from apbatch.bench.sizes import Size
 from apbatch.bench.suite import Setting
 from apbatch.bench.suites import SUITES
 from apbatch.errors import ServerError
+from apbatch.index.sql.sqlite import SqliteCatalogue
+from tests.service import serving
 
 TINY = Size(
     repeats=1, large_mb=1, small_files=3, small_kb=1, records=300, events=1000, lookups=3, load_s=0.5, clients_s=0.6
 )
 LOAD = Operation("api", "load", "Asks.", "ms", 1.0)
+NOTHING = synthetic_records(0)
 
 
 class NoServers:
@@ -85,6 +88,15 @@ def test_the_whole_suite_gives_right_answers(tmp_path: Path) -> None:
         assert one is not None and other is not None and one < other < 1.5 * one
 
 
+def test_folders_of_more_files_than_a_page_are_asked_for(tmp_path: Path) -> None:
+    records = synthetic_records(2_400)
+    with SqliteCatalogue(f"sqlite:///{tmp_path}/c.sqlite") as catalogue:
+        catalogue.upsert(records)
+        with serving(tmp_path, catalogue) as running:
+            asked = load.questions(records, running.url)
+    assert records.files_a_night > 500 and any("/entries?" in question.address for question in asked)
+
+
 def test_the_search_matches_one_file_in_a_hundred() -> None:
     records = synthetic_records(20_000)
     assert 0.007 < len(search_of(records)[1]) / len(records) < 0.013
@@ -127,7 +139,7 @@ def stalling(seconds: float, monkeypatch: pytest.MonkeyPatch, body: bytes = b"ok
 def test_a_stall_shows_in_all_requests_that_arrived_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "CLIENTS", 1)  # who arrives meanwhile can't even ask
     with stalling(1.0, monkeypatch) as service:
-        case = load._OpenLoop(LOAD, "REST", 0.5, [], service)
+        case = load._OpenLoop(LOAD, "REST", 0.5, NOTHING, service)
         samples: list[Sample] = []
         run_group(Group(LOAD, [case]), 0, samples.append)
     assert [sample.error for sample in samples] == [None]
@@ -138,7 +150,7 @@ def test_a_stall_shows_in_all_requests_that_arrived_meanwhile(monkeypatch: pytes
 def test_a_wrong_answer_under_load_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with stalling(0.0, monkeypatch, b"no") as service:
         samples: list[Sample] = []
-        run_group(Group(LOAD, [load._OpenLoop(LOAD, "REST", 0.5, [], service)]), 1, samples.append)
+        run_group(Group(LOAD, [load._OpenLoop(LOAD, "REST", 0.5, NOTHING, service)]), 1, samples.append)
     assert [sample.error is not None and "did not do the work" in sample.error for sample in samples] == [True]
 
 
@@ -148,7 +160,7 @@ def test_memory_that_grows_under_many_clients_is_found_out(
 ) -> None:
     with stalling(0.0, monkeypatch) as service:
         memory: list[float] = []
-        case = load._Clients(LOAD, "REST", 0.05, 2, [], service, memory)
+        case = load._Clients(LOAD, "REST", 0.05, 2, NOTHING, service, memory)
         plain = case.run
 
         def run() -> None:

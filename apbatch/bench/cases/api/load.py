@@ -14,12 +14,11 @@ from urllib.parse import urlencode, urlsplit
 
 from apbatch.bench.case import Case, Operation
 from apbatch.bench.cases.api.service import ServiceProcess
-from apbatch.bench.cases.catalogue.records import SEED
+from apbatch.bench.cases.catalogue.records import SEED, SyntheticRecords
 from apbatch.bench.runner import Group
 from apbatch.bench.sizes import Size
 from apbatch.client.remote import RemoteTransport
 from apbatch.errors import VerificationError
-from apbatch.index.files import FileRecord
 
 CLIENTS = 64
 #: Requests in a second, on average, of the load whose times are taken.
@@ -31,14 +30,14 @@ _TIMEOUT_S = 120.0
 _MOST_GROWTH, _MOST_GROWTH_MB = 0.1, 20.0
 
 
-def load_group(size: Size, records: Sequence[FileRecord], service: ServiceProcess) -> Group:
+def load_group(size: Size, records: SyntheticRecords, service: ServiceProcess) -> Group:
     """Return the group of the 99th percentile under an open-loop load.
 
     Parameters
     ----------
     size : Size
         How long the load lasts.
-    records : sequence of FileRecord
+    records : SyntheticRecords
         What the catalogue holds.
     service : ServiceProcess
         The service that is asked.
@@ -56,14 +55,14 @@ def load_group(size: Size, records: Sequence[FileRecord], service: ServiceProces
     return Group(operation, [_OpenLoop(operation, "REST", size.load_s, records, service)])
 
 
-def client_groups(size: Size, records: Sequence[FileRecord], service: ServiceProcess) -> Iterator[Group]:
+def client_groups(size: Size, records: SyntheticRecords, service: ServiceProcess) -> Iterator[Group]:
     """Yield the groups of 64 clients: how many answers they get, and the service's memory meanwhile.
 
     Parameters
     ----------
     size : Size
         How long the load lasts.
-    records : sequence of FileRecord
+    records : SyntheticRecords
         What the catalogue holds.
     service : ServiceProcess
         The service that is asked.
@@ -99,12 +98,12 @@ class _Question:
         self.body = RemoteTransport(service).request(path, parameters, {"Accept": "application/json"}).data
 
 
-def questions(records: Sequence[FileRecord], service: str) -> list[_Question]:
+def questions(records: SyntheticRecords, service: str) -> list[_Question]:
     """Return what the clients ask, in a fixed mixture, and how it is to be answered.
 
     Parameters
     ----------
-    records : sequence of FileRecord
+    records : SyntheticRecords
         What the catalogue holds.
     service : str
         URL of the service, which is asked each once.
@@ -117,11 +116,12 @@ def questions(records: Sequence[FileRecord], service: str) -> list[_Question]:
     draw = random.Random(SEED + 3)
     some: list[_Question] = []
     for number in range(_QUESTIONS):
-        record = draw.choice(records)
+        place = draw.randrange(len(records))
+        record = records[place]
         if number % 5 < 3:
             question, proof = _Question("/entry", {"path": record.path}, service), f'"size":{record.size}'
         elif number % 5 == 3:
-            folder, _, proof = record.path.rpartition("/")
+            folder, _, proof = records[records.night_of(place)[0]].path.rpartition("/")  # the first that is listed
             question = _Question("/entries", {"folder": folder, "limit": 500}, service)
         else:
             query = f"experiment = '{record.experiment}' and night = {record.night}"
@@ -162,7 +162,7 @@ class _Connection:
 class _Load(Case):
     """Threads that ask; proof: no answer is missing or wrong."""
 
-    def __init__(self, operation: Operation, peer: str, records: Sequence[FileRecord], service: ServiceProcess) -> None:
+    def __init__(self, operation: Operation, peer: str, records: SyntheticRecords, service: ServiceProcess) -> None:
         super().__init__(operation, peer)
         self._records, self._service = records, service
         self._questions: list[_Question] = []
@@ -201,7 +201,7 @@ class _OpenLoop(_Load):
     """Requests at times that were drawn before."""
 
     def __init__(
-        self, operation: Operation, peer: str, seconds: float, records: Sequence[FileRecord], service: ServiceProcess
+        self, operation: Operation, peer: str, seconds: float, records: SyntheticRecords, service: ServiceProcess
     ) -> None:
         super().__init__(operation, peer, records, service)
         self._number, self._draw = round(RATE * seconds), random.Random(SEED + 4)
@@ -254,7 +254,7 @@ class _Clients(_Load):
         peer: str,
         stretch: float,
         repeats: int,
-        records: Sequence[FileRecord],
+        records: SyntheticRecords,
         service: ServiceProcess,
         memory: list[float],
     ) -> None:
