@@ -42,6 +42,7 @@ from apbatch.index.query import Everything, Search
 router = APIRouter(prefix="/api/v1", tags=["files"], responses=ANSWERS)
 #: Bytes that are read of a file at a time.
 _PIECE = 2**20
+Limit = Annotated[int | None, Query(ge=1, le=2**31, description="Rows of a page (JSON), or of the whole.")]
 _DIGESTS = ("blocks", "small_pieces", "large_pieces")
 
 
@@ -52,7 +53,7 @@ def files(
     q: Condition = "",
     columns: Columns = "",
     cursor: Cursor = None,
-    limit: Annotated[int | None, Query(ge=1, le=2**31, description="Rows of a page (JSON), or of the whole.")] = None,
+    limit: Limit = None,
     form: FormName = None,
 ) -> Response:
     """Return a page of whole records (JSON without `columns`) or of attributes, or all that follows as a stream.
@@ -108,11 +109,16 @@ def histogram(request: Request, door: Door, attribute: Attribute, q: Condition =
 
 
 @router.get("/files/explain", summary="How a query would be answered, and what that costs")
-def explain(request: Request, door: Door, who: Who, q: Condition = "") -> Response:
-    """Return the plan as text. It tells of all files how many there are, so it is for the owner and for operators."""
+def explain(request: Request, door: Door, who: Who, q: Condition = "", limit: Limit = None) -> Response:
+    """Return the plan as text, and about how many rows are read until the first files come, null if unknown.
+
+    This tells of all files how many there are, so it is for the owner and for operators.
+    """
     if not (who.is_owner or OPERATOR in who.roles):
         raise NotFoundError("there is no such thing, or it may not be seen")
-    return json_response(request, {"plan": door.explain(parse_search(q, door.attributes()))})
+    search = parse_search(q, door.attributes())
+    search = replace(search, limit=limited((search.limit, limit)))
+    return json_response(request, {"plan": door.explain(search), "rows_read": door.rows_read(search)})
 
 
 @router.get("/entries", summary="Entries of a folder of the merged tree")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named, show, show_lines, show_text
+from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named, note, show, show_lines, show_text
 
 if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue
@@ -39,6 +39,8 @@ def find(
 
     with connect() as catalogue:
         attributes = catalogue.attributes()
+        if format is Format.TABLE and (reason := catalogue.slow_because(query, limit)):
+            note(f"this search will take a while: {reason}")
         show(catalogue.records(query, limit), format, _file_columns(attributes), few=_COLUMNS, subset=columns)
 
 

@@ -16,6 +16,9 @@ from apbatch.index.files import Entry
 if TYPE_CHECKING:
     from apbatch.client.images import Image
 
+#: Rows from which looking at them takes a second or more, on any back-end.
+SLOW_ROWS = 200_000
+
 
 class Client:
     """A catalogue: files, the merged tree, events, images. `connect` makes one.
@@ -60,7 +63,25 @@ class Client:
             By default the common attributes and those that the query names; ``["*"]``: all.
         limit : int, optional
         """
-        return Result(lambda: self._transport.batches(query, columns, limit, False), query or "all files")
+        return Result(
+            lambda: self._transport.batches(query, columns, limit, False),
+            query or "all files",
+            lambda: self.slow_because(query, limit),
+        )
+
+    def slow_because(self, query: str = "", limit: int | None = None) -> str | None:
+        """Return why a search of files will take a while to begin; None if it won't, or if nobody can tell.
+
+        Parameters
+        ----------
+        query : str
+        limit : int, optional
+        """
+        rows = self._transport.rows_read(query, limit)
+        if rows is None or rows < SLOW_ROWS:
+            return None
+        number = f"{rows:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+        return f"some {number} rows are looked at until its first files come; explain shows the plan"
 
     def records(self, query: str = "", limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield the files that match, each with all its attributes and no others, page by page."""

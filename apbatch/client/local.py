@@ -89,6 +89,10 @@ class LocalTransport(Transport):
             return self._events.explain(search.where)
         return self._door.explain(search)
 
+    def rows_read(self, query: str, limit: int | None) -> int | None:
+        """Return about how many rows a search of files looks at until the first ones come."""
+        return self._door.rows_read(self._search(query, limit))
+
     def entries(self, folder: str, cursor: str | None) -> EntryPage:
         """Return some entries of a folder."""
         return self._door.entries(folder, cursor)

@@ -207,6 +207,14 @@ class RemoteTransport(Transport):
             )
         return str(self.json("/files/explain", q=query)["plan"])
 
+    def rows_read(self, query: str, limit: int | None) -> int | None:
+        """Return about how many rows a search of files looks at; None if the server does not tell us."""
+        try:
+            rows = self.json("/files/explain", q=query, limit=limit).get("rows_read")
+        except NotFoundError:  # that is for its owner and operators
+            return None
+        return rows if isinstance(rows, int) else None
+
     def entries(self, folder: str, cursor: str | None) -> EntryPage:
         """Return some entries of a folder."""
         page = self.json("/entries", folder=folder, cursor=cursor)

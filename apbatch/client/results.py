@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from html import escape
 from itertools import islice
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 _ROWS, _COLUMNS = 10, 12
 
 
+class SlowSearchWarning(UserWarning):
+    """A search will take a while."""
+
+
 class Result:
     """What a search gives. It is asked for when it is first looked at, and held from then on.
 
@@ -30,10 +35,17 @@ class Result:
         Yields batches, at least one.
     title : str
         What was asked.
+    slow_because : callable, optional
+        Says why it will take a while, or None: the user is warned before it is asked for.
     """
 
-    def __init__(self, ask: Callable[[], Iterator[pa.RecordBatch]], title: str) -> None:
-        self._ask, self.title = ask, title
+    def __init__(
+        self,
+        ask: Callable[[], Iterator[pa.RecordBatch]],
+        title: str,
+        slow_because: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._ask, self.title, self._slow_because = ask, title, slow_because
         self._table: pa.Table | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -41,12 +53,17 @@ class Result:
         if self._table is not None:
             yield from self._table.to_batches()
         else:
-            yield from self._ask()
+            yield from self._asked()
+
+    def _asked(self) -> Iterator[pa.RecordBatch]:
+        if reason := self._slow_because():
+            warnings.warn(f"this search will take a while: {reason}", SlowSearchWarning, stacklevel=3)
+        return self._ask()
 
     def arrow(self) -> pa.Table:
         """Return the result as an Arrow table; fields carry `unit` and `description`."""
         if self._table is None:
-            batches = list(self._ask())
+            batches = list(self._asked())
             self._table = pa.Table.from_batches(batches, batches[0].schema)
         return self._table
 

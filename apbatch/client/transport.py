@@ -76,6 +76,10 @@ class Transport(ABC):
         """Return how a query would be answered."""
 
     @abstractmethod
+    def rows_read(self, query: str, limit: int | None) -> int | None:
+        """Return about how many rows a search of files looks at until the first ones come; None if nobody can tell."""
+
+    @abstractmethod
     def entries(self, folder: str, cursor: str | None) -> EntryPage:
         """Return some entries of a folder."""
 

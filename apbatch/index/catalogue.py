@@ -265,6 +265,10 @@ class Catalogue(ABC):
     def explain(self, search: Query | Search) -> str:
         """Return how the back-end would answer and what that costs, for people."""
 
+    @abstractmethod
+    def rows_read(self, search: Search) -> int | None:
+        """Estimate from the plan how many rows are looked at until the first files come; None if it can't be told."""
+
     # the feed
 
     @abstractmethod

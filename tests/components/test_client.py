@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import urllib3
 import apbatch as ap
 from apbatch.access.opening import Opening
 from apbatch.cli.main import application, run_command
+from apbatch.client import client
 from apbatch.client.client import Client
+from apbatch.client.results import SlowSearchWarning
 from apbatch.errors import NotFoundError, ServerError, UsageError, VerificationError
 from apbatch.index.events.parquet import ParquetEvents
 from apbatch.index.sql.sqlite import SqliteCatalogue
@@ -60,6 +63,47 @@ def running(home: Path) -> Iterator[Running]:
 def cat(request: pytest.FixtureRequest, home: Path, running: Running) -> Iterator[Client]:
     with ap.connect() if request.param == "local" else ap.connect(running.url) as client:
         yield client
+
+
+def test_a_search_that_will_be_slow_says_so_before(cat: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = "size > 0 order by size"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(cat.find(query)) > 3
+    monkeypatch.setattr(client, "SLOW_ROWS", 3)
+    begun: list[str] = []
+    batches = cat._transport.batches
+    monkeypatch.setattr(cat._transport, "batches", lambda *asked: begun.append("asked") or batches(*asked))
+    result = cat.find(query)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(SlowSearchWarning, match=r"will take a while: some \d+ rows are looked at"):
+            result.arrow()
+        assert begun == [] and len(cat.find(limit=2)) == 2  # files by path begin at once
+    with pytest.warns(SlowSearchWarning) as told:
+        rows = sum(batch.num_rows for batch in result.batches())
+    assert rows == len(list(cat.records(query))) and told[0].filename == __file__
+
+
+def test_the_command_says_so_to_people_and_not_to_programs(
+    running: Running, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client, "SLOW_ROWS", 3)
+    for catalogue in ([], ["--catalogue", running.url]):
+        for format, warned in (("table", True), ("json", False), ("csv", False)):
+            assert run_command(application(), arguments=[*catalogue, "find", "order by size", "--format", format]) == 0
+            out, error = capfd.readouterr()
+            assert ("this search will take a while: some" in error) is warned
+            assert "take a while" not in out and "path" in out
+
+
+def test_who_may_not_know_how_many_files_there_are_is_told_nothing(home: Path, tmp_path: Path) -> None:
+    with (
+        SqliteCatalogue(f"sqlite:///{home}/catalogue.sqlite") as catalogue,
+        serving(tmp_path, catalogue, auth=True) as guarded,
+        ap.connect(guarded.url) as stranger,
+    ):
+        assert stranger.slow_because("order by size") is None
 
 
 def test_both_ways_give_the_same_table(home: Path, running: Running) -> None:

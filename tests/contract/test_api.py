@@ -1,4 +1,4 @@
-"""The service over the back-ends in SQL: by each of its doors the same files, in pages, counts, feeds and tables."""
+"""The service over each back-end: by each of its doors the same files, in pages, counts, feeds and tables."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import quote, urlencode
 from xml.etree import ElementTree
 
@@ -17,10 +18,12 @@ import pytest
 import urllib3
 
 from apbatch.index.backends import open_catalogue
+from apbatch.index.cancelling import Cancellation
+from apbatch.index.cassandra.session import CassandraSession
 from tests.components.test_api_graphql import FILES, ask
-from tests.contract.conftest import POSTGRES
+from tests.contract.conftest import CASSANDRA, POSTGRES
 from tests.servers import Servers
-from tests.service import Running, fill, record, serving
+from tests.service import Running, connected, fill, record, serving
 from tests.waits import PATIENCE_S, until
 
 NUMBER = 60
@@ -37,7 +40,7 @@ def expected() -> list[str]:
     return [one.path for one in sorted(matching, key=lambda one: (-one.night.toordinal(), one.size))]  # type: ignore[union-attr]
 
 
-@pytest.fixture(scope="module", params=["sqlite", POSTGRES])
+@pytest.fixture(scope="module", params=["sqlite", POSTGRES, CASSANDRA])
 def running(
     request: pytest.FixtureRequest, new_url: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
@@ -128,6 +131,42 @@ def test_harvesters_get_every_file_once(running: Running) -> None:
             break
         asked = f"verb=ListIdentifiers&resumptionToken={quote(token.text)}"
     assert len(identifiers) == len(set(identifiers)) == NUMBER + 5
+
+
+@pytest.mark.parametrize("running", [CASSANDRA], indirect=True)
+def test_cassandra_is_asked_for_no_further_row_when_the_client_goes_away(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cassandra can't be told to end a query: its rows come by pages and partitions, and no more are taken."""
+    begun, cancelled, taken = threading.Event(), threading.Event(), []
+    concurrently, cancel = CassandraSession.concurrently, Cancellation.cancel
+
+    def each(session: CassandraSession, statements: Any) -> Iterator[Iterator[dict[str, Any]]]:
+        for rows in concurrently(session, statements):
+            yield (watched(row) for row in rows)
+
+    def watched(row: dict[str, Any]) -> dict[str, Any]:
+        taken.append(row)
+        begun.set()
+        assert cancelled.wait(PATIENCE_S)
+        return row
+
+    def noted(cancellation: Cancellation) -> bool:
+        ran = cancel(cancellation)
+        cancelled.set()
+        return ran
+
+    monkeypatch.setattr(CassandraSession, "concurrently", each)
+    monkeypatch.setattr(Cancellation, "cancel", noted)
+    asked = f"/api/v1/files/count?q={quote(WHERE)}"
+    client = connected(running, f"GET {asked} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert begun.wait(PATIENCE_S)
+    lines = len(running.log)
+    client.close()
+    until(lambda: len(running.log) > lines, "the request goes on")
+    assert len(taken) == 1
+    monkeypatch.undo()
+    assert running.json(asked) == {"count": len(expected())}
 
 
 @pytest.mark.postgres

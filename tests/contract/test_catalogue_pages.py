@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from apbatch.errors import UsageError
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord, State
+from apbatch.index.parser import parse_search
 from apbatch.index.query import (
     And,
     Between,
@@ -179,6 +180,17 @@ def check_a_search(
         whole.explain(search)
     finally:
         whole.remove([r.path for r in records])
+
+
+def test_a_plan_tells_whether_much_is_read_before_the_first_files_come(whole: Catalogue, experiment: str) -> None:
+    whole.upsert([record(experiment, f"{n:04}", night=date(2017, 10, 1 + n % 20), size=n % 1000) for n in range(2_000)])
+    every = And((Compare("experiment", "=", experiment), Compare("size", "<", 3)))
+    one = Compare("path", "=", f"/{experiment}/site/0007")
+    sorted_by_size = Search(every, order=(Order("size", descending=True),))
+    few, many = whole.rows_read(Search(one)), whole.rows_read(sorted_by_size)
+    whole.remove([f"/{experiment}/site/{n:04}" for n in range(2_000)])
+    assert few is not None and many is not None and few <= 1_000 < many
+    assert (whole.rows_read(parse_search("", whole.attributes())) or 0) <= 1_000  # each row that is read is shown
 
 
 def test_what_is_written_between_pages_neither_doubles_nor_hides(whole: Catalogue, experiment: str) -> None:

@@ -282,6 +282,17 @@ class CassandraSearch(CassandraTree):
             order = "no table has this order: each page reads all of this again and keeps the rows of the page"
         return "\n".join([*map(p.describe, accesses), f"each row read is tested: {q.written(whole)}", order])
 
+    def rows_read(self, search: q.Search) -> int | None:
+        """Add up what is kept of the nights that are read; of other reads it can't be told."""
+        accesses = _accesses(search.where, self.attributes())
+        if any(isinstance(access, p.Site | p.Tree | p.Index) for access in accesses):
+            return None
+        if _in_order(search, accesses) and q.names(q.of_registered(search.where)) <= _OF_A_NIGHT:
+            return min(PAGE, search.limit or PAGE)  # each row that is read is shown
+        nights = [night for one in accesses if isinstance(one, p.Nights) for night in self._partitions(one)]
+        counts = counts_of_nights(self._session, self._revisions, list(dict.fromkeys(nights))).values()
+        return None if None in counts else sum(sum(files.values()) for files in counts if files is not None)
+
 
 def _accesses(query: q.Query, declared: dict[str, Attribute]) -> list[p.Access]:
     """Return what is read for a query; a rule that is added to it may only make this less."""

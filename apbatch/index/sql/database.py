@@ -123,6 +123,18 @@ class Database(ABC):
         """
 
     @abstractmethod
+    def rows_read(self, session: Session, statement: str, values: Sequence[Any]) -> int:
+        """Estimate from the server's plan how many rows a statement looks at.
+
+        Parameters
+        ----------
+        session : Session
+        statement : str
+        values : sequence
+            Bound in order.
+        """
+
+    @abstractmethod
     def clock(self, session: Session) -> tuple[float, str]:
         """Return the time, in seconds, of the clock that leases go by, and the name of that clock."""
 

@@ -202,6 +202,11 @@ class PostgresDatabase(Database):
         """Return PostgreSQL's plan with its costs."""
         return [str(row[0]) for row in session.rows(f"EXPLAIN {statement}", values)]
 
+    def rows_read(self, session: Session, statement: str, values: Sequence[Any]) -> int:
+        """Estimate from the cost of PostgreSQL's plan, which counts a row with its part of a page as about a tenth."""
+        ((plan,),) = session.rows(f"EXPLAIN (FORMAT JSON) {statement}", values)
+        return round(10 * float(plan[0]["Plan"]["Total Cost"]))
+
     def clock(self, session: Session) -> tuple[float, str]:
         """Return the server's time."""
         return float(session.value(f"SELECT {self.now}")), "server"

@@ -366,6 +366,15 @@ class SqlSearch(SqlBase):
                 return "nothing is read: no file can match"
             return "\n".join([*self._db.explain(session, asked.sql, asked.values), "", asked.sql])
 
+    def rows_read(self, search: q.Search) -> int | None:
+        """Estimate from the server's plan how many rows are looked at; see `Catalogue.rows_read`."""
+        if not q.names(q.asked_of(search.where)) and not search.order:
+            return min(PAGE, search.limit or PAGE)  # all files by path: as many as are shown
+        with self._db.read() as session:
+            declarations, shared = self._standing(session)
+            statement, values = self._statement(declarations, shared, search, ("path",), None, search.limit or PAGE)
+            return 0 if statement is None else self._db.rows_read(session, statement, values)
+
 
 #: Conditions on these alone pick too many files for an index: a page is read in the order of the keys instead.
 _COARSE = {"path", "place", "site", "source", "experiment", "state", "format", "size", "mtime_ns", "revision"}

@@ -22,6 +22,7 @@ from urllib.parse import quote
 from apbatch.errors import ApbatchError, CancelledQueryError, ServerError, UsageError
 from apbatch.index.cancelling import cancellable
 from apbatch.index.sql.database import Database, Row, Session
+from apbatch.index.sql.estimates import rows_of_plan
 from apbatch.index.sql.keeping import SqlKeeping
 from apbatch.index.sql.schema import SCHEMA_VERSION, staging_columns, tables
 from apbatch.index.sql.sqlite_upgrade import upgrade
@@ -189,6 +190,15 @@ class SqliteDatabase(Database):
         whole = [line for line in lines if line.startswith("SCAN f") and "USING INDEX" not in line]
         cost = f"every row of {files} files" if whole else f"parts of indexes of {files} files"
         return [*lines, f"cost: {cost} read"]
+
+    def rows_read(self, session: Session, statement: str, values: Sequence[Any]) -> int:
+        """Estimate from SQLite's plan, and from its statistics where there are any."""
+        lines = [str(row[3]) for row in session.rows(f"EXPLAIN QUERY PLAN {statement}", values)]
+        counted: dict[str, list[int]] = {}
+        if session.value("SELECT COUNT(*) FROM sqlite_master WHERE name = 'sqlite_stat1'"):
+            for index, numbers in session.rows("SELECT idx, stat FROM sqlite_stat1 WHERE tbl = 'file'"):
+                counted[index] = [int(number) for number in str(numbers).split()[1:] if number.isdecimal()]
+        return rows_of_plan(lines, int(session.value("SELECT COUNT(*) FROM file")), counted)
 
     def clock(self, session: Session) -> tuple[float, str]:
         """Return the time since this host was started, which nobody sets; another start is another clock."""
