@@ -81,7 +81,7 @@ class Client:
         if rows is None or rows < SLOW_ROWS:
             return None
         number = f"{rows:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-        return f"some {number} rows are looked at until its first files come; explain shows the plan"
+        return f"up to {number} rows are looked at until its first files come; explain shows the plan"
 
     def records(self, query: str = "", limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield the files that match, each with all its attributes and no others, page by page."""

@@ -18,7 +18,7 @@ from apbatch.index.backends import open_catalogue
 from apbatch.index.events.backends import open_events
 from apbatch.index.events.upgrade import take_over
 from apbatch.index.files import FileRecord
-from apbatch.index.parser import parse
+from apbatch.index.parser import parse, parse_search
 
 WRITER = """
 import sys
@@ -87,6 +87,18 @@ def test_a_condition_on_an_attribute_is_searched_in_an_index(tmp_path: Path) -> 
     assert "SEARCH a USING COVERING INDEX attributes_1_zenith (zenith<?)" in plan
     assert "SEARCH f USING INTEGER PRIMARY KEY (rowid=?)" in plan
     assert "SCAN" not in plan
+
+
+def test_a_plan_tells_how_many_rows_are_read(tmp_path: Path) -> None:
+    with open_catalogue(f"sqlite:///{tmp_path}/c.sqlite") as catalogue:
+        catalogue.declare([Attribute("zenith", "number", "z", "deg")])
+        catalogue.upsert(record(f"{n}", size=n, attributes={"zenith": float(n)}) for n in range(3_000))
+    with open_catalogue(f"sqlite:///{tmp_path}/c.sqlite") as catalogue:  # when it was closed, SQLite counted
+        attributes = catalogue.attributes()
+        asked = ("path = '/e/s/3'", "experiment = 'e' order by size", "zenith < 3", "")
+        rows = [catalogue.rows_read(parse_search(query, attributes)) for query in asked]
+    assert rows[:2] == [1, 3_000] and rows[3] == 1_000
+    assert rows[2] is not None and 100 < rows[2] < 2_000
 
 
 def test_a_damaged_file_is_told_with_the_remedy(tmp_path: Path) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-_STEP = re.compile(r"(SCAN|SEARCH) f(?: USING (?:COVERING )?INDEX (\w+)(?: \((.*)\))?| USING INTEGER PRIMARY KEY.*)?")
+_STEP = re.compile(
+    r"(SCAN|SEARCH) [fa](?: USING (?:COVERING )?INDEX (\w+)(?: \((.*)\))?| USING INTEGER PRIMARY KEY.*)?"
+)
 #: Share of the rows that a bound on one side leaves, where nothing is known of the values.
 _BOUND = 1 / 4
 _EQUAL = re.compile(r"(\w+)=\?")
-#: Columns whose values pick many rows, and how many others pick at most, where nothing was counted.
+#: Columns whose values pick many rows, which ANALYZE with its limit counts as few; and how many others pick at most,
+#: where nothing was counted.
 _COARSE, _FEW = {"experiment", "site", "format", "state"}, 1_000
 
 
 def rows_of_plan(lines: Iterable[str], files: int, counted: Mapping[str, Sequence[int]]) -> int:
-    """Return about how many rows of the table of files are read, at most.
+    """Return about how many rows are read, at most, of the table of files (f) and those of attributes (a).
 
     Parameters
     ----------
@@ -34,9 +37,10 @@ def rows_of_plan(lines: Iterable[str], files: int, counted: Mapping[str, Sequenc
             rows += files
         elif index is not None:
             columns = _EQUAL.findall(bounds or "")
-            alike, usual = counted.get(index, ()), _FEW if set(columns) - _COARSE else files
-            most = alike[len(columns) - 1] if 0 < len(columns) <= len(alike) else usual
-            rows += most * (_BOUND if re.search("[<>]", bounds or "") else 1)
+            alike = counted.get(index, ())
+            few = alike[len(columns) - 1] if 0 < len(columns) <= len(alike) else _FEW
+            most = few if set(columns) - _COARSE else files
+            rows += most * _BOUND ** len(re.findall("[<>]", bounds or ""))
         else:
             rows += 1
     return round(min(rows, files))
