@@ -371,9 +371,8 @@ class SqlSearch(SqlBase):
         if not q.names(q.asked_of(search.where)) and not search.order:
             return min(PAGE, search.limit or PAGE)  # all files by path: as many as are shown
         with self._db.read() as session:
-            declarations, shared = self._standing(session)
-            statement, values = self._statement(declarations, shared, search, ("path",), None, search.limit or PAGE)
-            return 0 if statement is None else self._db.rows_read(session, statement, values)
+            asked = self._statement(self._standing(session), search, ("path",), None, search.limit or PAGE)
+            return 0 if asked.sql == _NOTHING else self._db.rows_read(session, asked.sql, asked.values)
 
 
 #: Conditions on these alone pick too many files for an index: a page is read in the order of the keys instead.
