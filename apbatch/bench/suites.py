@@ -122,7 +122,7 @@ SUITES: dict[str, Suite] = {
     "access": Suite(
         "Access",
         _access,
-        operations=6,
+        operations=8,
         limits=(
             "Mounts, web server and reader share one machine; what a distance costs is not measured.",
             "The pass-through is as bare as the library allows: it verifies nothing, knows no catalogue and has no "

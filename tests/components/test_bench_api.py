@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from apbatch.bench.case import Operation
+from apbatch.bench.cases import clients
 from apbatch.bench.cases.api import groups, load
 from apbatch.bench.cases.api.calls import search_of
 from apbatch.bench.cases.catalogue.events import event_groups
@@ -127,7 +128,7 @@ class _Server(HTTPServer):
 def stalling(seconds: float, monkeypatch: pytest.MonkeyPatch, body: bytes = b"ok") -> Iterator[SimpleNamespace]:
     """Serve, and have clients expect `body`."""
     _Stalls.stall_s = seconds
-    monkeypatch.setattr(load, "questions", lambda *_: [SimpleNamespace(address="/", body=body)])
+    monkeypatch.setattr(load, "questions", lambda *_: [clients.Question("/", body)])
     with _Server(("127.0.0.1", 0), _Stalls) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -137,7 +138,7 @@ def stalling(seconds: float, monkeypatch: pytest.MonkeyPatch, body: bytes = b"ok
 
 
 def test_a_stall_shows_in_all_requests_that_arrived_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "CLIENTS", 1)  # who arrives meanwhile can't even ask
+    monkeypatch.setattr(clients, "CLIENTS", 1)  # who arrives meanwhile can't even ask
     with stalling(1.0, monkeypatch) as service:
         case = load._OpenLoop(LOAD, "REST", 0.5, NOTHING, service)
         samples: list[Sample] = []
@@ -160,7 +161,7 @@ def test_memory_that_grows_under_many_clients_is_found_out(
 ) -> None:
     with stalling(0.0, monkeypatch) as service:
         memory: list[float] = []
-        case = load._Clients(LOAD, "REST", 0.05, 2, NOTHING, service, memory)
+        case = clients._Clients(LOAD, "REST", 0.05, 2, lambda: [clients.Question("/", b"ok")], service, memory)
         plain = case.run
 
         def run() -> None:

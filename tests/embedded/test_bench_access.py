@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from apbatch.bench.cases import access
+from apbatch.bench.cases import access, gateway
 from apbatch.bench.runner import run_groups
 from apbatch.bench.samples import Sample
 from apbatch.bench.sizes import BUILT_IN
@@ -25,7 +25,8 @@ pytestmark = pytest.mark.skipif(
 def test_mount_pass_through_and_http_do_every_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "_ENTRIES", 200)
     monkeypatch.setattr(access, "_SPARSE_BLOCKS", 64)
-    size = BUILT_IN["smoke"].model_copy(update={"repeats": 1, "large_mb": 5})
+    monkeypatch.setattr(gateway, "_BYTES", 5_000_000)
+    size = BUILT_IN["smoke"].model_copy(update={"repeats": 1, "large_mb": 5, "clients_s": 2.0})
     setting = Setting(size, SimpleNamespace(endpoint=None), tmp_path)
     samples: list[Sample] = []
     with setting.at_end:
@@ -36,4 +37,6 @@ def test_mount_pass_through_and_http_do_every_operation(tmp_path: Path, monkeypa
     for sample in samples:
         peers[sample.operation].add(sample.peer)
     assert len(peers) == SUITES["access"].operations
-    assert all(len(names) == 2 for names in peers.values())
+    of_gateway = {name for name in peers if name.endswith("64 clients of a gateway")}
+    assert len(of_gateway) == 2
+    assert all(names == {"gateway"} if name in of_gateway else len(names) == 2 for name, names in peers.items())

@@ -21,6 +21,7 @@ from blake3 import blake3
 
 from apbatch.access.mount import mounting
 from apbatch.bench.case import Case, Operation
+from apbatch.bench.cases.gateway import gateway_groups
 from apbatch.bench.runner import Group
 from apbatch.bench.suite import Setting
 from apbatch.errors import ServerError, VerificationError
@@ -107,6 +108,7 @@ def access_groups(setting: Setting) -> Iterator[Group]:
     yield Group(cold, [_ColdRead(cold, MOUNT, tree), _PlainHttp(cold, HTTP, tree)])
     yield Group(network, [_ColdRead(network, MOUNT, tree, _LINK), _PlainHttp(network, HTTP, tree, _LINK)])
     yield Group(middle, [_Middle(middle, MOUNT, tree), _HttpMiddle(middle, HTTP, tree)])
+    yield from gateway_groups(setting)
 
 
 class _BenchTree:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from apbatch.errors import ServerError
 _START_S = 600.0
 _STOP_S = 60.0
 _PROGRAM = "from apbatch.cli.main import main; main()"
-_ADDRESS = re.compile(r"serving on (\S+)")
+_ADDRESS = re.compile(r"serv(?:ing on|ed at) (\S+)")
 #: Bytes of a megabyte, as the report has them.
 MEGABYTE = 1_000_000
 
@@ -31,9 +32,11 @@ class ServiceProcess:
         URL of the catalogue.
     folder : pathlib.Path
         For the service's home, its cache and its log.
+    command : sequence of str
+        What is started, another server of `apbatch` if not the service.
     """
 
-    def __init__(self, catalogue: str, folder: Path) -> None:
+    def __init__(self, catalogue: str, folder: Path, command: Sequence[str] = ("serve",)) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         environment = {
             **os.environ,
@@ -42,10 +45,10 @@ class ServiceProcess:
             "APBATCH_CACHE": str(folder / "cache"),
         }
         environment.pop("APBATCH_CONFIG", None)
-        self._log = folder / "serve.log"
+        self._command, self._log = command[0], folder / "serve.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, "serve", "--port", "0"],
+                [sys.executable, "-c", _PROGRAM, *command, "--port", "0"],
                 env=environment,
                 stderr=log,
                 stdout=subprocess.DEVNULL,
@@ -64,7 +67,7 @@ class ServiceProcess:
         while not (address := _ADDRESS.search(text := self._log.read_text("utf-8", "replace"))):
             if self._process.poll() is not None or time.monotonic() > limit:
                 lines = text.strip().splitlines() or ["it says nothing"]
-                raise ServerError(f"apbatch serve did not start: {lines[-1][:300]}")
+                raise ServerError(f"apbatch {self._command} did not start: {lines[-1][:300]}")
             time.sleep(0.05)
         self.url = address[1]
 
