@@ -26,6 +26,8 @@ COUNTED = {"file_by_night": [500_000, 1_000, 1], "file_by_place": [1]}
             250_001,
         ),
         (["MERGE (UNION ALL)", *2 * ["SEARCH f USING INDEX file_by_night (experiment=?)"]], 1_000_000),
+        (["CO-ROUTINE f", "SEARCH f USING INDEX file_by_place (place=?)", "SCAN f"], 1),
+        (["SEARCH f USING INDEX file_by_place (place=?)", "SCAN file USING INDEX file_settled"], 1),
         (["SCAN part", "SCAN item VIRTUAL TABLE INDEX 1:"], 0),
     ],
 )

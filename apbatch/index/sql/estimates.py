@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 _STEP = re.compile(
-    r"(SCAN|SEARCH) [fa](?: USING (?:COVERING )?INDEX (\w+)(?: \((.*)\))?| USING INTEGER PRIMARY KEY.*)?"
+    r"(SCAN|SEARCH) [fa]\b(?: USING (?:COVERING )?INDEX (\w+)(?: \((.*)\))?| USING INTEGER PRIMARY KEY.*)?"
 )
 #: Share of the rows that a bound on one side leaves, where nothing is known of the values.
 _BOUND = 1 / 4
@@ -28,8 +28,11 @@ def rows_of_plan(lines: Iterable[str], files: int, counted: Mapping[str, Sequenc
     counted : Mapping
         By index, how many rows share the values of its first column, of its first two, and so on.
     """
-    rows = 0.0
+    rows, lines = 0.0, list(lines)
+    made = {f"SCAN {line.split()[1]}" for line in lines if line.startswith("CO-ROUTINE ")}  # of what is read already
     for line in lines:
+        if line in made:
+            continue
         if (step := _STEP.match(line)) is None:
             continue
         kind, index, bounds = step.groups()
