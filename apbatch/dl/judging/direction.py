@@ -29,8 +29,8 @@ Columns = dict[str, Floats]
 DIRECTION = ("alpha", "miss", "distance")
 #: Columns of a set with the place of the observed source in the camera, deg.
 OBSERVED = ("observed_x", "observed_y")
-#: What is put together with a network's score.
-_BESIDE = (*DIRECTION, "size", "length", "width")
+#: What is put together with a network's score, of the image after each of the cleanings.
+BESIDE = (*DIRECTION, "size", "length", "width")
 _FOLDS = 5
 #: Scores nearer to 0 or 1 are taken for this near.
 _NEAREST = 1e-6
@@ -109,7 +109,7 @@ def with_direction(
     scores : mapping of str to ndarray, shape (n_images,)
         In 0…1, of ``validation`` and other splits.
     columns : mapping of str to mapping
-        By split, image parameters towards the source (`towards`).
+        By split, what stands beside the score: image parameters towards the source (`towards`), the same of each split.
     gamma : ndarray of bool, shape (n_validation,)
     shower : ndarray, shape (n_validation,)
         Number of the shower: images of one are in one fold.
@@ -141,6 +141,6 @@ def with_direction(
 
 def _table(scores: Floats, columns: Mapping[str, Floats]) -> npt.NDArray[np.float32]:
     inside = np.clip(scores, _NEAREST, 1 - _NEAREST)
-    more = [np.asarray(columns[name], np.float64) for name in _BESIDE]
+    more = [np.asarray(values, np.float64) for _, values in sorted(columns.items())]
     table = np.column_stack([np.log(inside / (1 - inside)), *more])
     return np.where(np.isfinite(table), table, np.nan).astype(np.float32)

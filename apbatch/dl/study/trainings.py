@@ -26,9 +26,9 @@ from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_json, read_parquet, write_table
 from apbatch.dl.judging import box_cuts, rivals
-from apbatch.dl.judging.direction import DIRECTION, observed_places, towards, with_direction
+from apbatch.dl.judging.direction import BESIDE, DIRECTION, observed_places, towards, with_direction
 from apbatch.dl.judging.score_means import choose_mean
-from apbatch.dl.networks.treatment import parameters, treatment_named
+from apbatch.dl.networks.treatment import cleaning_of, parameters, treatment_named
 from apbatch.dl.study.methods import BOX, training_name
 from apbatch.dl.study.settings import StudySettings
 from apbatch.dl.training import launch
@@ -139,19 +139,24 @@ def _by_parameters(blind_set: blind.BlindSet, output: Path, settings: StudySetti
 
 
 def _towards_source(blind_set: blind.BlindSet, learned: pa.Table) -> Iterator[pa.Table]:
-    """Yield the scores of networks put together with the direction of the softly cleaned image."""
-    camera, cleaning = camera_named(blind_set.manifest["camera"]), PRESETS["soft"]
+    """Yield the scores of networks put together with the direction of the image, after each cleaning it still allows.
+
+    Soft cleaning keeps all that the standard one does, and where the sky is bright the latter tells the axis better.
+    """
+    camera = camera_named(blind_set.manifest["camera"])
     splits = ("validation", "test")
     ids = {split: read_parquet(blind_set.files / f"{split}.parquet", ["id"])["id"].combine_chunks() for split in splits}
 
     @cache
-    def directions(sky: float) -> dict[str, Columns]:
-        columns = {}
+    def directions(sky: float, cleanings: tuple[str, ...]) -> dict[str, Columns]:
+        columns: dict[str, Columns] = {}
         for split in splits:
             place = observed_places(blind_set.files, split)
             assert place is not None
             pixels = load_pixels(blind_set.files, blind_set.manifest, split, sky)
-            columns[split] = towards(hillas(pixels, camera, clean(pixels, camera, cleaning)), *place)
+            for cleaning in cleanings:
+                image = towards(hillas(pixels, camera, clean(pixels, camera, PRESETS[cleaning])), *place)
+                columns.setdefault(split, {}).update({f"{name}_{cleaning}": image[name] for name in BESIDE})
         return columns
 
     labels = read_parquet(blind_set.files / "validation.parquet", ["gamma", "shower"])
@@ -160,7 +165,9 @@ def _towards_source(blind_set: blind.BlindSet, learned: pa.Table) -> Iterator[pa
         mine = learned.filter(pc.equal(learned["method"], method))
         for treatment in pc.unique(mine["treatment"]).to_pylist():
             plain = {split: scores_of(mine, method, treatment, split, ids[split]) for split in ids}
-            scores = with_direction(plain, directions(treatment_named(treatment).sky), gamma, shower)
+            cleanings = ("standard",) if cleaning_of(treatment) == "standard" else ("soft", "standard")
+            beside = directions(treatment_named(treatment).sky, cleanings)
+            scores = with_direction(plain, beside, gamma, shower)
             yield from (_rows(method, treatment, split, ids[split], scores[split]) for split in ids)
 
 
