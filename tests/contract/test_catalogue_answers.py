@@ -109,6 +109,7 @@ def test_pages_in_an_order_of_attributes_go_on_after_their_keys(pair: Pair) -> N
     assert all(label == (path[8:] if int(path[8:]) % 5 else None) for path, label in by_pages)
 
 
+@pytest.mark.parametrize("pair", [POSTGRES], indirect=True)
 def test_an_answer_is_one_statement(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = pair
     writer.declare([Attribute("zenith", "number", "z", "deg")])

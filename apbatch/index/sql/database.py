@@ -75,6 +75,10 @@ class Database(ABC):
         """Return all rows of one statement, which sees one state without a transaction."""
 
     @abstractmethod
+    def ask_all(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[Row]:
+        """Return the rows of several statements, with their values, which have the same columns and see one state."""
+
+    @abstractmethod
     def write(self) -> AbstractContextManager[Session]:
         """Begin a transaction that writes; one at a time takes revisions, so that their order is that of commits."""
 

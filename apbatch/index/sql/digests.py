@@ -13,13 +13,13 @@ from apbatch.index.digests import ListingDigest, digest_of
 from apbatch.index.files import State
 from apbatch.index.records import is_text
 from apbatch.index.sql.base import SqlBase
-from apbatch.index.sql.database import Row, Session
+from apbatch.index.sql.database import Row, Run, Session
 
 #: Files of a stretch.
 _FILES = 2000
 #: A stretch begins with no longer source: an index of PostgreSQL takes some 2,700 bytes.
 _LONGEST_FIRST = 500
-_AT = "FROM listing_digest WHERE site = ? AND first <= ? ORDER BY first DESC LIMIT 1"
+_AT = "FROM listing_digest d WHERE d.site = ? AND d.first <= ? ORDER BY d.first DESC LIMIT 1"
 _PLAIN = (State.REGISTERED.value, State.LISTED.value)
 
 
@@ -47,23 +47,23 @@ class SqlDigests(SqlBase):
 
     def _stretch_at(self, site: str, source: str) -> ListingDigest:
         """Return the stretch that a source is in; one without a digest is given one."""
-        with self._db.read() as session:
-            part = self._kept(session, site, source)
+        part = self._kept(self._db.ask, site, source)
         if part is None:
             with self._db.write() as session:
-                part = self._kept(session, site, source)  # another process may be first
+                part = self._kept(session.rows, site, source)  # another process may be first
                 if part is None:
                     self._summarise(session, site, source)
-                    part = self._kept(session, site, source)
+                    part = self._kept(session.rows, site, source)
         assert part is not None
         return part
 
-    def _kept(self, session: Session, site: str, source: str) -> ListingDigest | None:
-        rows = session.rows(f"SELECT first, files, registered, digest {_AT}", (site, source))
-        if not rows or rows[0][3] is None:
+    def _kept(self, run: Run, site: str, source: str) -> ListingDigest | None:
+        following = "SELECT MIN(n.first) FROM listing_digest n WHERE n.site = d.site AND n.first > d.first"
+        rows = run(f"SELECT d.first, ({following}), d.files, d.registered, d.digest {_AT}", (site, source))
+        if not rows or rows[0][-1] is None:
             return None
-        first, files, registered, digest = rows[0]
-        return ListingDigest(first, self._following(session, site, first), files, registered, bytes(digest) or None)
+        first, end, files, registered, digest = rows[0]
+        return ListingDigest(first, end, files, registered, bytes(digest) or None)
 
     def _following(self, session: Session, site: str, first: str) -> str | None:
         following: str | None = session.value(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 from operator import attrgetter
@@ -58,18 +59,13 @@ class SqlFiles(SqlFeed):
         for record, attributes in admitted:
             if attributes:
                 names.setdefault(record.experiment, set()).update(attributes)
-        self._provide(names)
+        declarations = self._provide(names)
         rows = [self._row(number, record) for number, (record, _) in enumerate(admitted, 1)]
+        places = Counter(record.place for record, _ in admitted)
+        folders = set(ancestors({parent_of(place) for place in places}))
         with self._db.write_staged(STAGED, rows) as session:
-            declarations = self._declared(session)
-            old, moved = {}, []
-            for n, stays, path, *key in session.rows(
-                f"SELECT s.n, {_STAYS}, f.path, f.id, f.place, f.experiment, f.site, f.source "
-                f"FROM staged s JOIN file f ON {self._db.same('f.path', 's.path')}"
-            ):
-                old[path] = tuple(key)
-                if not stays:
-                    moved.append(n)
+            old, moved, doubtful = self._meet(session, folders)
+            doubtful.update(place for place, many in places.items() if many > 1 or place in folders)
             sources: dict[str, list[str]] = {}
             for record, _ in admitted:
                 sources.setdefault(record.site, []).append(record.source)
@@ -77,6 +73,7 @@ class SqlFiles(SqlFeed):
                 sources.setdefault(site, []).append(source)
             self._drop_digests(session, sources)
             before = self._take(session, len(admitted))
+            declarations = self._declared(session) if old else declarations
             if old:
                 self._replace(session, before, old, moved)
             if len(old) < len(admitted):
@@ -84,7 +81,7 @@ class SqlFiles(SqlFeed):
                 session.run(
                     f"INSERT INTO file (id, copy, revision, {', '.join(_WRITTEN)}) "
                     f"SELECT s.n + {before}, 0, s.n + {before}, {', '.join(f's.{name}' for name in _WRITTEN)} "
-                    f"FROM staged s {there if old else ''} ORDER BY s.n"
+                    f"FROM staged s {there if old else ''}"
                 )
             values: dict[str, list[tuple[int, dict[str, Scalar]]]] = {}
             for number, (record, attributes) in enumerate(admitted, 1):
@@ -102,10 +99,52 @@ class SqlFiles(SqlFeed):
                         for id, row_values in many
                     ],
                 )
-            folders = set(ancestors({parent_of(record.place) for record, _ in admitted}))
             self._enter(session, folders)
-            places = {record.place for record, _ in admitted}.union(row[1] for row in old.values())
-            self._settle(session, places, folders)
+            if doubtful:
+                self._settle_places(session, sorted(doubtful))
+
+    def _meet(
+        self, session: Session, folders: Collection[str]
+    ) -> tuple[dict[str, tuple[Any, ...]], list[int], set[str]]:
+        """Return what the staged rows meet, by one statement.
+
+        Parameters
+        ----------
+        session : Session
+        folders : collection of str
+            Folders that they are in.
+
+        Returns
+        -------
+        old : dict
+            By path: id, place, experiment, site and source of files that are there already.
+        moved : list of int
+            Numbers of the staged rows of those whose keys change.
+        doubtful : set of str
+            Places that other files want too, that were settled before, or that are folders.
+        """
+        same = self._db.same
+        old: dict[str, tuple[Any, ...]] = {}
+        moved: list[int] = []
+        doubtful: set[str] = set()
+        for n, stays, path, place, id, settled, experiment, site, source in session.rows(
+            f"SELECT s.n, CASE WHEN {_STAYS} THEN 1 ELSE 0 END, f.path, f.place, f.id, "
+            "CASE WHEN f.copy > 0 OR f.entry <> f.place OR f.place <> s.place THEN 1 ELSE 0 END, f.experiment, f.site, "
+            f"f.source FROM staged s JOIN file f ON {same('f.path', 's.path')} UNION ALL "
+            f"SELECT 0, 0, '', f.place, 0, 1, '', '', '' FROM staged s JOIN file f ON {same('f.place', 's.place')} "
+            "WHERE f.path <> s.path UNION ALL "
+            f"SELECT 0, 0, '', d.path, 0, 1, '', '', '' FROM staged s JOIN directory d ON {same('d.path', 's.place')} "
+            f"UNION ALL SELECT 0, 0, '', f.place, 0, 1, '', '', '' FROM {self._db.texts} "
+            f"JOIN file f ON {same('f.place', 'item.value')}",
+            [self._db.bound(list(folders))],
+        ):
+            if settled:
+                doubtful.add(place)
+            if path:
+                old[path] = (id, place, experiment, site, source)
+                if not stays:
+                    moved.append(n)
+        return old, moved, doubtful
 
     def _row(self, number: int, record: FileRecord) -> tuple[Any, ...]:
         values = list(_columns(record))
@@ -183,7 +222,7 @@ class SqlFiles(SqlFeed):
         self._note(session, ChangeKind.GONE, [(row[1], "") for row in rows])
         self._forget_removals(session)
         gone = self._leave(session, {row[3] for row in rows})
-        self._settle(session, {row[2] for row in rows} | gone, ())
+        self._settle(session, {row[2] for row in rows} | gone)
         return len(rows)
 
     # folders of the merged tree
@@ -216,36 +255,20 @@ class SqlFiles(SqlFeed):
 
     # names in the merged tree
 
-    def _settle(self, session: Session, places: Collection[str], folders: Collection[str]) -> None:
-        """Give the holdings of places their names, where more than one wants a place or a folder has the name.
-
-        Parameters
-        ----------
-        places : collection of str
-            Places whose holdings changed.
-        folders : collection of str
-            Folders that may be new, whose names files may have.
-        """
+    def _settle(self, session: Session, places: Collection[str]) -> None:
+        """Give the holdings of places their names, where more than one wants a place or a folder has the name."""
         db = self._db
-        shared = [
-            row[0]
-            for row in session.rows(
-                f"SELECT f.place FROM {db.texts} JOIN file f ON {db.same('f.place', 'item.value')} "
-                "GROUP BY f.place HAVING COUNT(*) > 1 OR MAX(f.copy) > 0 "
-                "OR SUM(CASE WHEN f.entry <> f.place THEN 1 ELSE 0 END) > 0",
-                [db.bound(list(places))],
-            )
-        ]
+        shared = session.rows(
+            f"SELECT f.place FROM {db.texts} JOIN file f ON {db.same('f.place', 'item.value')} "
+            "GROUP BY f.place HAVING COUNT(*) > 1 OR MAX(f.copy) > 0 "
+            "OR SUM(CASE WHEN f.entry <> f.place THEN 1 ELSE 0 END) > 0",
+            [db.bound(list(places))],
+        )
         directories = session.rows(
             f"SELECT d.path FROM {db.texts} JOIN directory d ON {db.same('d.path', 'item.value')}",
             [db.bound(list(places))],
         )
-        named = session.rows(
-            f"SELECT f.place FROM {db.texts} JOIN file f ON {db.same('f.place', 'item.value')}",
-            [db.bound(list(folders))],
-        )
-        doubtful = sorted({*shared, *(row[0] for row in directories), *(row[0] for row in named)})
-        if doubtful:
+        if doubtful := sorted({place for (place,) in (*shared, *directories)}):
             self._settle_places(session, doubtful)
 
     def _settle_all(self, session: Session) -> None:

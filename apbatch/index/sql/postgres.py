@@ -29,23 +29,32 @@ _NARROW = 640
 _CONNECTIONS = 8
 #: A server that is being restarted is awaited for so long, seconds.
 _PATIENCE_S = 30.0
-#: Key of the lock that writers take in turn (any number that is ours).
-_WRITERS = 0x61706261
+#: Takes the lock that writers take in turn; its key is any number that is ours.
+_LOCK = b"SELECT pg_advisory_xact_lock(1634755169)"
 
 
 class PostgresSession(Session):
-    """A connection inside a transaction."""
+    """A connection inside a transaction.
 
-    def __init__(self, connection: psycopg.Connection[Row]) -> None:
-        self._connection = connection
+    Parameters
+    ----------
+    connection : psycopg.Connection
+    types : dict
+        Numbers of the types of columns, by table and columns; filled as rows are loaded.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Row], types: dict[str, list[int]]) -> None:
+        self._connection, self._types = connection, types
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return all rows."""
-        return self._connection.execute(_marked(statement), values, binary=True).fetchall()
+        return self._connection.execute(
+            _marked(statement), values, prepare=_prepared(statement), binary=True
+        ).fetchall()
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> int:
         """Run a statement."""
-        return self._connection.execute(_marked(statement), values).rowcount
+        return self._connection.execute(_marked(statement), values, prepare=_prepared(statement)).rowcount
 
     def many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run a statement for each row."""
@@ -53,15 +62,25 @@ class PostgresSession(Session):
             cursor.executemany(_marked(statement), rows)
 
     def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Insert many rows by COPY."""
+        """Insert many rows by COPY, in binary: neither side writes or reads numbers and times as text."""
         names = ", ".join(f'"{name}"' for name in columns)
-        with self._connection.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN".encode()) as copy:
+        if (types := self._types.get(f"{table} ({names})")) is None:
+            description = self._connection.execute(f"SELECT {names} FROM {table} WHERE FALSE".encode()).description
+            types = self._types[f"{table} ({names})"] = [column.type_code for column in description or ()]
+        statement = f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)".encode()
+        with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types(types)
             for row in rows:
                 copy.write_row(row)
 
 
 def _marked(statement: str) -> bytes:
     return statement.replace("?", "%s").encode()
+
+
+def _prepared(statement: str) -> bool | None:
+    """Keep the plan of a statement once it was asked often, but for one over `staged`, made while tables were small."""
+    return False if " staged " in statement else None
 
 
 class PostgresDatabase(Database):
@@ -86,6 +105,7 @@ class PostgresDatabase(Database):
         self.address = _without_password(url)
         self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
         self._process = 0
+        self._types: dict[str, list[int]] = {}
 
     def _connections(self) -> ConnectionPool[psycopg.Connection[Row]]:
         if self._pool is None or self._process != os.getpid():  # a connection must not cross a fork
@@ -102,7 +122,9 @@ class PostgresDatabase(Database):
         return self._pool
 
     def _configure(self, connection: psycopg.Connection[Row]) -> None:
-        connection.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS staged ({staging_columns(self)})".encode())
+        connection.execute(
+            f"CREATE TEMPORARY TABLE IF NOT EXISTS staged ({staging_columns(self)}) ON COMMIT DELETE ROWS".encode()
+        )
 
     @contextmanager
     def _transaction(self, begin: bytes) -> Iterator[psycopg.Connection[Row]]:
@@ -149,28 +171,31 @@ class PostgresDatabase(Database):
                 if not isinstance(error, psycopg.OperationalError) or time.monotonic() > deadline:
                     raise explained(error, self.address) from error
 
+    def ask_all(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[Row]:
+        """Return the rows of several statements by one: a transaction would cost more answers."""
+        parts = [f"SELECT * FROM ({statement}) AS part{number}" for number, (statement, _) in enumerate(statements)]
+        return self.ask(" UNION ALL ".join(parts), [value for _, values in statements for value in values])
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Begin a transaction that sees one state."""
         begin = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         with self._transaction(begin) as connection, cancellable(connection.cancel_safe):
-            yield PostgresSession(connection)
+            yield PostgresSession(connection, self._types)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Begin a transaction that writes; writers come one after another, so that revisions are commits in order."""
-        with self._transaction(b"BEGIN") as connection:
-            connection.execute(b"SELECT pg_advisory_xact_lock(%s)", (_WRITERS,))
-            yield PostgresSession(connection)
+        with self._transaction(b"BEGIN; " + _LOCK) as connection:
+            yield PostgresSession(connection, self._types)
 
     @contextmanager
     def write_staged(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[Session]:
         """Begin a transaction that writes; the rows were sent before it, while others could write."""
         with self._transaction(b"BEGIN") as connection:
-            session = PostgresSession(connection)
-            session.run("TRUNCATE staged")
+            session = PostgresSession(connection, self._types)
             session.load("staged", columns, rows)
-            connection.execute(b"SELECT pg_advisory_xact_lock(%s)", (_WRITERS,))
+            connection.execute(_LOCK)
             yield session
 
     def bound(self, values: Sequence[Any]) -> Any:
@@ -330,7 +355,8 @@ def explained(error: Exception, where: str) -> ApbatchError:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return ServerError(f"the catalogue refuses: {text}", where=where, remedy="ask for CREATE on the database")
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout):
-        return ConnectionLostError(f"the server does not answer: {text}", where=where, remedy="is it up?")
+        remedy = "is it up? Its log says why it ended, for which a full disk is reason enough"
+        return ConnectionLostError(f"the server does not answer: {text}", where=where, remedy=remedy)
     return ServerError(f"the catalogue failed: {text}", where=where)
 
 

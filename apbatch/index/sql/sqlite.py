@@ -141,6 +141,11 @@ class SqliteDatabase(Database):
         except sqlite3.Error as error:
             raise explained(error, self.path) from error
 
+    def ask_all(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[Row]:
+        """Return the rows of several statements: one by one, as rows of a union are copied once more."""
+        with self.read() as session:
+            return [row for statement, values in statements for row in session.rows(statement, values)]
+
     def write(self) -> AbstractContextManager[Session]:
         """Begin a transaction that writes: it takes the lock at once, as a reader that turns writer could only fail."""
         return self._transaction("BEGIN IMMEDIATE")

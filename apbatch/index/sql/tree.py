@@ -29,27 +29,31 @@ class SqlTree(SqlBase):
         after = f"{folder}/"  # no name is empty
         if cursor is not None:
             after += read_cursor(cursor, question, ("string",)).after[0]
-        bound = [*self._bound(folder), *self._bound(after), limit + 1]
-        rows = self._db.ask(self._listing(self._db.narrow), [*bound, *bound])
+        rows = self._first(folder, after, limit + 1, self._db.narrow)
         if self._narrows and len(rows) > limit:
             longest = max((row[0] for row in rows), key=len)
             if self._db.narrowed(longest) != longest:  # what the index holds does not tell which of them come first
-                rows = self._db.ask(self._listing(self._in_order), [*bound, *bound])
+                rows = self._first(folder, after, limit + 1, self._in_order)
         start = len(folder) + 1
         files = [row for row in rows if row[3] is not None]
         entries = entries_of(files, start)
         if len(files) < len(rows):
             entries += [Entry(row[0][start:], "folder") for row in rows if row[3] is None]
-        entries.sort(key=attrgetter("name"))
+        if self._narrows or len(files) < len(rows):
+            entries.sort(key=attrgetter("name"))
         if len(entries) <= limit:
             return EntryPage(entries, None)
         return EntryPage(entries[:limit], write_cursor(question, [entries[limit - 1].name]))
 
-    def _listing(self, order: Callable[[str], str]) -> str:
-        """Return one statement of the first folders and files of a folder: a transaction would cost two more answers.
+    def _first(self, folder: str, after: str, many: int, order: Callable[[str], str]) -> list[Row]:
+        """Return the first folders and files of a folder: so many of each.
 
         Parameters
         ----------
+        folder : str
+        after : str
+            The path that they come after.
+        many : int
         order : callable
             Returns what they are sorted by, given the column of the name.
         """
@@ -58,15 +62,17 @@ class SqlTree(SqlBase):
             narrow = self._db.narrow(column)
             return f"{column} > ?" if narrow == column else f"{narrow} >= ? AND {column} > ?"
 
+        bound = [*self._bound(folder), *self._bound(after), many]
         integer, string = self._db.null("integer"), self._db.null("string")
-        return (
-            f"SELECT * FROM (SELECT path, {integer} AS size, {integer} AS mtime_ns, {string} AS state, "
-            f"{string} AS checksum, {string} AS place FROM directory WHERE {self._is('parent')} AND {later('path')} "
-            f"ORDER BY {order('path')} LIMIT ?) AS folders UNION ALL "
-            f"SELECT * FROM (SELECT entry, size, mtime_ns, state, checksum, place FROM file "
-            f"WHERE {self._is('parent')} AND {later('entry')} AND copy = 0 "
-            f"ORDER BY {order('entry')} LIMIT ?) AS files"
+        files = (
+            f"SELECT entry, size, mtime_ns, state, checksum, place FROM file WHERE {self._is('parent')} "
+            f"AND {later('entry')} AND copy = 0 ORDER BY {order('entry')} LIMIT ?"
         )
+        folders = (
+            f"SELECT path, {integer}, {integer}, {string}, {string}, {string} FROM directory "
+            f"WHERE {self._is('parent')} AND {later('path')} ORDER BY {order('path')} LIMIT ?"
+        )
+        return self._db.ask_all([(files, bound), (folders, bound)])
 
     def _in_order(self, column: str) -> str:
         return ", ".join(self._keys(Column(column, "string", True)))
