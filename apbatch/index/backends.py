@@ -17,7 +17,7 @@ def open_catalogue(url: str) -> Catalogue:
     Raises
     ------
     UsageError
-        If the scheme is unknown.
+        If the scheme is unknown, or that of a server in front of a catalogue.
     ServerError
         If the server can't be reached.
     """
@@ -42,6 +42,12 @@ def open_catalogue(url: str) -> Catalogue:
                 f"the Cassandra driver is missing: {error}", remedy="pip install 'apbatch[cassandra]'"
             ) from error
         return CassandraCatalogue(url)
+    if scheme in ("http", "https"):
+        raise UsageError(
+            "this is done on the catalogue itself, not on a server in front of it",
+            where=url,
+            remedy=f"run it beside the catalogue, and name that: {_URLS}",
+        )
     raise UsageError(
         f"no catalogue of kind '{scheme}'",
         where=url,

@@ -184,6 +184,11 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         open_catalogue(f"sqlite:///{tmp_path}/file/c.sqlite")
 
 
+def test_a_server_is_told_from_the_catalogue_behind_it() -> None:
+    with pytest.raises(UsageError, match="not on a server in front of it"):
+        open_catalogue("https://data.example.org")
+
+
 def test_an_unknown_scheme_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'sqlite'"):
         open_catalogue("sqllite:///x")
