@@ -7,7 +7,9 @@ import pwd
 import shutil
 import signal
 import socket
+import struct
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +21,11 @@ from apbatch.errors import MissingSoftwareError, ServerError
 #: The role that catalogues use: it may create databases, but not run programs, as a superuser may.
 ROLE = "apbatch"
 _ACCOUNTS = ("postgres", "nobody")
+_ORPHANS_WAIT_S = 60.0
+#: The first message of a client (protocol 3.0), which a server that takes it answers with R, and the last one.
+_NAMES = f"user\0{ROLE}\0database\0postgres\0\0".encode()
+_STARTUP = struct.pack("!II", 8 + len(_NAMES), 3 << 16) + _NAMES
+_TERMINATE = b"X\0\0\0\4"
 _RULES = f"host all {ROLE} 127.0.0.1/32 trust\n"
 _SETTINGS = """listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -71,8 +78,25 @@ class Postgres(Server):
             create = f"CREATE ROLE {ROLE} LOGIN CREATEDB;\n"
             self._run([str(folder / "postgres"), "--single", "-j", "-D", str(part), "postgres"], create)
             part.rename(self._data)
+        self._await_orphans()
         replace_text(self._data / "pg_hba.conf", _RULES)
         replace_text(self._data / "postgresql.auto.conf", _SETTINGS + f"port = {self.port(35)}\n")
+
+    def _await_orphans(self) -> None:
+        """Wait for processes that outlived a server's main one: beside them the next server refuses to start."""
+        try:
+            segment = (self._data / "postmaster.pid").read_text().splitlines()[6].split()[1]  # "key id"
+        except (OSError, IndexError):
+            return
+        deadline = time.monotonic() + _ORPHANS_WAIT_S
+        while _attached(segment):
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    "processes of a PostgreSQL server that was killed still run",
+                    where=str(self._data),
+                    remedy="end them: they are in the way of the next one",
+                )
+            time.sleep(0.05)
 
     def _run(self, command: Sequence[str], text: str = "") -> None:
         done = subprocess.run(
@@ -93,18 +117,29 @@ class Postgres(Server):
         return [Daemon("postgres", command, self.folder, ports=[self.port(35)], end=signal.SIGINT)]
 
     def unhealthy(self) -> str | None:
-        """The server must answer a request for encryption, which it does once it takes connections."""
+        """The server must let the role in, which it does once it has recovered what a killed one left."""
         try:
             with socket.create_connection(("127.0.0.1", self.port(35)), timeout=2) as connection:
-                connection.sendall(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")
+                connection.sendall(_STARTUP)
                 answer = connection.recv(1)
+                connection.sendall(_TERMINATE)
         except OSError as error:
             return f"no PostgreSQL on port {self.port(35)} ({error})"
-        return None if answer in (b"N", b"S") else "the server takes no connections yet"
+        return None if answer == b"R" else "the server takes no connections yet"
 
     def addresses(self) -> dict[str, str]:
         """Return the server's address; a catalogue's URL adds the name of its database."""
         return {"postgres": f"postgresql://{ROLE}@127.0.0.1:{self.port(35)}"}
+
+
+def _attached(segment: str) -> bool:
+    """Tell whether a process holds a segment of shared memory (System V)."""
+    try:
+        rows = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()]
+    except OSError:
+        return False
+    column = {name: number for number, name in enumerate(rows[0])}
+    return any(row[column["shmid"]] == segment and row[column["nattch"]] != "0" for row in rows[1:])
 
 
 def _account() -> pwd.struct_passwd | None:

@@ -10,17 +10,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+import psycopg
 import pytest
 
 from tests.servers import Servers
-from tests.waits import until
+from tests.waits import PATIENCE_S, until
 
 
 def status(servers: Servers, *names: str) -> list[dict[str, Any]]:
@@ -127,6 +131,29 @@ def test_a_taken_port_is_told_with_its_holder(tmp_path: Path) -> None:
     assert f"port {base + 40}" in done.stderr and f"process {os.getpid()}" in done.stderr
     assert "Traceback" not in done.stderr
     assert all(row["state"] == "down" for row in status(other, "spark"))
+
+
+@pytest.mark.postgres
+def test_a_killed_postgresql_comes_back_beside_its_last_busy_process(servers: Servers, postgres: str) -> None:
+    busy = threading.Event()
+
+    def ask() -> None:
+        with suppress(psycopg.OperationalError), psycopg.connect(f"{postgres}/postgres") as connection:
+            busy.set()
+            connection.execute("SELECT count(*) FROM generate_series(1, 20000000) n WHERE n % 7 = 3")
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask)
+        assert busy.wait(PATIENCE_S)
+        main = psutil.Process(int(next(servers.home.rglob("postmaster.pid")).read_text().split()[0]))
+        until(lambda: any(child.cpu_times().user > 0.2 for child in main.children()), "nobody asks")
+        main.kill()
+        main.wait(PATIENCE_S)
+        done = servers.command("up", "postgres")
+        assert done.returncode == 0, done.stderr
+        asked.result()
+    with psycopg.connect(f"{postgres}/postgres") as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_servers_of_killed_tests_end_with_them(squid: str) -> None:
