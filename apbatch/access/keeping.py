@@ -38,7 +38,7 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._last_asked, self._closed = 0.0, False
 
-    def asked(self) -> None:
+    def note_reader(self) -> None:
         """Note that a reader is at work."""
         self._last_asked = time.monotonic()
 

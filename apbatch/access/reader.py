@@ -156,9 +156,9 @@ class Reader:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _asked(self) -> None:
+    def _note_reader(self) -> None:
         if self._keeper is not None:
-            self._keeper.asked()
+            self._keeper.note_reader()
 
     def _from_memory(self, key: tuple[object, int]) -> bytes | None:
         with self._lock:
@@ -318,7 +318,7 @@ class OpenFile:
 
     def _read_ahead(self, block: int) -> None:
         """Have blocks fetched before a sequential reader asks: not before its third block, or the file's second."""
-        self._reader._asked()
+        self._reader._note_reader()
         if block == self._last:
             return
         with self._lock:

@@ -53,9 +53,9 @@ class Result:
         if self._table is not None:
             yield from self._table.to_batches()
         else:
-            yield from self._asked()
+            yield from self._first_batches()
 
-    def _asked(self) -> Iterator[pa.RecordBatch]:
+    def _first_batches(self) -> Iterator[pa.RecordBatch]:
         if reason := self._slow_because():
             warnings.warn(f"this search will take a while: {reason}", SlowSearchWarning, stacklevel=3)
         return self._ask()
@@ -63,7 +63,7 @@ class Result:
     def arrow(self) -> pa.Table:
         """Return the result as an Arrow table; fields carry `unit` and `description`."""
         if self._table is None:
-            batches = list(self._asked())
+            batches = list(self._first_batches())
             self._table = pa.Table.from_batches(batches, batches[0].schema)
         return self._table
 

@@ -42,7 +42,7 @@ def keeper(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> Keeper:
     monkeypatch.setattr(keeping, "_PAUSE_S", 1e6)
     monkeypatch.setattr(keeping, "_LONGEST_S", 1e6)
     keeper = Keeper(cast(BlockCache, disk))
-    keeper.asked()
+    keeper.note_reader()
     return keeper
 
 

@@ -257,7 +257,20 @@ class CassandraSession:
             raise self._failure(error) from None
 
     def make_index(self, name: str, table: str, column: str) -> None:
-        """Make an index and wait until the nodes can use it; one whose building failed is made anew."""
+        """Make an index and wait until the nodes can use it; one whose building failed is made anew.
+
+        Parameters
+        ----------
+        name : str
+            Of the index.
+        table, column : str
+            What it indexes.
+
+        Raises
+        ------
+        ServerError
+            If it can't be built.
+        """
         for _ in range(_INDEX_ATTEMPTS):
             self.change_schema(f"CREATE INDEX IF NOT EXISTS {name} ON {table} (\"{column}\") USING 'sai'")
             if self._is_built(name):

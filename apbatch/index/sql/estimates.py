@@ -29,9 +29,10 @@ def rows_of_plan(lines: Iterable[str], files: int, counted: Mapping[str, Sequenc
         By index, how many rows share the values of its first column, of its first two, and so on.
     """
     rows, lines = 0.0, list(lines)
-    made = {f"SCAN {line.split()[1]}" for line in lines if line.startswith("CO-ROUTINE ")}  # of what is read already
+    # A scan of a routine's rows: of what is read already.
+    routines = {f"SCAN {line.split()[1]}" for line in lines if line.startswith("CO-ROUTINE ")}
     for line in lines:
-        if line in made:
+        if line in routines:
             continue
         if (step := _STEP.match(line)) is None:
             continue

@@ -139,14 +139,14 @@ class SqlSearch(SqlBase):
         count = size if search.limit is None else min(size, search.limit - offset)
         if count <= 0:
             return [], None, _NO_TABLES
-        asked = self._statement(standing, search, names, after, count + 1, joins=joins)
-        rows = run(asked.sql, asked.values)
+        statement = self._statement(standing, search, names, after, count + 1, joins=joins)
+        rows = run(statement.sql, statement.values)
         more = len(rows) > count and (search.limit is None or offset + count < search.limit)
         rows = rows[:count]
         if not more:
-            return rows, None, asked.joined
-        last = [as_typed(kind, rows[-1][key]) for kind, key in zip(types, asked.keys, strict=True)]
-        return rows, write_cursor(identity_of(search), last, offset + len(rows)), asked.joined
+            return rows, None, statement.joined
+        last = [as_typed(kind, rows[-1][key]) for kind, key in zip(types, statement.keys, strict=True)]
+        return rows, write_cursor(identity_of(search), last, offset + len(rows)), statement.joined
 
     def _standing(self, session: Session) -> Standing:
         """Return what is declared, and whether any content has several sources, by one statement."""
@@ -177,15 +177,15 @@ class SqlSearch(SqlBase):
         declarations = standing.declarations
         order = ordering(search)
         alone = [one.name for one in order if one.name not in names]
-        wanted = [*names, *alone]
+        outputs = [*names, *alone]
         keys = tuple(names.index(k) if k in names else alone.index(k) - len(alone) - 1 for k in (o.name for o in order))
         experiments = q.values_of(q.of_registered(search.where), "experiment")
         joined = side_tables(declarations, experiments) if joins else _NO_TABLES
-        labels = ["id" if name == "id" else f"c{number}" for number, name in enumerate(wanted)]
+        labels = ["id" if name == "id" else f"c{number}" for number, name in enumerate(outputs)]
         selects: list[tuple[str, str]] = []
         values: list[Any] = []
         by_index = bool(q.names(q.asked_of(search.where)) - _COARSE)
-        for branch in self._branches(declarations, search.where, set(wanted), standing.shared):
+        for branch in self._branches(declarations, search.where, set(outputs), standing.shared):
             whole = branch.condition
             if after is not None:
                 whole = both(whole, self._later(branch, order, after))
@@ -193,7 +193,7 @@ class SqlSearch(SqlBase):
                 continue
             cells = [
                 f"{column.sql if (column := branch.column(name)) else self._missing(name, declarations)} AS {label}"
-                for name, label in zip(wanted, labels, strict=True)
+                for name, label in zip(outputs, labels, strict=True)
             ]
             sorting = ", ".join(
                 f"{expression}{_direction(one)}"
@@ -208,16 +208,16 @@ class SqlSearch(SqlBase):
             return Statement(_NOTHING, [], joined)
         if len(selects) == 1 and not (joined and joined.places):
             return Statement(f"SELECT {selects[0][0]}, {self._stands} FROM {selects[0][1]}", values, joined, keys)
-        sorting = ", ".join(f"f.{labels[wanted.index(one.name)]}{_direction(one)}" for one in order)
+        sorting = ", ".join(f"f.{labels[outputs.index(one.name)]}{_direction(one)}" for one in order)
         parts = [f"SELECT {cells} FROM {source}" for cells, source in selects]
-        found = parts[0]
+        inner = parts[0]
         if len(parts) > 1:
             union = " UNION ALL ".join(f"SELECT * FROM ({part}) AS part" for part in parts)
-            found = f"SELECT * FROM ({union}) AS f ORDER BY {sorting} LIMIT {many}"
+            inner = f"SELECT * FROM ({union}) AS f ORDER BY {sorting} LIMIT {many}"
         columns, source = (joined.columns, joined.source) if joined else ("", "")
         first = ", ".join(f"f.{label}" for label in labels[: len(names)])
         last = "".join(f", f.{label}" for label in labels[len(names) :])
-        statement = f"SELECT {first}{columns}{last}, {self._stands} FROM ({found}) AS f{source} ORDER BY {sorting}"
+        statement = f"SELECT {first}{columns}{last}, {self._stands} FROM ({inner}) AS f{source} ORDER BY {sorting}"
         return Statement(statement, values, joined, keys)
 
     def _missing(self, name: str, declarations: Declarations) -> str:
@@ -361,18 +361,18 @@ class SqlSearch(SqlBase):
         if not isinstance(search, q.Search):
             search = q.Search(search)
         with self._db.read() as session:
-            asked = self._statement(self._standing(session), search, ("path",), None, search.limit or PAGE)
-            if asked.sql == _NOTHING:
+            statement = self._statement(self._standing(session), search, ("path",), None, search.limit or PAGE)
+            if statement.sql == _NOTHING:
                 return "nothing is read: no file can match"
-            return "\n".join([*self._db.explain(session, asked.sql, asked.values), "", asked.sql])
+            return "\n".join([*self._db.explain(session, statement.sql, statement.values), "", statement.sql])
 
     def rows_read(self, search: q.Search) -> int | None:
         """Estimate from the server's plan how many rows are looked at; see `Catalogue.rows_read`."""
         if not q.names(q.asked_of(search.where)) and not search.order:
             return min(PAGE, search.limit or PAGE)  # all files by path: as many as are shown
         with self._db.read() as session:
-            asked = self._statement(self._standing(session), search, ("path",), None, search.limit or PAGE)
-            return 0 if asked.sql == _NOTHING else self._db.rows_read(session, asked.sql, asked.values)
+            statement = self._statement(self._standing(session), search, ("path",), None, search.limit or PAGE)
+            return 0 if statement.sql == _NOTHING else self._db.rows_read(session, statement.sql, statement.values)
 
 
 #: Conditions on these alone pick too many files for an index: a page is read in the order of the keys instead.
