@@ -192,7 +192,9 @@ def test_a_killed_cassandra_keeps_every_acknowledged_row(servers: Servers, cassa
     from cassandra.cluster import Cluster
 
     host, port = cassandra.removeprefix("cassandra://").split(":")
-    with Cluster([host], port=int(port)) as cluster, cluster.connect() as session:
+    patient = {"port": int(port), "connect_timeout": PATIENCE_S, "control_connection_timeout": PATIENCE_S}
+    with Cluster([host], **patient) as cluster, cluster.connect() as session:
+        session.default_timeout = PATIENCE_S
         session.execute(
             "CREATE KEYSPACE durable WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"
         )
@@ -202,7 +204,8 @@ def test_a_killed_cassandra_keeps_every_acknowledged_row(servers: Servers, cassa
             session.execute(insert, (number,))
         os.kill(pids(servers, "cassandra")["cassandra"], signal.SIGKILL)
     assert servers.url("cassandra") == cassandra
-    with Cluster([host], port=int(port)) as cluster, cluster.connect() as session:
+    with Cluster([host], **patient) as cluster, cluster.connect() as session:
+        session.default_timeout = PATIENCE_S
         assert session.execute("SELECT count(*) FROM durable.rows").one()[0] == 200
         session.execute("DROP KEYSPACE durable")
 
