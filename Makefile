@@ -1,6 +1,8 @@
 # Every target sets up what it needs: the environment is .venv, server jars and wheels are cached under $APBATCH_CACHE.
 PYTHON ?= python3.11
 BIN := .venv/bin
+# Empty: hundreds of processes of the tests need not compile the package each.
+export PYTHONDONTWRITEBYTECODE =
 PYTEST := $(BIN)/python -m pytest -rs -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-all check bench docs clean system system-demo torch

@@ -70,7 +70,8 @@ if ! .venv/bin/uv --version >/dev/null 2>&1; then  # no environment yet, or one 
     "$PYTHON" -m venv --clear .venv || { say "venv is missing; install it: apt-get install python3-venv"; exit 1; }
     .venv/bin/python -m pip --disable-pip-version-check install -q -c constraints/all.txt uv
 fi
-INSTALL=".venv/bin/uv pip install --python .venv/bin/python -c constraints/all.txt"
+# Compiled once: where PYTHONDONTWRITEBYTECODE is set each process would compile its libraries anew, TensorFlow for 8 s.
+INSTALL=".venv/bin/uv pip install --compile-bytecode --python .venv/bin/python -c constraints/all.txt"
 [ -t 2 ] || INSTALL="$INSTALL -q"  # uv shows its progress on a terminal
 
 if [ "${1:-}" = torch ]; then

@@ -6,14 +6,15 @@ import ast
 import graphlib
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[2] / "apbatch"
+from tests.source import PACKAGE, trees
+
 #: Files of a folder, lines of a file and of a function with its docstring: 20, 400 and 80 are aimed at.
 MOST_FILES, LONGEST_FILE, LONGEST_FUNCTION = 22, 600, 130
 
 
 def imports_of(path: Path, modules: dict[str, Path]) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(trees()[path]):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
         elif isinstance(node, ast.Import):
@@ -24,7 +25,7 @@ def imports_of(path: Path, modules: dict[str, Path]) -> set[str]:
 def test_no_file_imports_itself_by_way_of_others() -> None:
     modules = {
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in PACKAGE.rglob("*.py")
+        for path in trees()
     }
     graph = {name: imports_of(path, modules) - {name} for name, path in modules.items()}
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError with the circle
@@ -32,13 +33,13 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 
 def test_no_folder_file_or_function_is_too_large() -> None:
     large: list[str] = []
-    for folder in {path.parent for path in PACKAGE.rglob("*.py")}:
+    for folder in {path.parent for path in trees()}:
         files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
         large += [f"{folder}: {len(files)} files"] * (len(files) > MOST_FILES)
-    for path in PACKAGE.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        large += [f"{path}: {text.count(chr(10))} lines"] * (text.count("\n") > LONGEST_FILE)
-        for node in ast.walk(ast.parse(text)):
+    for path, tree in trees().items():
+        lines = path.read_text(encoding="utf-8").count("\n")
+        large += [f"{path}: {lines} lines"] * (lines > LONGEST_FILE)
+        for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or 0) - node.lineno + 1
                 large += [f"{path}: {node.name} has {lines} lines"] * (lines > LONGEST_FUNCTION)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import sys
+from functools import cache
 from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
@@ -12,20 +13,26 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from tests.source import trees
+
 ROOT = Path(__file__).resolve().parents[2]
 #: Built from source beside the environment; a part of psycopg[pool]; a peer that is measured where it is installed.
 _ELSEWHERE = {"horovod", "psycopg_pool", "dl1_data_handler"}
 
 
-def imported() -> set[str]:
-    found: set[str] = set()
-    for file in (ROOT / "apbatch").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+@cache
+def imported() -> dict[str, set[str]]:
+    """Return the packages that hold what is imported, by module."""
+    modules: set[str] = set()
+    for tree in trees().values():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
-                found |= {name.name.split(".")[0] for name in node.names}
+                modules |= {name.name.split(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - {"apbatch"} - _ELSEWHERE
+                modules.add(node.module.split(".")[0])
+    modules -= set(sys.stdlib_module_names) | {"apbatch"} | _ELSEWHERE
+    packages = packages_distributions()
+    return {module: {canonicalize_name(name) for name in packages.get(module, [module])} for module in modules}
 
 
 def declared() -> tuple[list[Requirement], list[Requirement]]:
@@ -42,16 +49,11 @@ def declared() -> tuple[list[Requirement], list[Requirement]]:
 def test_every_package_that_is_imported_is_declared() -> None:
     needed, optional = declared()
     names = {canonicalize_name(requirement.name) for requirement in (*needed, *optional)}
-    homes = packages_distributions()
-    missing = {
-        module for module in imported() if not {canonicalize_name(name) for name in homes.get(module, [module])} & names
-    }
-    assert missing == set()
+    assert {module for module, packages in imported().items() if not packages & names} == set()
 
 
 def test_what_every_installation_needs_is_imported() -> None:
-    homes = packages_distributions()
-    used = {canonicalize_name(name) for module in imported() for name in homes.get(module, [module])}
+    used = set().union(*imported().values())
     assert {canonicalize_name(requirement.name) for requirement in declared()[0]} <= used
 
 

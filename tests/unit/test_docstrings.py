@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "apbatch"
-FOLDERS = sorted({path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"})
+from tests.source import FOLDERS, PACKAGE, trees
+
 #: Functions with so many parameters must describe all of them.
 FEWEST = 3
 _PARAMETERS = re.compile(r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-+$|\Z)", re.DOTALL | re.MULTILINE)
@@ -74,11 +74,6 @@ def referred(function: Function) -> set[str]:
 def is_intrinsic(function: Function) -> bool:
     """Tell whether a function writes LLVM code: its arguments are numba's types, described once in its module."""
     return any(isinstance(decorator, ast.Name) and decorator.id == "code" for decorator in function.decorator_list)
-
-
-@cache
-def trees() -> dict[Path, ast.Module]:
-    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 @cache

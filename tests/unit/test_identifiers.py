@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "apbatch"
+from tests.source import FOLDERS, PACKAGE, trees
+
 #: Participles that name nothing, and the like.
 BANNED = {
     *("apart", "asked", "begun", "chosen", "crew", "drawn", "found", "given", "hand", "handed", "held", "known"),
     *("look", "looked", "made", "said", "seen", "shown", "taken", "told", "wanted"),
 }
-FOLDERS = sorted({path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"})
 #: Keys of JSON: of summaries that earlier productions wrote, and of the doctor's table.
 EXCEPT = {("sim/production.py", "made"), ("cluster/doctor.py", "found")}
 
@@ -36,8 +35,9 @@ def names(tree: ast.AST) -> Iterator[tuple[str, int]]:
 def test_names_say_what_things_hold(folder: str) -> None:
     banned = [
         f"{path.relative_to(PACKAGE)}:{line} {name}"
-        for path in sorted((PACKAGE / folder).rglob("*.py"))
-        for name, line in names(ast.parse(path.read_text(encoding="utf-8")))
+        for path, tree in trees().items()
+        if path.is_relative_to(PACKAGE / folder)
+        for name, line in names(tree)
         if name.strip("_") in BANNED and (path.relative_to(PACKAGE).as_posix(), name) not in EXCEPT
     ]
     assert not banned, "\n".join(banned)
