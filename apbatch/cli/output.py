@@ -172,8 +172,8 @@ def note(text: str) -> None:
 def report(error: BaseException, program: str = "apbatch") -> int:
     """Print an error to standard error and return the exit status that goes with it."""
     failure = error if isinstance(error, ApbatchError) else _explained(error)
-    of_state = f"{failure.where}/".startswith(f"{home()}/")
-    if failure.remedy is None and of_state and isinstance(error, OSError | ServerError):
+    of_state = f"{failure.where}/".startswith(f"{home()}/") and isinstance(error, OSError | ServerError)
+    if failure.remedy is None and of_state and not os.access(f"{home()}/", os.W_OK):
         failure.remedy = f"set APBATCH_HOME to a folder that you may write; all state is in {home()}"
     with suppress(OSError, ValueError):  # nobody is left to be told
         print(error_line(failure, program), file=sys.stderr, flush=True)
