@@ -102,8 +102,8 @@ def access_groups(setting: Setting) -> Iterator[Group]:
         1.0,
         baseline=HTTP,
     )
-    yield Group(kept, [_Read(kept, peer, tree, folder) for peer, folder in tree.mounts.items()])
-    yield Group(blocks, [_Read(blocks, peer, tree, folder, drop=True) for peer, folder in tree.mounts.items()])
+    yield Group(kept, [_Read(kept, peer, tree) for peer in tree.mounts])
+    yield Group(blocks, [_Read(blocks, peer, tree, drop=True) for peer in tree.mounts])
     yield Group(listing, [_Listing(listing, peer, tree, folder) for peer, folder in tree.mounts.items()])
     yield Group(cold, [_ColdRead(cold, MOUNT, tree), _PlainHttp(cold, HTTP, tree)])
     yield Group(network, [_ColdRead(network, MOUNT, tree, _LINK), _PlainHttp(network, HTTP, tree, _LINK)])
@@ -255,7 +255,7 @@ class _AccessCase(Case):
 
 
 class _Read(_AccessCase):
-    def __init__(self, operation: Operation, peer: str, tree: _BenchTree, folder: Path, *, drop: bool = False) -> None:
+    def __init__(self, operation: Operation, peer: str, tree: _BenchTree, *, drop: bool = False) -> None:
         super().__init__(operation, peer, tree.size)
         self._tree, self._drop = tree, drop
         self._file, self._expected = tree.file(peer, "large"), tree.checksums["large"]
