@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import logit
+from scipy.special import expit, logit
 from scipy.stats import rankdata
+from sklearn.linear_model import LogisticRegression
 
 from apbatch.dl.judging.q_factor import roc
 from apbatch.dl.judging.score_means import choose_mean
@@ -22,22 +23,44 @@ def members(n: int = 600, seed: int = 1, bend: float = 1.0) -> tuple[list[np.nda
     return list(scores), gamma
 
 
-def test_a_mean_of_logits_is_the_plain_one_and_better_than_either() -> None:
-    both, gamma = members()
+def test_weights_are_those_of_a_logistic_regression_and_the_mean_is_better_than_either() -> None:
+    both, gamma = members(n=4000)
+    both[1] = expit(0.5 * logit(both[1]) + 0.3)  # one method exaggerates less, and is shifted
     mean = choose_mean(both, gamma)
     scores = mean.of(both)
     assert roc(scores, gamma)[2] > max(roc(own, gamma)[2] for own in both) + 0.02
+    peer = LogisticRegression(C=1e6, class_weight="balanced").fit(logit(np.array(both)).T, gamma)
     if mean.kind == "logits":
-        assert logit(scores) == pytest.approx(np.mean(logit(both), axis=0))
+        assert mean.weights == pytest.approx(peer.coef_[0], rel=0.02)
+        assert mean.constant == pytest.approx(peer.intercept_[0], abs=0.02)
     assert mean.of([own[::-1] for own in both]) == pytest.approx(scores[::-1])
+
+
+def test_a_method_that_says_nothing_has_next_to_no_weight_and_one_that_says_the_opposite_none() -> None:
+    both, gamma = members(n=4000)
+    noise = np.random.default_rng(5).random(4000)
+    for useless in (noise, 1 - both[0]):
+        mean = choose_mean([both[0], useless], gamma)
+        assert mean.weights[1] < 0.1 * mean.weights[0]
+        assert roc(mean.of([both[0], useless]), gamma)[2] >= roc(both[0], gamma)[2] - 0.002
+    assert mean.weights[1] == 0
 
 
 def test_scores_that_are_no_probabilities_are_brought_together_by_their_ranks() -> None:
     both, gamma = members(bend=60.0)
     mean = choose_mean(both, gamma)
     assert mean.kind == "ranks"
-    wanted = np.mean([(rankdata(own) - 0.5) / len(gamma) for own in both], axis=0)
-    assert mean.of(both) == pytest.approx(wanted)
+    ranks = np.array([(rankdata(own) - 0.5) / len(gamma) for own in both])
+    assert logit(mean.of(both)) == pytest.approx(np.array(mean.weights) @ logit(ranks) + mean.constant)
+
+
+def test_classes_that_one_method_parts_without_an_error_and_images_without_a_score_leave_weights_finite() -> None:
+    both, gamma = members()
+    perfect = np.where(gamma, 0.9, 0.1)
+    both[1][:5] = np.nan
+    mean = choose_mean([perfect, both[1]], gamma)
+    assert np.isfinite(mean.weights).all() and mean.weights[0] < 1e3
+    assert roc(mean.of([perfect, both[1]])[5:], gamma[5:])[2] == 1
 
 
 @pytest.mark.parametrize("bend", [1.0, 60.0])

@@ -41,7 +41,7 @@ class StudySettings(Hyperparameters):
         See `apbatch.dl.judging.rivals`.
     means : dict
         Methods that are the mean of others' scores of uncleaned images, such as ``{halo: [halo-net, halo-trees]}``;
-        which mean it is, the validation set decides (`apbatch.dl.judging.score_means`).
+        how it weighs them, the validation set decides (`apbatch.dl.judging.score_means`).
     auxiliary : dict
         By network, the loss weights of its auxiliary outputs (`apbatch.dl.training.spec.TrainSpec`).
     seeds : int

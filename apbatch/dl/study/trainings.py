@@ -200,7 +200,8 @@ def _means(blind_set: blind.BlindSet, scored: pa.Table, settings: StudySettings)
         names = [training_name(member, seed) for member in members]
         each = {split: [scores_of(scored, one, treatment, split, ids[split]) for one in names] for split in splits}
         mean = choose_mean(each["validation"], np.asarray(gamma, bool))
-        say(f"study: {name} {seed}, {treatment}, is the mean of the {mean.kind} of {', '.join(members)}")
+        parts = ", ".join(f"{weight:.2f} {member}" for weight, member in zip(mean.weights, members, strict=True))
+        say(f"study: {name} {seed}, {treatment}, is the mean of the {mean.kind} with the weights {parts}")
         for split in splits:
             yield _rows(training_name(name, seed), treatment, split, ids[split], mean.of(each[split]))
 
