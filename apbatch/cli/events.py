@@ -87,6 +87,7 @@ def coincidences(
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Find events of two experiments within a time and an angle; times are UTC, compared to the nanosecond."""
+    from apbatch.client.client import connect
     from apbatch.config import load_settings
     from apbatch.index.events import coincidences as pairs
     from apbatch.index.events.upgrade import events_of
@@ -94,10 +95,10 @@ def coincidences(
 
     widest = parse_quantity(angle, "deg") if angle else None
     window = pairs.Window(round(parse_quantity(within, "ns")), widest, frame, nearest)  # type: ignore[arg-type]
-    settings = load_settings()
     with ExitStack() as stack:
-        store = stack.enter_context(events_of(settings))
         if spark:
+            settings = load_settings()
+            store = stack.enter_context(events_of(settings))
             from apbatch.spark.connect.session import close, session
             from apbatch.spark.inputs.event_search import coincident_pairs
 
@@ -106,7 +107,8 @@ def coincidences(
             pairs_frame = coincident_pairs(started, store, first, second, window)
             batches = iter(pairs_frame.toArrow().cast(pairs.SCHEMA).to_batches())
         else:
-            batches = pairs.coincidences(store, first, second, window)
+            catalogue = stack.enter_context(connect())
+            batches = catalogue.coincidences(first, second, window).batches()
         if output:
             number = pairs.write(batches, output)
             show([{"pairs": number, "output": output}], format, ("pairs", "output"))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable
+from typing import Annotated
 
 import typer
 
 from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named, note, show, show_lines, show_text
-
-if TYPE_CHECKING:
-    from apbatch.index.catalogue import Catalogue
 
 _QUERY = Annotated[str, typer.Argument(help="Such as \"experiment = 'TAIGA' and events > 1000\"; empty: all files.")]
 #: What fits a terminal.
@@ -89,21 +86,15 @@ def _file_columns(attributes: Iterable[str]) -> list[str]:
 
 def conflicts(format: FormatOption = Format.TABLE) -> None:
     """List the places at which sites hold different content, and the names that their files have in the tree."""
-    from apbatch.config import load_settings
-    from apbatch.index.backends import open_catalogue
+    from apbatch.client.client import connect
 
-    def rows(catalogue: Catalogue) -> Iterator[dict[str, str]]:
-        cursor: str | None = None
-        while True:
-            conflicts, cursor = catalogue.conflicts(cursor)
-            for conflict in conflicts:
-                for path, entry in conflict.entries.items():
-                    yield {"place": conflict.place, "path": path, "entry": entry}
-            if cursor is None:
-                return
-
-    with open_catalogue(load_settings().catalogue) as catalogue:
-        show(rows(catalogue), format, ("place", "path", "entry"))
+    with connect() as catalogue:
+        rows = (
+            {"place": conflict.place, "path": path, "entry": entry}
+            for conflict in catalogue.conflicts()
+            for path, entry in conflict.entries.items()
+        )
+        show(rows, format, ("place", "path", "entry"))
 
 
 def explain(query: _QUERY = "") -> None:

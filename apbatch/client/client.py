@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from apbatch.client.results import Result
 from apbatch.client.transport import EventKey, Transport
 from apbatch.config import load_settings
 from apbatch.errors import NotFoundError
 from apbatch.formats.reader import Attribute
-from apbatch.index.files import Entry
+from apbatch.index.files import Conflict, Entry
+from apbatch.index.query import Query, written
 
 if TYPE_CHECKING:
     from apbatch.client.images import Image
+    from apbatch.index.events.coincidences import Window
 
 #: Rows from which looking at them takes a second or more, on any back-end.
 SLOW_ROWS = 200_000
@@ -152,6 +156,39 @@ class Client:
             else:
                 yield below
 
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield the places at which sites hold different content, with the names of their files in the tree."""
+        cursor: str | None = None
+        while True:
+            page, cursor = self._transport.conflicts(cursor)
+            yield from page
+            if cursor is None:
+                return
+
+    def coincidences(self, first: str, second: str, window: Window) -> Result:
+        """Return the events of two experiments that are together in time and direction, by the time of the first.
+
+        Parameters
+        ----------
+        first, second : str
+            Names of experiments, or queries of events.
+        window : apbatch.index.events.coincidences.Window
+            What counts as together.
+
+        Raises
+        ------
+        UsageError, ServerError
+            When the result is looked at.
+        """
+        from apbatch.index.events import coincidences
+
+        def pairs() -> Iterator[pa.RecordBatch]:
+            yield pa.RecordBatch.from_pylist([], coincidences.SCHEMA)
+            for batch in coincidences.coincidences(_Events(self._transport), first, second, window):
+                yield batch.cast(coincidences.SCHEMA)
+
+        return Result(pairs, f"{first} with {second}")
+
     def changes(self, since: int = 0) -> Iterator[dict[str, Any]]:
         """Yield what changed after a revision, the oldest change first."""
         return self._transport.changes(since)
@@ -225,6 +262,19 @@ class Client:
             if len(images) >= limit:
                 break
         return images
+
+
+class _Events:
+    """The events of a catalogue, as a search of coincidences asks for them."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def attributes(self) -> Mapping[str, Attribute]:
+        return self._transport.attributes(True)
+
+    def select(self, where: Query, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return (batch for batch in self._transport.batches(written(where), [*columns], None, True) if batch.num_rows)
 
 
 def connect(url: str | None = None, token: str | None = None) -> Client:

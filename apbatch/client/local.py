@@ -25,7 +25,7 @@ from apbatch.index.backends import open_catalogue
 from apbatch.index.events.columns import EVENT_KEYS
 from apbatch.index.events.store import EventStore
 from apbatch.index.events.upgrade import events_of
-from apbatch.index.files import Entry, EntryPage
+from apbatch.index.files import Conflict, Entry, EntryPage
 from apbatch.index.parser import parse_search
 from apbatch.index.query import And, Compare, Search
 
@@ -100,6 +100,10 @@ class LocalTransport(Transport):
     def entry(self, path: str) -> Entry | None:
         """Return what the merged tree has under a path."""
         return self._door.entry(path)
+
+    def conflicts(self, cursor: str | None) -> tuple[list[Conflict], str | None]:
+        """Return some places at which sites hold different content."""
+        return self._door.conflicts(cursor)
 
     def changes(self, since: int) -> Iterator[dict[str, Any]]:
         """Yield changes after a revision."""

@@ -30,7 +30,7 @@ from apbatch.errors import (
 )
 from apbatch.formats.reader import Attribute
 from apbatch.index.contents import BLOCK
-from apbatch.index.files import Entry, EntryPage, State
+from apbatch.index.files import Conflict, Entry, EntryPage, State
 from apbatch.storage.range_stream import RangeStream
 
 if TYPE_CHECKING:
@@ -226,6 +226,11 @@ class RemoteTransport(Transport):
             return entry_of(self.json("/entry", path=path or "/"))
         except NotFoundError:
             return None
+
+    def conflicts(self, cursor: str | None) -> tuple[list[Conflict], str | None]:
+        """Return some places at which sites hold different content."""
+        page = self.json("/conflicts", cursor=cursor)
+        return [Conflict(item["place"], item["entries"]) for item in page["items"]], page["cursor"]
 
     def changes(self, since: int, *, from_start: bool = False) -> Iterator[dict[str, Any]]:
         """Yield changes after a revision; `from_start`: the reader began at 0, less than 30 days ago."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from apbatch.formats.reader import Attribute
-from apbatch.index.files import Entry, EntryPage
+from apbatch.index.files import Conflict, Entry, EntryPage
 
 if TYPE_CHECKING:
     from apbatch.access.event_image import EventImage
@@ -86,6 +86,10 @@ class Transport(ABC):
     @abstractmethod
     def entry(self, path: str) -> Entry | None:
         """Return what the merged tree has under a path."""
+
+    @abstractmethod
+    def conflicts(self, cursor: str | None) -> tuple[list[Conflict], str | None]:
+        """Return some places at which sites hold different content, and the cursor of the next ones."""
 
     @abstractmethod
     def changes(self, since: int) -> Iterator[dict[str, Any]]:

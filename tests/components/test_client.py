@@ -6,9 +6,11 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import urllib3
 
@@ -19,7 +21,9 @@ from apbatch.client import client
 from apbatch.client.client import Client
 from apbatch.client.results import SlowSearchWarning
 from apbatch.errors import NotFoundError, ServerError, UsageError, VerificationError
+from apbatch.index.events.coincidences import Window
 from apbatch.index.events.parquet import ParquetEvents
+from apbatch.index.query import Everything
 from apbatch.index.sql.sqlite import SqliteCatalogue
 from apbatch.ingest.events import load_events
 from apbatch.ingest.scan import ingest
@@ -122,6 +126,39 @@ def test_both_ways_give_the_same_table(home: Path, running: Running) -> None:
         ):
             mine, theirs = asked(here), asked(there)
             assert mine == theirs and len(mine if hasattr(mine, "__len__") else [mine]) > 0
+
+
+def test_conflicts_are_the_same_both_ways(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:///{tmp_path}/catalogue.sqlite"
+    with SqliteCatalogue(url) as catalogue, SqliteCatalogue(f"sqlite:///{home}/catalogue.sqlite") as other:
+        records = [replace(one, attributes={}) for one in other.select(Everything())]
+        twins = [
+            replace(one, path=f"/b{one.path}", place=one.path, site="b", checksum=one.checksum[::-1]) for one in records
+        ]
+        catalogue.upsert([*records, *twins])
+        with serving(tmp_path, catalogue) as running, ap.connect(url) as here, ap.connect(running.url) as there:
+            mine, theirs = list(here.conflicts()), list(there.conflicts())
+            assert run_command(
+                application(), arguments=["--catalogue", running.url, "conflicts", "--format", "json"]
+            ) == 0  # fmt: skip
+    assert mine == theirs and [one.place for one in mine] == sorted(one.path for one in records)
+    assert len(json.loads(capsys.readouterr().out)) == 2 * len(records)
+
+
+def test_events_of_two_experiments_that_are_together_are_the_same_both_ways(
+    running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ap.connect() as here, ap.connect(running.url) as there:
+        first, second, window = "cleaning = 'cluster-01'", "cleaning = 'cluster-02'", Window(10**7, nearest=True)
+        mine, theirs = (cat.coincidences(first, second, window).arrow() for cat in (here, there))
+        assert mine == theirs and mine.num_rows > 0
+        assert there.coincidences("nobody", "TAIGA", window).arrow().num_rows == 0
+        with pytest.raises(UsageError, match="did you mean 'experiment'"):
+            there.coincidences("experimnt = 'A'", "TAIGA", window).arrow()
+    command = ["coincidences", first, second, "--within", "10ms", "--nearest"]
+    output = tmp_path / "pairs.parquet"
+    assert run_command(application(), arguments=["--catalogue", running.url, *command, "--output", str(output)]) == 0
+    assert pq.read_table(output) == theirs
 
 
 def test_a_result_becomes_what_people_use(cat: Client) -> None:

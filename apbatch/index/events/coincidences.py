@@ -9,10 +9,10 @@ gives one partner an event, not all.)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,11 +23,22 @@ from apbatch.index import query as q
 from apbatch.index.events.columns import EVENT_KEYS
 from apbatch.index.events.engine_error import EngineError
 from apbatch.index.events.part_files import Sink
-from apbatch.index.events.store import EventStore
 from apbatch.index.parser import parse
 from apbatch.storage.backends import open_store, split_url
 
 Frame = Literal["horizon", "sky"]
+
+
+class EventSource(Protocol):
+    """The methods of `EventStore` that a search of coincidences needs, with the same meaning."""
+
+    def attributes(self) -> Mapping[str, Attribute]:
+        """Return what queries may name."""
+
+    def select(self, where: q.Query, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield events that match."""
+
+
 #: Columns of the direction: the angle from the pole or equator, and the one around it.
 DIRECTIONS: dict[str, tuple[str, str]] = {
     "horizon": ("zenith", "azimuth"),
@@ -181,12 +192,12 @@ def _spark_step(step: int) -> str:
     return f"SELECT * EXCEPT (cell), cell + {step} AS cell FROM b"
 
 
-def coincidences(store: EventStore, first: str, second: str, window: Window) -> Iterator[pa.RecordBatch]:
+def coincidences(store: EventSource, first: str, second: str, window: Window) -> Iterator[pa.RecordBatch]:
     """Yield the pairs of events of two experiments that are together, by the time of the first.
 
     Parameters
     ----------
-    store : EventStore
+    store : EventSource
     first, second : str
         Names of experiments, or queries of events.
     window : Window
