@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from apbatch.formats.reader import Scalar
 
@@ -176,7 +176,7 @@ class Entry:
     mtime_ns : int
         Time of last change since 1970, ns; 0 for a folder.
     state : State, optional
-        ``registered`` or ``listed``; None for a folder.
+        One of `VISIBLE`; None for a folder.
     checksum : str
         BLAKE3 of the content; empty for a folder and for a listed file.
     conflict : bool
@@ -215,25 +215,15 @@ class Conflict:
     entries: Mapping[str, str]
 
 
-_Kind = TypeVar("_Kind")
+def _open_twin(kind: type) -> Any:
+    """Return a class with the fields of a frozen dataclass that can be set.
 
-
-def _constructor(kind: type[_Kind]) -> Callable[..., list[_Kind]]:
-    """Return what makes instances of columns, one a field in their order, seven times as quickly as a frozen dataclass.
-
-    That one sets each field by a call; here twins that are not frozen are filled, which then become what is wanted.
+    A back-end makes an object of each row, which is whole and right already: it fills a twin field by field, and then
+    gives it the class of what is wanted. A frozen dataclass' own constructor sets each field by a call, and takes
+    several times as long.
     """
-    twin: Any = make_dataclass(kind.__name__, [(one.name, Any) for one in fields(kind)], slots=True, eq=False)  # type: ignore[arg-type]
-
-    def construct(*columns: Iterable[Any]) -> list[_Kind]:
-        instances = list(map(twin, *columns))
-        for one in instances:
-            one.__class__ = kind
-        return instances
-
-    return construct
+    return make_dataclass(kind.__name__, [(one.name, Any) for one in fields(kind)], slots=True, eq=False)
 
 
-#: For rows of a back-end, which are whole and right already.
-stored_records = _constructor(FileRecord)
-stored_entries = _constructor(Entry)
+#: For those who fill them; nobody else is to see one.
+RecordTwin, EntryTwin = _open_twin(FileRecord), _open_twin(Entry)

@@ -372,6 +372,13 @@ def test_a_server_that_is_not_there_is_one_message() -> None:
     assert done.stderr == ""
 
 
+def test_a_keyspace_may_have_a_name_that_is_a_word_of_cql(cassandra: str) -> None:
+    for _ in range(2):  # made, and then found
+        with open_catalogue(f"{cassandra}/full") as catalogue:
+            catalogue.upsert([record("f")])
+            assert catalogue.get("/e/s/f") is not None
+
+
 def test_a_wrong_url_is_a_users_error(cassandra: str) -> None:
     with pytest.raises(UsageError, match="HOST:PORT/KEYSPACE"):
         open_catalogue(f"{cassandra}/Upper-Case")

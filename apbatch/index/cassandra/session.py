@@ -147,7 +147,7 @@ class CassandraSession:
         if keyspace not in self._cluster.metadata.keyspaces:
             copies = min(3, len(self._cluster.metadata.all_hosts()))
             self._session.execute(
-                f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = "
+                f'CREATE KEYSPACE IF NOT EXISTS "{keyspace}" WITH replication = '
                 f"{{'class': 'NetworkTopologyStrategy', 'replication_factor': {copies}}}"
             )
         self._session.set_keyspace(keyspace)

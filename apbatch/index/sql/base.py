@@ -42,6 +42,7 @@ class SqlBase(Catalogue):
         self._version = "(SELECT value FROM counter WHERE name = 'schema')"
         self._joined: Joined | None = None
         self._narrows = db.narrow("x") != "x"
+        self._of_path = f"WHERE {self._is('f.path')}"
 
     def damage(self) -> list[str]:
         """Return what is damaged, and rows without their file."""
@@ -178,7 +179,7 @@ class SqlBase(Catalogue):
         """Return one file, or None."""
         if not is_text(path):
             return None
-        records = self._whole("file f", f"WHERE {self._is('f.path')}", self._bound(path))
+        records = self._whole("file f", self._of_path, self._bound(path))
         return records[0] if records else None
 
     def get_many(self, paths: Iterable[str]) -> dict[str, FileRecord]:
@@ -207,7 +208,10 @@ class SqlBase(Catalogue):
         if self._joined is None or self._joined.version != declarations.version:
             self._joined = side_tables(declarations) if declarations.version >= 0 else None
         if (joined := self._joined) is not None:
-            statement = f"SELECT {self._columns}{joined.columns}, {self._version} FROM {source}{joined.source} {rest}"
+            if (statement := joined.statements.get((source, rest))) is None:
+                columns = f"{self._columns}{joined.columns}, {self._version}"
+                statement = f"SELECT {columns} FROM {source}{joined.source} {rest}"
+                joined.statements[source, rest] = statement
             rows = self._db.ask(statement, values)
             if not rows or rows[0][-1] == joined.version:
                 return joined.records(rows, self._db.is_typed)

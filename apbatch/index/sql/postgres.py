@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -74,7 +75,9 @@ class PostgresSession(Session):
                 copy.write_row(row)
 
 
+@lru_cache(maxsize=1000)
 def _marked(statement: str) -> bytes:
+    """Return a statement as psycopg takes it; given the same bytes again, it knows what it made of them."""
     return statement.replace("?", "%s").encode()
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from apbatch.formats.reader import Attribute
-from apbatch.index.files import FileRecord, State, stored_records
+from apbatch.index.files import FileRecord, RecordTwin, State
 from apbatch.index.sql.database import Row
 from apbatch.index.sql.schema import RECORD, side_table
 
@@ -19,6 +19,8 @@ STATES = {state.value: state for state in State}
 _MOST_TABLES = 8
 _MOST_COLUMNS = 128
 _AS_STORED = ("string", "integer", "number")
+#: Columns of a row that are fields of a record; its id follows.
+_FIELDS = len(RECORD) - 1
 
 
 @dataclass(slots=True)
@@ -52,12 +54,15 @@ class Joined:
         What follows the files in FROM.
     places : dict
         By experiment: where its attributes are in a row, their names and types.
+    statements : dict
+        What was composed with these tables, by source and condition.
     """
 
     version: int
     columns: str
     source: str
     places: dict[str, tuple[slice, tuple[tuple[str, str], ...]]]
+    statements: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def records(self, rows: Sequence[Row], is_typed: bool) -> list[FileRecord]:
         """Return the records of rows.
@@ -172,15 +177,22 @@ def records_of(rows: Sequence[Row], attributes: Iterable[dict[str, Any]], is_typ
         Those of each row.
     is_typed : bool
     """
-    if not rows:
-        return []
-    columns: list[Any] = list(zip(*rows, strict=True))
-    columns[9] = map(STATES.__getitem__, columns[9])
-    if not is_typed:
-        columns[12] = [day and _date(day) for day in columns[12]]
-        for n in (13, 14):
-            columns[n] = [moment and _moment(moment) for moment in columns[n]]
-    return stored_records(*columns[:18], attributes, *columns[18:20])
+    records: list[FileRecord] = []
+    new = object.__new__
+    for row, of_row in zip(rows, attributes, strict=True):
+        one = new(RecordTwin)
+        (
+            one.path, one.site, one.source, one.size, one.mtime_ns, one.checksum, one.adler32, one.format,
+            one.experiment, state, one.reason, one.run, night, start, end, one.telescope, one.cluster, one.events,
+            one.place, one.revision,
+        ) = row[:_FIELDS]  # fmt: skip
+        if not is_typed:
+            night, start, end = night and _date(night), start and _moment(start), end and _moment(end)
+        one.state, one.night, one.time_start, one.time_end = STATES[state], night, start, end
+        one.attributes = of_row
+        one.__class__ = FileRecord
+        records.append(one)
+    return records
 
 
 def as_typed(kind: str, value: Any) -> Any:

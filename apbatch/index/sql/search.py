@@ -184,7 +184,9 @@ class SqlSearch(SqlBase):
         labels = ["id" if name == "id" else f"c{number}" for number, name in enumerate(outputs)]
         selects: list[tuple[str, str]] = []
         values: list[Any] = []
-        by_index = bool(q.names(q.asked_of(search.where)) - _COARSE)
+        asked = q.asked_of(search.where)
+        by_index = bool(q.names(asked) - _COARSE)
+        few = any(len(q.values_of(asked, name) or ()) == 1 for name in _FINE)
         for branch in self._branches(declarations, search.where, set(outputs), standing.shared):
             whole = branch.condition
             if after is not None:
@@ -199,7 +201,7 @@ class SqlSearch(SqlBase):
                 f"{expression}{_direction(one)}"
                 for one in order
                 if (column := branch.column(one.name)) is not None
-                for expression in (self._db.sorted_after(key) if by_index else key for key in self._keys(column))
+                for expression in (self._sorted_after(column, few) if by_index else self._keys(column))
             )
             sql, bound = where(whole)
             selects.append((", ".join(cells), f"{branch.source} WHERE {sql} ORDER BY {sorting} LIMIT {many}"))
@@ -219,6 +221,17 @@ class SqlSearch(SqlBase):
         last = "".join(f", f.{label}" for label in labels[len(names) :])
         statement = f"SELECT {first}{columns}{last}, {self._stands} FROM ({inner}) AS f{source} ORDER BY {sorting}"
         return Statement(statement, values, joined, keys)
+
+    def _sorted_after(self, column: Column, few: bool) -> list[str]:
+        """Return the keys by which rows are sorted that an index of other attributes picked.
+
+        Parameters
+        ----------
+        column : Column
+        few : bool
+            Whether they are few for certain: then no index of a long text's beginning is worth being read instead.
+        """
+        return [self._db.sorted_after(key) for key in ([column.sql] if few else self._keys(column))]
 
     def _missing(self, name: str, declarations: Declarations) -> str:
         attribute = COMMON.get(name) or declarations.attributes[name]
@@ -379,6 +392,8 @@ class SqlSearch(SqlBase):
 _COARSE = {"path", "place", "site", "source", "experiment", "state", "format", "size", "mtime_ns", "revision"}
 #: Whether any content has several sources: a partial index tells it.
 _SHARED = "EXISTS (SELECT 1 FROM file WHERE (entry <> place OR copy > 0) AND copy > 0)"
+#: One value of any of these picks few files, always.
+_FINE = ("night", "run")
 _MOST_STATEMENTS = 500
 #: A statement for what no file can match.
 _NOTHING = "SELECT 1 WHERE 1 = 0"

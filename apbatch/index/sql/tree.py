@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import repeat
-from operator import attrgetter, ne
+from operator import attrgetter
 
 from apbatch.index.catalogue import PAGE
-from apbatch.index.files import Conflict, Entry, EntryPage, FileRecord, stored_entries
+from apbatch.index.files import Conflict, Entry, EntryPage, EntryTwin, FileRecord
 from apbatch.index.pages import identity, read_cursor, write_cursor
 from apbatch.index.places import parent_of
 from apbatch.index.records import is_text
@@ -145,9 +144,12 @@ def entries_of(rows: Sequence[Row], start: int) -> list[Entry]:
     start : int
         Where the names begin.
     """
-    if not rows:
-        return []
-    entries, sizes, times, states, checksums, places = zip(*rows, strict=True)
-    names = [entry[start:] for entry in entries]
-    kinds, conflicts = repeat("file"), map(ne, entries, places)
-    return stored_entries(names, kinds, sizes, times, map(STATES.__getitem__, states), checksums, conflicts)
+    entries: list[Entry] = []
+    new = object.__new__
+    for entry, size, mtime_ns, state, checksum, place in rows:
+        one = new(EntryTwin)
+        one.name, one.kind, one.size, one.mtime_ns = entry[start:], "file", size, mtime_ns
+        one.state, one.checksum, one.conflict = STATES[state], checksum, entry != place
+        one.__class__ = Entry
+        entries.append(one)
+    return entries
