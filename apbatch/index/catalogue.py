@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,25 @@ import pyarrow as pa
 
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
+from apbatch.index.attributes import COMMON, known_attribute
 from apbatch.index.changes import Change
 from apbatch.index.contents import Content
 from apbatch.index.descriptions import Description, DescriptionKind
 from apbatch.index.digests import ListingDigest
 from apbatch.index.files import Conflict, Entry, EntryPage, FileRecord, Replica, UpsertReport
 from apbatch.index.leases import Lease
-from apbatch.index.pages import Page, RecordPage
-from apbatch.index.query import Query, Search
+from apbatch.index.narrowing import narrowed
+from apbatch.index.pages import Page, RecordPage, Stretch, identity, read_cursor, to_batch, write_cursor
+from apbatch.index.places import folder_of
+from apbatch.index.query import NOTHING, Query, Search, normalise, written
+from apbatch.index.records import is_text
 
 #: Columns of `Catalogue.listing`: what a rescan compares.
 LISTING = ("path", "source", "size", "mtime_ns", "state", "format", "checksum")
 #: Rows of a page unless the caller says otherwise.
 PAGE = 1000
+#: What to do where a server of a catalogue does not answer.
+LOST_SERVER = "is it up? Its log says why it ended, for which a full disk is reason enough"
 
 
 def _own_tools() -> UsageError:
@@ -77,7 +84,6 @@ class Catalogue(ABC):
         """Return one file, or None."""
         return self.get_many([path]).get(path)
 
-    @abstractmethod
     def listing(
         self,
         site: str,
@@ -108,6 +114,27 @@ class Catalogue(ABC):
         size : int
             Rows of a page.
         """
+        names = [known_attribute(name, COMMON).name for name in columns]
+        below = below.strip("/")
+        question = identity("listing", site, below, since, until)
+        after = None if cursor is None else read_cursor(cursor, question, ("string", "string")).after
+        rows: Sequence[Sequence[Any]] = []
+        if all(map(is_text, (site, below, since, until or ""))):
+            rows = self._listed(Stretch(site, below, since, until, after), names, size + 1)
+        following = write_cursor(question, rows[size - 1][-2:]) if len(rows) > size else None
+        return Page(to_batch(rows[:size], names, COMMON), following)
+
+    @abstractmethod
+    def _listed(self, stretch: Stretch, names: Sequence[str], limit: int) -> Sequence[Sequence[Any]]:
+        """Return the first files of a stretch: the named common attributes, then source and path.
+
+        Parameters
+        ----------
+        stretch : Stretch
+        names : sequence of str
+        limit : int
+            Files at most.
+        """
 
     def digests(self, site: str, below: str = "") -> Iterator[ListingDigest]:
         """Yield stretches of a site's listing in its order, which together are all of it, each with its digest if kept.
@@ -133,7 +160,6 @@ class Catalogue(ABC):
 
     # the merged tree
 
-    @abstractmethod
     def entries(self, folder: str, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
         """Return some entries of a folder of the merged tree, ordered by the bytes of their names.
 
@@ -148,12 +174,27 @@ class Catalogue(ABC):
         limit : int
             Entries at most.
         """
+        folder = folder_of(folder)
+        first = partial(self._entries, folder) if is_text(folder) else _no_entries
+        return _folder_page(identity("entries", folder), cursor, limit, first)
+
+    @abstractmethod
+    def _entries(self, folder: str, after: str, limit: int) -> list[Entry]:
+        """Return the first entries of a folder, by name: as many as there are, or `limit` and perhaps more.
+
+        Parameters
+        ----------
+        folder : str
+            As `folder_of` returns it.
+        after : str
+            Name that they come after.
+        limit : int
+        """
 
     @abstractmethod
     def entry(self, path: str) -> Entry | None:
         """Return what the merged tree has under a path, or None; the root is a folder named with the empty text."""
 
-    @abstractmethod
     def entries_seen(self, folder: str, rule: Query, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
         """Return what `entries` would if there were only the files that match a rule.
 
@@ -166,6 +207,23 @@ class Catalogue(ABC):
         rule : Query
         cursor : str, optional
             Of the page before, of the same folder and rule.
+        limit : int
+        """
+        folder = folder_of(folder)
+        left = narrowed(normalise(rule), folder)
+        first = _no_entries if left == NOTHING or not is_text(folder) else partial(self._entries_seen, folder, left)
+        return _folder_page(identity("entries seen", folder, written(rule)), cursor, limit, first)
+
+    @abstractmethod
+    def _entries_seen(self, folder: str, rule: Query, after: str, limit: int) -> list[Entry]:
+        """Return the first entries of a folder that are seen, as `_entries` does.
+
+        Parameters
+        ----------
+        folder : str
+        rule : Query
+            Normalised, and narrowed to the folder.
+        after : str
         limit : int
         """
 
@@ -419,3 +477,26 @@ class Catalogue(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _folder_page(question: str, cursor: str | None, limit: int, first: Callable[[str, int], list[Entry]]) -> EntryPage:
+    """Return a page of a folder's entries.
+
+    Parameters
+    ----------
+    question : str
+        What is asked, as `identity` says it.
+    cursor : str, optional
+    limit : int
+    first : callable
+        Returns the first entries after a name, by name: that name and one more than the page has are its arguments.
+    """
+    after = "" if cursor is None else read_cursor(cursor, question, ("string",)).after[0]
+    entries = first(after, limit + 1)
+    if len(entries) <= limit:
+        return EntryPage(entries, None)
+    return EntryPage(entries[:limit], write_cursor(question, [entries[limit - 1].name]))
+
+
+def _no_entries(after: str, limit: int) -> list[Entry]:
+    return []

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -43,6 +43,27 @@ class RecordPage:
 
     records: list[FileRecord]
     cursor: str | None
+
+
+class Stretch(NamedTuple):
+    """Files of a site whose sources follow each other.
+
+    Attributes
+    ----------
+    site : str
+    below : str
+        Folder of the site; empty for all of it.
+    since, until : str, optional
+        Sources are not before the first, and before the second.
+    after : tuple, optional
+        Source and path of the file that they come after.
+    """
+
+    site: str
+    below: str = ""
+    since: str = ""
+    until: str | None = None
+    after: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,12 @@ def parent_of(path: str) -> str:
     return path.rpartition("/")[0]
 
 
+def folder_of(path: str) -> str:
+    """Return a path of the merged tree without a slash at its end; the root is the empty text."""
+    path = path.strip("/")
+    return f"/{path}" if path else ""
+
+
 def ancestors(folders: Iterable[str]) -> Iterator[str]:
     """Yield folders and all that they lie in, each once, the root left out."""
     visited: set[str] = set()

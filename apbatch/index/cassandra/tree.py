@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice, takewhile
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
-from apbatch.index.attributes import COMMON, known_attribute
-from apbatch.index.cassandra.base import CassandraBase
+from apbatch.index.cassandra.base import BATCH, CassandraBase, blocks
 from apbatch.index.cassandra.rows import split
 from apbatch.index.cassandra.settling import SPREAD
-from apbatch.index.catalogue import LISTING, PAGE
-from apbatch.index.files import Conflict, Entry, EntryPage, FileRecord, State
-from apbatch.index.pages import Page, identity, read_cursor, to_batch, write_cursor
+from apbatch.index.catalogue import PAGE
+from apbatch.index.files import Conflict, Entry, FileRecord, State
+from apbatch.index.pages import Stretch, read_cursor, write_cursor
 from apbatch.index.records import is_text
 
 _IN_LIST = {"path", "source", "size", "mtime_ns", "state", "format", "checksum", "site"}
@@ -23,24 +22,12 @@ _IN_LIST = {"path", "source", "size", "mtime_ns", "state", "format", "checksum",
 class CassandraTree(CassandraBase):
     """The merged tree, and the lists of sites."""
 
-    def entries(self, folder: str, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
-        """Return some entries of a folder; see `Catalogue.entries`."""
-        folder = "/" + folder.strip("/")
-        if not is_text(folder):
-            return EntryPage([], None)
-        question = identity("entries", folder)
-        after = "" if cursor is None else read_cursor(cursor, question, ("string",)).after[0]
-        folders = self._session.run("SELECT name FROM tree_directory WHERE parent = ? AND name > ?", folder, after)
-        files = self._session.run("SELECT * FROM entry WHERE parent = ? AND name > ?", folder, after)
-        first_files = (next(rows) for _, rows in groupby(files, key=lambda row: row["name"]))
-        entries = [Entry(row["name"], "folder") for row in islice(folders, limit + 1)]
-        names = {entry.name for entry in entries}
-        # Until a new folder has displaced a file of its name, the folder shows.
-        file_entries = (entry_of(row) for row in first_files if row["name"] not in names)
-        entries = sorted([*entries, *islice(file_entries, limit + 1)], key=lambda entry: entry.name)
-        if len(entries) <= limit:
-            return EntryPage(entries, None)
-        return EntryPage(entries[:limit], write_cursor(question, [entries[limit - 1].name]))
+    def _entries(self, folder: str, after: str, limit: int) -> list[Entry]:
+        parent = folder or "/"
+        folders = self._session.run("SELECT name FROM tree_directory WHERE parent = ? AND name > ?", parent, after)
+        files = self._session.run("SELECT * FROM entry WHERE parent = ? AND name > ?", parent, after)
+        first_files = (entry_of(next(rows)) for _, rows in groupby(files, key=itemgetter("name")))
+        return first_entries(folders, first_files, limit)
 
     def entry(self, path: str) -> Entry | None:
         """Return what the merged tree has under a path; see `Catalogue.entry`."""
@@ -84,34 +71,21 @@ class CassandraTree(CassandraBase):
 
     # one site's files
 
-    def listing(
-        self,
-        site: str,
-        below: str = "",
-        *,
-        columns: Sequence[str] = LISTING,
-        since: str = "",
-        until: str | None = None,
-        cursor: str | None = None,
-        size: int = 10_000,
-    ) -> Page:
-        """Return some files of a site by source; see `Catalogue.listing`."""
-        names = [known_attribute(name, COMMON).name for name in columns]
-        below = below.strip("/")
-        question = identity("listing", site, below, since, until)
-        after = (since, "") if cursor is None else read_cursor(cursor, question, ("string", "string")).after
-        if not all(map(is_text, (site, below, since, until or ""))):
-            return Page(to_batch([], names, COMMON), None)
-        files = self._of_site(site, f"{below}/" if below else "", (after[0], after[1]))
-        wanted_rows = files if until is None else takewhile(lambda row: row["source"] < until, files)
-        rows = list(islice(wanted_rows, size + 1))
-        more = len(rows) > size
-        rows = rows[:size]
-        following = write_cursor(question, [rows[-1]["source"], rows[-1]["path"]]) if more else None
+    def _listed(self, stretch: Stretch, names: Sequence[str], limit: int) -> list[list[Any]]:
+        below, until = stretch.below, stretch.until
+        after = (stretch.since, "") if stretch.after is None else (stretch.after[0], stretch.after[1])
+        files = self._of_site(stretch.site, f"{below}/" if below else "", after)
+        if until is not None:
+            files = takewhile(lambda row: row["source"] < until, files)
         if set(names) - _IN_LIST:
-            records = self.get_many(row["path"] for row in rows)
-            rows = [records[row["path"]].flat() for row in rows if row["path"] in records]
-        return Page(to_batch([[row[name] for name in names] for row in rows], names, COMMON), following)
+            files = self._whole(files)
+        return [[*(row[name] for name in names), row["source"], row["path"]] for row in islice(files, limit)]
+
+    def _whole(self, files: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield all common attributes of files; those that were removed meanwhile are left out."""
+        for part in blocks(files, BATCH):
+            records = self.get_many(row["path"] for row in part)
+            yield from (records[row["path"]].flat() for row in part if row["path"] in records)
 
     def _of_site(self, site: str, folder: str, after: tuple[str, str]) -> Iterator[dict[str, Any]]:
         """Yield what is listed of a site after a source and path, folder by folder: in the order of whole sources."""
@@ -149,3 +123,21 @@ def entry_of(row: dict[str, Any]) -> Entry:
     return Entry(
         row["name"], "file", row["size"], row["mtime_ns"], State(row["state"]), row["checksum"] or "", conflict
     )
+
+
+def first_entries(folders: Iterable[dict[str, Any]], files: Iterable[Entry], limit: int) -> list[Entry]:
+    """Return the first folders and files of a folder, `limit` of each at most, by name.
+
+    Until a new folder has displaced a file of its name, the folder shows.
+
+    Parameters
+    ----------
+    folders : iterable of dict
+        Rows with their names.
+    files : iterable of Entry
+    limit : int
+    """
+    entries = [Entry(row["name"], "folder") for row in islice(folders, limit)]
+    names = {entry.name for entry in entries}
+    entries += islice((entry for entry in files if entry.name not in names), limit)
+    return sorted(entries, key=attrgetter("name"))

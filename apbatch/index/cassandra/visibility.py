@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby, islice
+from itertools import groupby
 
 from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
 from apbatch.index.cassandra.base import blocks, joined
 from apbatch.index.cassandra.rows import columns_for, from_cells
 from apbatch.index.cassandra.search import CassandraSearch
-from apbatch.index.cassandra.tree import entry_of
-from apbatch.index.catalogue import PAGE
-from apbatch.index.files import Entry, EntryPage
+from apbatch.index.cassandra.tree import entry_of, first_entries
+from apbatch.index.files import Entry
 from apbatch.index.narrowing import narrowed
-from apbatch.index.pages import identity, read_cursor, write_cursor
 from apbatch.index.records import is_text
 
 _NAMES_A_LOOK = 200
@@ -23,24 +21,11 @@ _NAMES_A_LOOK = 200
 class CassandraSeen(CassandraSearch):
     """Entries under a condition."""
 
-    def entries_seen(self, folder: str, rule: q.Query, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
-        """Return some entries of a folder; see `Catalogue.entries_seen`."""
-        folder = "/" + folder.strip("/")
-        question = identity("entries seen", folder, q.written(rule))
-        after = "" if cursor is None else read_cursor(cursor, question, ("string",)).after[0]
-        left = narrowed(q.normalise(rule), folder.rstrip("/"))
-        if left == q.NOTHING or not is_text(folder):
-            return EntryPage([], None)
-        declared = self.attributes()
-        rows = self._session.run("SELECT name FROM tree_directory WHERE parent = ? AND name > ?", folder, after)
-        folders = (row["name"] for row in rows if self._holds(joined(folder, row["name"]), left, declared))
-        entries = [Entry(name, "folder") for name in islice(folders, limit + 1)]
-        folder_names = {entry.name for entry in entries}
-        files = (entry for entry in self._files_seen(folder, left, after, declared) if entry.name not in folder_names)
-        entries = sorted([*entries, *islice(files, limit + 1)], key=lambda entry: entry.name)
-        if len(entries) <= limit:
-            return EntryPage(entries, None)
-        return EntryPage(entries[:limit], write_cursor(question, [entries[limit - 1].name]))
+    def _entries_seen(self, folder: str, rule: q.Query, after: str, limit: int) -> list[Entry]:
+        parent, declared = folder or "/", self.attributes()
+        rows = self._session.run("SELECT name FROM tree_directory WHERE parent = ? AND name > ?", parent, after)
+        folders = (row for row in rows if self._holds(joined(parent, row["name"]), rule, declared))
+        return first_entries(folders, self._files_seen(parent, rule, after, declared), limit)
 
     def holds(self, folder: str, rule: q.Query) -> bool:
         """Tell whether a folder holds any file that matches; see `Catalogue.holds`."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 from apbatch.index.catalogue import PAGE
-from apbatch.index.files import Conflict, Entry, EntryPage, EntryTwin, FileRecord
-from apbatch.index.pages import identity, read_cursor, write_cursor
-from apbatch.index.places import parent_of
+from apbatch.index.files import Conflict, Entry, EntryTwin, FileRecord
+from apbatch.index.pages import read_cursor, write_cursor
+from apbatch.index.places import folder_of, parent_of
 from apbatch.index.records import is_text
 from apbatch.index.sql.base import SqlBase
 from apbatch.index.sql.conditions import Column
@@ -19,20 +19,13 @@ from apbatch.index.sql.rows import STATES
 class SqlTree(SqlBase):
     """The merged tree."""
 
-    def entries(self, folder: str, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
-        """Return some entries of a folder; see `Catalogue.entries`."""
-        folder = folder_of(folder)
-        if not is_text(folder):
-            return EntryPage([], None)
-        question = identity("entries", folder)
-        after = f"{folder}/"  # no name is empty
-        if cursor is not None:
-            after += read_cursor(cursor, question, ("string",)).after[0]
-        rows = self._first(folder, after, limit + 1, self._db.narrow)
-        if self._narrows and len(rows) > limit:
+    def _entries(self, folder: str, after: str, limit: int) -> list[Entry]:
+        first = f"{folder}/{after}"  # no name is empty
+        rows = self._first(folder, first, limit, self._db.narrow)
+        if self._narrows and len(rows) >= limit:
             longest = max((row[0] for row in rows), key=len)
             if self._db.narrowed(longest) != longest:  # what the index holds does not tell which of them come first
-                rows = self._first(folder, after, limit + 1, self._in_order)
+                rows = self._first(folder, first, limit, self._in_order)
         start = len(folder) + 1
         files = [row for row in rows if row[3] is not None]
         entries = entries_of(files, start)
@@ -40,9 +33,7 @@ class SqlTree(SqlBase):
             entries += [Entry(row[0][start:], "folder") for row in rows if row[3] is None]
         if self._narrows or len(files) < len(rows):
             entries.sort(key=attrgetter("name"))
-        if len(entries) <= limit:
-            return EntryPage(entries, None)
-        return EntryPage(entries[:limit], write_cursor(question, [entries[limit - 1].name]))
+        return entries
 
     def _first(self, folder: str, after: str, many: int, order: Callable[[str], str]) -> list[Row]:
         """Return the first folders and files of a folder: so many of each.
@@ -127,12 +118,6 @@ class SqlTree(SqlBase):
                 by_place[place][path] = entry
         conflicts = [Conflict(place, dict(sorted(entries.items()))) for place, entries in by_place.items()]
         return conflicts, write_cursor("conflicts", [places[limit - 1]]) if len(places) > limit else None
-
-
-def folder_of(path: str) -> str:
-    """Return a path of the merged tree without a slash at its end; the root is the empty text."""
-    path = path.strip("/")
-    return f"/{path}" if path else ""
 
 
 def entries_of(rows: Sequence[Row], start: int) -> list[Entry]:

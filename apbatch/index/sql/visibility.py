@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from apbatch.index import query as q
-from apbatch.index.catalogue import PAGE
-from apbatch.index.files import VISIBLE, Entry, EntryPage
+from apbatch.index.files import VISIBLE, Entry
 from apbatch.index.narrowing import narrowed
-from apbatch.index.pages import identity, read_cursor, write_cursor
+from apbatch.index.places import folder_of
 from apbatch.index.records import is_text
 from apbatch.index.sql.conditions import Column, Condition, both, condition, where
 from apbatch.index.sql.database import Row, Session
 from apbatch.index.sql.listing import SqlListing
 from apbatch.index.sql.search import SqlSearch
-from apbatch.index.sql.tree import SqlTree, entries_of, folder_of
+from apbatch.index.sql.tree import SqlTree, entries_of
 
 _SHOWN = q.In("state", tuple(map(str, VISIBLE)))
 
@@ -20,26 +21,15 @@ _SHOWN = q.In("state", tuple(map(str, VISIBLE)))
 class SqlSeen(SqlSearch, SqlListing, SqlTree):
     """Entries under a condition."""
 
-    def entries_seen(self, folder: str, rule: q.Query, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
-        """Return some entries of a folder; see `Catalogue.entries_seen`."""
-        folder = folder_of(folder)
-        question = identity("entries seen", folder, q.written(rule))
-        after = f"{folder}/"
-        if cursor is not None:
-            after += read_cursor(cursor, question, ("string",)).after[0]
-        left = narrowed(q.normalise(rule), folder)
-        if left == q.NOTHING or not is_text(folder):
-            return EntryPage([], None)
+    def _entries_seen(self, folder: str, rule: q.Query, after: str, limit: int) -> list[Entry]:
         start = len(folder) + 1
+        after = f"{folder}/{after}"
         with self._db.read() as session:
             entries = [
-                Entry(path[start:], "folder") for path in self._folders_seen(session, folder, left, after, limit)
+                Entry(path[start:], "folder") for path in self._folders_seen(session, folder, rule, after, limit)
             ]
-            entries += entries_of(self._files_seen(session, folder, left, after, limit), start)
-        entries.sort(key=lambda entry: entry.name)
-        if len(entries) <= limit:
-            return EntryPage(entries, None)
-        return EntryPage(entries[:limit], write_cursor(question, [entries[limit - 1].name]))
+            entries += entries_of(self._files_seen(session, folder, rule, after, limit), start)
+        return sorted(entries, key=attrgetter("name"))
 
     def holds(self, folder: str, rule: q.Query) -> bool:
         """Tell whether a folder holds any file that matches; see `Catalogue.holds`."""
@@ -50,18 +40,18 @@ class SqlSeen(SqlSearch, SqlListing, SqlTree):
             return self._holds(session, folder, narrowed(q.normalise(rule), folder))
 
     def _folders_seen(self, session: Session, folder: str, rule: q.Query, after: str, limit: int) -> list[str]:
-        """Return the first folders in a folder that hold anything seen, one more than `limit` at most."""
+        """Return the first folders in a folder that hold anything seen."""
         folders: list[str] = []
         while True:
             later, values = where(self._text("directory.path", ">", after))
             rows = session.rows(
                 f"SELECT path FROM directory WHERE {self._is('parent')} AND {later} "
                 f"ORDER BY {', '.join(self._keys(Column('path', 'string', True)))} LIMIT ?",
-                [*self._bound(folder), *values, limit + 1],
+                [*self._bound(folder), *values, limit],
             )
             folders += [path for (path,) in rows if self._holds(session, path, narrowed(rule, path))]
-            if len(rows) <= limit or len(folders) > limit:
-                return folders[: limit + 1]
+            if len(rows) < limit or len(folders) >= limit:
+                return folders[:limit]
             after = rows[-1][0]
 
     def _files_seen(self, session: Session, folder: str, rule: q.Query, after: str, limit: int) -> list[Row]:
@@ -74,10 +64,10 @@ class SqlSeen(SqlSearch, SqlListing, SqlTree):
             keys = ", ".join(self._keys(Column("f.entry", "string", True)))
             rows += session.rows(
                 "SELECT f.entry, f.size, f.mtime_ns, f.state, f.checksum, f.place "
-                f"FROM {branch.source} WHERE {sql} ORDER BY {keys} LIMIT {limit + 1}",
+                f"FROM {branch.source} WHERE {sql} ORDER BY {keys} LIMIT {limit}",
                 values,
             )
-        return sorted(rows)[: limit + 1]
+        return sorted(rows)[:limit]
 
     def _holds(self, session: Session, folder: str, rule: q.Query) -> bool:
         if isinstance(rule, q.Everything) or rule == q.NOTHING:
