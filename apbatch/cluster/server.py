@@ -114,7 +114,9 @@ class Server(ABC):
             for daemon in self.daemons():
                 if daemon.process() is None:
                     raise ServerError(
-                        f"{self.name}: {daemon.name} ended at its start:\n{daemon.last_lines()}", where=str(daemon.log)
+                        f"{self.name}: {daemon.name} ended at its start:\n{daemon.last_lines()}",
+                        where=str(daemon.log),
+                        remedy="the log has the whole reason",
                     )
             if time.monotonic() > deadline:
                 daemon = self.daemons()[-1]

@@ -219,6 +219,7 @@ def test_one_server_that_fails_does_not_hold_up_another(small: Small) -> None:
     with pytest.raises(ServerError, match="broken: only ended at its start:\nERROR no room") as raised:
         up([broken, small])
     assert raised.value.where == str(broken.folder / "only.log")
+    assert raised.value.remedy == "the log has the whole reason"  # not that the state folder can't be written
     assert set(endpoints()) == {"small"}
 
 

@@ -21,6 +21,7 @@ from cassandra.query import PreparedStatement, SimpleStatement, dict_factory
 
 from apbatch.errors import ServerError, UsageError
 from apbatch.index.cancelling import interruptible, raise_if_cancelled
+from apbatch.index.catalogue import LOST_SERVER
 
 SCHEMA_VERSION = 5
 #: What makes the schema of the version before into that of the version named. The rows of schema 3 are written anew by
@@ -62,7 +63,7 @@ _URL = re.compile(r"cassandra://([^/:@]+)(?::(\d+))?/([a-z][a-z0-9_]{0,47})")
 logging.getLogger("cassandra").addHandler(logging.NullHandler())
 
 
-class _Patience(RetryPolicy):  # type: ignore[misc]
+class Patience(RetryPolicy):  # type: ignore[misc]
     """Asks the same coordinator again while it learns that another node has died: each write of ours can be done twice.
 
     The level of consistency stays that of the statement: what a timeout names may be that of the log of batches.
@@ -77,10 +78,11 @@ class _Patience(RetryPolicy):  # type: ignore[misc]
         data_retrieved: bool,
         retry_num: int,
     ) -> tuple[int, Any]:
-        # what no node can answer in time is too much work
+        """Ask again, but for what no node could answer in time: that is too much work."""
         return self._again(retry_num if received_responses else retry_num + _RETRIES - 1)
 
     def on_write_timeout(self, *_: Any, retry_num: int, **__: Any) -> tuple[int, Any]:
+        """Write again."""
         return self._again(retry_num)
 
     def _again(self, retry_num: int) -> tuple[int, Any]:
@@ -119,7 +121,7 @@ class CassandraSession:
             row_factory=dict_factory,
             load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy()),
             consistency_level=ConsistencyLevel.LOCAL_QUORUM,
-            retry_policy=_Patience(),
+            retry_policy=Patience(),
         )
         self._cluster = Cluster(
             match[1].split(","),
@@ -137,7 +139,7 @@ class CassandraSession:
             self._create(match[3])
         except _FAILURES as error:
             self.close()
-            raise ServerError(f"Cassandra does not answer: {_short(error)}", where=url) from None
+            raise self._failure(error) from None
         except BaseException:
             self.close()
             raise
@@ -326,6 +328,8 @@ class CassandraSession:
         return int(row["now"])
 
     def _failure(self, error: Exception) -> ServerError:
+        if isinstance(error, NoHostAvailable):
+            return ServerError(f"Cassandra does not answer: {_short(error)}", where=self._url, remedy=LOST_SERVER)
         remedy = "nodetool rebuild_index, on the node that it names" if _NO_INDEX_YET in str(error) else None
         return ServerError(f"Cassandra failed: {_short(error)}", where=self._url, remedy=remedy)
 
@@ -335,6 +339,6 @@ class CassandraSession:
 
 
 def _short(error: Exception) -> str:
-    if isinstance(error, NoHostAvailable) and error.errors:
-        error = next(iter(error.errors.values()))
+    if isinstance(error, NoHostAvailable):
+        error = next(iter(error.errors.values()), error.args[0])
     return " ".join(str(error).split())[:300]

@@ -20,6 +20,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from apbatch.errors import ApbatchError, CancelledQueryError, MissingSoftwareError, ServerError, UsageError
 from apbatch.index.cancelling import cancellable
+from apbatch.index.catalogue import LOST_SERVER
 from apbatch.index.sql.database import ConnectionLostError, Database, Row, Session
 from apbatch.index.sql.keeping import SqlKeeping
 from apbatch.index.sql.schema import SCHEMA_VERSION, digest_table, staging_columns, tables
@@ -358,8 +359,7 @@ def explained(error: Exception, where: str) -> ApbatchError:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return ServerError(f"the catalogue refuses: {text}", where=where, remedy="ask for CREATE on the database")
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout):
-        remedy = "is it up? Its log says why it ended, for which a full disk is reason enough"
-        return ConnectionLostError(f"the server does not answer: {text}", where=where, remedy=remedy)
+        return ConnectionLostError(f"the server does not answer: {text}", where=where, remedy=LOST_SERVER)
     return ServerError(f"the catalogue failed: {text}", where=where)
 
 
