@@ -318,10 +318,10 @@ class Site(BaseModel):
         """
         if self.is_remote:
             raise UsageError("the site's files are not on this machine", where=self.root)
-        parts = decode_path(source).split(b"/")
-        if not source or any(part in (b"", b".", b"..") for part in parts) or b"\0" in decode_path(source):
+        path = decode_path(source)  # a name need not be UTF-8
+        if not source or any(part in (b"", b".", b"..") for part in path.split(b"/")) or b"\0" in path:
             raise UsageError("not a path below the site's root", where=source)
-        return os.path.join(os.fsencode(self.root), *parts)  # noqa: PTH118  bytes: a name need not be UTF-8
+        return os.fsencode(self.root).rstrip(b"/") + b"/" + path
 
     def url_of(self, source: str) -> str:
         """Return the URL of a file, as stores take it: nothing in it is percent-quoted."""

@@ -41,7 +41,7 @@ class AfsStore(LocalStore):
 
     def _open(self, path: str) -> BinaryIO:
         where = self.url_of(path)
-        file = self._call(where, lambda: self._file(path).open("rb", buffering=0))
+        file = self._call(where, io.open, self._file(path), "rb", 0)
         return cast(BinaryIO, io.BufferedReader(TimedReader(cast(BinaryIO, file), self._limit_s, where), READ_BYTES))
 
     def _hash(self, path: str) -> Checksums:
@@ -50,8 +50,8 @@ class AfsStore(LocalStore):
             return watched(lambda heart: self._hash_file(self._file(path), heart), self._limit_s, where)
 
     @staticmethod
-    def _hash_file(file: Path, heart: Heart) -> Checksums:
-        with file.open("rb", buffering=0) as stream:
+    def _hash_file(file: str, heart: Heart) -> Checksums:
+        with Path(file).open("rb", buffering=0) as stream:
 
             def block() -> bytes:
                 heart.beat()
@@ -65,7 +65,7 @@ class AfsStore(LocalStore):
         super()._verify(part, draft, written)
 
     @staticmethod
-    def _forget_pages(file: Path) -> None:
+    def _forget_pages(file: str) -> None:
         handle = os.open(file, os.O_RDONLY)
         try:
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -28,25 +28,37 @@ class Heart:
 
     def __init__(self) -> None:
         self.last = time.monotonic()
+        self.given_up = False
 
     def beat(self) -> None:
-        """Report progress."""
+        """Report progress.
+
+        Raises
+        ------
+        ServerError
+            If nobody waits any more.
+        """
+        if self.given_up:
+            raise ServerError("nobody waits for this call any more")
         self.last = time.monotonic()
 
 
 class _Job:
-    def __init__(self, call: Callable[[], Any]) -> None:
+    def __init__(self, call: Callable[[Heart], Any]) -> None:
         self._call = call
+        self.heart = Heart()
         self.done = threading.Event()
         self.result: Any = None
         self.error: BaseException | None = None
 
     def run(self) -> None:
+        _own.heart = self.heart
         try:
-            self.result = self._call()
+            self.result = self._call(self.heart)
         except BaseException as error:  # hdfs-native panics are no `Exception`
             self.error = error
         finally:
+            _own.heart = None
             self.done.set()
 
 
@@ -83,6 +95,9 @@ def watched(
 ) -> Result:
     """Run ``call(heart)`` and return its result; fail if `limit_s` pass without its end or a beat of the heart.
 
+    Within a call that is watched already it is run at once, as a part of that: each has its time, and none of them
+    begins once the whole was given up.
+
     Parameters
     ----------
     call : callable
@@ -101,16 +116,23 @@ def watched(
     BaseException
         Whatever the call raised.
     """
-    heart = Heart()
-    job = _Job(lambda: call(heart))
+    outer: Heart | None = getattr(_own, "heart", None)
+    if outer is not None:
+        outer.beat()
+        meanwhile()
+        part = call(outer)
+        outer.beat()
+        return part
+    job = _Job(call)
     helper: _Helper | None = getattr(_own, "helper", None)
     if helper is None or helper.pid != os.getpid():  # none yet, or it stayed behind in the process that forked us
         helper = _own.helper = _Helper()
     helper.start(job)
     meanwhile()
-    while not job.done.wait(max(0.0, heart.last + limit_s - time.monotonic())):
-        if time.monotonic() - heart.last >= limit_s:
+    while not job.done.wait(max(0.0, job.heart.last + limit_s - time.monotonic())):
+        if time.monotonic() - job.heart.last >= limit_s:
             _own.helper = None
+            job.heart.given_up = True
             raise ServerError(f"no answer within {limit_s:g} s", where=where, remedy="is the server up?")
     if job.error is not None:
         raise job.error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 from apbatch.errors import ApbatchError, NotFoundError, UsageError, VerificationError
@@ -41,24 +41,34 @@ class _DraftPublication(Publication):
         self._draft = draft
         self._hasher = hasher or Hasher()
         self._pool: ThreadPoolExecutor | None = None
+        self._hashed: Future[None] | None = None
 
-    def write(self, block: bytes | memoryview) -> None:
+    def write(self, block: bytes | memoryview, *, stays: bool = False) -> None:
         view = memoryview(block).cast("B")
         for start in range(0, len(view), READ_BYTES):
             piece = view[start : start + READ_BYTES]
+            self._wait()
             if len(piece) < _HASHED_BESIDE:
                 self._draft.write(piece)
                 self._hasher.update(piece)
                 continue
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="hash")
-            hashed = self._pool.submit(self._hasher.update, piece)
+            self._hashed = self._pool.submit(self._hasher.update, piece)
             try:
                 self._draft.write(piece)
             finally:
-                hashed.result()  # the block is the caller's again
+                if not stays:
+                    self._wait()
+
+    def _wait(self) -> None:
+        """Wait until all that was written is hashed."""
+        hashed, self._hashed = self._hashed, None
+        if hashed is not None:
+            hashed.result()
 
     def so_far(self) -> Checksums:
+        self._wait()
         return self._hasher.result()
 
     def end(self) -> None:
@@ -169,10 +179,8 @@ class PublishingStore(Store):
             draft, hasher = resumption or (self._created(folder, part), None)
             publication = _DraftPublication(draft, hasher)
             yield publication
-            draft.close()
             written = publication.so_far()
-            self._verify(part, draft, written)
-            self._rename(part, path)
+            self._finish(draft, written, part, path)
             if settled:
                 self.settle([path])
             publication.checksums = written
@@ -190,6 +198,12 @@ class PublishingStore(Store):
             names.end_part(part_name)
             if publication is not None:
                 publication.end()
+
+    def _finish(self, draft: Draft, written: Checksums, part: str, path: str) -> None:
+        """Close what was written, verify it, and give it its name."""
+        draft.close()
+        self._verify(part, draft, written)
+        self._rename(part, path)
 
     def _prepare(self, folder: str) -> None:
         """Make a folder and remove what killed writers left in it, once for each folder: it is not free."""

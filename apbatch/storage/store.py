@@ -63,8 +63,15 @@ class Publication(ABC):
     spoiled = False
 
     @abstractmethod
-    def write(self, block: bytes | memoryview) -> None:
-        """Append `block` and hash it."""
+    def write(self, block: bytes | memoryview, *, stays: bool = False) -> None:
+        """Append `block` and hash it.
+
+        Parameters
+        ----------
+        block : bytes or memoryview
+        stays : bool
+            Whether the block stays as it is until the next call here: then it may be hashed while the next is read.
+        """
 
     @abstractmethod
     def so_far(self) -> Checksums:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import time
 import zlib
-from collections.abc import Callable
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, cast
 
 from apbatch.errors import ApbatchError, ServerError, VerificationError
 from apbatch.storage.hashing import READ_BYTES
@@ -113,14 +114,14 @@ def _once(
         offset = size = publication.so_far().size
         if offset:
             stream.seek(offset)
-        while block := _read(stream):
+        for block in _blocks(stream, None if expected is None else expected.size - offset):
             if stop():
                 raise InterruptedTransferError("told to stop", where=path)
             size += len(block)
             if expected is not None and size > expected.size:
                 publication.spoiled = True
                 raise SourceChangedError(f"the source has grown beyond its {expected.size} registered bytes")
-            publication.write(block)
+            publication.write(block, stays=True)
         copied = publication.so_far()
         if expected is not None and copied != expected:
             publication.spoiled = True
@@ -140,9 +141,23 @@ def _opened(source: Callable[[], BinaryIO]) -> BinaryIO:
         raise _translated(error) from error
 
 
-def _read(stream: BinaryIO) -> bytes:
+def _blocks(stream: BinaryIO, left: int | None) -> Iterator[bytes | memoryview]:
+    """Yield what a stream has left, expected to be `left` bytes; a block is good until the one after the next.
+
+    Room that is used again saves a large file the time in which new memory is made ready, while one core hashes and the
+    other writes. A small one is asked for with one byte more, which tells that there is more.
+    """
     try:
-        return stream.read(READ_BYTES)
+        if left is not None and left < READ_BYTES:
+            left = max(0, left)
+            while block := stream.read(left + 1):
+                yield block
+                left = max(0, left - len(block))
+            return
+        rooms = [memoryview(bytearray(READ_BYTES)) for _ in range(2)]
+        while count := cast(io.BufferedIOBase, stream).readinto(rooms[0]):
+            yield rooms[0][:count]
+            rooms.reverse()
     except OSError as error:
         raise _translated(error) from error
 

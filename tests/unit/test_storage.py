@@ -26,7 +26,7 @@ from apbatch.storage.deadline import Heart, TimedReader, watched, within
 from apbatch.storage.hadoop import hdfs
 from apbatch.storage.hadoop.crc import FileChecksum
 from apbatch.storage.hadoop.hdfs import HdfsDraft, HdfsStore, raise_translated
-from apbatch.storage.hashing import hash_stream
+from apbatch.storage.hashing import READ_BYTES, Hasher, hash_stream
 from apbatch.storage.local import LocalStore
 from apbatch.storage.store import Checksums
 from apbatch.storage.transfer import InterruptedTransferError, SourceChangedError, transfer
@@ -135,6 +135,32 @@ def test_a_long_call_goes_on_while_its_heart_beats() -> None:
         return "done"
 
     assert watched(work, 3.0, "here") == "done"
+
+
+def test_a_call_within_a_watched_one_is_a_part_of_it() -> None:
+    def outer(heart: Heart) -> tuple[int, int]:
+        for _ in range(4):
+            within(0.2, "the server", time.sleep, 0.1)  # together longer than the limit: each has its own
+        return threading.get_ident(), within(0.2, "the server", threading.get_ident)
+
+    here, inner = watched(outer, 0.2, "the server")
+    assert here == inner != threading.get_ident()
+
+
+def test_of_a_call_that_was_given_up_no_further_part_begins() -> None:
+    stuck, over, begun = threading.Event(), threading.Event(), list[str]()
+
+    def outer(heart: Heart) -> None:
+        try:
+            within(0.05, "the server", stuck.wait, PATIENCE_S)
+            within(0.05, "the server", begun.append, "renamed")
+        finally:
+            over.set()
+
+    with pytest.raises(ServerError, match="no answer within"):
+        watched(outer, 0.05, "the server")
+    stuck.set()
+    assert over.wait(PATIENCE_S) and not begun
 
 
 def test_an_error_in_a_call_reaches_the_caller() -> None:
@@ -361,6 +387,51 @@ def test_a_refusal_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ServerError, match="No space left"):
         transfer(source(b"whole"), open_store(f"file://{tmp_path}"), "file")
     assert len(tried) == 1
+
+
+class NotingStream(io.BytesIO):
+    """Tells when its third block was asked for, into the room of the first."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.blocks, self.third = 0, threading.Event()
+
+    def readinto(self, room: Any) -> int:
+        count = super().readinto(room)
+        self.blocks += 1
+        if self.blocks == 3:
+            self.third.set()
+        return count
+
+
+def test_a_block_is_hashed_before_its_room_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, update = NotingStream(os.urandom(5 * READ_BYTES + 17)), Hasher.update
+
+    def late(self: Hasher, block: bytes | memoryview) -> None:
+        stream.third.wait(0.2)
+        update(self, block)
+
+    monkeypatch.setattr(Hasher, "update", late)
+    sums = transfer(lambda: stream, open_store(f"file://{tmp_path}/store"), "copy")
+    assert sums.blake3 == blake3((tmp_path / "store" / "copy").read_bytes()).hexdigest()
+
+
+def test_a_block_that_does_not_stay_is_hashed_before_it_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed, update = threading.Event(), Hasher.update
+
+    def late(self: Hasher, block: bytes | memoryview) -> None:
+        changed.wait(0.2)
+        update(self, block)
+
+    monkeypatch.setattr(Hasher, "update", late)
+    room = bytearray(READ_BYTES)
+    with open_store(f"file://{tmp_path}").publish("file") as publication:
+        publication.write(memoryview(room))
+        room[:] = b"x" * READ_BYTES
+        changed.set()
+    assert publication.checksums.blake3 == blake3(bytes(READ_BYTES)).hexdigest()
 
 
 def test_a_transfer_gives_up_after_its_attempts(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from apbatch.ingest.sites import add_site
 from apbatch.storage.backends import open_store
 from apbatch.storage.local import LocalDraft, LocalStore
 from apbatch.storage.store import Store
-from tests.waits import PATIENCE_S
+from tests.waits import PATIENCE_S, until
 
 
 class Shelf:
@@ -444,3 +444,31 @@ def test_a_summary_counts_all_failures_and_names_few() -> None:
     for number in range(1000):
         summary.add(MirroredFile(f"/{number}", "u", 10, Outcome.FAILED, "why"))
     assert summary.failed == 1000 and len(summary.failures) == 100
+
+
+def test_threads_go_on_while_copies_are_recorded(
+    shelf: Shelf, store: Store, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = site.register("same", b"same content")
+    shelf.records = [replace(base, path=f"/exp/site/{number}") for number in range(200)]
+    add = shelf.add_replicas
+
+    def slow_add(replicas: Iterable[Replica]) -> int:
+        most = min(200, len(shelf.kept) + 2 * 64)
+        until(lambda: len(site.opened) >= most, "the threads wait for the catalogue")
+        return add(replicas)
+
+    monkeypatch.setattr(shelf, "add_replicas", slow_add)
+    run(shelf, store, site, threads=2)
+    assert len(shelf.kept) == 200
+
+
+def test_an_error_that_is_no_ones_fault_ends_the_mirror(
+    shelf: Shelf, store: Store, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(record: FileRecord) -> BinaryIO:
+        raise RuntimeError("a fault of the program")
+
+    monkeypatch.setattr(site, "open", broken)
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        run(shelf, store, site)

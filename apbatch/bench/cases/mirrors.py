@@ -48,7 +48,8 @@ def mirror_groups(setting: Setting, stores: Mapping[str, Store]) -> Iterator[Gro
     size, folder = setting.size, f"bench-mirror-{secrets.token_hex(4)}"
     draw = random.Random(_SEED)
     large, small = setting.scratch / "mirror-large", setting.scratch / "mirror-small"
-    _write(large, [draw.randbytes(size.large_mb * 1_000_000)])
+    # One draw of more than 268 MB is refused.
+    _write(large, [b"".join(draw.randbytes(1_000_000) for _ in range(size.large_mb))])
     _write(small, [draw.randbytes(size.small_kb * 1000) for _ in range(size.small_files)])
     for peer, label in ((LOCAL, "a local folder"), (HDFS, "HDFS")):
         if peer not in stores:

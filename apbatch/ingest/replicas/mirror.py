@@ -8,12 +8,14 @@ read by pages, and what became of a file is handed on when it ended.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from queue import Empty, SimpleQueue
+from threading import Condition
 
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord, Replica
@@ -29,7 +31,8 @@ from apbatch.storage.store import Store
 FILES, LARGE_FILES, LARGE = 32, 4, 32 << 20
 #: Records whose replicas are asked for at once.
 _PAGE = 500
-#: Replicas that are recorded at once at most, and how long the first of them waits, s.
+#: Replicas that are recorded at once at most, and how long the first of them waits, s; so many files are in hand for
+#: threads that end meanwhile.
 _TOGETHER, _PATIENCE_S = 64, 0.5
 
 #: A file, and what became of it.
@@ -175,12 +178,80 @@ def _together(lists: Iterable[list[Copied]]) -> Iterator[list[Copied]]:
         yield waiting
 
 
+class _Line:
+    """Files that wait for a thread: each takes the next one itself, whatever the one who brings them is doing.
+
+    Parameters
+    ----------
+    copier : Copier
+    threads : int
+        That call `work`, at most.
+    """
+
+    def __init__(self, copier: Copier, threads: int) -> None:
+        self._copier, self._room = copier, Room(threads)
+        self._waiting = deque[tuple[FileRecord, Replica | None]]()
+        self._turn, self._closed = Condition(), False
+        self._done = SimpleQueue[Copied | BaseException]()
+
+    def put(self, record: FileRecord, recorded: Replica | None) -> None:
+        """Add a file, with the replica that the catalogue has of it."""
+        with self._turn:
+            self._waiting.append((record, recorded))
+            self._turn.notify()
+
+    def close(self) -> None:
+        """Let the threads end when nothing waits any more."""
+        with self._turn:
+            self._closed = True
+            self._turn.notify_all()
+
+    def ended(self) -> list[Copied]:
+        """Return the files that have ended since this was last asked; none if that takes long."""
+        files: list[Copied] = []
+        with suppress(Empty):
+            one = self._done.get(timeout=_PATIENCE_S)
+            while True:
+                if isinstance(one, BaseException):
+                    raise one
+                files.append(one)
+                one = self._done.get_nowait()
+        return files
+
+    def work(self) -> None:
+        """Copy one file after the other."""
+        while (file := self._next()) is not None:
+            try:
+                self._done.put((file[0], self._copier.run(*file)))
+            except BaseException as error:
+                self._done.put(error)
+            with self._turn:
+                self._room.leave(file[0], self._copier.setbacks())
+
+    def _next(self) -> tuple[FileRecord, Replica | None] | None:
+        with self._turn:
+            while True:
+                if self._waiting and self._room.admits(self._waiting[0][0]):
+                    file = self._waiting.popleft()
+                    self._room.enter(file[0])
+                    if not self._waiting:
+                        if self._closed:
+                            self._turn.notify_all()
+                    elif self._room.admits(self._waiting[0][0]):
+                        self._turn.notify()
+                    return file
+                if self._closed and not self._waiting:
+                    return None
+                self._turn.wait()
+
+
 def copy_all(
     copier: Copier, files: Iterable[tuple[FileRecord, Replica | None]], threads: int
 ) -> Iterator[list[Copied]]:
     """Copy files by threads, and yield what became of those that have ended, some at a time, none now and then.
 
-    Only threads move bytes; whoever asks for the next ones is the only one who uses the catalogue.
+    Only threads move bytes; whoever asks for the next ones is the only one who uses the catalogue. Meanwhile the
+    threads have files to go on with.
 
     Parameters
     ----------
@@ -189,36 +260,28 @@ def copy_all(
         As `with_replicas` yields them.
     threads : int
     """
-    room, running = Room(threads), dict[Future[MirroredFile], FileRecord]()
-    done = SimpleQueue[Future[MirroredFile]]()
-
-    def ended() -> list[Copied]:
-        pairs: list[Copied] = []
-        with suppress(Empty):
-            future = done.get(timeout=_PATIENCE_S)
-            while True:
-                pairs.append((running.pop(future), future.result()))
-                future = done.get_nowait()
-        setbacks = copier.setbacks() if pairs else 0
-        for record, _file in pairs:
-            room.leave(record, setbacks)
-            setbacks = 0
-        return pairs
-
+    line, started, open_files = _Line(copier, threads), 0, 0
     with ThreadPoolExecutor(threads, thread_name_prefix="mirror") as pool:
         try:
             for record, recorded in files:
-                while not room.admits(record):
-                    yield ended()
-                room.enter(record)
-                future = pool.submit(copier.run, record, recorded)
-                running[future] = record
-                future.add_done_callback(done.put)
-            while running:
-                yield ended()
+                while open_files >= threads + _TOGETHER:
+                    ended = line.ended()
+                    open_files -= len(ended)
+                    yield ended
+                line.put(record, recorded)
+                open_files += 1
+                if started < threads:
+                    pool.submit(line.work)
+                    started += 1
+            while open_files:
+                ended = line.ended()
+                open_files -= len(ended)
+                yield ended
         except BaseException:
             copier.stop.set()  # the threads give up after their present block
             raise
+        finally:
+            line.close()
 
 
 def with_replicas(

@@ -213,6 +213,15 @@ class HdfsStore(HadoopStore):
     def _create(self, part: str) -> HdfsDraft:
         return HdfsDraft(self, part)
 
+    def _finish(self, draft: Draft, written: Checksums, part: str, path: str) -> None:
+        # Of a small file these are all its calls but one: to hand each to another thread takes longer than the call.
+        finish = super()._finish
+        try:
+            watched(lambda _: finish(draft, written, part, path), self._limit_s, self.url_of(path))
+        except ServerError:
+            self._client_of = None
+            raise
+
     def _append(self, part: str) -> tuple[Draft, Hasher] | None:
         """Close what the earlier writer left, which fences it, hash that, and open it again."""
         deadline = time.monotonic() + self._limit_s
