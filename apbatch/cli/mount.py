@@ -86,12 +86,13 @@ def serve_tree(place: Path, blocks: BlockCache | None, allow_other: bool, scope:
     from apbatch.access.mount.scope import MountScope
     from apbatch.access.mount.tree import Tree
     from apbatch.access.reader import Reader
+    from apbatch.client.transport import is_server
     from apbatch.config import load_settings
     from apbatch.index.backends import open_catalogue
 
     scope = scope or MountScope()
     url = scope.catalogue or load_settings().catalogue
-    if url.startswith(("http://", "https://")):
+    if is_server(url):
         from apbatch.client.door import ServerDoor
         from apbatch.client.remote import RemoteTransport
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from apbatch.client.results import Result
-from apbatch.client.transport import EventKey, Transport
+from apbatch.client.transport import EventKey, Transport, is_server
 from apbatch.config import load_settings
 from apbatch.errors import NotFoundError
 from apbatch.formats.reader import Attribute
@@ -291,12 +291,12 @@ def connect(url: str | None = None, token: str | None = None) -> Client:
     ------
     UsageError, ServerError
     """
-    if url is None or not url.startswith(("http://", "https://")):
+    if url is None or not is_server(url):
         settings = load_settings()
         if url is not None:
             settings = settings.model_copy(update={"catalogue": url})
         url = settings.catalogue
-        if not url.startswith(("http://", "https://")):
+        if not is_server(url):
             from apbatch.client.local import LocalTransport
 
             return Client(LocalTransport(settings))

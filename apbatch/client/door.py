@@ -6,21 +6,19 @@ bytes is noticed.
 
 from __future__ import annotations
 
-import base64
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from apbatch.access.sources import Source
-from apbatch.client.remote import RemoteRanges, RemoteTransport, entry_of
-from apbatch.errors import AccessError, FormatError, NotFoundError, UsageError
+from apbatch.client.remote import RemoteTransport, entry_of
+from apbatch.client.remote_ranges import RemoteRanges
+from apbatch.errors import AccessError, NotFoundError, UsageError
 from apbatch.formats.reader import Attribute
-from apbatch.index.attributes import COMMON
 from apbatch.index.catalogue import PAGE
 from apbatch.index.changes import Change, ChangeKind, StaleReaderError
 from apbatch.index.contents import Content
-from apbatch.index.files import COMMON_FIELDS, Entry, EntryPage, FileRecord, Replica, State
-from apbatch.index.records import from_plain
+from apbatch.index.files import Entry, EntryPage, FileRecord, Replica
 from apbatch.storage.store import Ranges
 from apbatch.storage.transfer import SourceChangedError
 
@@ -65,16 +63,7 @@ class ServerDoor:
 
     def content(self, checksum: str) -> Content | None:
         """Return the hashes of a content; None if they are not kept."""
-        try:
-            item = self._server.json("/hashes", checksum=checksum)
-            pieces = (
-                base64.b64decode(item[name], validate=True) for name in ("blocks", "small_pieces", "large_pieces")
-            )
-            return Content(checksum, int(item["size"]), str(item["adler32"]), *pieces)
-        except NotFoundError:
-            return None
-        except (KeyError, TypeError, ValueError):
-            raise FormatError("these are no hashes", where=self._server.name) from None
+        return self._server.content(checksum)
 
     def replicas(self, paths: Iterable[str]) -> dict[str, list[Replica]]:
         """Return none: where the bytes come from is the server's affair."""
@@ -132,7 +121,7 @@ class ServerDoor:
                 ChangeKind(item["kind"]),
                 item["key"],
                 item["detail"],
-                None if item["record"] is None else self._record(item["record"]),
+                None if item["record"] is None else self._server.record(item["record"]),
             )
             for item in page["items"]
         ]
@@ -152,21 +141,12 @@ class ServerDoor:
             about = self._server.json("/file", path=path)
         except NotFoundError:
             return [], False
-        records = [self._record(item) for item in about["sources"]]
+        records = [self._server.record(item) for item in about["sources"]]
         for record in records:
             self._names[record.path] = path
         while len(self._names) > _OPENED:
             self._names.pop(next(iter(self._names)), None)
         return records, bool(about["readable"])
-
-    def _record(self, item: Mapping[str, Any]) -> FileRecord:
-        attributes = {**COMMON, **self.attributes()}
-        try:
-            values = {name: from_plain(attributes.get(name), value) for name, value in item.items()}
-            common = {name: values.pop(name) for name in COMMON_FIELDS}
-            return FileRecord(**{**common, "state": State(common["state"])}, attributes=values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FormatError(f"not a file of the catalogue: {error}", where=self._server.name) from None
 
 
 class _ServerRanges(Ranges):

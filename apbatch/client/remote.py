@@ -3,155 +3,35 @@
 from __future__ import annotations
 
 import io
-import json
-import os
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import pyarrow as pa
 import urllib3
 
-from apbatch.access.blocks import block_length, pieces
+from apbatch.client.connection import Connection, reason_of
 from apbatch.client.feed import FollowedFeed, row_of
+from apbatch.client.remote_ranges import RemoteRanges
 from apbatch.client.transport import EventKey, Transport
-from apbatch.errors import (
-    AccessError,
-    ApbatchError,
-    FileUnavailableError,
-    NotFoundError,
-    ServerError,
-    TooManyRequestsError,
-    UsageError,
-    VerificationError,
-)
+from apbatch.errors import FormatError, NotFoundError, ServerError, UsageError
 from apbatch.formats.reader import Attribute
-from apbatch.index.contents import BLOCK
-from apbatch.index.files import Conflict, Entry, EntryPage, State
+from apbatch.index.attributes import COMMON
+from apbatch.index.files import COMMON_FIELDS, Conflict, Entry, EntryPage, FileRecord, State
+from apbatch.index.records import from_plain
 from apbatch.storage.range_stream import RangeStream
 
 if TYPE_CHECKING:
     from apbatch.access.event_image import EventImage
 
-#: Environment variable with a token for servers.
-TOKEN_VARIABLE = "APBATCH_TOKEN"
-_TIMEOUT = urllib3.Timeout(connect=10, read=120)
-#: Blocks of a file that are kept.
-_BLOCKS = 16
-_KINDS: dict[str, type[ApbatchError]] = {
-    "Usage": UsageError,
-    "NotFound": NotFoundError,
-    "Access": AccessError,
-    "TooManyRequests": TooManyRequestsError,
-    "FileUnavailable": FileUnavailableError,
-    "Verification": VerificationError,
-}
 
+class RemoteTransport(Connection, Transport):
+    """A catalogue behind a server: its REST interface as answers of a catalogue. See `Connection` for parameters."""
 
-class RemoteTransport(Transport):
-    """Asks ``/api/v1`` of a server.
-
-    Parameters
-    ----------
-    url : str
-        Such as ``https://data.example.org``.
-    token : str, optional
-        By default what ``$APBATCH_TOKEN`` holds.
-
-    Raises
-    ------
-    UsageError
-        If a token would go unencrypted over a network.
-    """
-
-    def __init__(self, url: str, token: str | None = None) -> None:
-        parts = urlsplit(url)
-        if not parts.hostname:
-            raise UsageError("the URL names no server", where=url, remedy="such as https://data.example.org")
-        self.name = url.rstrip("/")
-        self._base = f"{self.name}/api/v1"
-        token = token or os.environ.get(TOKEN_VARIABLE)
-        if token and parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-            raise UsageError("a token would go unencrypted over the network", where=url, remedy="use https")
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # Only what was not begun is tried again; a broken stream must be seen.
-        # A refusal is an answer, however soon its Retry-After says to ask again.
-        retries = urllib3.Retry(3, redirect=0, status=0, read=0, backoff_factor=0.2, respect_retry_after_header=False)
-        self._pool = urllib3.PoolManager(maxsize=16, timeout=_TIMEOUT, retries=retries)
+    def __init__(self, url: str, token: str | None = None, *, patient: bool = False) -> None:
+        super().__init__(url, token, patient=patient)
         self._attributes: dict[bool, dict[str, Attribute]] = {}
-
-    def request(
-        self,
-        path: str,
-        parameters: Mapping[str, Any],
-        headers: Mapping[str, str] | None = None,
-        *,
-        method: str = "GET",
-        stream: bool = False,
-        timeout: urllib3.Timeout = _TIMEOUT,
-    ) -> urllib3.BaseHTTPResponse:
-        """Ask; an answer that tells of an error is raised as the error that it tells of.
-
-        Parameters
-        ----------
-        path : str
-            Below ``/api/v1``.
-        parameters : Mapping
-            Those that are None or empty are left out.
-        headers : Mapping, optional
-        method : str
-        stream : bool
-            Leave the body to be read piece by piece.
-        timeout : urllib3.Timeout
-            For the connection, and for each piece that is read.
-
-        Raises
-        ------
-        ApbatchError
-        """
-        pairs = {name: value for name, value in parameters.items() if value is not None and value != ""}
-        url = f"{self._base}{path}" + (f"?{urlencode(pairs)}" if pairs else "")
-        try:
-            answer = self._pool.request(
-                method, url, headers={**self._headers, **(headers or {})}, preload_content=not stream, redirect=False,
-                timeout=timeout,
-            )  # fmt: skip
-            if answer.status < 400:
-                return answer
-            content = answer.data if not stream else answer.read(1_000_000)
-        except urllib3.exceptions.HTTPError as error:
-            raise ServerError(f"the server does not answer: {_reason(error)}", where=self.name) from error
-        raise self._error(answer.status, content)
-
-    def _error(self, status: int, content: bytes) -> ApbatchError:
-        try:
-            problem = json.loads(content)
-            what = str(problem["detail"])
-        except (ValueError, KeyError, TypeError):
-            if status == 404:  # of a HEAD, which has no body
-                return NotFoundError("there is no such path, or it may not be read", where=self.name)
-            return ServerError(f"the server answers with status {status}", where=self.name)
-        kind = _KINDS.get(str(problem.get("title")), ServerError if status >= 500 else UsageError)
-        fields = {name: problem[name] for name in ("where", "nearest", "remedy") if isinstance(problem.get(name), str)}
-        return kind(
-            what, where=fields.get("where") or self.name, nearest=fields.get("nearest"), remedy=fields.get("remedy")
-        )
-
-    def json(self, below: str, **parameters: Any) -> Any:
-        """Ask for JSON.
-
-        Raises
-        ------
-        ApbatchError
-        """
-        answer = self.request(below, parameters, {"Accept": "application/json"})
-        try:
-            return json.loads(answer.data)
-        except ValueError:
-            raise ServerError("the server's answer is not JSON", where=self.name) from None
 
     def attributes(self, of_events: bool) -> dict[str, Attribute]:
         """Return what queries may name."""
@@ -163,13 +43,36 @@ class RemoteTransport(Transport):
     def records(self, query: str, limit: int | None) -> Iterator[dict[str, Any]]:
         """Yield the files that match with all their attributes."""
         attributes = self.attributes(False)
+        for item in self._items(query, limit):
+            yield {name: _typed(attributes.get(name), value) for name, value in item.items()}
+
+    def select(self, query: str) -> Iterator[FileRecord]:
+        """Yield the files that match as the catalogue's own records."""
+        return map(self.record, self._items(query, None))
+
+    def record(self, item: Mapping[str, Any]) -> FileRecord:
+        """Return a file as the catalogue has it, of what a server wrote.
+
+        Raises
+        ------
+        FormatError
+            If it is none.
+        """
+        attributes = {**COMMON, **self.attributes(False)}
+        try:
+            values = {name: from_plain(attributes.get(name), value) for name, value in item.items()}
+            common = {name: values.pop(name) for name in COMMON_FIELDS}
+            return FileRecord(**{**common, "state": State(common["state"])}, attributes=values)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"not a file of the catalogue: {error}", where=self.name) from None
+
+    def _items(self, query: str, limit: int | None) -> Iterator[dict[str, Any]]:
         cursor: str | None = None
         left = limit
         while left is None or left > 0:
             size = 1000 if left is None else min(left, 1000)
             page = self.json("/files", q=query, cursor=cursor, limit=size)
-            for item in page["items"]:
-                yield {name: _typed(attributes.get(name), value) for name, value in item.items()}
+            yield from page["items"]
             left = None if left is None else left - len(page["items"])
             if (cursor := page["cursor"]) is None:
                 return
@@ -187,7 +90,9 @@ class RemoteTransport(Transport):
             with pa.ipc.open_stream(pa.PythonFile(_Body(answer), mode="r")) as reader:
                 yield from reader
         except (urllib3.exceptions.HTTPError, pa.ArrowInvalid, OSError) as error:
-            raise ServerError(f"the answer broke off: {_reason(error)}", where=self.name, remedy="ask again") from error
+            raise ServerError(
+                f"the answer broke off: {reason_of(error)}", where=self.name, remedy="ask again"
+            ) from error
         finally:
             answer.close()  # of a stream that nobody reads to its end the server hears so
 
@@ -265,86 +170,6 @@ class RemoteTransport(Transport):
         times = numbers["times"].astype(np.float32) if image["times"] else None
         return EventImage(camera, numbers["values"].astype(np.float32), times)
 
-    def close(self) -> None:
-        """Close connections."""
-        self._pool.clear()
-
-
-class RemoteRanges:
-    """Bytes of an entry behind a server, read by blocks; the last ones read are kept.
-
-    Parameters
-    ----------
-    transport : RemoteTransport
-    path : str
-        In the merged tree.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no such file, or it may not be read.
-    """
-
-    def __init__(self, transport: RemoteTransport, path: str) -> None:
-        self._transport, self._path = transport, path
-        answer = transport.request("/content", {"path": path}, method="HEAD")
-        self.size = int(answer.headers["content-length"])
-        self.tag = answer.headers["etag"]
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return the bytes of a range, cut at the end of the file.
-
-        Raises
-        ------
-        VerificationError
-            If the file is another one by now.
-        ServerError
-            If the answer broke off.
-        """
-        return b"".join(self._block(part.block)[part.start : part.stop] for part in pieces(offset, length, self.size))
-
-    def close(self) -> None:
-        """Forget the blocks."""
-        self._blocks.clear()
-
-    def _block(self, number: int) -> bytes:
-        if number in self._blocks:
-            self._blocks.move_to_end(number)
-            return self._blocks[number]
-        begin = number * BLOCK
-        block = self.fetch(begin, begin + block_length(self.size, number))
-        self._blocks[number] = block
-        if len(self._blocks) > _BLOCKS:
-            self._blocks.popitem(last=False)
-        return block
-
-    def fetch(self, begin: int, end: int) -> bytes:
-        """Return a range of bytes in one request; any number of threads may ask.
-
-        Raises
-        ------
-        VerificationError
-            If the file is another one by now.
-        ServerError
-            If they can't be had.
-        """
-        headers = {"Range": f"bytes={begin}-{end - 1}", "If-Range": self.tag}
-        answer = self._transport.request("/content", {"path": self._path}, headers, stream=True)
-        try:
-            if answer.status != 206 or answer.headers.get("etag") != self.tag:
-                raise VerificationError("the file changed while it was read", where=self._path, remedy="open it again")
-            block = answer.read()
-        except urllib3.exceptions.HTTPError as error:
-            raise ServerError(
-                f"the answer broke off: {_reason(error)}", where=self._path, remedy="read again"
-            ) from error
-        finally:
-            answer.close()
-        if len(block) != end - begin:
-            raise ServerError("the server gave too few bytes", where=self._path, remedy="read again")
-        return block
-
 
 class _Body:
     """An answer's body as Arrow reads it."""
@@ -361,10 +186,6 @@ class _Body:
     def close(self) -> None:
         """Close."""
         self.closed = True
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 def entry_of(item: dict[str, Any]) -> Entry:

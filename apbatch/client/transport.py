@@ -22,6 +22,11 @@ _FOLLOW_S = 0.5
 EventKey = tuple[str, int, int, int]
 
 
+def is_server(url: str) -> bool:
+    """Tell whether the URL of a catalogue is that of a server in front of one."""
+    return url.startswith(("http://", "https://"))
+
+
 class Transport(ABC):
     """Answers of a catalogue. Queries are texts of the query language.
 

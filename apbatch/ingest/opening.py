@@ -14,8 +14,8 @@ from apbatch.index.files import FileRecord
 from apbatch.ingest.remote.client import AgentRanges, agent_at
 from apbatch.ingest.site import Site
 from apbatch.ingest.sites import load_site
-from apbatch.storage.agent_token import show_below
 from apbatch.storage.range_stream import RangeStream
+from apbatch.storage.tokens import show_below
 
 
 def site_of(record: FileRecord) -> Site:

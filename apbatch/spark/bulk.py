@@ -30,8 +30,8 @@ from apbatch.spark.inputs.reading import DAMAGED_IMAGES, read_piece
 from apbatch.spark.inputs.splits import Split
 from apbatch.spark.inputs.surveys import Survey, joined, look_through, survey_tasks
 from apbatch.spark.jobs import Meter, run_job
-from apbatch.storage.agent_token import ShownToken
 from apbatch.storage.backends import open_store
+from apbatch.storage.tokens import ShownTokens
 
 if TYPE_CHECKING:
     from pyspark import RDD
@@ -225,7 +225,7 @@ def run_tasks(
     """
     if not tasks:
         return []
-    counter, token = meter.counter(spark), ShownToken.of_this_process()
+    counter, token = meter.counter(spark), ShownTokens.of_this_process()
 
     def partition(tasks: Iterator[Task]) -> Iterator[Any]:
         one_thread()

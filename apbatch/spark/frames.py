@@ -33,7 +33,7 @@ from apbatch.spark.inputs.plan import dataset_of_images, plan_frames
 from apbatch.spark.inputs.reading import DAMAGED_IMAGES
 from apbatch.spark.inputs.splits import dataset_files, file_splits, split_bytes
 from apbatch.spark.jobs import tally
-from apbatch.storage.agent_token import ShownToken
+from apbatch.storage.tokens import ShownTokens
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -130,7 +130,7 @@ def _read(
     schema: pa.Schema,
     losses: LossCounter | None,
 ) -> DataFrame:
-    token = ShownToken.of_this_process()
+    token = ShownTokens.of_this_process()
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         token.take_over()

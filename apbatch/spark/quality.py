@@ -22,7 +22,7 @@ from apbatch.camera.geometry import CameraGeometry, Ints
 from apbatch.camera.instruments.registry import camera_named
 from apbatch.config import home
 from apbatch.datasets import dataset
-from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError
+from apbatch.errors import ApbatchError, FormatError, UsageError
 from apbatch.formats.images import camera_in, camera_of, from_binary
 from apbatch.formats.parquet import open_parquet, reading
 from apbatch.formats.reader import ImageReader, readers
@@ -35,13 +35,13 @@ from apbatch.quality.report import write_quality, written
 from apbatch.quality.runs import quality_of_runs
 from apbatch.spark.bulk import run_tasks
 from apbatch.spark.inputs.guard import guarded
+from apbatch.spark.inputs.opening import fails_for_all, open_input
 from apbatch.spark.inputs.reading import labelled
 from apbatch.spark.inputs.sources import RAW, Source
 from apbatch.spark.inputs.splits import files_of
 from apbatch.spark.jobs import Meter
 from apbatch.spark.summary import StepSummary
-from apbatch.storage.backends import open_store, open_url
-from apbatch.storage.store import RefusedError
+from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -142,7 +142,7 @@ def measure_file(source: Source, bin_s: float) -> list[FileQuality] | str:
     try:
         return list(_raw(source, bin_s) if source.format == RAW else _whole(source, bin_s))
     except ApbatchError as error:
-        if isinstance(error, ServerError) and not isinstance(error, RefusedError):
+        if fails_for_all(error):
             raise  # the store, not the file, is at fault: Spark tries again
         text = str(error)
         return text if source.url in text else f"{source.url}: {text}"
@@ -154,7 +154,7 @@ def _raw(source: Source, bin_s: float) -> Iterator[FileQuality]:
     camera = camera_named(str(source.camera))
     by_cluster: dict[int, FileQuality] = {}
     parts: dict[int, list[tuple[Ints, Ints]]] = {}
-    with open_url(source.url) as stream:
+    with open_input(source.url) as stream:
         for records in read_records(stream, problems, _RECORDS):
             for cluster in np.unique(records["cluster"]).tolist():
                 mine = records[records["cluster"] == cluster]
@@ -207,7 +207,7 @@ def _whole(source: Source, bin_s: float) -> Iterator[FileQuality]:
 
 
 def _image_batches(source: Source) -> Generator[pa.RecordBatch, None, None]:
-    with open_url(source.url) as stream:
+    with open_input(source.url) as stream:
         if source.format != PART:
             reader = readers()[source.format]
             assert isinstance(reader, ImageReader)

@@ -15,8 +15,9 @@ from apbatch.errors import UsageError
 from apbatch.formats.parser_process import stream_apart
 from apbatch.index.events.columns import EVENT_KEYS, POINTER
 from apbatch.index.query import And, Compare
+from apbatch.spark.inputs.opening import open_input
 from apbatch.spark.inputs.splits import sizes_of
-from apbatch.storage.backends import open_store, open_url
+from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:
     from apbatch.index.events.store import EventStore
@@ -88,7 +89,7 @@ def keys_at(url: str, bounds: Bounds | None = None) -> Iterator[tuple[int, pa.Ta
 
 
 def _keys_at(url: str, bounds: Bounds | None) -> Generator[tuple[int, pa.Table], None, None]:
-    with open_url(url) as stream:
+    with open_input(url) as stream:
         yield from keys_in(stream, url, bounds)
 
 

@@ -21,11 +21,11 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from apbatch.errors import MissingSoftwareError, NotFoundError, ServerError, UsageError
 from apbatch.storage import names
-from apbatch.storage.agent_token import authorization
 from apbatch.storage.deadline import LIMIT_S, within
 from apbatch.storage.hashing import hash_stream
 from apbatch.storage.range_stream import RangeStream
 from apbatch.storage.store import Checksums, FileInfo, Ranges, ReadableStore, RefusedError
+from apbatch.storage.tokens import authorization
 from apbatch.storage.transfer import SourceChangedError
 
 if TYPE_CHECKING:

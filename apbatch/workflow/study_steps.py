@@ -164,7 +164,7 @@ class Application(Step):
         from apbatch.dl.study import application
         from apbatch.progress import say
         from apbatch.spark import pipeline
-        from apbatch.spark.inputs.sources import sources_at
+        from apbatch.spark.inputs.sources import RawOptions, sources_at
 
         datasets: dict[str, str] = {}
         for name, place in self.files.items():
@@ -175,8 +175,7 @@ class Application(Step):
             factors = self.factors.get(name)
             sources = sources_at(
                 [where if "://" in where else Path(where).as_uri()],
-                camera=self.cameras.get(name),
-                factors=self._place(context.base, factors)[0] if factors else None,
+                RawOptions(self.cameras.get(name), self._place(context.base, factors)[0] if factors else None),
             )
             output = context.dataset(self.kind, f"{key}-{len(datasets)}")
             if not dataset.is_complete(output):

@@ -13,8 +13,8 @@ from apbatch.access.principals import ANYONE, Principal
 from apbatch.errors import AccessError, ApbatchError, NotFoundError
 from apbatch.index.files import FileRecord
 from apbatch.ingest.opening import open_source, source_url
-from apbatch.storage.agent_token import ShownToken, authorization, show_below
 from apbatch.storage.backends import open_url
+from apbatch.storage.tokens import ShownTokens, authorization, show_below
 from tests.agents import served, site
 
 TOKEN, DATA = "apb_0123456789ab_secret", b"0123456789"
@@ -56,7 +56,7 @@ def test_a_worker_shows_the_token_of_its_driver(
     url = source_url(record)
     with open_url(url) as stream:
         assert stream.read() == DATA
-    sent = pickle.dumps(ShownToken.of_this_process())
+    sent = pickle.dumps(ShownTokens.of_this_process())
     file.unlink()
     monkeypatch.setenv("APBATCH_AGENT_ROOTS", "")  # from here on this is a worker
     monkeypatch.setenv("APBATCH_AGENT_TOKEN_FILE", "")
@@ -79,11 +79,11 @@ def test_only_agents_are_shown_the_token(monkeypatch: pytest.MonkeyPatch) -> Non
     assert authorization("https://agent.example.org:800/f/x") == shown
     for other in ("https://agent.example.org:8000/f/x", "http://agent.example.org:800/f/x", "https://else.org/f/x"):
         assert authorization(other) == {}
-    assert TOKEN not in repr(ShownToken.of_this_process())
+    assert TOKEN not in repr(ShownTokens.of_this_process())
 
 
 def test_a_worker_keeps_its_own_token_where_the_driver_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = ShownToken.of_this_process()
+    nothing = ShownTokens.of_this_process()
     monkeypatch.setenv("APBATCH_AGENT_TOKEN", TOKEN)
     nothing.take_over()
-    assert ShownToken.of_this_process() == ShownToken((), TOKEN)
+    assert ShownTokens.of_this_process() == ShownTokens((), TOKEN, "")

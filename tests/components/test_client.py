@@ -19,8 +19,12 @@ from apbatch.access.opening import Opening
 from apbatch.cli.main import application, run_command
 from apbatch.client import client
 from apbatch.client.client import Client
+from apbatch.client.remote import RemoteTransport
+from apbatch.client.remote_ranges import RemoteRanges
 from apbatch.client.results import SlowSearchWarning
-from apbatch.errors import NotFoundError, ServerError, UsageError, VerificationError
+from apbatch.config import ServiceSettings
+from apbatch.errors import NotFoundError, ServerError, TooManyRequestsError, UsageError, VerificationError
+from apbatch.index.contents import BLOCK
 from apbatch.index.events.coincidences import Window
 from apbatch.index.events.parquet import ParquetEvents
 from apbatch.index.query import Everything
@@ -28,6 +32,7 @@ from apbatch.index.sql.sqlite import SqliteCatalogue
 from apbatch.ingest.events import load_events
 from apbatch.ingest.scan import ingest
 from apbatch.ingest.sites import add_site
+from tests.agents import site
 from tests.service import Running, serving
 
 
@@ -243,6 +248,58 @@ def test_a_file_that_changes_while_it_is_read_is_not_read_on(
         monkeypatch.setattr(remote.RemoteTransport, "request", request)
         with cat.open(path) as stream, pytest.raises(error):
             stream.read()
+
+
+def test_a_block_that_is_not_what_was_registered_is_not_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands between: the service itself gave the right bytes."""
+    data = np.random.default_rng(21).bytes(2 * BLOCK + 1000)
+    monkeypatch.setenv("APBATCH_HOME", str(tmp_path / "home"))
+    fetch, wrong = RemoteRanges.fetch, {BLOCK}
+
+    def altered(self: RemoteRanges, begin: int, end: int) -> bytes:
+        block = bytearray(fetch(self, begin, end))
+        block[-1] ^= begin in wrong
+        return bytes(block)
+
+    with (
+        site(tmp_path) as far,
+        serving(tmp_path, far.catalogue, rules=None, files=Opening()) as running,
+        ap.connect(running.url) as cat,
+    ):
+        path = far.add("large", data).path
+        with cat.open(path) as stream:
+            assert stream.read() == data
+        monkeypatch.setattr(RemoteRanges, "fetch", altered)
+        with cat.open(path) as stream:
+            assert stream.read(1000) == data[:1000]
+            stream.seek(BLOCK + 10)
+            with pytest.raises(VerificationError, match=f"{path}: the bytes of block 1 are not those"):
+                stream.read(10)
+            wrong.clear()
+            stream.seek(2 * BLOCK)
+            assert stream.read() == data[2 * BLOCK :]
+
+
+def test_a_patient_client_waits_until_it_may_ask_again(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(urllib3.Retry, "sleep", lambda self, answer=None: waits.append(self.get_retry_after(answer)))
+    settings = ServiceSettings(requests_per_second=0.001, burst=2)
+    with (
+        SqliteCatalogue(f"sqlite:///{home}/catalogue.sqlite") as catalogue,
+        serving(tmp_path, catalogue, auth=True, settings=settings) as running,
+    ):
+        for patient in (False, True):
+            server = RemoteTransport(running.url, patient=patient)
+            with pytest.raises(TooManyRequestsError):
+                for _ in range(3):
+                    server.attributes(False)
+                    server._attributes.clear()
+            assert len(waits) == (20 if patient else 0) and all(wait >= 1 for wait in waits)
+            server.close()
 
 
 def test_a_token_does_not_go_unencrypted_over_a_network() -> None:

@@ -18,7 +18,7 @@ from apbatch.ingest.replicas.mirror import mirror_records
 from apbatch.ingest.scan import ingest
 from apbatch.ingest.sites import add_site
 from apbatch.sample.taiga_raw import CAMERA, FACTORS
-from apbatch.spark.inputs.sources import Source, sources_at, sources_for
+from apbatch.spark.inputs.sources import RawOptions, Source, sources_at, sources_for
 from apbatch.storage.backends import open_store
 from tests.synthetic import write_dataset
 
@@ -51,7 +51,7 @@ def register(catalogue: Catalogue, name: str, root: Path) -> None:
 
 def at(*places: Path, **options: str) -> list[Source]:
     options = {"camera": CAMERA, "factors": str(places[0] / FACTORS), **options}
-    return sources_at([place.as_uri() for place in places], **options)  # type: ignore[arg-type]
+    return sources_at([place.as_uri() for place in places], RawOptions(**options))  # type: ignore[arg-type]
 
 
 def names(sources: list[Source]) -> list[str]:

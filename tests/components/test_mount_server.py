@@ -22,7 +22,8 @@ from apbatch.access.opening import Opening
 from apbatch.access.reader import Reader
 from apbatch.access.view import View
 from apbatch.client.door import ServerDoor
-from apbatch.client.remote import RemoteRanges, RemoteTransport
+from apbatch.client.remote import RemoteTransport
+from apbatch.client.remote_ranges import RemoteRanges
 from apbatch.errors import ApbatchError, FileUnavailableError, NotFoundError, UsageError, VerificationError
 from apbatch.formats.reader import Attribute
 from apbatch.index.contents import BLOCK

@@ -18,7 +18,7 @@ from apbatch.quality.file_quality import FileQuality
 from apbatch.quality.records import _curve, keep_quality, kept_quality
 from apbatch.quality.report import is_complete, read_summary, write_quality
 from apbatch.quality.runs import Rate, RunQuality, pixel_table, quality_of_runs, rate_table
-from apbatch.spark.inputs.sources import Source, sources_at
+from apbatch.spark.inputs.sources import RawOptions, Source, sources_at
 from apbatch.spark.quality import image_sources, measure_file
 from tests.synthetic import write_dataset
 
@@ -222,11 +222,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, faulty: RunQua
 
 def test_raw_files_need_a_camera_only(tmp_path: Path) -> None:
     source = raw_file(tmp_path, 1, np.arange(20), np.arange(20) / 10, np.full((20, 32, 2), 350.0))
-    (found,) = sources_at([source.url], camera=CAMERA, calibrated=False)
+    (found,) = sources_at([source.url], RawOptions(CAMERA, calibrated=False))
     assert found.camera == CAMERA
     with pytest.raises(UsageError, match=r"raw files need a camera$"):
         try:
-            sources_at([source.url], calibrated=False)
+            sources_at([source.url], RawOptions(calibrated=False))
         except UsageError as error:
             raise UsageError(error.what) from None
 

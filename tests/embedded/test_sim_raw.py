@@ -18,7 +18,7 @@ from apbatch.sim.production import simulate
 from apbatch.sim.settings import Production, Spectrum
 from apbatch.spark import pipeline
 from apbatch.spark.connect.session import session
-from apbatch.spark.inputs.sources import sources_at
+from apbatch.spark.inputs.sources import RawOptions, sources_at
 
 
 def test_raw_files_of_a_production_become_its_images_again(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_raw_files_of_a_production_become_its_images_again(tmp_path: Path) -> No
     )  # fmt: skip
     simulate(settings, tmp_path / "production", processes=1)
     raw = write_raw(tmp_path / "production", tmp_path / "raw")
-    sources = sources_at([f"file://{raw.folder}/281017.01"], camera="TAIGA-IACT01", factors=str(raw.factors))
+    sources = sources_at([f"file://{raw.folder}/281017.01"], RawOptions("TAIGA-IACT01", str(raw.factors)))
     spark = session(SparkSettings(master="local[2]", conf={"spark.default.parallelism": "2"}), "tests")
     try:
         data = [source for source in sources if source.url.endswith(".001")]

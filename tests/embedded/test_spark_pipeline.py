@@ -35,7 +35,7 @@ from apbatch.spark import frames, pipeline
 from apbatch.spark.compact import compact, content_digest
 from apbatch.spark.connect.session import session
 from apbatch.spark.inputs.selection import parse_select, selected_sources
-from apbatch.spark.inputs.sources import Source, sources_at
+from apbatch.spark.inputs.sources import RawOptions, Source, sources_at
 from apbatch.spark.quality import check_quality, image_sources
 from apbatch.spark.registration import register_events
 from apbatch.spark.saving import save
@@ -397,7 +397,7 @@ def test_telescopes_of_several_cameras_see_one_shower(spark, data, tmp_path):
     found = []
     for camera in cameras:  # one file, a dataset for each camera
         outputs = {role: f"file://{tmp_path}/{camera}/{role}" for role in ("images", "parameters")}
-        sources = sources_at([f"file://{path}"], camera=camera)
+        sources = sources_at([f"file://{path}"], RawOptions(camera))
         pipeline.images(spark, sources, outputs, Cleaning("tailcuts", 15, 7.5, 1))
         found.append(outputs["parameters"])
     away = {}

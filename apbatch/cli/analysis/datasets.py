@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apbatch.cli.analysis.on_spark import ConfigOption, DebugOption, InputOption, OutputOption, run_on_spark
+from apbatch.cli.analysis.on_spark import (
+    ConfigOption,
+    DebugOption,
+    InputOption,
+    OutputOption,
+    check_registering,
+    run_on_spark,
+)
 from apbatch.cli.output import note
 from apbatch.errors import UsageError
 from apbatch.storage.backends import local_path
@@ -52,6 +59,8 @@ def compact(
         raise UsageError("not a dataset of images: no event points to it", where=url)
 
     def work(spark: Callable[[], SparkSession], settings: Settings) -> StepSummary:
+        if renew:
+            check_registering(settings)
         summary = compaction.compact(spark(), url, output, bytes_)
         if renew:
             with events_of(settings) as events:
@@ -110,6 +119,8 @@ def score(
         raise UsageError("a training is of one network, not of methods", remedy="give --method with --study")
 
     def work(spark: Callable[[], SparkSession], settings: Settings) -> StepSummary:
+        if add:
+            check_registering(settings)
         done = spark_scoring.score_dataset(spark(), input, source, output)
         if add:
             with events_of(settings) as events:

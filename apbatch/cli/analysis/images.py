@@ -9,6 +9,7 @@ import typer
 from apbatch.cli.analysis import on_spark
 from apbatch.cli.analysis.cleaning_options import CleaningOptions, takes_cleaning
 from apbatch.cli.analysis.on_spark import (
+    CatalogueOption,
     ConfigOption,
     DebugOption,
     EventsOption,
@@ -22,7 +23,7 @@ from apbatch.cli.analysis.on_spark import (
     run_on_spark,
 )
 from apbatch.cli.output import note
-from apbatch.errors import UsageError, nearest_word
+from apbatch.errors import UsageError
 from apbatch.storage.places import url_of_place
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from apbatch.spark.inputs.sources import Source
     from apbatch.spark.summary import StepSummary
 
-_STORES = ("hdfs", "webhdfs", "afs", "local")
 _FilesOption = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="PLACE ...", help="Files or folders, registered or not: paths or URLs."),
@@ -45,7 +45,9 @@ _SelectOption = Annotated[
         "--select", metavar="QUERY", help="Instead of --input: registered files, as \"format = 'taiga-raw'\"."
     ),
 ]
-_CameraOption = Annotated[str | None, typer.Option("--camera", metavar="NAME", help="With --input: of raw files.")]
+_CameraOption = Annotated[
+    str | None, typer.Option("--camera", metavar="NAME", help="Of raw files, if not their site's.")
+]
 _MethodOption = Annotated[
     str, typer.Option("--method", help="Of the grid: axial, shifting, nearest, … (docs/images.md).", metavar="NAME")
 ]
@@ -75,7 +77,8 @@ def clean(
     ] = "auto",
     camera: _CameraOption = None,
     factors: Annotated[
-        str | None, typer.Option("--factors", metavar="FILE", help="With --input: conversion factors of raw files.")
+        str | None,
+        typer.Option("--factors", metavar="FILE", help="Of raw files: conversion factors, if not their site's."),
     ] = None,
     rule: CleaningOptions = None,
     bad_pixels: Annotated[
@@ -94,6 +97,7 @@ def clean(
         str | None, typer.Option("--grids", parser=url_of_place, metavar="PLACE", help="Grids in the same pass.")
     ] = None,
     method: _MethodOption = "axial",
+    catalogue: CatalogueOption = None,
     config: ConfigOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -106,6 +110,7 @@ def clean(
     from apbatch.quality.monitor import KEEP, USUAL, BadPixels
     from apbatch.spark import pipeline
     from apbatch.spark.inputs.plan import check_sources
+    from apbatch.spark.inputs.sources import RawOptions, sources_at
 
     need_one(select=select, input=input)
     rule = rule or cleaning_of()  # refuses what makes no sense before any work
@@ -116,8 +121,13 @@ def clean(
         raise UsageError(f"--{more[0]} are image parameters", remedy="give --parameters PLACE")
     outputs = {"images": output, "parameters": parameters, "grids": grids}
 
+    raw = RawOptions(camera, factors)
+
     def work(spark: Callable[[], SparkSession], settings: Settings) -> StepSummary:
-        files = _files(settings, select, input, prefer, camera, factors)
+        if select is not None:
+            files = on_spark.selected_images(settings, select, prefer, raw)
+        else:
+            files = sources_at(map(url_of_place, input or []), raw)
         check_sources(rule, files)
         urls = {role: url for role, url in outputs.items() if url is not None}
         return pipeline.images(spark(), files, urls, rule, bad_pixels=treatment, method=method, more=more)
@@ -129,55 +139,10 @@ def _families(**flags: bool) -> tuple[str, ...]:
     return tuple(family for family, is_on in flags.items() if is_on)
 
 
-def _files(
-    settings: Settings,
-    select: str | None,
-    places: list[str] | None,
-    prefer: str,
-    camera: str | None,
-    factors: str | None,
-) -> list[Source]:
-    """Return the files to read."""
-    from apbatch.index.backends import open_catalogue
-    from apbatch.index.events.upgrade import events_of
-    from apbatch.spark.inputs.selection import parse_select, selected_sources
-    from apbatch.spark.inputs.sources import sources_at
-
-    if select is None:
-        return sources_at(map(url_of_place, places or []), camera=camera, factors=factors)
-    with open_catalogue(settings.catalogue) as catalogue, events_of(settings) as events:
-        return selected_sources(
-            catalogue,
-            events,
-            parse_select(catalogue, events, select),
-            prefer=_preferred(prefer, settings),
-            only_preferred=prefer not in ("auto", "site"),
-        )
-
-
-def _preferred(place: str, settings: Settings) -> str | None:
-    from apbatch.storage.backends import split_url
-
-    if place == "site":
-        return None
-    if place in ("auto", "mirror"):
-        # Any folder of the store's file system will do: `apbatch mirror` may have been given another one.
-        return split_url(settings.store)[0]
-    if place in _STORES:
-        return place
-    if "/" not in place:
-        words = ("auto", "site", "mirror", *_STORES)
-        raise UsageError(
-            f"'--from {place}' is not a place",
-            nearest=nearest_word(place, words),
-            remedy=f"{', '.join(words)}, or the path or URL of a store",
-        )
-    return url_of_place(place)
-
-
 def skim(
     output: OutputOption,
     select: Annotated[str, typer.Option("--select", metavar="QUERY", help="Events by their image parameters.")],
+    catalogue: CatalogueOption = None,
     config: ConfigOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -203,6 +168,7 @@ def parameters(
     extras: ExtrasOption = False,
     halo: HaloOption = False,
     add: Annotated[bool, typer.Option("--register", help="Write the parameters into the store of events.")] = False,
+    catalogue: CatalogueOption = None,
     config: ConfigOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -229,6 +195,8 @@ def parameters(
             return pipeline.skim(spark(), sources, {"parameters": output}, more=more)
         assert input is not None
         check_dataset(rule, input)  # says what is wrong before Spark starts
+        if add:
+            on_spark.check_registering(settings)
         summary = pipeline.parameters(spark(), input, output, cleaning=rule, more=more)
         if add:
             with events_of(settings) as events:
@@ -245,6 +213,7 @@ def grid(
     select: EventsOption = None,
     rule: CleaningOptions = None,
     method: _MethodOption = "axial",
+    catalogue: CatalogueOption = None,
     config: ConfigOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -315,6 +284,7 @@ def quality(
     input: _FilesOption = None,
     camera: _CameraOption = None,
     bin: Annotated[str, typer.Option("--bin", help="Width of a bin of time.")] = "10 s",
+    catalogue: CatalogueOption = None,
     config: ConfigOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -323,24 +293,21 @@ def quality(
     Example: apbatch quality --select "format = 'taiga-raw' and night = 2017-10-28" --output quality
     """
     from apbatch.datasets import dataset
-    from apbatch.index.backends import open_catalogue
-    from apbatch.index.events.upgrade import events_of
-    from apbatch.spark.inputs.selection import parse_select, selected_sources
-    from apbatch.spark.inputs.sources import sources_at
+    from apbatch.spark.inputs.sources import RawOptions, sources_at
     from apbatch.spark.quality import check_quality, image_sources
     from apbatch.units import parse_quantity
 
     need_one(select=select, input=input)
     bin_s = parse_quantity(bin, "s")
     urls = [url_of_place(place) for place in input or []]
+    raw = RawOptions(camera, calibrated=False)
 
     def sources(settings: Settings) -> list[Source]:
         if len(urls) == 1 and dataset.is_complete(urls[0]):
             return image_sources(urls[0])
         if urls:
-            return sources_at(urls, camera=camera, calibrated=False)
-        with open_catalogue(settings.catalogue) as catalogue, events_of(settings) as events:
-            return selected_sources(catalogue, events, parse_select(catalogue, events, select or ""))
+            return sources_at(urls, raw)
+        return on_spark.selected_images(settings, select or "", raw=raw)
 
     run_on_spark(
         "quality", config, output, lambda spark, settings: check_quality(spark(), sources(settings), output, bin_s)[1]

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from apbatch.cli.output import note, show_line
+from apbatch.config import CATALOGUE_VARIABLE
 from apbatch.errors import UsageError, nearest_word
 from apbatch.storage.places import url_of_place
 
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 
     from apbatch.camera.cleaning_rule import Cleaning
     from apbatch.config import Settings
-    from apbatch.spark.inputs.sources import Source
+    from apbatch.spark.inputs.sources import RawOptions, Source
     from apbatch.spark.summary import StepSummary
 
 #: Problems that are printed; all are counted.
 _SHOWN = 10
+_STORES = ("hdfs", "webhdfs", "afs", "local")
 _EVENTS = "events, such as \"experiment = 'TAIGA' and cleaning = 'tailcuts-14-7' and width < 0.2 deg\""
 
 #: Takes a function that starts Spark, to be called when what the user wants has been checked.
@@ -41,9 +43,22 @@ def _debug(debug: bool) -> None:
         os.environ["APBATCH_DEBUG"] = "1"
 
 
+def _catalogue(url: str | None) -> None:
+    if url is not None:
+        os.environ[CATALOGUE_VARIABLE] = url
+
+
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings, such as conf/cluster.yaml.")]
 DebugOption = Annotated[
     bool, typer.Option("--debug", callback=_debug, is_eager=True, help="Show the traceback of an error.")
+]
+CatalogueOption = Annotated[
+    str | None,
+    typer.Option(
+        "--catalogue",
+        callback=_catalogue,
+        help="With --select: of a catalogue or a server, instead of the settings'.",
+    ),
 ]
 OutputOption = Annotated[
     str, typer.Option("--output", parser=url_of_place, metavar="PLACE", help="Dataset to write: a path or a URL.")
@@ -118,17 +133,104 @@ def selected_events(query: str, settings: Settings) -> list[Source]:
     Raises
     ------
     UsageError
-        If the query picks files, or nothing.
+        If the query picks files, or nothing; or if a server is asked, which does not tell where cleaned images are.
     """
-    from apbatch.index.backends import open_catalogue
-    from apbatch.index.events.upgrade import events_of
-    from apbatch.spark.inputs.selection import parse_select, selected_sources
+    from apbatch.client.transport import is_server
+    from apbatch.spark.inputs.selection import parse_select, registered, selected_sources
 
-    with open_catalogue(settings.catalogue) as catalogue, events_of(settings) as events:
+    if is_server(settings.catalogue):
+        raise UsageError(
+            "a server does not tell where cleaned images are",
+            where=settings.catalogue,
+            remedy="apbatch clean --select QUERY cleans them anew; the result goes on with --input",
+        )
+    with registered(settings) as (catalogue, events):
         selection = parse_select(catalogue, events, query)
         if not selection.of_events:
             raise UsageError("the query picks files, not events", remedy="ask for cleaning = '…' and image parameters")
         return selected_sources(catalogue, events, selection)
+
+
+def selected_images(
+    settings: Settings, query: str, prefer: str = "site", raw: RawOptions | None = None
+) -> list[Source]:
+    """Return the sources of the images of registered files, or of events.
+
+    Parameters
+    ----------
+    settings : Settings
+        Name a catalogue, or a server, which gives the bytes as well.
+    query : str
+    prefer : str
+        Where the files are read; see ``apbatch clean --from``.
+    raw : RawOptions, optional
+        Of raw files, where sites do not say it.
+
+    Raises
+    ------
+    UsageError
+        If nothing is picked.
+    """
+    from apbatch.spark.inputs.selection import parse_select, registered, selected_sources
+    from apbatch.spark.inputs.sources import RawOptions
+
+    preferred = _preferred(prefer, settings)
+    with registered(settings) as (catalogue, events):
+        return selected_sources(
+            catalogue,
+            events,
+            parse_select(catalogue, events, query),
+            prefer=preferred,
+            only_preferred=prefer not in ("auto", "site"),
+            raw=raw or RawOptions(),
+        )
+
+
+def _preferred(place: str, settings: Settings) -> str | None:
+    from apbatch.client.transport import is_server
+    from apbatch.storage.backends import split_url
+
+    if is_server(settings.catalogue):
+        from apbatch.client.served import KIND
+
+        if place not in ("auto", "site"):
+            raise UsageError(
+                f"'--from {place}' is of no use: the server of the catalogue gives the bytes",
+                remedy="leave it out; where the stores are reached, name the catalogue itself",
+            )
+        return KIND
+    if place == "site":
+        return None
+    if place in ("auto", "mirror"):
+        # Any folder of the store's file system will do: `apbatch mirror` may have been given another one.
+        return split_url(settings.store)[0]
+    if place in _STORES:
+        return place
+    if "/" not in place:
+        words = ("auto", "site", "mirror", *_STORES)
+        raise UsageError(
+            f"'--from {place}' is not a place",
+            nearest=nearest_word(place, words),
+            remedy=f"{', '.join(words)}, or the path or URL of a store",
+        )
+    return url_of_place(place)
+
+
+def check_registering(settings: Settings) -> None:
+    """Refuse to write into the store of events of a catalogue behind a server, before any work.
+
+    Raises
+    ------
+    UsageError
+    """
+    from apbatch.client.transport import is_server
+
+    if is_server(settings.catalogue):
+        raise UsageError(
+            "a server takes no events",
+            where=settings.catalogue,
+            remedy="leave out --register, or give it where the catalogue itself is reached",
+        )
 
 
 @contextmanager

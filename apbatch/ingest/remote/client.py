@@ -20,8 +20,8 @@ from apbatch.errors import FileUnavailableError, FormatError, NotFoundError, Ser
 from apbatch.index.contents import BLOCK
 from apbatch.index.files import FileRecord, State
 from apbatch.ingest.remote.wire import CONCERNS, ITS_FILE, weak_tag
-from apbatch.storage.agent_token import agent_token
 from apbatch.storage.store import Ranges
+from apbatch.storage.tokens import agent_token
 from apbatch.storage.transfer import SourceChangedError
 
 #: The environment's name for a cache for blocks.

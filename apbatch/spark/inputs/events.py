@@ -25,6 +25,7 @@ from apbatch.errors import ApbatchError
 from apbatch.formats.images import IMAGE_KEY, to_binary
 from apbatch.formats.reader import Span
 from apbatch.formats.taiga.raw import DAY_NS, parse_name, read_records, utc
+from apbatch.spark.inputs.opening import open_input
 from apbatch.spark.inputs.reading import (
     NO_FACTORS,
     OTHER_CLUSTER,
@@ -35,7 +36,6 @@ from apbatch.spark.inputs.reading import (
 )
 from apbatch.spark.inputs.sources import Source
 from apbatch.spark.inputs.surveys import Block, Survey
-from apbatch.storage.backends import open_url
 
 #: By the path of a table of factors and the number of a cluster: codes per p.e., shape (32, 2).
 Factors = Mapping[tuple[str, int], Floats]
@@ -267,7 +267,7 @@ def _images(split: EventSplit, images: npt.NDArray[np.float32], event: Ints, tim
 
 
 def _records(file: RawFile, first: int, stop: int) -> Iterator[npt.NDArray[np.void]]:
-    with open_url(file.source.url) as stream:
+    with open_input(file.source.url) as stream:
         for start, end in file.spans:
             for records in read_records(stream, span=Span(start, end)):
                 inside = (records["event"] >= first) & (records["event"] < stop)

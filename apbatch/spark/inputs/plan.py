@@ -15,7 +15,7 @@ from apbatch.camera.instruments.registry import camera_named
 from apbatch.datasets import dataset
 from apbatch.datasets.commit import Loss
 from apbatch.datasets.image_rows import schema_in
-from apbatch.errors import ApbatchError, FormatError, ServerError, UsageError, nearest_word
+from apbatch.errors import ApbatchError, FormatError, UsageError, nearest_word
 from apbatch.formats.embedded import Telescopes
 from apbatch.formats.images import camera_in, camera_of, telescopes_in
 from apbatch.formats.parser_process import parse_apart
@@ -23,6 +23,7 @@ from apbatch.formats.reader import ImageReader, readers
 from apbatch.formats.taiga.calibration import read_factors
 from apbatch.spark.bulk import AnySplit
 from apbatch.spark.inputs.events import SHRINK, Factors, event_splits, surveyed_urls
+from apbatch.spark.inputs.opening import fails_for_all, open_input
 from apbatch.spark.inputs.reading import read_piece
 from apbatch.spark.inputs.sources import RAW, Source, image_formats
 from apbatch.spark.inputs.splits import (
@@ -35,8 +36,7 @@ from apbatch.spark.inputs.splits import (
     split_bytes,
 )
 from apbatch.spark.inputs.surveys import Survey, joined, look_through, survey_tasks
-from apbatch.storage.agent_token import ShownToken
-from apbatch.storage.backends import open_url
+from apbatch.storage.tokens import ShownTokens
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -97,7 +97,7 @@ def plan_frames(
     target = split_bytes(sum(size for size, _ in sizes.values()), spark.sparkContext.defaultParallelism, BLOCK_BYTES)
 
     def surveyed(urls: Sequence[str]) -> dict[str, Survey]:
-        tasks, token = survey_tasks(urls), ShownToken.of_this_process()
+        tasks, token = survey_tasks(urls), ShownTokens.of_this_process()
 
         def survey(task: Any) -> Any:
             token.take_over()
@@ -276,9 +276,9 @@ def _first_schema(sources: Sequence[Source], camera: str | None = None) -> pa.Sc
         try:
             size, _ = files_of([source])[source.url]
             schema: pa.Schema | None = parse_apart(_schema_of, source, camera, size=size)
-        except ServerError:
-            raise
-        except ApbatchError:
+        except ApbatchError as error:
+            if fails_for_all(error):
+                raise
             continue  # its task will say what is wrong with it
         if schema is not None and camera_of(schema):
             if camera in (None, camera_of(schema)):
@@ -291,7 +291,7 @@ def _schema_of(source: Source, camera: str | None) -> pa.Schema | None:
     """Return the schema of the first image of a file, or of its first one of the camera that is wanted."""
     reader = readers()[source.format]
     assert isinstance(reader, ImageReader)
-    with open_url(source.url) as stream:
+    with open_input(source.url) as stream:
         if source.rows:  # of a Parquet file: its footer tells
             return schema_in(stream, source.url)
         schemas = (batch.schema for batch in reader.images(stream, source.url, 1))

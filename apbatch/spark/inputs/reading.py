@@ -13,16 +13,15 @@ from apbatch.camera.geometry import CameraGeometry
 from apbatch.chain.steps import CLEANED, IMAGES, conform, images_of
 from apbatch.datasets.commit import Loss
 from apbatch.datasets.image_rows import only_wanted, read_rows
-from apbatch.errors import ApbatchError, FormatError, ServerError
+from apbatch.errors import ApbatchError, FormatError
 from apbatch.formats.images import camera_in, camera_of
 from apbatch.formats.parquet import open_parquet, reading
 from apbatch.formats.reader import ImageReader, Span, readers
 from apbatch.formats.text.lines import Problems
 from apbatch.spark.inputs.guard import guarded
+from apbatch.spark.inputs.opening import fails_for_all, open_input
 from apbatch.spark.inputs.sources import UNKNOWN_EXPERIMENT, Source
 from apbatch.spark.inputs.splits import DATASET, Piece
-from apbatch.storage.backends import open_url
-from apbatch.storage.store import RefusedError
 
 #: Reasons of losses, as they are counted.
 UNREADABLE_FILE = "unreadable files"
@@ -62,7 +61,7 @@ def _piece(piece: Piece, camera: CameraGeometry, batch_size: int) -> Generator[p
     cleaned = piece.source.format == DATASET
     target = CLEANED if cleaned else IMAGES
     try:
-        with open_url(url) as stream:
+        with open_input(url) as stream:
             if piece.source.rows:
                 types = {field.name: field.type for field in target}
                 yield from read_rows(stream, url, piece.source.rows, types, batch_size)
@@ -148,9 +147,9 @@ def lost_file(url: str, error: ApbatchError) -> Loss:
 
     Raises
     ------
-    ServerError
+    ServerError, AccessError, TooManyRequestsError
     """
-    if isinstance(error, ServerError) and not isinstance(error, RefusedError):
+    if fails_for_all(error):
         raise error
     text = str(error)
     return Loss(url, UNREADABLE_FILE, 1, text if url in text else f"{url}: {text}")

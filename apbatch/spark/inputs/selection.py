@@ -7,9 +7,10 @@ files of the run: from a mirror, or on demand from the site.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,26 +25,86 @@ from apbatch.index.events.columns import POINTER
 from apbatch.index.query import And, Compare, In, Query
 from apbatch.index.selection import Selection, parse_selection
 from apbatch.provenance import digest
-from apbatch.spark.inputs.sources import Source, image_formats, sources_for
+from apbatch.spark.inputs.sources import Copies, RawOptions, Source, image_formats, sources_for
 from apbatch.spark.registration import keys_at, places_in
 from apbatch.storage.backends import open_store
 
 if TYPE_CHECKING:
-    from apbatch.index.catalogue import Catalogue
-    from apbatch.index.events.store import EventStore
+    from collections.abc import Iterable
+
+    from apbatch.config import Settings
+    from apbatch.formats.reader import Attribute
+    from apbatch.index.files import FileRecord
 
 _KEY_TYPES = pa.schema(
     [("experiment", pa.string()), ("run", pa.int64()), ("event", pa.int64()), ("telescope", pa.int32())]
 )
 
 
-def parse_select(catalogue: Catalogue, events: EventStore, text: str) -> Selection:
+#: Runs that are asked for at once.
+_RUNS = 500
+
+
+class Files(Copies, Protocol):
+    """Files to select from: a catalogue, or a server in front of one."""
+
+    def attributes(self) -> dict[str, Attribute]:
+        """Return what queries may name."""
+        ...
+
+    def select(self, search: Query, /) -> Iterable[FileRecord]:
+        """Yield the files that match."""
+        ...
+
+
+class Events(Protocol):
+    """Events to select from: a store, or a server in front of one."""
+
+    def attributes(self) -> dict[str, Attribute]:
+        """Return what queries may name."""
+        ...
+
+    def select(self, where: Query, columns: tuple[str, ...], /) -> Iterator[pa.RecordBatch]:
+        """Yield keys and pointers of the events that match, by key."""
+        ...
+
+
+@contextmanager
+def registered(settings: Settings) -> Iterator[tuple[Files, Events]]:
+    """Open what the settings name to select from: catalogue and events, here or behind a server.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Raises
+    ------
+    UsageError, ServerError
+    """
+    from apbatch.client.transport import is_server
+
+    if is_server(settings.catalogue):
+        from apbatch.client.remote import RemoteTransport
+        from apbatch.client.served import ServedEvents, ServedFiles
+
+        server = RemoteTransport(settings.catalogue, patient=True)
+        with closing(server):
+            yield ServedFiles(server), ServedEvents(server)
+        return
+    from apbatch.index.backends import open_catalogue
+    from apbatch.index.events.upgrade import events_of
+
+    with open_catalogue(settings.catalogue) as catalogue, events_of(settings) as events:
+        yield catalogue, events
+
+
+def parse_select(catalogue: Files, events: Events, text: str) -> Selection:
     """Parse what a user wants selected, files or events.
 
     Parameters
     ----------
-    catalogue : Catalogue
-    events : EventStore
+    catalogue : Files
+    events : Events
     text : str
         The query.
 
@@ -55,21 +116,22 @@ def parse_select(catalogue: Catalogue, events: EventStore, text: str) -> Selecti
 
 
 def selected_sources(
-    catalogue: Catalogue,
-    events: EventStore,
+    catalogue: Files,
+    events: Events,
     selection: Selection,
     prefer: str | None = None,
     *,
     only_preferred: bool = False,
+    raw: RawOptions = RawOptions(),
 ) -> list[Source]:
     """Return the sources of the images that a query of files or of events picks.
 
     Parameters
     ----------
-    catalogue : Catalogue
-    events : EventStore
+    catalogue : Files
+    events : Events
     selection : Selection
-    prefer, only_preferred
+    prefer, only_preferred, raw
         Of registered files, as in `apbatch.spark.inputs.sources.sources_for`.
 
     Raises
@@ -78,25 +140,33 @@ def selected_sources(
         If nothing is picked, or as `sources_for`.
     """
     if selection.of_events:
-        return event_sources(catalogue, events, selection.query, prefer, only_preferred=only_preferred)
-    return sources_for(catalogue, catalogue.select(selection.query), prefer, only_preferred=only_preferred)
+        return event_sources(catalogue, events, selection.query, prefer, only_preferred=only_preferred, raw=raw)
+    records = catalogue.select(selection.query)
+    return sources_for(catalogue, records, prefer, only_preferred=only_preferred, raw=raw)
 
 
 def event_sources(
-    catalogue: Catalogue, events: EventStore, query: Query, prefer: str | None = None, *, only_preferred: bool = False
+    catalogue: Files,
+    events: Events,
+    query: Query,
+    prefer: str | None = None,
+    *,
+    only_preferred: bool = False,
+    raw: RawOptions = RawOptions(),
 ) -> list[Source]:
     """Return the sources of the images of events; each image once, whatever number of cleanings it matches with.
 
     Parameters
     ----------
-    catalogue : Catalogue
-    events : EventStore
+    catalogue : Files
+    events : Events
     query : Query
         A condition on events.
     prefer : str, optional
         Store whose replicas of files are read first.
     only_preferred : bool
         Whether files without such a replica are an error.
+    raw : RawOptions
 
     Raises
     ------
@@ -117,10 +187,10 @@ def event_sources(
         of_datasets += sources
         left.append(lost)
     rest = pa.concat_tables(left) if left else picked.slice(0, 0)
-    return [*of_datasets, *_from_files(catalogue, rest, prefer, only_preferred=only_preferred)]
+    return [*of_datasets, *_from_files(catalogue, rest, prefer, only_preferred=only_preferred, raw=raw)]
 
 
-def selected_events(store: EventStore, query: Query) -> pa.Table:
+def selected_events(store: Events, query: Query) -> pa.Table:
     """Return keys and pointers of the events that match, by key; of several rows with one key, the first."""
     columns = [*_KEY_TYPES.names, *POINTER]
     batches = [batch.select(columns) for batch in store.select(query, ())]
@@ -171,21 +241,27 @@ def _from_dataset(url: str, events: pa.Table) -> tuple[list[Source], pa.Table]:
     return sources, events.filter(pa.array(numbers < 0))
 
 
-def _from_files(catalogue: Catalogue, events: pa.Table, prefer: str | None, *, only_preferred: bool) -> list[Source]:
+def _from_files(
+    catalogue: Files, events: pa.Table, prefer: str | None, *, only_preferred: bool, raw: RawOptions
+) -> list[Source]:
     """Return the sources of events whose images are in no dataset: the registered files of their runs."""
     chunk_sources: list[Source] = []
     for experiment in pc.unique(events.column("experiment")).to_pylist():
         mine = events.filter(pc.equal(events.column("experiment"), experiment))
-        runs = tuple(pc.unique(mine.column("run")).to_pylist())
-        query = And((Compare("experiment", "=", experiment), In("run", runs)))
-        records = [record for record in catalogue.select(query) if record.format in image_formats()]
+        runs = pc.unique(mine.column("run")).to_pylist()
+        records = [
+            record
+            for start in range(0, len(runs), _RUNS)
+            for record in catalogue.select(_of_runs(experiment, runs[start : start + _RUNS]))
+            if record.format in image_formats()
+        ]
         if not records:
             raise UsageError(
                 f"the images of {mine.num_rows} events of {experiment} are gone, no file of their runs is registered",
                 where=next((url for url in mine.column("dataset").to_pylist() if url), None),
                 remedy="run the step again that made the dataset, or register the files with `apbatch ingest`",
             )
-        for source in sources_for(catalogue, records, prefer, only_preferred=only_preferred):
+        for source in sources_for(catalogue, records, prefer, only_preferred=only_preferred, raw=raw):
             part = mine if source.run is None else mine.filter(pc.equal(mine.column("run"), source.run))
             if source.format == ImagesReader.name:
                 rows = _rows_of(source.url, part)
@@ -194,6 +270,10 @@ def _from_files(catalogue: Catalogue, events: pa.Table, prefer: str | None, *, o
                 keys = zip(*(part.column(name).to_pylist() for name in ("run", "event", "telescope")), strict=True)
                 chunk_sources.append(replace(source, only=tuple(keys)))
     return chunk_sources
+
+
+def _of_runs(experiment: str, runs: Sequence[int]) -> Query:
+    return And((Compare("experiment", "=", experiment), In("run", tuple(runs))))
 
 
 def _rows_of(url: str, events: pa.Table) -> tuple[tuple[int, tuple[int, ...]], ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from apbatch.datasets.image_rows import Rows
-from apbatch.errors import UsageError
+from apbatch.errors import NotFoundError, UsageError
 from apbatch.progress import say
 from apbatch.spark.inputs.files import (
     RAW,
@@ -20,8 +20,7 @@ from apbatch.spark.inputs.files import (
 )
 
 if TYPE_CHECKING:
-    from apbatch.index.catalogue import Catalogue
-    from apbatch.index.files import FileRecord
+    from apbatch.index.files import FileRecord, Replica
 
 __all__ = ["RAW", "UNKNOWN_EXPERIMENT", "Source", "image_formats", "sources_at", "sources_for"]
 
@@ -36,7 +35,7 @@ class Source:
     Attributes
     ----------
     url : str
-        Of the file at its site or of a replica: ``file:///…``, ``hdfs://…``.
+        Of the file at its site or of a replica: ``file:///…``, ``hdfs://…``; or at a catalogue's server.
     format : str
         Name of its reader.
     experiment : str
@@ -66,15 +65,55 @@ class Source:
     only: tuple[tuple[int, int, int], ...] = ()
 
 
+@dataclass(frozen=True)
+class RawOptions:
+    """What a user says of raw files.
+
+    Attributes
+    ----------
+    camera : str, optional
+    factors : str, optional
+        Path of the table of conversion factors.
+    calibrated : bool
+        Whether they need conversion factors.
+    """
+
+    camera: str | None = None
+    factors: str | None = None
+    calibrated: bool = True
+
+    @property
+    def needs(self) -> str:
+        """What raw files need, in words."""
+        return "a camera and conversion factors" if self.calibrated else "a camera"
+
+    @property
+    def options(self) -> str:
+        """The options that say it."""
+        return "--camera NAME --factors FILE" if self.calibrated else "--camera NAME"
+
+
+class Copies(Protocol):
+    """What knows where copies of registered files are: a catalogue, or a server in front of one."""
+
+    def replicas(self, paths: Iterable[str]) -> dict[str, list[Replica]]:
+        """Return the copies of files by path."""
+        ...
+
+
 def sources_for(
-    catalogue: Catalogue, records: Iterable[FileRecord], prefer: str | None = None, *, only_preferred: bool = False
+    catalogue: Copies,
+    records: Iterable[FileRecord],
+    prefer: str | None = None,
+    *,
+    only_preferred: bool = False,
+    raw: RawOptions = RawOptions(),
 ) -> list[Source]:
     """Return the sources of images among the files of a selection, by path; each content once.
 
     Parameters
     ----------
-    catalogue : Catalogue
-        Knows the replicas.
+    catalogue : Copies
     records : iterable of FileRecord
         Files of other formats (tables, truth) are passed over; a pedestal file serves the data files of its cluster
         and night. Of copies at several sites the first is read, or the first with a replica in the preferred store.
@@ -82,11 +121,13 @@ def sources_for(
         Kind or URL of the store whose replicas are read; the site by default, and for files without such a replica.
     only_preferred : bool
         Whether a file without a replica in the preferred store is an error.
+    raw : RawOptions
+        Counts more than what sites say of their raw files.
 
     Raises
     ------
     UsageError
-        If no file holds images, raw files come from a site without camera or factors, or a replica is missing.
+        If no file holds images, camera or factors of raw files are not known, or a replica is missing.
     """
     from apbatch.ingest.replicas.stores import best_source
     from apbatch.ingest.sites import load_site
@@ -108,17 +149,27 @@ def sources_for(
         (mirrored if there else in_place).append(registered_file(record, url))
     files = sorted(each_content_once([*mirrored, *in_place]), key=lambda file: file.name)
 
-    def calibrated(file: InputFile) -> Calibrated:
-        site = load_site(file.site)
-        camera = file.camera or site.camera
+    def of_site(file: InputFile) -> Calibrated:
+        camera = raw.camera or file.camera
+        if camera is not None and (raw.factors is not None or not raw.calibrated):
+            return camera, raw.factors
+        try:
+            site = load_site(file.site)
+        except NotFoundError as error:
+            raise UsageError(
+                f"nothing is known here of site '{file.site}', whose raw data need {raw.needs}",
+                where=file.name,
+                remedy=f"give {raw.options}",
+            ) from error
+        camera = camera or site.camera
         if camera is None:
             raise UsageError(
                 f"site '{site.name}' does not name the camera of its raw data",
-                remedy="add 'camera: NAME' to its YAML file and add it again",
+                remedy="add 'camera: NAME' to its YAML file and add it again, or give --camera NAME",
             )
-        return camera, str(site.calibration_file("factors"))
+        return camera, raw.factors or (str(site.calibration_file("factors")) if raw.calibrated else None)
 
-    sources = _sources(files, calibrated)
+    sources = _sources(files, of_site)
     if only_preferred:
         read = {url for source in sources for url in (source.url, source.calibration.get("pedestal"))}
         for file in in_place:
@@ -129,9 +180,7 @@ def sources_for(
     return sources
 
 
-def sources_at(
-    urls: Iterable[str], *, camera: str | None = None, factors: str | None = None, calibrated: bool = True
-) -> list[Source]:
+def sources_at(urls: Iterable[str], raw: RawOptions = RawOptions()) -> list[Source]:
     """Return the sources of images at URLs of files and folders, whether they are registered or not.
 
     The rules are those of `sources_for`: a pedestal file serves the data files of its cluster and night, and each
@@ -141,12 +190,7 @@ def sources_at(
     ----------
     urls : iterable of str
         A folder stands for all files in it and below that hold images.
-    camera : str, optional
-        Camera of raw files.
-    factors : str, optional
-        Path of the table of conversion factors of raw files.
-    calibrated : bool
-        Whether raw files need conversion factors.
+    raw : RawOptions
 
     Raises
     ------
@@ -165,7 +209,8 @@ def sources_at(
         if len(files) > 1:
             say(f"of {len(files)} files none can be read; the first is named")
         raise faults[0]
-    lacking = camera is None or (calibrated and factors is None)
+    camera, factors = raw.camera, raw.factors
+    lacking = camera is None or (raw.calibrated and factors is None)
     if lacking:  # a broken file is no reason to ask for a camera
         for file in files:
             if file.format == RAW and file.fault is not None:
@@ -174,11 +219,10 @@ def sources_at(
 
     def of_options(file: InputFile) -> Calibrated:
         if camera is None or lacking:
-            what, how = (" and conversion factors", " --factors FILE") if calibrated else ("", "")
             raise UsageError(
-                f"raw files need a camera{what}",
+                f"raw files need {raw.needs}",
                 where=file.url,
-                remedy=f"give --camera NAME{how}, or register the site and select",
+                remedy=f"give {raw.options}, or register the site and select",
             )
         return camera, factors
 

@@ -16,8 +16,9 @@ from apbatch.errors import ApbatchError, FormatError
 from apbatch.formats.parquet import open_parquet
 from apbatch.formats.parser_process import parse_apart
 from apbatch.formats.reader import ImageReader, Span, readers
+from apbatch.spark.inputs.opening import open_input, size_and_time
 from apbatch.spark.inputs.sources import Source
-from apbatch.storage.backends import open_store, open_url, split_url
+from apbatch.storage.backends import open_store
 
 #: Bytes of input a task reads at most, unless it can't be cut: a block of HDFS.
 BLOCK_BYTES = 128 << 20
@@ -96,10 +97,7 @@ def sizes_of(urls: Iterable[str]) -> dict[str, tuple[int, int]]:
 
     def ask(url: str) -> tuple[int, int]:
         with suppress(ApbatchError):
-            root, _ = split_url(url)
-            store = open_store(root)
-            entry = store.info(store.path_of(url))
-            return (entry.size, entry.mtime_ns or 0) if entry is not None else (0, 0)
+            return size_and_time(url)
         return 0, 0
 
     urls = list(dict.fromkeys(urls))
@@ -213,7 +211,7 @@ def _row_groups(url: str, size: int, target: int) -> list[tuple[Stretch, int]]:
 
 def _sizes_of_groups(url: str) -> list[int]:
     """Return the bytes of row groups before compression; a damaged description of a column would end the process."""
-    with open_url(url) as stream:
+    with open_input(url) as stream:
         footer = open_parquet(stream, url).metadata
     return [max(footer.row_group(group).total_byte_size, 0) for group in range(footer.num_row_groups)]
 
@@ -230,5 +228,5 @@ def _spans(source: Source, size: int, target: int) -> list[tuple[Stretch, int]]:
 
 def _spans_of(source: Source, target: int) -> list[Span]:
     reader = readers()[source.format]
-    with open_url(source.url) as stream:
+    with open_input(source.url) as stream:
         return reader.spans(stream, source.url, target)

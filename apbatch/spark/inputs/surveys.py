@@ -20,9 +20,9 @@ from apbatch.formats.reader import Span, even_spans
 from apbatch.formats.taiga.raw import RECORD, read_records
 from apbatch.formats.text.lines import Problems
 from apbatch.quality.monitor import HIT_SIGMA, MAD
+from apbatch.spark.inputs.opening import open_input
 from apbatch.spark.inputs.reading import DAMAGED_RECORD, UNREADABLE_FILE, lost_file
 from apbatch.spark.inputs.splits import BLOCK_BYTES, sizes_of
-from apbatch.storage.backends import open_url
 
 #: Records of a block of the first pass: 160 kB, a good piece to read from a disk.
 _BLOCK_RECORDS = 1024
@@ -133,7 +133,7 @@ def look_through(task: SurveyTask) -> SurveyPart:
     """
     problems, counters, blocks = Problems(), dict[int, PedestalCounter](), list[Block]()
     try:
-        with open_url(task.url) as stream:
+        with open_input(task.url) as stream:
             span = Span(*task.span) if task.span is not None else None
             for records in read_records(stream, problems, _BLOCK_RECORDS, span):
                 _count(records, counters)
