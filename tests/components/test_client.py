@@ -22,6 +22,7 @@ from apbatch.client.client import Client
 from apbatch.client.remote import RemoteTransport
 from apbatch.client.remote_ranges import RemoteRanges
 from apbatch.client.results import SlowSearchWarning
+from apbatch.client.served import ServedFiles, place_at_server
 from apbatch.config import ServiceSettings
 from apbatch.errors import NotFoundError, ServerError, TooManyRequestsError, UsageError, VerificationError
 from apbatch.index.contents import BLOCK
@@ -280,6 +281,27 @@ def test_a_block_that_is_not_what_was_registered_is_not_delivered(
             wrong.clear()
             stream.seek(2 * BLOCK)
             assert stream.read() == data[2 * BLOCK :]
+
+
+def test_a_job_reads_the_file_that_was_selected_where_sites_disagree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APBATCH_HOME", str(tmp_path / "home"))
+    with site(tmp_path) as far, serving(tmp_path, far.catalogue, rules=None, files=Opening()) as running:
+        here = far.add("here", b"here", place="/taiga/x")
+        there = replace(far.add("there", b"there"), site="other", place="/taiga/x", path="/taiga/other/there")
+        far.catalogue.upsert([there])
+        server = RemoteTransport(running.url)
+        served = ServedFiles(server)
+        records = {record.path: record for record in served.select(Everything())}
+        assert records[here.path].checksum == here.checksum
+        replicas = served.replicas([here.path, there.path, "/taiga/taiga/there"])
+        places = {path: place_at_server(one.url) for path, (one,) in replicas.items()}
+        for path, place in places.items():
+            assert place is not None and place[0] == running.url
+            assert server.entry(place[1]).checksum == records[path].checksum == replicas[path][0].checksum
+        assert places[here.path][1] != places[there.path][1]
+        server.close()
 
 
 def test_a_patient_client_waits_until_it_may_ask_again(

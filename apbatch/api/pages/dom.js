@@ -60,8 +60,11 @@ export function table(columns, rows, caption, head = (column) => column.title ??
       h("thead", {}, h("tr", {}, columns.map((column) =>
         h("th", { scope: "col", class: kind(column), "aria-sort": column.sort }, head(column),
           column.unit ? [" ", h("span", { class: "unit" }, column.unit)] : null)))),
-      h("tbody", {}, rows.map((row) => h("tr", {}, columns.map((column) => h("td", { class: kind(column) }, cell(column, row))))))));
+      h("tbody", {}, rows.map((row) => h("tr", {}, columns.map((column) => filled(kind(column), cell(column, row))))))));
 }
+// Dates and times stay on one line.
+const filled = (kind, content) => h("td", { class: kind ?? (DATE.test(content) ? "short" : null) }, content);
+const DATE = /^\d{4}-\d\d-\d\d( [\d:.]+)?$/;
 
 export const facts = (rows) =>
   h("div", { class: "scroll" }, h("table", {}, h("tbody", {}, rows.map(([name, value]) =>

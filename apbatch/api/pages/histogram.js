@@ -36,7 +36,7 @@ export function histogram(found, refine) {
     ? [[LEFT, edge(bars[0].low), "start"], [WIDTH - 8, edge(bars.at(-1).high), "end"]].map(([x, content, anchor]) => text(x, base + 14, content, anchor))
     : bars.map((bar, n) => (n % every ? null : text(LEFT + (n + 0.5) * width, base + 14, short(String(bar.value)))));
   return h("figure", {},
-    svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "group", "aria-label": `Histogram of ${found.attribute}` },
+    svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "group", "aria-label": `Histogram of ${found.attribute}` },
       svg("line", { class: "axis", x1: LEFT, x2: WIDTH - 8, y1: base, y2: base }),
       text(LEFT - 6, TOP + 9, count(most), "end"), text(LEFT - 6, base, "0", "end"), columns, names,
       text((LEFT + WIDTH) / 2, HEIGHT - 4, `${found.attribute}${found.unit ? `, ${found.unit}` : ""}${found.scale === "log" ? " (bins equal in the logarithm)" : ""}`)),

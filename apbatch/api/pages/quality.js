@@ -25,7 +25,7 @@ export function curve(rates, times = null, width = 140, height = 26) {
   const line = svg("polyline", { class: "line", points: rates.map((rate, n) => `${x(n)},${y(rate)}`).join(" ") });
   const label = `Event rate, ${number(Math.min(...rates))} to ${number(Math.max(...rates))} Hz`;
   const text = (at, down, content, anchor) => svg("text", { x: at, y: down, "text-anchor": anchor }, content);
-  return svg("svg", { viewBox: `0 0 ${width} ${height}`, class: times ? null : "spark", role: "img", "aria-label": label },
+  return svg("svg", { viewBox: `0 0 ${width} ${height}`, class: times ? "chart" : "spark", role: "img", "aria-label": label },
     svg("line", { class: "axis", x1: left, x2: width - 2, y1: height - bottom, y2: height - bottom }), line,
     times ? [text(left - 6, top + 8, number(most), "end"), text(left - 6, height - bottom, "0", "end"),
       text(left, height - 5, clock(times[0]), "start"), text(width - 2, height - 5, clock(times.at(-1)), "end")] : svg("title", {}, label));
