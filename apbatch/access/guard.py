@@ -150,6 +150,10 @@ class Guard:
         for batch in self.batches(parse_search(query, self.attributes()), columns):
             yield from batch.to_pylist()
 
+    def matching(self, query: str) -> Iterator[FileRecord]:
+        """Yield the files that match a query, given as text."""
+        return self.select(parse_search(query, self.attributes()))
+
     def count(self, query: q.Query, by: str | None = None) -> dict[Any, int]:
         """Count matching files, by the values of attribute `by`."""
         return self._catalogue.count(_within(query, self._rule()), by)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,12 +59,15 @@ def export(
     from apbatch.access.exports.crate import export_crate
     from apbatch.access.exports.links import below_mount, export_links
     from apbatch.access.exports.manifest import export_manifest
-    from apbatch.access.exports.selection import Urls, select, served_at
+    from apbatch.access.exports.selection import Selectable, Urls, select, served_at
     from apbatch.access.exports.tarball import export_tar
     from apbatch.access.guard import Guard
     from apbatch.access.policy import Policy
     from apbatch.access.principals import OWNER, Principal
     from apbatch.access.reader import Reader
+    from apbatch.client.door import ServerDoor
+    from apbatch.client.remote import RemoteTransport
+    from apbatch.client.transport import is_server
     from apbatch.config import load_settings
     from apbatch.errors import UsageError
     from apbatch.index.backends import open_catalogue
@@ -74,16 +78,23 @@ def export(
         raise UsageError("a crate says under which licence its data may be used", remedy="--license URL")
     who = Principal(user, frozenset(group or ())) if user else OWNER
     place = Path(to)
+    catalogue_url = load_settings().catalogue
     with ExitStack() as stack:
-        catalogue = stack.enter_context(open_catalogue(load_settings().catalogue))
-        guard = Guard(catalogue, None, Policy.load(policy, catalogue), who)
-        reader = stack.enter_context(Reader(guard))
-        items = select(guard, selection)
-
-        def own_urls(item: Item) -> list[str]:
-            return _own_urls(guard, item)
-
-        urls: Urls = served_at(url) if url else own_urls
+        door: Selectable
+        if is_server(catalogue_url):
+            if user or policy is not None:
+                raise UsageError("a server decides itself what it shows", remedy="leave --user and --policy out")
+            door = server = ServerDoor(RemoteTransport(catalogue_url))
+            reader = stack.enter_context(Reader(door, openers=(server.source,)))
+            urls: Urls = partial(_served_urls, catalogue_url.rstrip("/"))
+        else:
+            catalogue = stack.enter_context(open_catalogue(catalogue_url))
+            door = Guard(catalogue, None, Policy.load(policy, catalogue), who)
+            reader = stack.enter_context(Reader(door))
+            urls = partial(_own_urls, door)
+        if url:
+            urls = served_at(url)
+        items = select(door, selection)
         row: dict[str, object] = {"export": to, "as": form.value}
         match form:
             case Form.LINKS:
@@ -97,7 +108,7 @@ def export(
             case Form.MANIFEST:
                 row["files"] = export_manifest(items, place, urls)
             case Form.BAGIT:
-                row["files"], row["bytes read"] = export_bag(items, place, urls, guard, reader)
+                row["files"], row["bytes read"] = export_bag(items, place, urls, door, reader)
             case Form.ROCRATE:
                 about = f"Files of {selection}, selected from a merged tree of several experiments"
                 title = name or selection
@@ -119,6 +130,13 @@ def _local_path(item: Item) -> str | None:
         except NotFoundError:
             continue
     return None
+
+
+def _served_urls(server: str, item: Item) -> list[str]:
+    """Return the URL at which the server of the catalogue gives a file."""
+    from apbatch.client.served import content_url
+
+    return [content_url(server, item.path)]
 
 
 def _own_urls(guard: Guard, item: Item) -> list[str]:

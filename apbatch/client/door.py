@@ -78,6 +78,10 @@ class ServerDoor:
         for batch in self._server.batches(query, list(columns), None, False):
             yield from batch.to_pylist()
 
+    def matching(self, query: str) -> Iterator[FileRecord]:
+        """Yield the files that match a query."""
+        return self._server.select(query)
+
     def revision(self) -> int:
         """Return the revision of the last change that is seen."""
         with self._lock:

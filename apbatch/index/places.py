@@ -104,3 +104,20 @@ def ancestors(folders: Iterable[str]) -> Iterator[str]:
             visited.add(folder)
             yield folder
             folder = parent_of(folder)
+
+
+def names_at(place: str, site: str = "") -> Iterator[str]:
+    """Yield the names that a file may have in the merged tree, the likeliest first.
+
+    Parameters
+    ----------
+    place : str
+        That the file wants.
+    site : str, optional
+        In whose name it shows where sites hold different content at that place.
+    """
+    yield place
+    if site:
+        yield f"{place}@{site}"
+        for number in range(2, 10):
+            yield f"{place}@{site}~{number}"

@@ -33,6 +33,7 @@ from apbatch.index.files import FileRecord
 from apbatch.ingest.patterns import decode_path
 from apbatch.storage.store import Ranges
 from tests.agents import Site, site
+from tests.merged import Merged
 
 FILES = {
     "d/a b.001": b"spaces", "d/100%25.dat": b"percent", "d/новая": b"unicode", "d/line%0Abreak": b"newline",
@@ -67,6 +68,22 @@ def test_a_selection_holds_what_may_be_read(taiga: Site, guard: Guard) -> None:
     for path in ("/t/d/hidden", "/none"):
         with pytest.raises(NotFoundError):
             list(select(guard, path))
+
+
+def test_a_file_of_a_conflict_has_its_name_of_the_tree_whichever_of_them_is_selected(tmp_path: Path) -> None:
+    merged = Merged(tmp_path / "sites", tmp_path / "home")
+    for name, data in (("one", b"1"), ("two", b"2"), ("three", b"2")):
+        merged.add("f", data, name, place="/t/f")
+    for query, names in (
+        ("size > 0", {"t/f@one", "t/f@three"}),
+        ("site = 'two'", {"t/f@three"}),
+        ("site = 'one'", {"t/f@one"}),
+    ):
+        assert {item.name for item in select(merged.guard, query)} == names
+    hidden = tmp_path / "policy.yaml"
+    hidden.write_text("rules: [{name: a, who: anyone, may: data, query: \"site != 'three'\"}]")
+    seen = Guard(merged.catalogue, None, Policy.load(hidden, merged.catalogue), ANYONE)
+    assert {item.name: item.record.site for item in select(seen, "size > 0")} == {"t/f@one": "one", "t/f@three": "two"}
 
 
 def test_links_lead_into_a_mount(guard: Guard, tmp_path: Path) -> None:

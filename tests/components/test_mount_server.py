@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -12,7 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import urllib3
 
+from apbatch.access.exports.selection import select
+from apbatch.access.exports.tarball import export_tar
 from apbatch.access.mount import mounting
 from apbatch.access.mount.follow import Follower
 from apbatch.access.mount.nodes import Node
@@ -21,6 +25,7 @@ from apbatch.access.mount.tree import Tree
 from apbatch.access.opening import Opening
 from apbatch.access.reader import Reader
 from apbatch.access.view import View
+from apbatch.cli.main import application, run_command
 from apbatch.client.door import ServerDoor
 from apbatch.client.remote import RemoteTransport
 from apbatch.client.remote_ranges import RemoteRanges
@@ -192,3 +197,31 @@ def test_another_hosts_catalogue_is_mounted(merged: Merged, running: Running, tm
         assert (folder / "fresh").read_bytes() == b"fresh"
     finally:
         mounting.detach(folder)
+
+
+@pytest.mark.parametrize("selection", ["/taiga", "size >= 0", "site = 'two'"])
+def test_exports_of_what_a_server_shows_are_those_of_its_catalogue(
+    selection: str, door: ServerDoor, merged: Merged, tmp_path: Path
+) -> None:
+    items = list(select(door, selection))
+    expected = list(select(merged.guard, selection))
+    assert [(one.name, one.path) for one in items] == [(one.name, one.path) for one in expected] != []
+    with Reader(door, openers=(door.source,)) as here, Reader(merged.guard) as there:
+        readable = [one for one in items if one.record.state is State.REGISTERED]
+        export_tar(readable, tmp_path / "mine.tar", here)
+        export_tar(
+            [one for one in expected if one.record.state is State.REGISTERED], tmp_path / "theirs.tar", there
+        )  # fmt: skip
+    assert (tmp_path / "mine.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
+
+
+def test_a_manifest_made_through_a_server_leads_to_the_bytes_there(
+    running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--catalogue", running.url, "export", "source = 'clash'", "--as", "manifest", "--to"]
+    assert run_command(application(), arguments=[*command, str(tmp_path / "clash.jsonl")]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "clash.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == ["/taiga/clash@one", "/taiga/clash@two"]
+    assert [urllib3.request("GET", line["urls"][0]).data for line in lines] == [b"one", b"two"]
+    assert run_command(application(), arguments=[*command, str(tmp_path / "no"), "--user", "ada"]) == 2
+    assert "a server decides itself what it shows" in capsys.readouterr().err and not (tmp_path / "no").exists()

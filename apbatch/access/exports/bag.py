@@ -13,15 +13,14 @@ from pathlib import Path
 from apbatch.access.exports.links import safe_name
 from apbatch.access.exports.selection import Item, Urls
 from apbatch.access.exports.writing import whole
-from apbatch.access.guard import Guard
-from apbatch.access.reader import OpenFile, Reader
+from apbatch.access.reader import OpenFile, Readable, Reader
 from apbatch.errors import UsageError
 from apbatch.index.contents import BLOCK, LARGE_PIECE
 
 _ESCAPES = {"%": "%25", "\n": "%0A", "\r": "%0D"}
 
 
-def export_bag(items: Iterable[Item], destination: Path, urls: Urls, guard: Guard, reader: Reader) -> tuple[int, int]:
+def export_bag(items: Iterable[Item], destination: Path, urls: Urls, door: Readable, reader: Reader) -> tuple[int, int]:
     """Write a bag.
 
     Parameters
@@ -31,7 +30,7 @@ def export_bag(items: Iterable[Item], destination: Path, urls: Urls, guard: Guar
         The folder to make.
     urls : callable
         Gives the URLs of an item; the first is where a receiver fetches it.
-    guard : Guard
+    door : Readable
         Gives hashes.
     reader : Reader
         Reads what has no SHA-1 in the catalogue.
@@ -63,7 +62,7 @@ def export_bag(items: Iterable[Item], destination: Path, urls: Urls, guard: Guar
                         where=item.path,
                         remedy="give --url, the address of an agent or a gateway",
                     )
-                digest, more = _sha1(item, guard, reader)
+                digest, more = _sha1(item, door, reader)
                 name = f"data/{_escaped(item.name)}"
                 manifest.write(f"{digest}  {name}\n")
                 fetch.write(f"{places[0]} {item.record.size} {name}\n")
@@ -78,13 +77,13 @@ def export_bag(items: Iterable[Item], destination: Path, urls: Urls, guard: Guar
     return files, read
 
 
-def _sha1(item: Item, guard: Guard, reader: Reader) -> tuple[str, int]:
+def _sha1(item: Item, door: Readable, reader: Reader) -> tuple[str, int]:
     """Return the SHA-1 of a file, and how many bytes were read for it."""
     record = item.record
     if record.size == 0:
         return hashlib.sha1(b"").hexdigest(), 0
     if record.checksum and record.size <= LARGE_PIECE:
-        content = guard.content(record.checksum)
+        content = door.content(record.checksum)
         if content is not None and content.size == record.size and len(content.large_pieces) == 20:
             return content.large_pieces.hex(), 0
     digest = hashlib.sha1()

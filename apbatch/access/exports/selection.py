@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import quote
 
-from apbatch.access.guard import Guard
+from apbatch.access.reader import Readable
 from apbatch.errors import NotFoundError, UsageError
-from apbatch.index.files import FileRecord
-from apbatch.index.parser import parse
+from apbatch.index.catalogue import PAGE
+from apbatch.index.files import Entry, EntryPage, FileRecord
+from apbatch.index.places import names_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +38,33 @@ class Item:
         return self.sources[0]
 
 
+class Selectable(Readable, Protocol):
+    """The methods of `Guard` that a selection needs, with the same meaning."""
+
+    def entry(self, path: str) -> Entry | None:
+        """Return what is seen under a path of the merged tree, or None."""
+
+    def entries(self, folder: str, cursor: str | None = None, limit: int = PAGE) -> EntryPage:
+        """Return some entries of a folder; see `Catalogue.entries`."""
+
+    def sources(self, path: str) -> list[FileRecord]:
+        """Return the files behind an entry that are seen."""
+
+    def matching(self, query: str) -> Iterator[FileRecord]:
+        """Yield the files that match a query, given as text."""
+
+
 #: Gives the URLs at which an item's bytes can be had, the best first.
 Urls = Callable[[Item], list[str]]
 
 
-def select(guard: Guard, selection: str) -> Iterator[Item]:
+def select(door: Selectable, selection: str) -> Iterator[Item]:
     """Yield the files of a selection, in order of their names within a folder, or of their paths.
 
     Parameters
     ----------
-    guard : Guard
-        Of whoever the export is for.
+    door : Selectable
+        The guard of whoever the export is for, or the door of a server.
     selection : str
         A path of the merged tree, which begins with ``/``, or a query.
 
@@ -59,43 +77,57 @@ def select(guard: Guard, selection: str) -> Iterator[Item]:
     """
     if selection.startswith("/"):
         path = "/" + selection.strip("/") if selection.strip("/") else ""
-        entry = guard.entry(path)
+        entry = door.entry(path)
         if entry is None:
             raise NotFoundError("no such file or folder in the merged tree", where=selection)
         if entry.kind == "file":
-            yield from _items(guard, path, path.rpartition("/")[2])
+            yield from _items(door, path, path.rpartition("/")[2])
         else:
-            yield from _below(guard, path, "")
+            yield from _below(door, path, "")
         return
-    names: set[str] = set()
-    for record in guard.select(parse(selection, guard.attributes())):
-        if guard.may_read(record):
-            name, number = record.place.strip("/"), 1
-            while name in names:  # sites hold different content at one place
-                name = f"{record.place.strip('/')}@{record.site}" + (f"~{number}" if number > 1 else "")
-                number += 1
-            names.add(name)
-            yield Item(name, record.place, [record])
+    for record in door.matching(selection):
+        path = _name_of(door, record)
+        yield from _items(door, path, path.strip("/"))
 
 
-def _below(guard: Guard, folder: str, prefix: str) -> Iterator[Item]:
+def _name_of(door: Selectable, record: FileRecord) -> str:
+    """Return the name of a file in the merged tree."""
+    for path in names_at(record.place, record.site):
+        if any(one.path == record.path for one in door.sources(path)):
+            return path
+    # The name may be that of another site with the same content, which is not seen.
+    folder, _, name = record.place.rpartition("/")
+    for entry in _entries(door, folder):
+        path = f"{folder}/{entry.name}"
+        if entry.name.startswith(f"{name}@") and any(one.path == record.path for one in door.sources(path)):
+            return path
+    return record.place  # it went meanwhile
+
+
+def _below(door: Selectable, folder: str, prefix: str) -> Iterator[Item]:
+    for entry in _entries(door, folder):
+        name = f"{prefix}{entry.name}"
+        if entry.kind == "folder":
+            yield from _below(door, f"{folder}/{entry.name}", f"{name}/")
+        else:
+            yield from _items(door, f"{folder}/{entry.name}", name)
+
+
+def _entries(door: Selectable, folder: str) -> Iterator[Entry]:
     cursor: str | None = None
     while True:
-        page = guard.entries(folder, cursor)
-        for entry in page.entries:
-            name = f"{prefix}{entry.name}"
-            if entry.kind == "folder":
-                yield from _below(guard, f"{folder}/{entry.name}", f"{name}/")
-            else:
-                yield from _items(guard, f"{folder}/{entry.name}", name)
+        page = door.entries(folder, cursor)
+        yield from page.entries
         if (cursor := page.cursor) is None:
             return
 
 
-def _items(guard: Guard, path: str, name: str) -> Iterator[Item]:
-    readable = [record for record in guard.sources(path) if guard.may_read(record)]
-    if readable:
-        yield Item(name, path, readable)
+def _items(door: Selectable, path: str, name: str) -> Iterator[Item]:
+    try:
+        readable = door.readable(path)
+    except NotFoundError:
+        return
+    yield Item(name, path, readable)
 
 
 def served_at(base: str) -> Urls:

@@ -12,6 +12,7 @@ from apbatch.access.mount.searches import SEARCHES, Searches
 from apbatch.access.reader import OpenFile, Reader
 from apbatch.errors import NotFoundError, UsageError
 from apbatch.index.files import Entry, FileRecord
+from apbatch.index.places import names_at
 from apbatch.progress import say
 
 #: Entries that are asked for at once.
@@ -125,7 +126,7 @@ class Tree:
         A search gives the place that a holding wants; where places are in conflict, its entry is named after its site.
         """
         stale = False
-        for path in _names_of(node):
+        for path in names_at(node.path, node.site):
             records = self._guard.sources(path)
             if records and version_of(records[0]) == node.version:
                 return path, records
@@ -133,14 +134,6 @@ class Tree:
         if stale:
             raise StaleNodeError("this is another file by now", where=node.path)
         raise NotFoundError("no such file", where=node.path)
-
-
-def _names_of(node: Node) -> Iterator[str]:
-    yield node.path
-    if node.site:
-        yield f"{node.path}@{node.site}"
-        for number in range(2, 10):
-            yield f"{node.path}@{node.site}~{number}"
 
 
 def _node(folder: str, entry: Entry, text: str) -> Node:
