@@ -22,7 +22,6 @@ import pytest
 
 from apbatch.access.mount import mounting
 from apbatch.errors import UsageError
-from apbatch.formats.reader import Attribute
 from apbatch.index.contents import BLOCK
 from apbatch.index.files import State
 from tests.merged import Merged
@@ -57,26 +56,14 @@ ODD = [
 
 
 @pytest.fixture(scope="module")
-def patch() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def merged(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Merged:
-    folder = tmp_path_factory.mktemp("merged")
-    patch.setenv("APBATCH_HOME", str(folder / "home"))
-    patch.setenv("APBATCH_CACHE", str(folder / "cache"))
-    patch.delenv("APBATCH_CONFIG", raising=False)
-    merged = Merged(folder / "sites", folder / "home")
-    merged.catalogue.declare([Attribute("zenith", "number", "zenith angle", "deg")])
-    merged.add("night/data", DATA, run=7, attributes={"zenith": 23.5})
-    merged.add("night/small", b"muon")
-    merged.add("empty", b"")
-    merged.add("unread", DATA, state=State.LISTED)
+def merged(bare_merged: Merged) -> Merged:
+    bare_merged.add("night/data", DATA, run=7, attributes={"zenith": 23.5})
+    bare_merged.add("night/small", b"muon")
+    bare_merged.add("empty", b"")
+    bare_merged.add("unread", DATA, state=State.LISTED)
     for name in ODD:
-        merged.add(b"odd/" + name, name)
-    return merged
+        bare_merged.add(b"odd/" + name, name)
+    return bare_merged
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,6 @@ from apbatch.client.door import ServerDoor
 from apbatch.client.remote import RemoteTransport
 from apbatch.client.remote_ranges import RemoteRanges
 from apbatch.errors import ApbatchError, FileUnavailableError, NotFoundError, UsageError, VerificationError
-from apbatch.formats.reader import Attribute
 from apbatch.index.contents import BLOCK
 from apbatch.index.files import State
 from tests.merged import Merged
@@ -42,25 +41,13 @@ COMMAND = str(Path(sys.executable).with_name("apbatch"))
 
 
 @pytest.fixture(scope="module")
-def patch() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def merged(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Merged:
-    folder = tmp_path_factory.mktemp("merged")
-    patch.setenv("APBATCH_HOME", str(folder / "home"))
-    patch.setenv("APBATCH_CACHE", str(folder / "cache"))
-    patch.delenv("APBATCH_CONFIG", raising=False)
-    merged = Merged(folder / "sites", folder / "home")
-    merged.catalogue.declare([Attribute("zenith", "number", "zenith angle", "deg")])
-    merged.add("night/data", DATA, run=7, attributes={"zenith": 23.5})
-    merged.add(b"night/\xff\nodd %", b"odd")
-    merged.add("unread", b"listed", state=State.LISTED)
+def merged(bare_merged: Merged) -> Merged:
+    bare_merged.add("night/data", DATA, run=7, attributes={"zenith": 23.5})
+    bare_merged.add(b"night/\xff\nodd %", b"odd")
+    bare_merged.add("unread", b"listed", state=State.LISTED)
     for site in ("one", "two"):
-        merged.add("clash", site.encode(), site, place="/taiga/clash")
-    return merged
+        bare_merged.add("clash", site.encode(), site, place="/taiga/clash")
+    return bare_merged
 
 
 @pytest.fixture(scope="module")

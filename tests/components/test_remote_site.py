@@ -86,25 +86,10 @@ class Far:
 
 
 @pytest.fixture(scope="module")
-def patch() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
 def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
     far = Far(tmp_path_factory.mktemp("far"))
     yield far
     far.close()
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("here")
-    patch.setenv("APBATCH_HOME", str(folder / "home"))
-    patch.setenv("APBATCH_CACHE", str(folder / "cache"))
-    patch.delenv("APBATCH_CONFIG", raising=False)
-    return folder
 
 
 @pytest.fixture(scope="module")
