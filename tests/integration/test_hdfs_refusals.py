@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import io
 import os
 import secrets
 import signal
@@ -24,6 +25,7 @@ from apbatch.ingest.replicas.outcomes import MirrorSummary, Outcome
 from apbatch.storage.backends import open_store
 from apbatch.storage.hadoop.webhdfs import WebHdfsStore
 from apbatch.storage.store import Store
+from apbatch.storage.transfer import transfer
 from tests.integration.test_cluster import status
 from tests.servers import Servers
 from tests.unit.test_storage_mirror import Shelf, Site
@@ -129,6 +131,43 @@ def test_a_namenode_that_is_killed_stops_work_and_once_it_is_back_nothing_is_los
     finally:  # others get servers that have all just met
         servers.command("down", "hdfs")
         servers.url("hdfs")
+
+
+@pytest.mark.campaign
+def test_a_datanode_that_is_killed_in_a_write_or_in_a_read_costs_no_byte(servers: Servers, hdfs: str) -> None:
+    store, content = open_store(f"{hdfs}/datanode-{secrets.token_hex(4)}"), secrets.token_bytes(24 << 20)
+    killed: list[str] = []
+
+    class Source(io.BytesIO):
+        def readinto(self, room: Any) -> int:
+            if self.tell() >= 8 << 20 and not killed:
+                killed.append(_kill_datanode_that_holds(servers, "rbw"))
+            return super().readinto(room)
+
+    try:
+        sums = transfer(lambda: Source(content), store, "file")
+        assert killed and store.checksums("file") == sums and sums.size == len(content)
+        assert servers.command("up", "hdfs").returncode == 0
+        with store.open("file") as stream:
+            data = stream.read(4 << 20)
+            killed.append(_kill_datanode_that_holds(servers, "finalized"))
+            data += stream.read()
+        assert data == content
+    finally:
+        servers.command("up", "hdfs")
+        open_store(hdfs).remove(store.url.rsplit("/", 1)[1])
+
+
+def _kill_datanode_that_holds(servers: Servers, kind: str) -> str:
+    """Kill the DataNode with the newest block of this kind, ``rbw`` while it is written; return its name."""
+    newest: tuple[int, str, int] = (0, "", 0)
+    for row in status(servers, "hdfs"):
+        if row["process"].startswith("datanode") and row["pid"]:
+            for file in (servers.home / "cluster" / "hdfs" / row["process"]).rglob(f"{kind}/**/blk_*"):
+                newest = max(newest, (file.stat().st_mtime_ns, row["process"], row["pid"]))
+    assert newest[1], f"no DataNode has a block that is {kind}"
+    os.kill(newest[2], signal.SIGKILL)
+    return newest[1]
 
 
 def _reads(store: Store, path: str, content: bytes) -> bool:
