@@ -73,7 +73,9 @@ def check_events(
 def coincidences(
     first: Annotated[str, typer.Argument(help="Name of an experiment, or a query of events.")],
     second: Annotated[str, typer.Argument(help="The same of the other experiment.")],
-    within: Annotated[str, typer.Option("--within", help="Largest difference of the times, such as 1ms.")],
+    within: Annotated[
+        str, typer.Option("--within", help="Largest difference of the times, such as 1ms; in ns without a unit.")
+    ],
     angle: Annotated[str, typer.Option("--angle", help="Largest angle between the directions, such as 2deg.")] = "",
     frame: Annotated[
         str, typer.Option("--frame", help="Of the directions: horizon (zenith, azimuth) or sky (right ascension).")

@@ -189,6 +189,8 @@ def _opened(path: Path) -> pq.ParquetFile:
 
 
 def _manifest(folder: Path) -> dict[str, int]:
+    if not folder.is_dir():
+        raise UsageError("there is no such folder", where=str(folder))
     content: Any = None
     with suppress(OSError, ValueError):
         content = json.loads((folder / _MANIFEST).read_text())

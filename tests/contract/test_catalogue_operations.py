@@ -98,6 +98,8 @@ def test_a_damaged_or_cut_export_is_refused(new_url: Callable[[str], str], tmp_p
         (folder / "catalogue.json").write_text("{}")
         with pytest.raises(FormatError, match="no whole export"):
             import_catalogue(other, folder)
+        with pytest.raises(UsageError, match="there is no such folder"):
+            import_catalogue(other, tmp_path / "nothing")
         assert other.revision() == 0
 
 
