@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 from zlib import crc32
 
 from apbatch.formats.reader import Attribute, AttributeType, Scalar
 from apbatch.index.attributes import COMMON
-from apbatch.index.files import COMMON_FIELDS, FileRecord, State
+from apbatch.index.files import COMMON_FIELDS, STATES, FileRecord, RecordTwin
 from apbatch.index.records import from_plain, to_plain
 
 #: Columns of file_by_night that are no common attributes; an attribute of such a name gets no column of its own.
@@ -24,6 +26,7 @@ _CQL: dict[AttributeType, str] = {
     "time": "timestamp",
 }
 _TIMES = ("time_start", "time_end")
+_common = itemgetter(*COMMON_FIELDS)
 #: An index takes no longer text; it is in the map alone.
 LONGEST_INDEXED = 1000
 _NIGHTLESS = 32
@@ -102,23 +105,43 @@ def from_cells(row: Mapping[str, Any], declared: Mapping[str, Attribute]) -> dic
     """Return what a row holds, exactly: common attributes, and the others under their own names."""
     values = {name: row[name] for name in COMMON_FIELDS if name in row}
     if "night" in values:
-        values["night"] = None if values["night"].startswith("none") else date.fromisoformat(values["night"])
+        values["night"] = _night_of(values["night"])
     for name in _TIMES:
         if values.get(name) is not None:
-            rest = (row["microseconds"] or {}).get(name, 0)
-            values[name] = values[name].replace(tzinfo=UTC) + timedelta(microseconds=rest)
+            values[name] = values[name].replace(tzinfo=UTC)
+            if row["microseconds"]:
+                values[name] += timedelta(microseconds=row["microseconds"].get(name, 0))
     for kind in _MAPS:
-        for name, value in (row.get(kind) or {}).items():
-            values[name] = from_plain(declared.get(name), value)
+        if cells := row.get(kind):
+            for name, value in cells.items():
+                values[name] = from_plain(declared.get(name), value)
     return values
+
+
+@lru_cache(maxsize=10_000)
+def _night_of(partition: str) -> date | None:
+    return None if partition.startswith("none") else date.fromisoformat(partition)
+
+
+def record_of(values: Mapping[str, Any]) -> FileRecord:
+    """Return the record of what `from_cells` took from a whole row."""
+    one = RecordTwin.__new__(RecordTwin)
+    (
+        one.path, one.place, one.site, one.source, one.size, one.mtime_ns, one.checksum, one.adler32, one.format,
+        one.experiment, state, one.reason, one.run, one.night, one.time_start, one.time_end, one.telescope,
+        one.cluster, one.events, one.revision,
+    ) = _common(values)  # fmt: skip
+    one.state, one.place = STATES[state], one.place or one.path
+    extra = len(values) > len(COMMON_FIELDS)
+    one.attributes = {name: value for name, value in values.items() if name not in COMMON} if extra else {}
+    one.__class__ = FileRecord
+    record: FileRecord = one
+    return record
 
 
 def to_record(row: Mapping[str, Any], declared: Mapping[str, Attribute]) -> FileRecord:
     """Return the record of a whole row."""
-    values = from_cells(row, declared)
-    common = {name: values.pop(name) for name in COMMON_FIELDS}
-    common["state"] = State(common["state"])
-    return FileRecord(**common, attributes=values)
+    return record_of(from_cells(row, declared))
 
 
 def _utc(moment: datetime) -> datetime:

@@ -18,7 +18,7 @@ from apbatch.index.attributes import known_attribute
 from apbatch.index.cassandra import plan as p
 from apbatch.index.cassandra.base import blocks
 from apbatch.index.cassandra.counts import counts_of_nights, rows_of_nights
-from apbatch.index.cassandra.rows import columns_for, from_cells, to_record
+from apbatch.index.cassandra.rows import columns_for, from_cells, record_of
 from apbatch.index.cassandra.session import ALL
 from apbatch.index.cassandra.tree import CassandraTree
 from apbatch.index.catalogue import PAGE
@@ -43,7 +43,7 @@ class CassandraSearch(CassandraTree):
         """Return some files that match, as records; see `Catalogue.select_records`."""
         declared = self.attributes()
         rows, following = self._page(search, declared, None, cursor, size)
-        return RecordPage([to_record(row, declared) for row, _ in rows], following)
+        return RecordPage([record_of(values) for _, values in rows], following)
 
     def select_batch(
         self, search: q.Search, columns: Sequence[str], cursor: str | None = None, size: int = 10_000

@@ -8,11 +8,11 @@ from itertools import groupby, islice, takewhile
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from apbatch.index.cassandra.base import BATCH, CassandraBase, blocks
+from apbatch.index.cassandra.base import BATCH, CassandraBase, blocks, joined
 from apbatch.index.cassandra.rows import split
 from apbatch.index.cassandra.settling import SPREAD
 from apbatch.index.catalogue import PAGE
-from apbatch.index.files import Conflict, Entry, FileRecord, State
+from apbatch.index.files import STATES, Conflict, Entry, EntryTwin, FileRecord
 from apbatch.index.pages import Stretch, read_cursor, write_cursor
 from apbatch.index.records import is_text
 
@@ -119,10 +119,13 @@ class CassandraTree(CassandraBase):
 
 def entry_of(row: dict[str, Any]) -> Entry:
     """Return the entry of a row of the table `entry`."""
-    conflict = (row["parent"], row["name"]) != split(row["place"])
-    return Entry(
-        row["name"], "file", row["size"], row["mtime_ns"], State(row["state"]), row["checksum"] or "", conflict
-    )
+    one = EntryTwin.__new__(EntryTwin)
+    one.name, one.kind, one.size, one.mtime_ns = row["name"], "file", row["size"], row["mtime_ns"]
+    one.state, one.checksum = STATES[row["state"]], row["checksum"] or ""
+    one.conflict = joined(row["parent"], row["name"]) != row["place"]
+    one.__class__ = Entry
+    entry: Entry = one
+    return entry
 
 
 def first_entries(folders: Iterable[dict[str, Any]], files: Iterable[Entry], limit: int) -> list[Entry]:

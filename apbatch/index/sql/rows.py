@@ -9,12 +9,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from apbatch.formats.reader import Attribute
-from apbatch.index.files import FileRecord, RecordTwin, State
+from apbatch.index.files import STATES, FileRecord, RecordTwin
 from apbatch.index.sql.database import Row
 from apbatch.index.sql.schema import RECORD, side_table
 
-#: Looked up three times as quickly as the enumeration itself.
-STATES = {state.value: state for state in State}
 #: More side tables, or columns of them, are not joined to files, but asked for what was found.
 _MOST_TABLES = 8
 _MOST_COLUMNS = 128

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 from apbatch.index.catalogue import PAGE
-from apbatch.index.files import Conflict, Entry, EntryTwin, FileRecord
+from apbatch.index.files import STATES, Conflict, Entry, EntryTwin, FileRecord
 from apbatch.index.pages import read_cursor, write_cursor
 from apbatch.index.places import folder_of, parent_of
 from apbatch.index.records import is_text
 from apbatch.index.sql.base import SqlBase
 from apbatch.index.sql.conditions import Column
 from apbatch.index.sql.database import Row
-from apbatch.index.sql.rows import STATES
 
 
 class SqlTree(SqlBase):
