@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import time
 from collections import Counter
@@ -10,6 +11,7 @@ from dataclasses import replace
 from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from scipy.stats import binom
@@ -17,12 +19,14 @@ from scipy.stats import binom
 from apbatch.bench.campaign import latest_folder, run
 from apbatch.bench.case import Case, Operation
 from apbatch.bench.cases.catalogue.records import synthetic_records
+from apbatch.bench.cases.peers import CASSANDRA, POSTGRES, catalogue_urls
 from apbatch.bench.cases.storage import storage_groups
 from apbatch.bench.report import rows, write_report
 from apbatch.bench.runner import Group, measure, run_group
 from apbatch.bench.samples import Sample, SampleFile, SampleRun, read_run, write_about
 from apbatch.bench.sizes import BUILT_IN, Size, size_named
 from apbatch.bench.statistics import COVERED, Ratio, advice, ratio_of, results, three_digits
+from apbatch.bench.suite import Setting
 from apbatch.bench.suites import SUITES
 from apbatch.camera.hillas import clean_and_parametrise
 from apbatch.errors import NotFoundError, ServerError, UsageError, VerificationError
@@ -517,3 +521,18 @@ def test_a_kernel_that_cleans_otherwise_is_found_out(monkeypatch: pytest.MonkeyP
     run(["kernels"], "tiny", TINY.model_copy(update={"images": 120, "repeats": 1}), NoServers(), tmp_path)
     errors = {sample.peer: sample.error for sample in read_run(tmp_path).samples if sample.error}
     assert set(errors) == {"apbatch"} and "did not do the work" in errors["apbatch"]
+
+
+def test_a_new_run_finds_nothing_of_a_killed_one_in_the_same_folder(tmp_path: Path) -> None:
+    def databases() -> list[str]:
+        setting = Setting(TINY, SimpleNamespace(endpoint=lambda server, name: f"{server}://127.0.0.1:1"), tmp_path)
+        urls = catalogue_urls(setting, "index")
+        setting.at_end.pop_all()  # it was killed: nothing is dropped
+        return [urls[POSTGRES], urls[CASSANDRA]]
+
+    first = databases()
+    assert first[0].rpartition("/")[2] == first[1].rpartition("/")[2]
+    assert databases() == first  # the same run goes on
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    assert not set(databases()) & set(first)

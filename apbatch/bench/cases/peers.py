@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from apbatch.bench.suite import Setting
 from apbatch.errors import ApbatchError
 from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
+from apbatch.localfiles import write_whole
 from apbatch.storage.backends import open_store
 from apbatch.storage.store import Store
 
@@ -101,9 +102,15 @@ def bare_name(peer: str) -> str:
 
 
 def _database(setting: Setting, name: str) -> str:
-    """Return a name of a run's own, so that a run that goes on finds what it has loaded."""
-    folder = str(setting.scratch.absolute())
-    return f"bench_{name}_{hashlib.blake2b(folder.encode(), digest_size=6).hexdigest()}"
+    """Return a name of a run's own.
+
+    It is kept beside the run, so that a run that goes on finds what it has loaded, and a new one in a folder of the
+    same name does not.
+    """
+    kept = setting.scratch / "databases"
+    if not kept.exists():
+        write_whole(kept, secrets.token_hex(6))
+    return f"bench_{name}_{kept.read_text()}"
 
 
 def _drop_database(address: str, database: str) -> None:

@@ -31,15 +31,7 @@ Row = Sequence[Any]
 
 
 class BareIndex(ABC):
-    """What the questions ask of a peer without a catalogue.
-
-    Attributes
-    ----------
-    is_here : bool
-        Whether all work is done in this process.
-    """
-
-    is_here = False
+    """What the questions ask of a peer without a catalogue."""
 
     @abstractmethod
     def prepared(self, records: Sequence[FileRecord], first: int) -> Sequence[Any]:
@@ -166,8 +158,6 @@ class BareSql(BareIndex):
 
 class BareSqlite(BareSql):
     """SQLite by Python's own driver."""
-
-    is_here = True
 
     def __init__(self, path: Path) -> None:
         super().__init__(SqliteDatabase(path), "?")

@@ -28,7 +28,6 @@ from apbatch.errors import VerificationError
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import FileRecord
 from apbatch.index.query import And, Between, Compare, Query
-from apbatch.index.sql.sqlite import SqliteCatalogue
 
 _FIRST_PAGE = 1000
 #: Records that are in memory at a time.
@@ -46,7 +45,6 @@ class _Peer:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self.is_here = isinstance(catalogue, SqliteCatalogue)
 
     def prepared(self, records: Sequence[FileRecord], first: int) -> Sequence[Any]:
         return records
@@ -118,11 +116,12 @@ def index_groups(size: Size, catalogues: Mapping[str, Catalogue], bare: Mapping[
     yield Group(rewrite, [_WriteAgain(rewrite, name, peer, records, again) for name, peer in peers.items()])
     for operation, calls in _questions(size, records, random.Random(SEED + 1)):
         operation = replace(operation, baselines=baselines)
-        yield Group(operation, [_Ask(operation, name, peer, records, calls, 50) for name, peer in peers.items()])
+        counted = f"{operation.description} Of {len(calls)} calls a round,"
+        usual = replace(operation, description=f"{counted} the median." if len(calls) > 1 else operation.description)
+        yield Group(usual, [_Ask(usual, name, peer, records, calls, 50) for name, peer in peers.items()])
         if len(calls) >= _FEWEST_CALLS:
             slow = replace(
-                operation, name=operation.name + _P95,
-                description=f"{operation.description} Of the calls of a round, 5 % take longer than this.",
+                operation, name=operation.name + _P95, description=f"{counted} 5 % take longer than this."
             )  # fmt: skip
             yield Group(slow, [_Ask(slow, name, peer, records, calls, 95) for name, peer in peers.items()])
 
@@ -133,21 +132,19 @@ def _questions(size: Size, records: SyntheticRecords, draw: random.Random) -> It
     per_night = records.files_a_night
 
     def operation(name: str, description: str) -> Operation:
-        clocks = "SQLite by CPU time of the thread that asks, servers by the wall clock."
-        return Operation("index", name, f"{description} {clocks}", "ms", 1.0)
+        return Operation("index", name, description, "ms", 1.0)
 
     yield (
-        operation("look up a path", f"The record of a file by its path; median of {len(numbers)} calls."),
+        operation("look up a path", "The record of a file by its path."),
         [_Call(_get(records[n].path), partial(_size, records, n)) for n in numbers],
     )  # fmt: skip
     yield (
-        operation("select a night", f"All files of one experiment and night (up to {per_night}), whole records; "
-                  f"median of {len(nights)} calls."),
+        operation("select a night", f"All files of one experiment and night (up to {per_night}), whole records."),
         [_Call(_select(_of_night(records[n])), partial(_paths, records, n)) for n in nights],
     )  # fmt: skip
     yield (
-        operation("select a range", f"Files of one experiment and night with {_LOW} to {_HIGH} events, whole records; "
-                  f"median of {len(nights)} calls."),
+        operation("select a range", f"Files of one experiment and night with {_LOW} to {_HIGH} events, whole "
+                  "records."),
         [
             _Call(
                 _select(And((_of_night(records[n]), Between("events", _LOW, _HIGH)))),
@@ -158,7 +155,7 @@ def _questions(size: Size, records: SyntheticRecords, draw: random.Random) -> It
     )  # fmt: skip
     yield (
         operation("list a folder", f"The first {_FIRST_PAGE} entries of one folder of the merged tree (up to "
-                  f"{per_night}), with kind, size, time, state; median of {len(nights)} calls."),
+                  f"{per_night}), with kind, size, time, state."),
         [
             _Call(
                 _list(records[n].path.rpartition("/")[0]),
@@ -319,11 +316,10 @@ class _Ask(Case):
         self._results, self._times = [], []
 
     def run(self) -> None:
-        clock = time.thread_time if self._target.is_here else time.perf_counter
         for call in self._calls:
-            begin = clock()
+            begin = time.perf_counter()
             result = call.ask(self._target)
-            self._times.append(clock() - begin)
+            self._times.append(time.perf_counter() - begin)
             self._results.append(result)
 
     def figure(self, seconds: float) -> float:
