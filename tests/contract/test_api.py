@@ -170,14 +170,14 @@ def test_cassandra_is_asked_for_no_further_row_when_the_client_goes_away(
     assert running.json(asked) == {"count": NUMBER}
 
 
-@pytest.mark.postgres
+@pytest.mark.parametrize("back_end", [POSTGRES, CASSANDRA])
 def test_a_restart_of_the_server_under_load_costs_time_or_a_503_and_nothing_else(
-    new_url: Callable[[str], str], servers: Servers, tmp_path_factory: pytest.TempPathFactory
+    back_end: str, new_url: Callable[[str], str], servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Clients ask while the server goes and comes back; each answer is right, or says when to ask again."""
     adql = urlencode({"LANG": "ADQL", "QUERY": "SELECT COUNT(*) AS n FROM apbatch.files", "RESPONSEFORMAT": "csv"})
     graph = json.dumps({"query": "{ files(first: 1) { totalCount } }"}).encode()
-    with open_catalogue(new_url("postgres")) as catalogue:
+    with open_catalogue(new_url(back_end)) as catalogue:
         fill(catalogue, NUMBER)
         with serving(tmp_path_factory.mktemp("home"), catalogue) as running:
             questions: list[tuple[str, str, bytes | None, bytes]] = [
@@ -223,7 +223,7 @@ def test_a_restart_of_the_server_under_load_costs_time_or_a_503_and_nothing_else
                 try:
                     assert all_served_again()
                     for action in ("down", "up"):
-                        done = servers.command(action, "postgres")
+                        done = servers.command(action, back_end)
                         assert done.returncode == 0, done.stderr
                     assert all_served_again()
                 finally:
