@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -56,6 +56,11 @@ class Source:
                 block = super().read(size)
                 outer.read_bytes += len(block)
                 return block
+
+            def readinto(self, room: Any) -> int:
+                block = self.read(len(room))
+                room[: len(block)] = block
+                return len(block)
 
         return Stream(self._data)
 
