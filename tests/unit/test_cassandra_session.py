@@ -13,7 +13,7 @@ from cassandra.protocol import ErrorMessage
 from apbatch.errors import CancelledQueryError, ServerError
 from apbatch.index.cancelling import Cancellation, interruptible
 from apbatch.index.cassandra import session as cassandra_session
-from apbatch.index.cassandra.session import CassandraSession, Patience
+from apbatch.index.cassandra.session import CassandraSession, _Patience
 
 NOT_YET = ReadFailure("Operation failed - received 0 responses and 1 failures: INDEX_NOT_AVAILABLE from /127.0.0.1")
 
@@ -65,7 +65,7 @@ def test_another_failure_is_told_at_once() -> None:
 
 
 def test_a_statement_waits_until_a_dead_node_is_noticed_and_keeps_its_consistency() -> None:
-    patience = Patience()
+    patience = _Patience()
     level, log = ConsistencyLevel.LOCAL_QUORUM, ConsistencyLevel.TWO
     for attempt in range(cassandra_session._RETRIES):
         again = patience.on_write_timeout(None, log, WriteType.BATCH_LOG, 2, 1, retry_num=attempt)
@@ -82,7 +82,7 @@ def test_a_statement_waits_until_a_dead_node_is_noticed_and_keeps_its_consistenc
 def test_the_driver_names_what_it_tells(name: str) -> None:
     wanted = inspect.signature(getattr(RetryPolicy, name)).parameters
     told = {key: 0 for key in wanted if key not in ("self", "query")}
-    assert getattr(Patience(), name)(None, **told)[0] in (RetryPolicy.RETRY, RetryPolicy.RETHROW)
+    assert getattr(_Patience(), name)(None, **told)[0] in (RetryPolicy.RETRY, RetryPolicy.RETHROW)
 
 
 @pytest.mark.parametrize(("code", "failures", "calls"), [(0x1700, 3, 4), (0x1700, 10**6, 40), (0x1500, 1, 1)])

@@ -63,7 +63,7 @@ _URL = re.compile(r"cassandra://([^/:@]+)(?::(\d+))?/([a-z][a-z0-9_]{0,47})")
 logging.getLogger("cassandra").addHandler(logging.NullHandler())
 
 
-class Patience(RetryPolicy):  # type: ignore[misc]
+class _Patience(RetryPolicy):  # type: ignore[misc]
     """Asks the same coordinator again while it learns that another node has died: each write of ours can be done twice.
 
     The level of consistency stays that of the statement: what a timeout names may be that of the log of batches.
@@ -87,6 +87,11 @@ class Patience(RetryPolicy):  # type: ignore[misc]
 
     def _again(self, retry_num: int) -> tuple[int, Any]:
         return (self.RETRY if retry_num < _RETRIES else self.RETHROW), None
+
+
+def patience() -> RetryPolicy:
+    """Return the policy by which statements that timed out are run again."""
+    return _Patience()
 
 
 class CassandraSession:
@@ -121,7 +126,7 @@ class CassandraSession:
             row_factory=dict_factory,
             load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy()),
             consistency_level=ConsistencyLevel.LOCAL_QUORUM,
-            retry_policy=Patience(),
+            retry_policy=patience(),
         )
         self._cluster = Cluster(
             match[1].split(","),

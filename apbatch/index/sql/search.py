@@ -184,9 +184,9 @@ class SqlSearch(SqlBase):
         labels = ["id" if name == "id" else f"c{number}" for number, name in enumerate(outputs)]
         selects: list[tuple[str, str]] = []
         values: list[Any] = []
-        asked = q.asked_of(search.where)
-        by_index = bool(q.names(asked) - _COARSE)
-        few = any(len(q.values_of(asked, name) or ()) == 1 for name in _FINE)
+        question = q.asked_of(search.where)
+        by_index = bool(q.names(question) - _COARSE)
+        few = any(len(q.values_of(question, name) or ()) == 1 for name in _FINE)
         for branch in self._branches(declarations, search.where, set(outputs), standing.shared):
             whole = branch.condition
             if after is not None:

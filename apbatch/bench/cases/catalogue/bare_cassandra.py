@@ -16,7 +16,7 @@ from apbatch.bench.cases.catalogue.bare_sql import BareIndex, tests
 from apbatch.index.cassandra.catalogue import CassandraCatalogue
 from apbatch.index.cassandra.revisions import BUCKET
 from apbatch.index.cassandra.rows import split, to_cells
-from apbatch.index.cassandra.session import Patience
+from apbatch.index.cassandra.session import patience
 from apbatch.index.files import FileRecord
 from apbatch.index.query import Between, Query
 
@@ -35,7 +35,7 @@ class BareCassandra(BareIndex):
         hosts, _, port = address.partition(":")
         profile = ExecutionProfile(
             load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy()), request_timeout=120,
-            consistency_level=ConsistencyLevel.LOCAL_QUORUM, retry_policy=Patience(),
+            consistency_level=ConsistencyLevel.LOCAL_QUORUM, retry_policy=patience(),
         )  # fmt: skip
         self._cluster = Cluster(
             hosts.split(","),
