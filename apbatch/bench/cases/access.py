@@ -134,7 +134,7 @@ class _BenchTree:
             (site / "many" / f"{number:05}").touch()
         draw = random.Random(1)
         with open_catalogue(f"sqlite:///{home}/catalogue.sqlite") as catalogue:
-            data = self._drawn(draw)
+            data = self._content_bytes(draw)
             (site / "large").write_bytes(data)
             catalogue.put_contents([self._content("large", data)])
             large = self._record(site, "large", self.checksums["large"])
@@ -142,7 +142,7 @@ class _BenchTree:
             many = [self._record(site, f"many/{number:05}", empty) for number in range(_ENTRIES)]
             catalogue.upsert([large, *many])
             for name in [f"{kind}{number}" for number in range(self.fresh) for kind in ("fresh", "far")]:
-                data = self._drawn(draw)
+                data = self._content_bytes(draw)
                 (copies / name).write_bytes(data)
                 catalogue.put_contents([self._content(name, data)])
                 record = replace(
@@ -170,7 +170,7 @@ class _BenchTree:
                 raise ServerError("a file system could not be mounted", where=str(self.folder))
             time.sleep(0.05)
 
-    def _drawn(self, draw: random.Random) -> bytes:
+    def _content_bytes(self, draw: random.Random) -> bytes:
         """Return the bytes of a file; one draw of more than 268 MB is refused."""
         return b"".join(draw.randbytes(1_000_000) for _ in range(self.size // 1_000_000))
 
