@@ -454,9 +454,10 @@ def test_threads_go_on_while_copies_are_recorded(
     add = shelf.add_replicas
 
     def slow_add(replicas: Iterable[Replica]) -> int:
-        most = min(200, len(shelf.kept) + 2 * 64)
-        until(lambda: len(site.opened) >= most, "the threads wait for the catalogue")
-        return add(replicas)
+        copied = list(replicas)
+        ahead = min(200, len(shelf.kept) + len(copied) + 64)
+        until(lambda: len(site.opened) >= ahead, "the threads wait for the catalogue")
+        return add(copied)
 
     monkeypatch.setattr(shelf, "add_replicas", slow_add)
     run(shelf, store, site, threads=2)

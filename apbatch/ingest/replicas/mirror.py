@@ -261,18 +261,25 @@ def copy_all(
     threads : int
     """
     line, started, open_files = _Line(copier, threads), 0, 0
+    ended: list[Copied] = []
     with ThreadPoolExecutor(threads, thread_name_prefix="mirror") as pool:
         try:
             for record, recorded in files:
-                while open_files >= threads + _TOGETHER:
-                    ended = line.ended()
-                    open_files -= len(ended)
+                if (
+                    open_files >= threads + _TOGETHER
+                ):  # as many as that are left to the threads while these are recorded
                     yield ended
+                    ended = line.ended()
+                    while not ended:
+                        yield ended
+                        ended = line.ended()
+                    open_files -= len(ended)
                 line.put(record, recorded)
                 open_files += 1
                 if started < threads:
                     pool.submit(line.work)
                     started += 1
+            yield ended
             while open_files:
                 ended = line.ended()
                 open_files -= len(ended)
