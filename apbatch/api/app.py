@@ -88,11 +88,12 @@ def build(service: Service, log: Callable[[str], None] = log_to_stderr) -> ASGIA
     """
     app = FastAPI(title="apbatch", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service = service
-    problems.install(app)
+    page = (_PAGES / "index.html").read_bytes()
+    problems.install(app, page)
     for part in (router, files.router, events.router, nights.router, changes.router, reports.router, graphql, oai):
         app.include_router(part)
     tap.install(app, service)
-    _add_pages(app)
+    _add_pages(app, page)
     settings = service.settings
     rate = RateLimit(0 if service.identity.is_open else settings.requests_per_second, settings.burst)
     hosts = frozenset(name.lower() for name in settings.names)
@@ -115,9 +116,7 @@ def _may_measure(service: Service, headers: Headers) -> bool:
     return who.is_owner or OPERATOR in who.roles
 
 
-def _add_pages(app: FastAPI) -> None:
-    page = (_PAGES / "index.html").read_bytes()
-
+def _add_pages(app: FastAPI, page: bytes) -> None:
     def view(request: Request) -> Response:
         return Response(page, media_type="text/html; charset=utf-8")
 

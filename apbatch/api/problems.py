@@ -69,8 +69,15 @@ def validation_error(faults: list[Any]) -> UsageError:
     return UsageError(str(fault["msg"]).removeprefix("Value error, "), where=place[:200])
 
 
-def install(app: FastAPI) -> None:
-    """Have an application answer all errors as problems."""
+def install(app: FastAPI, page: bytes) -> None:
+    """Have an application answer all errors as problems.
+
+    Parameters
+    ----------
+    app : FastAPI
+    page : bytes
+        The web page, which says it to a browser that was sent to an address that there is not.
+    """
 
     @app.exception_handler(ApbatchError)
     async def of_ours(request: Request, error: ApbatchError) -> Response:
@@ -82,6 +89,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404 and request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+            return Response(page, 404, media_type="text/html; charset=utf-8")
         kind = NotFoundError if error.status_code == 404 else UsageError
         return problem_response(kind(str(error.detail)), error.status_code, dict(error.headers or {}))
 

@@ -149,6 +149,19 @@ def test_a_misspelt_name_is_answered_with_the_right_one(page: Page) -> None:
     page.wait_for_selector("main table tbody tr")
 
 
+def test_an_address_that_there_is_not_is_a_page_to_people_and_a_problem_to_programs(
+    page: Page, running: Running
+) -> None:
+    for address in ("/jobs/x", "/constructor"):
+        answer = page.goto(address)
+        assert answer is not None and answer.status == 404
+        page.get_by_role("heading", name="Not here").wait_for()
+        page.get_by_role("link", name="Browse", exact=True).click()
+        page.wait_for_selector("main table tbody tr")
+        told = running.get(address)
+        assert told.status == 404 and told.headers["content-type"] == "application/problem+json"
+
+
 def test_an_event_is_shown_before_and_after_cleaning_and_on_the_grid(page: Page, running: Running) -> None:
     columns = ("experiment", "run", "event", "telescope")
     query = quote("experiment = 'TAIGA-MC'")

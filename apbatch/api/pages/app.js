@@ -27,7 +27,8 @@ async function show(focus) {
   }
   let content;
   try {
-    const view = await (VIEWS[name] ?? VIEWS.browse)();
+    if (!Object.hasOwn(VIEWS, name)) throw Object.assign(new Error("There is no page at this address."), { status: 404 });
+    const view = await VIEWS[name]();
     content = await view.default({ name, path: location.pathname, parameters: new URLSearchParams(location.search), go });
   } catch (error) {
     if (error.name === "AbortError") return;
