@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Annotated
 
 import typer
 
-from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named, columns_named, show, show_text
+from apbatch.cli.output import (
+    ColumnsOption,
+    Format,
+    FormatOption,
+    column_named,
+    columns_named,
+    or_reason,
+    show,
+    show_text,
+)
 
 #: What fits a terminal.
 _USUAL = ("run", "event", "cleaning", "size", "length", "width", "alpha")
@@ -44,7 +54,12 @@ def events(
             show(({by: value, "events": number} for value, number in counts.items()), format, (by, "events"))
             return
         fields = columns_named(columns, attributes)
-        show(catalogue.events(query, fields or None, limit), format, list(attributes), few=_USUAL, subset=columns)
+        rows = or_reason(
+            catalogue.events(query, fields or None, limit),
+            format,
+            lambda: catalogue.nothing_because(query, events=True),
+        )
+        show(rows, format, list(attributes), few=_USUAL, subset=columns)
 
 
 def check_events(
@@ -93,10 +108,12 @@ def coincidences(
     from apbatch.config import load_settings
     from apbatch.index.events import coincidences as pairs
     from apbatch.index.events.upgrade import events_of
+    from apbatch.index.query import written
     from apbatch.units import parse_quantity
 
     widest = parse_quantity(angle, "deg") if angle else None
     window = pairs.Window(round(parse_quantity(within, "ns")), widest, frame, nearest)  # type: ignore[arg-type]
+    reasons: Iterator[str | None] = iter(())
     with ExitStack() as stack:
         if spark:
             settings = load_settings()
@@ -111,9 +128,18 @@ def coincidences(
         else:
             catalogue = stack.enter_context(connect())
             batches = catalogue.coincidences(first, second, window).batches()
+            attributes = catalogue.attributes(events=True)
+            reasons = (
+                catalogue.nothing_because(written(pairs.side(text, attributes)), events=True)
+                for text in (first, second)
+            )
         if output:
             number = pairs.write(batches, output)
             show([{"pairs": number, "output": output}], format, ("pairs", "output"))
             return
-        rows = (row for batch in batches for row in batch.to_pylist())
+        rows = or_reason(
+            (row for batch in batches for row in batch.to_pylist()),
+            format,
+            lambda: next(filter(None, reasons), None),
+        )
         show(rows, format, pairs.COLUMNS, few=_PAIR, subset=columns)

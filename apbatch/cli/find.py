@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from apbatch.cli.output import ColumnsOption, Format, FormatOption, column_named, note, show, show_lines, show_text
+from apbatch.cli.output import (
+    ColumnsOption,
+    Format,
+    FormatOption,
+    column_named,
+    note,
+    or_reason,
+    show,
+    show_lines,
+    show_text,
+)
 
 _QUERY = Annotated[str, typer.Argument(help="Such as \"experiment = 'TAIGA' and events > 1000\"; empty: all files.")]
 #: What fits a terminal.
@@ -38,7 +48,8 @@ def find(
         attributes = catalogue.attributes()
         if format is Format.TABLE and (reason := catalogue.slow_because(query, limit)):
             note(f"this search will take a while: {reason}")
-        show(catalogue.records(query, limit), format, _file_columns(attributes), few=_COLUMNS, subset=columns)
+        records = or_reason(catalogue.records(query, limit), format, lambda: catalogue.nothing_because(query))
+        show(records, format, _file_columns(attributes), few=_COLUMNS, subset=columns)
 
 
 def count(

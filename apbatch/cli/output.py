@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from enum import StrEnum
@@ -148,6 +148,27 @@ def show_text(text: str) -> None:
 def show_line(record: Mapping[str, Any]) -> None:
     """Print one record as one line of JSON: what a program that works for long says at its end."""
     _write(lambda stream: stream.write(json.dumps(_plain(record), default=str) + "\n"), for_program=True)
+
+
+def or_reason(
+    records: Iterable[Mapping[str, Any]], format: Format, reason: Callable[[], str | None]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield records; where there are none, tell people why.
+
+    Parameters
+    ----------
+    records : iterable of mappings
+    format : Format
+        People read tables.
+    reason : callable
+        Says why, or None.
+    """
+    empty = True
+    for record in records:
+        empty = False
+        yield record
+    if empty and format is Format.TABLE and (why := reason()):
+        note(why)
 
 
 def show_lines(records: Iterable[Mapping[str, Any] | None]) -> None:

@@ -11,10 +11,11 @@ import pyarrow as pa
 from apbatch.client.results import Result
 from apbatch.client.transport import EventKey, Transport, is_server
 from apbatch.config import load_settings
-from apbatch.errors import NotFoundError
+from apbatch.errors import NotFoundError, nearest_word
 from apbatch.formats.reader import Attribute
 from apbatch.index.files import Conflict, Entry
-from apbatch.index.query import Query, written
+from apbatch.index.parser import parse_search
+from apbatch.index.query import Query, normalise, values_of, written
 
 if TYPE_CHECKING:
     from apbatch.client.images import Image
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Rows from which looking at them takes a second or more, on any back-end.
 SLOW_ROWS = 200_000
+#: Attributes whose values are few, and names that people type.
+_NAMING = ("experiment", "site", "format", "cleaning")
 
 
 class Client:
@@ -86,6 +89,29 @@ class Client:
             return None
         number = f"{rows:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
         return f"up to {number} rows are looked at until its first files come; explain shows the plan"
+
+    def nothing_because(self, query: str, *, events: bool = False) -> str | None:
+        """Return why nothing matches: a name that nothing has, with the nearest one; None if no name is wrong.
+
+        Parameters
+        ----------
+        query : str
+            That gave nothing.
+        events : bool
+            Of events.
+        """
+        attributes = self.attributes(events=events)
+        where = normalise(parse_search(query, attributes).where)
+        for name in _NAMING:
+            asked = values_of(where, name) if name in attributes else None
+            if asked is None:
+                continue
+            there = self.count("", name, events=events)
+            if not set(asked) & set(there):
+                nearest = nearest_word(str(asked[0]), [str(value) for value in there])
+                hint = f"; did you mean '{nearest}'?" if nearest else ""
+                return f"no {'event' if events else 'file'} has the {name} '{asked[0]}'{hint}"
+        return None
 
     def records(self, query: str = "", limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield the files that match, each with all its attributes and no others, page by page."""

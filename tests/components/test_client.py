@@ -107,6 +107,24 @@ def test_the_command_says_so_to_people_and_not_to_programs(
             assert "take a while" not in out and "path" in out
 
 
+def test_a_name_that_nothing_has_is_told_with_the_nearest(running: Running, capfd: pytest.CaptureFixture[str]) -> None:
+    wrong = {
+        ("find", "experiment = 'TAGIA' and run > 0"): "no file has the experiment 'TAGIA'; did you mean 'TAIGA'?",
+        ("find", "site in ('nowhere', 'zzz')"): "no file has the site 'nowhere'",
+        ("events", "experiment = 'TAIGAA'"): "no event has the experiment 'TAIGAA'; did you mean 'TAIGA'?",
+        ("coincidences", "TAIGA", "TAIGR", "--within", "1ms"): "no event has the experiment 'TAIGR'; did you mean",
+        ("find", "run = 7"): "",
+        ("find", "experiment = 'TAIGA' and site = 'taiga-mc' and run = 7"): "",
+        ("find", "experiment = 'TAIGA' or run = 7"): "",
+    }
+    for catalogue in ([], ["--catalogue", running.url]):
+        for command, reason in wrong.items():
+            for format in ("table", "json"):
+                assert run_command(application(), arguments=[*catalogue, *command, "--format", format]) == 0
+                told = capfd.readouterr().err
+                assert reason in told if reason and format == "table" else "no " not in told
+
+
 def test_who_may_not_know_how_many_files_there_are_is_told_nothing(home: Path, tmp_path: Path) -> None:
     with (
         SqliteCatalogue(f"sqlite:///{home}/catalogue.sqlite") as catalogue,

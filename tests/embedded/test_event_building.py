@@ -193,7 +193,7 @@ def test_a_store_that_is_away_is_no_loss_of_a_file(tmp_path, monkeypatch):
     def away(url):
         raise ServerError("away")
 
-    monkeypatch.setattr(surveys, "open_url", away)
+    monkeypatch.setattr(surveys, "open_input", away)
     with pytest.raises(ServerError, match="away"):
         survey(f"file://{tmp_path}/28101701.001")
 
