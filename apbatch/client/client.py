@@ -103,14 +103,14 @@ class Client:
         attributes = self.attributes(events=events)
         where = normalise(parse_search(query, attributes).where)
         for name in _NAMING:
-            asked = values_of(where, name) if name in attributes else None
-            if asked is None:
+            values = values_of(where, name) if name in attributes else None
+            if values is None:
                 continue
             there = self.count("", name, events=events)
-            if not set(asked) & set(there):
-                nearest = nearest_word(str(asked[0]), [str(value) for value in there])
+            if not set(values) & set(there):
+                nearest = nearest_word(str(values[0]), map(str, there))
                 hint = f"; did you mean '{nearest}'?" if nearest else ""
-                return f"no {'event' if events else 'file'} has the {name} '{asked[0]}'{hint}"
+                return f"no {'event' if events else 'file'} has the {name} '{values[0]}'{hint}"
         return None
 
     def records(self, query: str = "", limit: int | None = None) -> Iterator[dict[str, Any]]:
