@@ -12,6 +12,7 @@ import pytest
 from typer.exceptions import TyperException
 
 from apbatch.cli.main import application
+from apbatch.config import CATALOGUE_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -19,6 +20,14 @@ PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md",
 _LEFT_OUT = ("…", "...")
 _LINE = re.compile(r"^\s*(?:apbatch|spark-submit|python jobs/)[ \w].*$", re.MULTILINE)
 _IN_TEXT = re.compile(r"`((?:apbatch|spark-submit) [^`]+)`")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What options leave in the environment when they are read is taken away again."""
+    for name in (CATALOGUE_VARIABLE, "APBATCH_DEBUG"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
 
 
 def documented() -> Iterator[tuple[str, str]]:
