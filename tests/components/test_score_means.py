@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
 from apbatch.dl.judging.q_factor import roc
-from apbatch.dl.judging.score_means import choose_mean
+from apbatch.dl.judging.score_means import _fit, choose_mean
 from apbatch.errors import UsageError
 
 
@@ -30,10 +30,10 @@ def test_weights_are_those_of_a_logistic_regression_and_the_mean_is_better_than_
     scores = mean.of(both)
     assert roc(scores, gamma)[2] > max(roc(own, gamma)[2] for own in both) + 0.02
     peer = LogisticRegression(C=1e6, class_weight="balanced").fit(logit(np.array(both)).T, gamma)
-    if mean.kind == "logits":
-        assert mean.weights == pytest.approx(peer.coef_[0], rel=0.02)
-        assert mean.constant == pytest.approx(peer.intercept_[0], abs=0.02)
-    assert mean.of([own[::-1] for own in both]) == pytest.approx(scores[::-1])
+    mean = _fit("logits", both, gamma)
+    assert mean.weights == pytest.approx(peer.coef_[0], rel=0.02)
+    assert mean.constant == pytest.approx(peer.intercept_[0], abs=0.02)
+    assert choose_mean(both, gamma).of([own[::-1] for own in both]) == pytest.approx(scores[::-1])
 
 
 def test_a_method_that_says_nothing_has_next_to_no_weight_and_one_that_says_the_opposite_none() -> None:
