@@ -85,7 +85,10 @@ class Guard:
         return self._only_seen(self._catalogue.sources(path), self._rule())
 
     def conflicts(self, cursor: str | None = None, limit: int = PAGE) -> tuple[list[Conflict], str | None]:
-        """Return some places at which contents that are seen differ; pages are full, as if there were no others."""
+        """Return some places at which a file that is seen has a name of its own; pages are full.
+
+        Whoever sees only one of the files finds it here if its name in the tree tells of the conflict anyway.
+        """
         rule = self._rule()
         if rule is None:
             return self._catalogue.conflicts(cursor, limit)
@@ -97,7 +100,7 @@ class Guard:
             paths = {record.path for record in self._only_seen(records.values(), rule)}
             for one in conflicts:
                 entries = {path: name for path, name in one.entries.items() if path in paths}
-                if len(set(entries.values())) > 1:
+                if any(name != one.place for name in entries.values()):
                     visible.append(replace(one, entries=entries))
             if following is None:
                 return visible[:limit], write_cursor("conflicts", [visible[limit - 1].place]) if visible[

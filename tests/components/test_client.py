@@ -301,11 +301,18 @@ def test_a_block_that_is_not_what_was_registered_is_not_delivered(
             assert stream.read() == data[2 * BLOCK :]
 
 
+_HERE_ALONE = "rules: [{name: here, who: anyone, may: data, query: \"site = 'taiga'\"}]"
+
+
+@pytest.mark.parametrize("rules", [None, _HERE_ALONE])
 def test_a_job_reads_the_file_that_was_selected_where_sites_disagree(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rules: str | None
 ) -> None:
     monkeypatch.setenv("APBATCH_HOME", str(tmp_path / "home"))
-    with site(tmp_path) as far, serving(tmp_path, far.catalogue, rules=None, files=Opening()) as running:
+    with (
+        site(tmp_path) as far,
+        serving(tmp_path, far.catalogue, auth=rules is not None, rules=rules, files=Opening()) as running,
+    ):
         here = far.add("here", b"here", place="/taiga/x")
         there = replace(far.add("there", b"there"), site="other", place="/taiga/x", path="/taiga/other/there")
         far.catalogue.upsert([there])
@@ -313,12 +320,13 @@ def test_a_job_reads_the_file_that_was_selected_where_sites_disagree(
         served = ServedFiles(server)
         records = {record.path: record for record in served.select(Everything())}
         assert records[here.path].checksum == here.checksum
-        replicas = served.replicas([here.path, there.path, "/taiga/taiga/there"])
+        assert (there.path in records) == (rules is None)
+        replicas = served.replicas(records)
         places = {path: place_at_server(one.url) for path, (one,) in replicas.items()}
         for path, place in places.items():
             assert place is not None and place[0] == running.url
             assert server.entry(place[1]).checksum == records[path].checksum == replicas[path][0].checksum
-        assert places[here.path][1] != places[there.path][1]
+        assert len({place[1] for place in places.values() if place}) == len(records)
         server.close()
 
 

@@ -120,10 +120,12 @@ def test_hashes_and_copies_are_those_of_files_that_are_seen(catalogue: Catalogue
     assert kinds == [(ChangeKind.REPLICA_ADDED, "/taiga/raw/f")]
 
 
-def test_a_conflict_shows_where_two_contents_are_seen(catalogue: Catalogue) -> None:
+def test_a_conflict_shows_where_a_file_that_is_seen_has_a_name_of_its_own(catalogue: Catalogue) -> None:
     catalogue.upsert([record("/e/a/f", 7, place="/all/f"), record("/e/b/f", 70, place="/all/f")])
-    conflicts, _ = guard(catalogue, ANN).conflicts()
-    assert conflicts == []  # what it conflicts with is hidden
+    (conflict,), _ = guard(catalogue, ANN).conflicts()  # what it conflicts with is hidden
+    assert (conflict.place, dict(conflict.entries)) == ("/all/f", {"/e/a/f": "/all/f@a"})
+    assert [entry.name for entry in guard(catalogue, ANN).entries("/all").entries] == ["f@a"]
+    catalogue.remove(["/e/a/f", "/e/b/f"])
     catalogue.upsert([record("/e/a/g", 7, place="/all/g"), record("/e/b/g", 8, place="/all/g")])
     catalogue.upsert([record("/e/c/g", 70, place="/all/g")])
     assert guard(catalogue, ANN).conflicts(limit=1) == guard(catalogue, ANN).conflicts()
