@@ -96,6 +96,8 @@ QUERIES = [
     f"label = '{'long' * 500}'",
     "events > 5.5 and events < 1000.5",
     "events > 5 and events > 6 and events <= 1001 and events < 5000",
+    "night = 2017-10-28 and events between 5 and 10 and zenith >= 29.9",
+    "night in (2017-10-28, 2017-10-29) and label = 'x'",
 ]
 
 values = st.builds(
@@ -120,6 +122,18 @@ values = st.builds(
         },
     ),
 )
+
+
+def test_a_night_that_is_asked_for_twice_gives_what_either_wants(catalogue: Catalogue, experiment: str) -> None:
+    sizes = {f"{n:02}.001": {"events": n % 5, "size": n % 7, "night": date(2017, 10, 28)} for n in range(35)}
+    catalogue.upsert(record(experiment, name, **changes) for name, changes in sizes.items())
+    night = f"experiment = '{experiment}' and night = 2017-10-28"
+    query = parse(
+        f"({night} and events = 1) or ({night} and size = 2) or ({night} and events = 3)", catalogue.attributes()
+    )
+    got = [r.source for r in catalogue.select(query)]
+    assert got == [name for name, one in sizes.items() if one["events"] in (1, 3) or one["size"] == 2]
+    assert catalogue.count(query) == {None: len(got)}
 
 
 @pytest.mark.parametrize("text", QUERIES)

@@ -20,6 +20,7 @@ KNOWN = {
     "simulated": Attribute("simulated", "boolean", "flag"),
 }
 REGISTERED = ("state", "=", "registered")
+ZENITHS = (("zenith", ">=", 10.0), ("zenith", "<=", 20.0))
 OCTOBER = (date(2017, 10, 1), date(2017, 10, 31))
 MOMENT = datetime(2017, 10, 28, 1, 2, 3, 456_789, tzinfo=UTC)
 
@@ -41,6 +42,10 @@ def read(text: str) -> list[Access]:
         ("experiment in ('T', 'K') and run in (3, 4)", [Run("T", 3), Run("T", 4), Run("K", 3), Run("K", 4)]),
         ("experiment = 'T' and run = 3.5", []),
         ("experiment = 'T' and night = 2017-10-01", [Nights("T", None, None, (OCTOBER[0],))]),
+        (
+            "experiment = 'T' and night = 2017-10-01 and site = 's' and zenith between 10 and 20 and events > 5",
+            [Nights("T", None, None, (OCTOBER[0],), (*ZENITHS, ("events", ">=", 5)))],
+        ),
         ("experiment = 'T' and night between 2017-10-01 and 2017-10-31", [Nights("T", *OCTOBER)]),
         ("night >= 2017-10-01 and night > 2017-09-01 and night <= 2017-10-31", [Nights(None, *OCTOBER)]),
         ("experiment = 'T'", [Nights("T")]),

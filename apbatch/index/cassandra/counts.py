@@ -13,6 +13,7 @@ from typing import Any
 
 from apbatch.index.cassandra.base import blocks
 from apbatch.index.cassandra.batches import Write
+from apbatch.index.cassandra.plan import Conditions
 from apbatch.index.cassandra.revisions import Revisions
 from apbatch.index.cassandra.session import CassandraSession
 
@@ -39,8 +40,24 @@ def note_changes(session: CassandraSession, nights: Iterable[Night], revision: i
     return [(note, (revision, revision, *night)) for night in sorted(set(nights))]
 
 
+def select_of_night(columns: str, conditions: Conditions = (), more: str = "") -> str:
+    """Return the statement that reads a night.
+
+    Parameters
+    ----------
+    columns : str
+        What to select.
+    conditions : tuple
+        What the rows must fulfil; their values follow experiment and night.
+    more : str
+        A further condition.
+    """
+    tests = "".join(f' AND "{name}" {sign} ?' for name, sign, _ in conditions)
+    return f"SELECT {columns} FROM file_by_night WHERE experiment = ? AND night = ?{tests}{more}"
+
+
 def rows_of_nights(
-    session: CassandraSession, nights: Sequence[Night], columns: str
+    session: CassandraSession, nights: Sequence[Night], columns: str, conditions: Conditions = ()
 ) -> Iterator[tuple[Night, Iterator[dict[str, Any]]]]:
     """Yield the rows of nights, of some at the same time.
 
@@ -51,12 +68,15 @@ def rows_of_nights(
         Experiments and nights.
     columns : str
         What to select.
+    conditions : tuple
+        What the rows must fulfil.
     """
-    select = session.prepare(f"SELECT {columns} FROM file_by_night WHERE experiment = ? AND night = ?")
+    select = session.prepare(select_of_night(columns, conditions))
+    values = tuple(value for _, _, value in conditions)
     for part in blocks(nights, _AT_A_TIME):
         reads = []
         for night in part:
-            bound = select.bind(night)
+            bound = select.bind((*night, *values))
             bound.fetch_size = _MOST_FETCH if len(part) == 1 else _FETCH_EACH
             reads.append((bound, ()))
         yield from zip(part, session.concurrently(reads), strict=True)

@@ -24,6 +24,8 @@ _INDEXED = {
     "time_end",
 }  # fmt: skip
 _COARSE = {"experiment", "site", "format", "state"}
+#: What indexed columns must hold: (column, ``=``, ``>=`` or ``<=``, value).
+Conditions = tuple[tuple[str, str, Any], ...]
 #: The longest list of values for which as many reads are made.
 _MOST_READS = 64
 
@@ -60,12 +62,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Nights:
-    """Nights of one experiment (of all, if None), restricted to a set or a range; both ends included."""
+    """Nights of one experiment (of all, if None), restricted to a set or a range; both ends included.
+
+    Of their rows those are read that fulfil the conditions.
+    """
 
     experiment: str | None
     low: date | None = None
     high: date | None = None
     these: tuple[date, ...] | None = None
+    conditions: Conditions = ()
 
     def holds(self, partition: str) -> bool:
         """Tell whether files in this partition of file_by_night are wanted."""
@@ -81,9 +87,9 @@ class Nights:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Rows that indexed columns pick: (column, ``=``, ``>=`` or ``<=``, value)."""
+    """Rows that indexed columns pick."""
 
-    conditions: tuple[tuple[str, str, Any], ...]
+    conditions: Conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +167,10 @@ def _conjunction(flat: list[q.Query], attributes: Mapping[str, Attribute]) -> li
         return [Run(experiment, run) for experiment in experiments for run in whole]
     low, high, these = _nights(flat)
     dated = low is not None or high is not None or these is not None
-    if experiments and these is not None:
-        return [Nights(experiment, low, high, these) for experiment in experiments]
     conditions = _indexed(flat, attributes)
+    if experiments and these is not None:
+        within = tuple(one for one in conditions if one[0] not in _COARSE)
+        return [Nights(experiment, low, high, these, within) for experiment in experiments]
     if any(name not in _COARSE for name, _, _ in conditions):
         return [Index(conditions)]
     if experiments and dated:
@@ -233,7 +240,7 @@ def _nights(flat: list[q.Query]) -> tuple[date | None, date | None, tuple[date, 
     return max(lows, default=None), min(highs, default=None), these
 
 
-def _indexed(flat: list[q.Query], attributes: Mapping[str, Attribute]) -> tuple[tuple[str, str, Any], ...]:
+def _indexed(flat: list[q.Query], attributes: Mapping[str, Attribute]) -> Conditions:
     """Return conditions that the indexes serve together: a value, or one bound at each side, a column.
 
     Bounds are a little wide (``>=`` for ``>``, whole numbers, whole milliseconds): rows are tested afterwards.
@@ -317,13 +324,18 @@ def describe(access: Access) -> str:
             return f"file_by_run: run {run} of {experiment!r}"
         case Nights(None, None, None, None):
             return "file_by_night: every night of every experiment (all files were asked for)"
-        case Nights(experiment, low, high, these):
+        case Nights(experiment, low, high, these, conditions):
             whose = f"experiment {experiment!r}" if experiment is not None else "every experiment"
             if these is not None:
-                return f"file_by_night: {whose}, {', '.join(map(str, these[:10]))}{', …' if these[10:] else ''}"
+                within = f", by index within the night: {_written(conditions)}" if conditions else ""
+                nights = f"{', '.join(map(str, these[:10]))}{', …' if these[10:] else ''}"
+                return f"file_by_night: {whose}, {nights}{within}"
             if low is None and high is None:
                 return f"file_by_night: {whose}, every night"
             return f"file_by_night: {whose}, nights {low or 'from the first'} to {high or 'the last'}"
         case Index(conditions):
-            tests = " and ".join(f"{n} {sign} {value}" for n, sign, value in conditions)
-            return f"file_by_night by index, asked of every node: {tests}"
+            return f"file_by_night by index, asked of every node: {_written(conditions)}"
+
+
+def _written(conditions: Conditions) -> str:
+    return " and ".join(f"{name} {sign} {value}" for name, sign, value in conditions)

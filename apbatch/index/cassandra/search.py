@@ -17,7 +17,7 @@ from apbatch.index import query as q
 from apbatch.index.attributes import known_attribute
 from apbatch.index.cassandra import plan as p
 from apbatch.index.cassandra.base import blocks
-from apbatch.index.cassandra.counts import counts_of_nights, rows_of_nights
+from apbatch.index.cassandra.counts import Night, counts_of_nights, rows_of_nights, select_of_night
 from apbatch.index.cassandra.rows import columns_for, from_cells, record_of
 from apbatch.index.cassandra.session import ALL
 from apbatch.index.cassandra.tree import CassandraTree
@@ -112,19 +112,20 @@ class CassandraSearch(CassandraTree):
         count: int,
     ) -> Iterator[_Match]:
         """Yield matches by path, from the partitions of nights, whose first rows are asked for at the same time."""
-        keys = list(
-            dict.fromkeys(
-                key for access in accesses if isinstance(access, p.Nights) for key in self._partitions(access)
-            )
-        )
-        if not keys:
+        nights: dict[Night, p.Conditions] = {}
+        for access in accesses:
+            if isinstance(access, p.Nights):
+                for night in self._partitions(access):  # what several ask for, each for other rows, is read whole
+                    same = nights.get(night, access.conditions) == access.conditions
+                    nights[night] = access.conditions if same else ()
+        if not nights:
             return
-        cql = f"SELECT {columns} FROM file_by_night WHERE experiment = ? AND night = ?"
-        statement = self._session.prepare(cql if after is None else f"{cql} AND path > ?")
-        fetch = max(_LEAST_FETCH, min(_MOST_FETCH, 2 * count // len(keys)))
+        later, rest = ("", ()) if after is None else (" AND path > ?", (after[0],))
+        fetch = max(_LEAST_FETCH, min(_MOST_FETCH, 2 * count // len(nights)))
         reads = []
-        for key in keys:
-            bound = statement.bind(key if after is None else (*key, after[0]))
+        for night, conditions in nights.items():
+            statement = self._session.prepare(select_of_night(columns, conditions, later))
+            bound = statement.bind((*night, *(value for _, _, value in conditions), *rest))
             bound.fetch_size = fetch
             reads.append((bound, ()))
         rows = heapq.merge(*self._session.concurrently(reads), key=itemgetter("path"))
@@ -191,7 +192,8 @@ class CassandraSearch(CassandraTree):
                 )
                 yield from self._look_up((row["path"] for row in rows), columns)
             case p.Nights():
-                for _, rows in rows_of_nights(self._session, list(self._partitions(access)), columns):
+                nights = list(self._partitions(access))
+                for _, rows in rows_of_nights(self._session, nights, columns, access.conditions):
                     yield from rows
             case p.Index(conditions):
                 tests = " AND ".join(f'"{name}" {operator} ?' for name, operator, _ in conditions)
