@@ -370,12 +370,16 @@ class OpenFile:
 
     def _failure(self, block: int, faults: Sequence[Fault], wrong: bool) -> ApbatchError:
         reasons = "; ".join(f"{fault.where}: {fault.reason}" for fault in faults)
+        remedy = "apbatch mirror makes further copies"
         if not faults:
-            reasons = "no site that has it is reachable from here, and there is no replica"
+            reasons = "it is gone from its site, and there is no replica"
+            if unknown := sorted(
+                {one.site for one in self._records if one.state not in (State.MISSING, State.ARCHIVED)}
+            ):
+                reasons = f"site {', '.join(unknown)} is not described here, and there is no replica"
+                remedy = "apbatch site add FILE describes it; its root may be the address of an agent"
         kind = VerificationError if wrong else FileUnavailableError
-        return kind(
-            f"block {block} can't be had: {reasons}", where=self.path, remedy="apbatch mirror makes further copies"
-        )
+        return kind(f"block {block} can't be had: {reasons}", where=self.path, remedy=remedy)
 
     def _candidates(self) -> list[Source]:
         sources = self._sources

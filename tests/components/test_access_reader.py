@@ -6,6 +6,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from apbatch.access.cache import BlockCache
 from apbatch.access.reader import Fault, Reader
 from apbatch.access.sources import Breakers, Source, at_site
-from apbatch.errors import ApbatchError, NotFoundError, ServerError, VerificationError
+from apbatch.errors import ApbatchError, FileUnavailableError, NotFoundError, ServerError, VerificationError
 from apbatch.index.contents import BLOCK
 from apbatch.index.files import FileRecord, State
 from apbatch.storage.store import Ranges
@@ -371,3 +372,16 @@ def test_many_threads_read_many_places(merged: Merged, tmp_path: Path) -> None:
     run(None)()
     run(BlockCache(tmp_path / "cache", limit=3 * BLOCK))()
     assert wrong == []
+
+
+def test_a_read_that_no_source_answers_says_what_is_missing(merged: Merged, reader: Reader) -> None:
+    record = merged.add("f", SMALL)
+    path = record.path
+    for change, reason in (
+        ({"site": "elsewhere"}, "site elsewhere is not described here, and there is no replica"),
+        ({"state": State.ARCHIVED}, "it is gone from its site, and there is no replica"),
+    ):
+        merged.catalogue.remove([path])
+        merged.catalogue.upsert([replace(record, **change)])  # type: ignore[arg-type]
+        with reader.open(path) as file, pytest.raises(FileUnavailableError, match=reason):
+            file.read(0, 10)
