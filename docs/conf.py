@@ -14,7 +14,7 @@ version = release = apbatch.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx_copybutton"]
 source_suffix = {".md": "myst-nb", ".rst": "restructuredtext", ".ipynb": "myst-nb"}
 exclude_patterns = ["_build", "tutorials/tutorial-*"]
-# Notebooks are shown with the output that they were committed with; tests/components/test_tutorials.py runs them.
+# Notebooks are shown with the output that they were committed with; tests/components/api/test_tutorials.py runs them.
 nb_execution_mode = "off"
 nb_output_stderr = "remove"
 nb_merge_streams = True

@@ -20,7 +20,7 @@ import urllib3
 from apbatch.index.backends import open_catalogue
 from apbatch.index.cancelling import Cancellation
 from apbatch.index.cassandra.session import CassandraSession
-from tests.components.test_api_graphql import FILES, ask
+from tests.components.api.test_api_graphql import FILES, ask
 from tests.contract.conftest import CASSANDRA, POSTGRES
 from tests.servers import Servers
 from tests.service import Running, connected, fill, record, serving

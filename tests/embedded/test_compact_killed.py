@@ -13,7 +13,7 @@ import pytest
 from apbatch.datasets import dataset
 from apbatch.spark.compact import content_digest
 from apbatch.spark.inputs.splits import dataset_files
-from tests.components.test_compact import content, run
+from tests.components.spark.test_compact import content, run
 from tests.synthetic import write_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ PROGRAM = """
 import os, signal, sys
 from apbatch.datasets import dataset
 from apbatch.spark import compact
-from tests.components.test_compact import run
+from tests.components.spark.test_compact import run
 
 point, url, target = sys.argv[1:]
 write_info, opened = dataset.write_info, []

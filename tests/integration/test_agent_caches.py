@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apbatch.access.agents.capability import rotate_secret
 from tests.agents import Site, served
-from tests.components.test_agent import DATA, ask, locate, taiga
+from tests.components.access.test_agent import DATA, ask, locate, taiga
 
 __all__ = ["taiga"]
 

@@ -28,7 +28,7 @@ from apbatch.storage.store import Store
 from apbatch.storage.transfer import transfer
 from tests.integration.test_cluster import status
 from tests.servers import Servers
-from tests.unit.test_storage_mirror import Shelf, Site
+from tests.unit.storage.test_storage_mirror import Shelf, Site
 from tests.waits import until
 
 pytestmark = pytest.mark.hdfs

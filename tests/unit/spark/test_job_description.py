@@ -1,0 +1,83 @@
+"""Job descriptions are checked whole before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from apbatch.camera.grid import METHODS
+from apbatch.errors import UsageError
+from apbatch.workflow.image_steps import Grid
+from apbatch.workflow.model import STEPS, load_job
+from apbatch.workflow.study_steps import Study
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def job(tmp_path: Path, steps: str, head: str = "name: test\nselect: \"experiment = 'TAIGA'\"\n") -> Path:
+    file = tmp_path / "job.yaml"
+    file.write_text(f"{head}steps:\n{steps}")
+    return file
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "jobs").glob("*.yaml")))
+def test_every_shipped_job_is_valid(name: str) -> None:
+    assert load_job(ROOT / "jobs" / name).steps
+
+
+def test_thresholds_with_units_are_photo_electrons(tmp_path: Path) -> None:
+    clean = load_job(job(tmp_path, "  - clean: {picture: 14 pe, boundary: 7}\n")).steps[0]
+    assert (clean.parameters()["picture"], clean.parameters()["boundary"]) == (14.0, 7.0)
+
+
+def test_unknown_key_names_line_and_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"job.yaml:5: unknown key 'pictur'; did you mean 'picture'"):
+        load_job(job(tmp_path, "  - clean:\n      pictur: 14 pe\n"))
+
+
+def test_unknown_step_names_line_and_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"job.yaml:4: unknown step 'claen'; did you mean 'clean'"):
+        load_job(job(tmp_path, "  - claen: {}\n"))
+
+
+def test_wrong_unit_names_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"job.yaml:4: picture: 'deg' can't be converted to 'pe'"):
+        load_job(job(tmp_path, "  - clean: {picture: 14 deg}\n"))
+
+
+def test_all_faults_of_a_job_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_job(job(tmp_path, "  - clean: {picture: 14 deg}\n  - grid: {metod: axial}\n"))
+    assert "job.yaml:4" in str(caught.value) and "job.yaml:5" in str(caught.value)
+
+
+def test_a_step_before_what_it_needs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="step 'grid' needs images: put 'clean' or 'skim' before it"):
+        load_job(job(tmp_path, "  - grid: {}\n"))
+
+
+def test_boundary_above_picture_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="boundary"):
+        load_job(job(tmp_path, "  - clean: {picture: 7 pe, boundary: 14 pe}\n"))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "name: x", "name: x\nsteps: []", "name: '../x'\nsteps: [clean]", "7"])
+def test_no_job_at_all_is_a_clear_error(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(content)
+    with pytest.raises(UsageError):
+        load_job(file)
+
+
+def test_every_step_and_every_key_up_to_images_is_documented() -> None:
+    text = (ROOT / "docs" / "jobs.md").read_text()
+    for kind, step in STEPS.items():
+        assert f"`{kind}`" in text
+        if step.__module__ != Study.__module__:
+            for name in step.model_fields:
+                assert f"`{name}`" in text, f"{kind}: {name}"
+
+
+def test_the_grid_step_takes_every_method_that_there_is_and_names_the_nearest(tmp_path: Path) -> None:
+    assert all(Grid(method=method).method == method for method in METHODS)
+    with pytest.raises(UsageError, match=r"job.yaml:5: method: unknown method 'axal'; did you mean 'axial'"):
+        load_job(job(tmp_path, "  - clean\n  - grid: {method: axal}\n"))
