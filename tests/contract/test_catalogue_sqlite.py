@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def record(name: str, **changes: object) -> FileRecord:
         "format": "f", "experiment": "e",
     }  # fmt: skip
     return FileRecord(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_threads_that_end_leave_no_file_open(tmp_path: Path) -> None:
+    with open_catalogue(f"sqlite:///{tmp_path}/c.sqlite") as catalogue:
+
+        def ask() -> int:
+            thread = threading.Thread(target=catalogue.revision)
+            thread.start()
+            thread.join()
+            return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+        first = ask()
+        assert max(ask() for _ in range(20)) <= first + 4
 
 
 def test_several_processes_create_and_fill_one_catalogue(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ _ISO = "%04d-%02d-%02dT%02d:%02d:%02d.%06d"
 
 
 _OPEN: weakref.WeakSet[SqliteDatabase] = weakref.WeakSet()
+#: Connections of the process that this one was forked from.
+_LEFT: list[object] = []
 
 
 def _forget_all() -> None:
@@ -83,18 +85,19 @@ class SqliteDatabase(Database):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._sessions: dict[threading.Thread, SqliteSession] = {}
         self._lock = threading.Lock()
         self.changed = 0
         _OPEN.add(self)
 
     def forget(self) -> None:
-        """Leave the connections to the process that was forked from: none must cross a fork."""
-        self._local, self._lock = threading.local(), threading.Lock()
+        """Leave the connections to the process that was forked from: none must cross a fork, not even to be closed."""
+        _LEFT.append(self._sessions)
+        self._sessions, self._lock = {}, threading.Lock()
 
     def _session(self) -> SqliteSession:
-        session: SqliteSession | None = getattr(self._local, "session", None)
+        thread = threading.current_thread()
+        session = self._sessions.get(thread)
         if session is None:
             connection = sqlite3.connect(
                 self.path, timeout=_PATIENCE_S, isolation_level=None, cached_statements=512, check_same_thread=False
@@ -106,9 +109,10 @@ class SqliteDatabase(Database):
                     connection.create_function(name, 1, function, deterministic=True)
             connection.execute(f"CREATE TEMP TABLE staged ({staging_columns(self)}, PRIMARY KEY (n))")
             session = SqliteSession(connection)
-            self._local.session = session
             with self._lock:
-                self._all.append(connection)
+                for ended in [one for one in self._sessions if not one.is_alive()]:  # a pool's threads come and go
+                    self._sessions.pop(ended).connection.close()
+                self._sessions[thread] = session
         return session
 
     @contextmanager
@@ -251,11 +255,10 @@ class SqliteDatabase(Database):
                 session.run("ANALYZE")
         self.changed = 0
         with self._lock:
-            for connection in self._all:
+            for session in self._sessions.values():
                 with suppress(sqlite3.Error):
-                    connection.close()
-            self._all.clear()
-        self._local = threading.local()
+                    session.connection.close()
+            self._sessions.clear()
 
 
 class SqliteCatalogue(SqlKeeping, SqlSeen):
