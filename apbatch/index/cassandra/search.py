@@ -30,6 +30,8 @@ _Match = tuple[dict[str, Any], dict[str, Any]]
 _BY_PATH = (q.Order("path"),)
 #: Rows of a page where each page reads everything again.
 _LARGE_PAGE = 20_000
+#: Rows of a page that are looked up one by one, rather than all that match are read with everything in them.
+_FEW = 100
 _ROWS_A_LOOK = 200
 _LEAST_FETCH, _MOST_FETCH = 20, 5000
 #: What all files of a partition of file_by_night share, and the state, by which they are counted.
@@ -80,8 +82,9 @@ class CassandraSearch(CassandraTree):
             return [], None
         whole = q.of_registered(search.where)
         accesses = _accesses(search.where, declared)
-        named = None if names is None else names | {one.name for one in order}
-        columns = _columns(named, whole)
+        sorted_by = {one.name for one in order}
+        columns, narrow = _columns(None if names is None else names | sorted_by, whole), _columns(sorted_by, whole)
+        picks = count <= _FEW and narrow != columns
         if _in_order(search, accesses):
             matches = list(islice(self._merged(accesses, columns, whole, declared, after, count), count + 1))
         else:
@@ -89,16 +92,20 @@ class CassandraSearch(CassandraTree):
             least = None if after is None else key(dict(zip([one.name for one in order], after, strict=True)))
             later = (
                 match
-                for match in self._matching(whole, accesses, columns, declared)
+                for match in self._matching(whole, accesses, narrow if picks else columns, declared)
                 if least is None or key(match[1]) > least
             )
             matches = heapq.nsmallest(count + 1, later, key=lambda match: key(match[1]))
-        more = len(matches) > count and (search.limit is None or offset + count < search.limit)
+        cursor = None
+        if len(matches) > count and (search.limit is None or offset + count < search.limit):
+            last = [matches[count - 1][1].get(one.name) for one in order]
+            cursor = write_cursor(identity_of(search), last, offset + count)
         matches = matches[:count]
-        if not more:
-            return matches, None
-        last = [matches[-1][1].get(one.name) for one in order]
-        return matches, write_cursor(identity_of(search), last, offset + len(matches))
+        if picks and not _in_order(search, accesses):
+            rows = self._look_up([row["path"] for row, _ in matches], columns)
+            by_path = {row["path"]: (row, values) for row, values in self._tested(rows, whole, declared)}
+            matches = [by_path[row["path"]] for row, _ in matches if row["path"] in by_path]
+        return matches, cursor
 
     # rows
 
