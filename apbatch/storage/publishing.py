@@ -222,9 +222,13 @@ class PublishingStore(Store):
     def _take_up(self, folder: str, name: str, content: str, part: str) -> tuple[Draft, Hasher] | None:
         """Make the largest part that an earlier writer of the same content left this writer's own, and open it."""
         now = time.time()
+        try:
+            entries = self._all_entries(folder)
+        except NotFoundError:  # somebody removed the folder
+            return None
         parts = [
             entry
-            for entry in self._all_entries(folder)
+            for entry in entries
             if not entry.is_directory
             and names.is_begun(old := names.split(entry.path)[1], name, content)
             and names.is_left_behind(old, now - (entry.mtime_ns or 0) / 1e9)

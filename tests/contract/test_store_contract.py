@@ -448,10 +448,12 @@ def test_a_living_writer_is_not_swept(store: Store) -> None:
         assert stream.read() == b"first goes on"
 
 
-def test_a_folder_that_somebody_removed_is_made_again(store: Store) -> None:
+@pytest.mark.parametrize("content", ["", "c" * 64])
+def test_a_folder_that_somebody_removed_is_made_again(store: Store, content: str) -> None:
     put(store, "folder/a")
     store.remove("folder")
-    put(store, "folder/b")
+    with store.publish("folder/b", content) as publication:  # with it, what an earlier writer left is looked for
+        publication.write(b"b")
     assert names(store, "folder") == ["folder/b"]
 
 
