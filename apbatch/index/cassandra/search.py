@@ -30,7 +30,7 @@ _Match = tuple[dict[str, Any], dict[str, Any]]
 _BY_PATH = (q.Order("path"),)
 #: Rows of a page where each page reads everything again.
 _LARGE_PAGE = 20_000
-#: Rows of a page that are looked up one by one, rather than all that match are read with everything in them.
+#: What is looked up one by one: rows of a page, where all that match would have to be read whole; nights.
 _FEW = 100
 _ROWS_A_LOOK = 200
 _LEAST_FETCH, _MOST_FETCH = 20, 5000
@@ -122,7 +122,8 @@ class CassandraSearch(CassandraTree):
         nights: dict[Night, p.Conditions] = {}
         for access in accesses:
             if isinstance(access, p.Nights):
-                for night in self._partitions(access):  # what several ask for, each for other rows, is read whole
+                for night in self._partitions(access, may_be_empty=True):
+                    # what several ask for, each for other rows, is read whole
                     same = nights.get(night, access.conditions) == access.conditions
                     nights[night] = access.conditions if same else ()
         if not nights:
@@ -199,7 +200,7 @@ class CassandraSearch(CassandraTree):
                 )
                 yield from self._look_up((row["path"] for row in rows), columns)
             case p.Nights():
-                nights = list(self._partitions(access))
+                nights = list(self._partitions(access, may_be_empty=True))
                 for _, rows in rows_of_nights(self._session, nights, columns, access.conditions):
                     yield from rows
             case p.Index(conditions):
@@ -220,17 +221,23 @@ class CassandraSearch(CassandraTree):
                 if f"{child}/".startswith(prefix) or prefix.startswith(f"{child}/"):
                     folders.append(child)
 
-    def _partitions(self, access: p.Nights) -> Iterator[tuple[str, str]]:
-        """Yield the partitions of file_by_night that a plan reads."""
+    def _partitions(self, access: p.Nights, *, may_be_empty: bool = False) -> Iterator[Night]:
+        """Yield the partitions of file_by_night that a plan reads.
+
+        If they may be empty, it is not asked which of a few nights that the query names are there.
+        """
         experiments = [access.experiment]
         if access.experiment is None:
             rows = self._session.run("SELECT experiment FROM experiment WHERE catalogue = ?", ALL)
             experiments = [row["experiment"] for row in rows]
         for experiment in experiments:
             assert experiment is not None
-            for row in self._session.run("SELECT night FROM night_of_experiment WHERE experiment = ?", experiment):
-                if access.holds(row["night"]):
-                    yield experiment, row["night"]
+            if may_be_empty and access.these is not None and len(access.these) <= _FEW:
+                nights = [night.isoformat() for night in access.these]
+            else:
+                rows = self._session.run("SELECT night FROM night_of_experiment WHERE experiment = ?", experiment)
+                nights = [row["night"] for row in rows]
+            yield from ((experiment, night) for night in nights if access.holds(night))
 
     # counting, plans
 
