@@ -169,8 +169,7 @@ def _conjunction(flat: list[q.Query], attributes: Mapping[str, Attribute]) -> li
     dated = low is not None or high is not None or these is not None
     conditions = _indexed(flat, attributes)
     if experiments and these is not None:
-        within = tuple(one for one in conditions if one[0] not in _COARSE)
-        return [Nights(experiment, low, high, these, within) for experiment in experiments]
+        return [Nights(experiment, low, high, these, _narrow(conditions)) for experiment in experiments]
     if any(name not in _COARSE for name, _, _ in conditions):
         return [Index(conditions)]
     if experiments and dated:
@@ -278,6 +277,14 @@ def _indexed(flat: list[q.Query], attributes: Mapping[str, Attribute]) -> Condit
             continue
         conditions += [(name, sign, bound) for sign, bound in ((">=", low), ("<=", high)) if bound is not None]
     return tuple(conditions)
+
+
+def _narrow(conditions: Conditions) -> Conditions:
+    """Return those that may be left to an index within a night: an open range picks nearly all, each row by itself."""
+    signs: dict[str, set[str]] = {}
+    for name, sign, _ in conditions:
+        signs.setdefault(name, set()).add(sign)
+    return tuple(one for one in conditions if one[0] not in _COARSE and signs[one[0]] in ({"="}, {">=", "<="}))
 
 
 def _wide(attribute: Attribute, value: Any, side: int) -> Any:

@@ -30,7 +30,7 @@ _Match = tuple[dict[str, Any], dict[str, Any]]
 _BY_PATH = (q.Order("path"),)
 #: Rows of a page where each page reads everything again.
 _LARGE_PAGE = 20_000
-#: What is looked up one by one: rows of a page, where all that match would have to be read whole; nights.
+#: Nights that a query may name without being asked which of them are there.
 _FEW = 100
 _ROWS_A_LOOK = 200
 _LEAST_FETCH, _MOST_FETCH = 20, 5000
@@ -60,12 +60,13 @@ class CassandraSearch(CassandraTree):
         """Yield the files that match, page by page; larger pages where each reads everything again."""
         if not isinstance(search, q.Search):
             search = q.Search(search, limit=limit)
-        in_order = _in_order(search, _accesses(search.where, self.attributes()))
         cursor: str | None = None
         while True:
-            page = self.select_records(search, cursor, PAGE if in_order else _LARGE_PAGE)
-            yield from page.records
-            if (cursor := page.cursor) is None:
+            declared = self.attributes()
+            in_order = _in_order(search, _accesses(search.where, declared))
+            rows, cursor = self._page(search, declared, None, cursor, PAGE if in_order else _LARGE_PAGE)
+            yield from (record_of(values) for _, values in rows)
+            if cursor is None:
                 return
 
     def _page(
@@ -82,9 +83,7 @@ class CassandraSearch(CassandraTree):
             return [], None
         whole = q.of_registered(search.where)
         accesses = _accesses(search.where, declared)
-        sorted_by = {one.name for one in order}
-        columns, narrow = _columns(None if names is None else names | sorted_by, whole), _columns(sorted_by, whole)
-        picks = count <= _FEW and narrow != columns
+        columns = _columns(None if names is None else names | {one.name for one in order}, whole)
         if _in_order(search, accesses):
             matches = list(islice(self._merged(accesses, columns, whole, declared, after, count), count + 1))
         else:
@@ -92,20 +91,16 @@ class CassandraSearch(CassandraTree):
             least = None if after is None else key(dict(zip([one.name for one in order], after, strict=True)))
             later = (
                 match
-                for match in self._matching(whole, accesses, narrow if picks else columns, declared)
+                for match in self._matching(whole, accesses, columns, declared)
                 if least is None or key(match[1]) > least
             )
             matches = heapq.nsmallest(count + 1, later, key=lambda match: key(match[1]))
-        cursor = None
-        if len(matches) > count and (search.limit is None or offset + count < search.limit):
-            last = [matches[count - 1][1].get(one.name) for one in order]
-            cursor = write_cursor(identity_of(search), last, offset + count)
+        more = len(matches) > count and (search.limit is None or offset + count < search.limit)
         matches = matches[:count]
-        if picks and not _in_order(search, accesses):
-            rows = self._look_up([row["path"] for row, _ in matches], columns)
-            by_path = {row["path"]: (row, values) for row, values in self._tested(rows, whole, declared)}
-            matches = [by_path[row["path"]] for row, _ in matches if row["path"] in by_path]
-        return matches, cursor
+        if not more:
+            return matches, None
+        last = [matches[-1][1].get(one.name) for one in order]
+        return matches, write_cursor(identity_of(search), last, offset + len(matches))
 
     # rows
 
