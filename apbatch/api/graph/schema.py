@@ -14,14 +14,14 @@ from strawberry.schema.config import StrawberryConfig
 
 from apbatch.access.described import columns_of, events_page
 from apbatch.access.guard import Guard
-from apbatch.api.graph.measure import FEW, MANY
+from apbatch.api.graph.measure import FEW
+from apbatch.api.graph.paging import Start, page_of_names, page_size
 from apbatch.api.streams import plain
-from apbatch.errors import NotFoundError, UsageError
+from apbatch.errors import NotFoundError
 from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
 from apbatch.index.events.columns import EVENT_KEYS
 from apbatch.index.files import FileRecord
-from apbatch.index.pages import identity, read_cursor, write_cursor
 from apbatch.index.parser import parse_search
 
 Node = TypeVar("Node")
@@ -212,12 +212,29 @@ class AttributeNode:
     description: str
 
 
+@strawberry.type(description="A node, and where a page begins that follows it.")
+class Edge(Generic[Node]):
+    """A node, and where a page begins that follows it."""
+
+    node: Node
+    cursor: str = strawberry.field(description="Give it back as `after`.")
+
+
 @strawberry.type
 class _Connection(Generic[Node]):
     """Some nodes, and where the next ones are."""
 
     nodes: list[Node]
     page_info: PageInfo
+    start: strawberry.Private[Start]
+
+    @strawberry.field(description="The nodes, each with a cursor of its own.")
+    def edges(self) -> list[Edge[Node]]:
+        """Return the nodes with their cursors."""
+        cursors = [self.start.after(number) for number in range(1, len(self.nodes) + 1)]
+        if cursors and self.page_info.end_cursor is not None:
+            cursors[-1] = self.page_info.end_cursor
+        return [Edge(node=node, cursor=cursor) for node, cursor in zip(self.nodes, cursors, strict=True)]
 
 
 @strawberry.type(description="Some files.")
@@ -314,10 +331,10 @@ class Query:
         self, info: strawberry.Info[Context, None], first: First = FEW, after: After = None
     ) -> SiteConnection | None:
         """Return a page of sites."""
-        counts = _context(info).door.count(q.Everything(), "site")
-        names, cursor = _page(sorted(map(str, counts)), "sites", first, after)
+        counts, start = _context(info).door.count(q.Everything(), "site"), Start.of(after)
+        names, cursor = page_of_names(sorted(map(str, counts)), "sites", first, start)
         nodes = [SiteNode(name=name, file_count=Long(counts[name])) for name in names]
-        return SiteConnection(nodes=nodes, page_info=PageInfo.of(cursor), total_count=Long(len(counts)))
+        return SiteConnection(nodes=nodes, page_info=PageInfo.of(cursor), start=start, total_count=Long(len(counts)))
 
     @strawberry.field(description="Attributes that a query may name.")
     def attributes(
@@ -326,28 +343,14 @@ class Query:
         """Return a page of attributes."""
         context = _context(info)
         attributes = context.events_door().event_attributes() if of_events else context.door.attributes()
-        names, cursor = _page(sorted(attributes), f"attributes {of_events}", first, after)
-        nodes = [_attribute(attributes[name]) for name in names]
-        return AttributeConnection(nodes=nodes, page_info=PageInfo.of(cursor), total_count=Long(len(attributes)))
+        start = Start.of(after)
+        names, cursor = page_of_names(sorted(attributes), f"attributes {of_events}", first, start)
+        nodes, number = [_attribute(attributes[name]) for name in names], Long(len(attributes))
+        return AttributeConnection(nodes=nodes, page_info=PageInfo.of(cursor), start=start, total_count=number)
 
 
 def _attribute(one: Attribute) -> AttributeNode:
     return AttributeNode(name=one.name, type=one.type, unit=one.unit, description=one.description)
-
-
-def _size(first: int) -> int:
-    if not 1 <= first <= MANY:
-        raise UsageError(f"a page of {first}", where="first", remedy=f"1 to {MANY}")
-    return first
-
-
-def _page(names: Sequence[str], of: str, first: int, after: str | None) -> tuple[list[str], str | None]:
-    """Return some of sorted names, and the cursor of the next ones."""
-    size, question = _size(first), identity(of)
-    if after is not None:
-        last = read_cursor(after, question, ("string",)).after[0] or ""
-        names = [name for name in names if name > last]
-    return list(names[:size]), write_cursor(question, [names[size - 1]]) if len(names) > size else None
 
 
 def _files(
@@ -355,8 +358,10 @@ def _files(
 ) -> FileConnection:
     door = context.door
     search = _search(query, door.attributes(), within)
-    page = door.select_records(search, after, _size(first))
-    return FileConnection(nodes=file_nodes(page.records), page_info=PageInfo.of(page.cursor), search=search)
+    start = Start.of(after)
+    page = door.select_records(search, start.cursor, start.passed + page_size(first))
+    nodes = file_nodes(page.records[start.passed :])
+    return FileConnection(nodes=nodes, page_info=PageInfo.of(page.cursor), start=start, search=search)
 
 
 def _events(
@@ -371,8 +376,10 @@ def _events(
     attributes = door.event_attributes()
     search = _search(query, attributes, within)
     fields = None if columns is None else [*columns_of(list(columns), attributes, ()), "night", "time", "file"]
-    events, cursor = events_page(door, search, fields, _size(first), after)
-    return EventConnection(nodes=list(map(_event, events.to_pylist())), page_info=PageInfo.of(cursor), search=search)
+    start = Start.of(after)
+    events, cursor = events_page(door, search, fields, start.passed + page_size(first), start.cursor)
+    nodes = [_event(row) for row in events.slice(start.passed).to_pylist()]
+    return EventConnection(nodes=nodes, page_info=PageInfo.of(cursor), start=start, search=search)
 
 
 def _search(query: str, attributes: dict[str, Attribute], within: q.Query | None) -> q.Search:

@@ -115,6 +115,39 @@ def test_pages_of_files_are_those_of_rest(running: Running) -> None:
         assert node["attributes"] == {"zenith": row["zenith"]}
 
 
+CONNECTIONS = {
+    "files": 'query: "experiment = \'TAIGA\' order by night desc, size limit 40"',
+    "events": 'query: "order by size desc limit 17"', "attributes": "ofEvents: true", "sites": "",
+}  # fmt: skip
+IDS = {"files": "path", "events": "run event telescope", "attributes": "name", "sites": "name"}
+
+
+@pytest.mark.parametrize("of", CONNECTIONS)
+def test_every_edge_has_a_cursor_that_leads_on_from_it(running: Running, of: str) -> None:
+    text = f"""query($after: String, $first: Int!) {{ {of}({CONNECTIONS[of]} first: $first, after: $after) {{
+        pageInfo {{ hasNextPage endCursor }} nodes {{ {IDS[of]} }} edges {{ cursor node {{ {IDS[of]} }} }} }} }}"""
+    whole = ask(running, text, {"after": None, "first": 100})[of]
+    nodes = whole["nodes"]
+    assert nodes == [edge["node"] for edge in whole["edges"]] and nodes
+    for first in (1, 7):
+        page, seen = ask(running, text, {"after": None, "first": first})[of], 0
+        while page["pageInfo"]["hasNextPage"]:
+            assert page["edges"][-1]["cursor"] == page["pageInfo"]["endCursor"]
+            seen += len(page["nodes"])
+            page = ask(running, text, {"after": page["edges"][-1]["cursor"], "first": first})[of]
+            assert page["nodes"] == nodes[seen : seen + first]
+            middle = len(page["edges"]) // 2
+            later = ask(running, text, {"after": page["edges"][middle]["cursor"], "first": 100})[of]
+            assert later["nodes"] == nodes[seen + middle + 1 :]
+    assert ask(running, text, {"after": whole["edges"][-1]["cursor"], "first": 3})[of]["nodes"] == []
+
+
+@pytest.mark.parametrize("cursor", ["1001+", "99999999999999+", "-1+", "+", "x+", "3+x", "٣+"])
+def test_a_cursor_that_nobody_gave_is_refused(running: Running, cursor: str) -> None:
+    status, answer = post(running, {"query": FILES, "variables": {"query": "", "after": cursor, "first": 3}})
+    assert answer["errors"][0]["extensions"]["status"] == 400, (status, answer)
+
+
 def test_pages_of_events_with_a_limit_hold_so_many(running: Running) -> None:
     text = """query($after: String) { events(query: "size > 5 order by size desc limit 17", first: 5, after: $after,
         columns: ["size"]) { totalCount pageInfo { endCursor } nodes { run event values file { path events } } } }"""
