@@ -257,7 +257,10 @@ class PublishingStore(Store):
     def _sweep(self, folder: str) -> None:
         """Remove what killed writers left in a folder."""
         now = time.time()
-        for entry in self._all_entries(folder):
+        entries: list[FileInfo] = []
+        with suppress(NotFoundError):  # somebody removed the folder
+            entries = self._all_entries(folder)
+        for entry in entries:
             age_s = now - (entry.mtime_ns or 0) / 1e9
             if not entry.is_directory and names.is_waste(names.split(entry.path)[1], age_s):
                 with suppress(ApbatchError):

@@ -457,6 +457,20 @@ def test_a_folder_that_somebody_removed_is_made_again(store: Store, content: str
     assert names(store, "folder") == ["folder/b"]
 
 
+def test_a_folder_may_go_as_soon_as_it_is_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(store, PublishingStore)
+    make, gone = store._make_folder, []
+
+    def make_in_vain(folder: str) -> None:
+        make(folder)
+        if not gone:
+            gone.append(store.remove(folder))
+
+    monkeypatch.setattr(store, "_make_folder", make_in_vain)
+    put(store, "folder/a")
+    assert names(store, "folder") == ["folder/a"]
+
+
 @pytest.fixture
 def native(hdfs: str, webhdfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A folder of HDFS whose NameNode's web interface is known by Hadoop's own configuration."""
