@@ -338,7 +338,8 @@ class Guard:
         return self._events
 
     def _only_seen(self, records: Iterable[FileRecord], rule: q.Query | None) -> list[FileRecord]:
-        return [record for record in records if rule is None or q.matches(rule, record.flat())]
+        holds = None if rule is None else q.predicate(rule)
+        return [record for record in records if holds is None or holds(record.flat())]
 
 
 def _within(query: q.Query, rule: q.Query | None) -> q.Query:

@@ -165,6 +165,8 @@ class Allowed:
 
 
 Query = Compare | Between | In | Like | IsNull | Cone | Not | And | Or | Everything | Allowed
+#: Tells of the values of one record whether a query holds.
+Predicate = Callable[[Mapping[str, Any]], bool]
 #: The query that nothing matches.
 NOTHING: Query = Not(Everything())
 
@@ -334,34 +336,62 @@ def of_registered(query: Query) -> Query:
 
 def matches(query: Query, values: Mapping[str, Any]) -> bool:
     """Tell whether a normalised query holds for one record: the reference for every back-end."""
+    return predicate(query)(values)
+
+
+def predicate(query: Query) -> Predicate:
+    """Return what tells whether a normalised query holds for a record: of many records quicker than `matches`."""
     match query:
         case And(parts):
-            return all(matches(part, values) for part in parts)
+            tests = tuple(predicate(part) for part in parts)
+
+            def hold_all(values: Mapping[str, Any]) -> bool:
+                for test in tests:  # noqa: SIM110 - a generator takes twice as long
+                    if not test(values):
+                        return False
+                return True
+
+            return hold_all
         case Allowed(question, rule):
-            return matches(question, values) and matches(rule, values)
+            return predicate(And((question, rule)))
         case Or(parts):
-            return any(matches(part, values) for part in parts)
+            choices = tuple(predicate(part) for part in parts)
+            return lambda values: any(test(values) for test in choices)
         case Everything():
-            return True
+            return lambda values: True
         case Not(Everything()):
-            return False
+            return lambda values: False
         case IsNull(name):
-            return values.get(name) is None
+            return lambda values: values.get(name) is None
         case Not(IsNull(name)):
-            return values.get(name) is not None
+            return lambda values: values.get(name) is not None
         case Not(part):
-            return all(values.get(name) is not None for name in names(part)) and not matches(part, values)
+            opposite, named = predicate(part), names(part)
+            return lambda values: all(values.get(one) is not None for one in named) and not opposite(values)
         case Cone(pair):
-            longitude, latitude = values.get(pair[0]), values.get(pair[1])
-            return longitude is not None and latitude is not None and query.holds(longitude, latitude)
+            return lambda values: _in_cone(query, values.get(pair[0]), values.get(pair[1]))
         case Compare(name, operator, other):
-            return values.get(name) is not None and bool(_COMPARE[operator](values[name], other))
+            return _value_test(name, _COMPARE[operator], other)
         case Between(name, low, high):
-            return values.get(name) is not None and bool(low <= values[name] <= high)  # type: ignore[operator]
-        case In(name, choices):
-            return values.get(name) is not None and values[name] in choices
+            return _value_test(name, lambda value, ends: ends[0] <= value <= ends[1], (low, high))
+        case In(name, values_):
+            return _value_test(name, lambda value, choices: value in choices, values_)
         case Like(name, pattern):
-            return values.get(name) is not None and is_like(str(values[name]), pattern)
+            return _value_test(name, lambda value, wanted: is_like(str(value), wanted), pattern)
+
+
+def _value_test(name: str, test: Callable[[Any, Any], Any], other: Any) -> Predicate:
+    """Return the test of one attribute, which holds for no record that lacks it."""
+
+    def hold(values: Mapping[str, Any]) -> bool:
+        value = values.get(name)
+        return value is not None and bool(test(value, other))
+
+    return hold
+
+
+def _in_cone(cone: Cone, longitude: Any, latitude: Any) -> bool:
+    return longitude is not None and latitude is not None and cone.holds(longitude, latitude)
 
 
 _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {

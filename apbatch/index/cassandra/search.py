@@ -154,11 +154,12 @@ class CassandraSearch(CassandraTree):
     def _tested(
         self, rows: Iterable[dict[str, Any]], whole: q.Query, declared: dict[str, Attribute]
     ) -> Iterator[_Match]:
+        holds = q.predicate(whole)
         for row in rows:
             if row["site"] is None:  # a name that came later than the removal of its file
                 continue
             values = from_cells(row, declared)
-            if q.matches(whole, values):
+            if holds(values):
                 yield row, values
 
     def _once(self, matches: Iterator[_Match], whole: q.Query, declared: dict[str, Attribute]) -> Iterator[_Match]:

@@ -246,10 +246,10 @@ class CassandraEvents(EventStore):
             f"SELECT {', '.join(_quoted(cells))} FROM event_of_run "
             f"WHERE experiment = ? AND run = ? AND bucket = ? AND event >= ? AND event <= ?"
         )
-        partitions = self._partitions(access)
+        partitions, holds = self._partitions(access), q.predicate(query)
         while part := list(islice(partitions, _PARTITIONS_AT_ONCE)):
             for rows in self._session.concurrently([(read, (*key, int(low), int(high))) for key in part]):
-                matching = [row for row in (_event(row, attributes) for row in rows) if q.matches(query, row)]
+                matching = [row for row in (_event(row, attributes) for row in rows) if holds(row)]
                 if matching:
                     yield matching
 
