@@ -19,7 +19,7 @@ import pytest
 from tests.waits import PATIENCE_S
 
 _COMMAND = str(Path(sys.executable).with_name("apbatch"))
-#: Waits until the tests have ended, by whatever signal, and then does what they no longer can.
+#: Waits until the tests have ended, by whatever signal; stops what they no longer can, and removes the folder.
 _CARETAKER = """
 import shutil, subprocess, sys
 sys.stdin.buffer.read()
@@ -109,25 +109,24 @@ def port_base() -> Iterator[Callable[[], int]]:
 @contextmanager
 def serving() -> Iterator[Servers]:
     """Servers in a folder of their own, which end with this process even if it is killed."""
-    with tempfile.TemporaryDirectory(prefix="apbatch-servers-") as folder:
-        # PostgreSQL, which refuses root, must be able to pass; pytest's own folders are closed
-        Path(folder).chmod(0o711)
-        servers = Servers(Path(folder))
-        caretaker = subprocess.Popen(
-            [sys.executable, "-c", _CARETAKER, _COMMAND, folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=servers.environment,
-            start_new_session=True,
-        )
-        try:
-            yield servers
-            done = servers.command("down")
-            assert done.returncode == 0, done.stderr
-            caretaker.kill()
-        finally:
-            caretaker.communicate()
+    folder = Path(tempfile.mkdtemp(prefix="apbatch-servers-"))
+    folder.chmod(0o711)  # PostgreSQL, which refuses root, must be able to pass; pytest's own folders are closed
+    servers = Servers(folder)
+    caretaker = subprocess.Popen(
+        [sys.executable, "-c", _CARETAKER, _COMMAND, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=servers.environment,
+        start_new_session=True,
+    )
+    try:
+        yield servers
+        done = servers.command("down")
+        assert done.returncode == 0, done.stderr
+    finally:
+        assert caretaker.stdin is not None
+        caretaker.stdin.close()  # the folder's removal takes a minute, for which nobody need wait
 
 
 @pytest.fixture(scope="session")
