@@ -377,7 +377,7 @@ def predicate(query: Query) -> Predicate:
         case In(name, values_):
             return _value_test(name, lambda value, choices: value in choices, values_)
         case Like(name, pattern):
-            return _value_test(name, lambda value, wanted: is_like(str(value), wanted), pattern)
+            return _value_test(name, lambda value, other: is_like(str(value), other), pattern)
 
 
 def _value_test(name: str, test: Callable[[Any, Any], Any], other: Any) -> Predicate:
