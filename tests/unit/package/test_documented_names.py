@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,10 @@ def test_what_a_page_names_exists(page: str) -> None:
     links = re.findall(r"\]\(([\w./-]+\.md)\)", text)
     missing |= {link for link in links if not (ROOT / page).parent.joinpath(link).exists()}
     assert not missing, "\n".join(sorted(missing))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.endswith(".md")])
+def test_headings_go_down_one_level_at_a_time(page: str) -> None:
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)]
+    assert levels[:1] in ([], [1]) and all(later <= earlier + 1 for earlier, later in pairwise(levels))
