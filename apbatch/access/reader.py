@@ -372,11 +372,10 @@ class OpenFile:
         reasons = "; ".join(f"{fault.where}: {fault.reason}" for fault in faults)
         remedy = "apbatch mirror makes further copies"
         if not faults:
+            there = [one.site for one in self._records if one.state not in (State.MISSING, State.ARCHIVED)]
             reasons = "it is gone from its site, and there is no replica"
-            if unknown := sorted(
-                {one.site for one in self._records if one.state not in (State.MISSING, State.ARCHIVED)}
-            ):
-                reasons = f"site {', '.join(unknown)} is not described here, and there is no replica"
+            if there:
+                reasons = f"site {', '.join(sorted(set(there)))} is not described here, and there is no replica"
                 remedy = "apbatch site add FILE describes it; its root may be the address of an agent"
         kind = VerificationError if wrong else FileUnavailableError
         return kind(f"block {block} can't be had: {reasons}", where=self.path, remedy=remedy)

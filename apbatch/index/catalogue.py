@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from apbatch.index.digests import ListingDigest
 from apbatch.index.files import Conflict, Entry, EntryPage, FileRecord, Replica, UpsertReport
 from apbatch.index.leases import Lease
 from apbatch.index.narrowing import narrowed
-from apbatch.index.pages import Page, RecordPage, Stretch, identity, read_cursor, to_batch, write_cursor
+from apbatch.index.pages import Page, RecordPage, Stretch, folder_page, identity, read_cursor, to_batch, write_cursor
 from apbatch.index.places import folder_of
 from apbatch.index.query import NOTHING, Query, Search, normalise, written
 from apbatch.index.records import is_text
@@ -176,7 +176,7 @@ class Catalogue(ABC):
         """
         folder = folder_of(folder)
         first = partial(self._entries, folder) if is_text(folder) else _no_entries
-        return _folder_page(identity("entries", folder), cursor, limit, first)
+        return folder_page(identity("entries", folder), cursor, limit, first)
 
     @abstractmethod
     def _entries(self, folder: str, after: str, limit: int) -> list[Entry]:
@@ -212,7 +212,7 @@ class Catalogue(ABC):
         folder = folder_of(folder)
         left = narrowed(normalise(rule), folder)
         first = _no_entries if left == NOTHING or not is_text(folder) else partial(self._entries_seen, folder, left)
-        return _folder_page(identity("entries seen", folder, written(rule)), cursor, limit, first)
+        return folder_page(identity("entries seen", folder, written(rule)), cursor, limit, first)
 
     @abstractmethod
     def _entries_seen(self, folder: str, rule: Query, after: str, limit: int) -> list[Entry]:
@@ -477,25 +477,6 @@ class Catalogue(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _folder_page(question: str, cursor: str | None, limit: int, first: Callable[[str, int], list[Entry]]) -> EntryPage:
-    """Return a page of a folder's entries.
-
-    Parameters
-    ----------
-    question : str
-        What is asked, as `identity` says it.
-    cursor : str, optional
-    limit : int
-    first : callable
-        Returns the first entries after a name, by name: that name and one more than the page has are its arguments.
-    """
-    after = "" if cursor is None else read_cursor(cursor, question, ("string",)).after[0]
-    entries = first(after, limit + 1)
-    if len(entries) <= limit:
-        return EntryPage(entries, None)
-    return EntryPage(entries[:limit], write_cursor(question, [entries[limit - 1].name]))
 
 
 def _no_entries(after: str, limit: int) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""Pages of a search: cursors that nobody needs to understand, and batches of the wanted columns."""
+"""Pages of a search or a folder: cursors that nobody needs to understand, and batches of the wanted columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
-from apbatch.index.files import FileRecord
+from apbatch.index.files import Entry, EntryPage, FileRecord
 from apbatch.index.query import Order, Search, written
 
 _ARROW: dict[str, pa.DataType] = {
@@ -203,3 +203,22 @@ def to_batch(
 def schema_of(columns: Sequence[str], attributes: Mapping[str, Attribute]) -> pa.Schema:
     """Return the schema of a batch of attributes."""
     return pa.schema([pa.field(name, _ARROW[attributes[name].type]) for name in columns])
+
+
+def folder_page(question: str, cursor: str | None, limit: int, first: Callable[[str, int], list[Entry]]) -> EntryPage:
+    """Return a page of a folder's entries.
+
+    Parameters
+    ----------
+    question : str
+        What is asked, as `identity` says it.
+    cursor : str, optional
+    limit : int
+    first : callable
+        Returns the first entries after a name, by name: that name and one more than the page has are its arguments.
+    """
+    after = "" if cursor is None else read_cursor(cursor, question, ("string",)).after[0]
+    entries = first(after, limit + 1)
+    if len(entries) <= limit:
+        return EntryPage(entries, None)
+    return EntryPage(entries[:limit], write_cursor(question, [entries[limit - 1].name]))

@@ -355,8 +355,8 @@ def predicate(query: Query) -> Predicate:
         case Allowed(question, rule):
             return predicate(And((question, rule)))
         case Or(parts):
-            choices = tuple(predicate(part) for part in parts)
-            return lambda values: any(test(values) for test in choices)
+            alternatives = tuple(predicate(part) for part in parts)
+            return lambda values: any(test(values) for test in alternatives)
         case Everything():
             return lambda values: True
         case Not(Everything()):
@@ -374,8 +374,8 @@ def predicate(query: Query) -> Predicate:
             return _value_test(name, _COMPARE[operator], other)
         case Between(name, low, high):
             return _value_test(name, lambda value, ends: ends[0] <= value <= ends[1], (low, high))
-        case In(name, values_):
-            return _value_test(name, lambda value, choices: value in choices, values_)
+        case In(name, choices):
+            return _value_test(name, lambda value, choices: value in choices, choices)
         case Like(name, pattern):
             return _value_test(name, lambda value, other: is_like(str(value), other), pattern)
 

@@ -222,13 +222,9 @@ class PublishingStore(Store):
     def _take_up(self, folder: str, name: str, content: str, part: str) -> tuple[Draft, Hasher] | None:
         """Make the largest part that an earlier writer of the same content left this writer's own, and open it."""
         now = time.time()
-        try:
-            entries = self._all_entries(folder)
-        except NotFoundError:  # somebody removed the folder
-            return None
         parts = [
             entry
-            for entry in entries
+            for entry in self._entries_there(folder)
             if not entry.is_directory
             and names.is_begun(old := names.split(entry.path)[1], name, content)
             and names.is_left_behind(old, now - (entry.mtime_ns or 0) / 1e9)
@@ -254,13 +250,17 @@ class PublishingStore(Store):
         self._rename(path, to)
         self.settle([to])
 
+    def _entries_there(self, folder: str) -> list[FileInfo]:
+        """Return the entries of a folder that was made a moment ago; none if somebody removed it since."""
+        try:
+            return self._all_entries(folder)
+        except NotFoundError:
+            return []
+
     def _sweep(self, folder: str) -> None:
         """Remove what killed writers left in a folder."""
         now = time.time()
-        entries: list[FileInfo] = []
-        with suppress(NotFoundError):  # somebody removed the folder
-            entries = self._all_entries(folder)
-        for entry in entries:
+        for entry in self._entries_there(folder):
             age_s = now - (entry.mtime_ns or 0) / 1e9
             if not entry.is_directory and names.is_waste(names.split(entry.path)[1], age_s):
                 with suppress(ApbatchError):

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from apbatch.index.backends import open_catalogue
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.files import Replica, State
 from apbatch.index.parser import parse
-from apbatch.index.query import matches, of_registered
+from apbatch.index.query import Search, matches, of_registered
 from tests.contract.conftest import DECLARED, record
 
 
@@ -134,6 +135,11 @@ def test_a_night_that_is_asked_for_twice_gives_what_either_wants(catalogue: Cata
     got = [r.source for r in catalogue.select(query)]
     assert got == [name for name, one in sizes.items() if one["events"] in (1, 3) or one["size"] == 2]
     assert catalogue.count(query) == {None: len(got)}
+    search, pages, cursor = Search(parse(f"{night} and events between 1 and 3", catalogue.attributes())), [], None
+    while not pages or cursor is not None:
+        page = catalogue.select_batch(search, ("source",), cursor, 4)
+        cursor, pages = page.cursor, [*pages, page.batch["source"].to_pylist()]
+    assert list(chain(*pages)) == [name for name, one in sizes.items() if 1 <= one["events"] <= 3] and len(pages) == 6
 
 
 @pytest.mark.parametrize("text", QUERIES)

@@ -28,6 +28,21 @@ class Start:
     cursor: str | None
     passed: int
 
+    def nodes_read(self, first: int) -> int:
+        """Return how many nodes after the cursor are read: those passed over, and the page.
+
+        A page that begins within another ends where that one could have ended at the latest: else the cursors of its
+        nodes would pass over ever more.
+
+        Raises
+        ------
+        UsageError
+            If no page has so many nodes.
+        """
+        if not 1 <= first <= MANY:
+            raise UsageError(f"a page of {first}", where="first", remedy=f"1 to {MANY}")
+        return self.passed + max(1, min(first, MANY - self.passed))
+
     @classmethod
     def of(cls, after: str | None) -> Start:
         """Read what a client gives back.
@@ -39,26 +54,13 @@ class Start:
         number, plus, cursor = (after or "").partition("+")
         if not plus:
             return cls(after, 0)
-        if not (number.isascii() and number.isdecimal() and len(number) < 6 and int(number) <= MANY):
+        if not (number.isascii() and number.isdecimal() and len(number) < 6 and int(number) <= 2 * MANY):
             raise UsageError("there is no such cursor", where="after", remedy="endCursor leads any number of pages on")
         return cls(cursor or None, int(number))
 
     def after(self, number: int) -> str:
         """Return the cursor of what follows the first nodes of the page."""
         return f"{self.passed + number}+{self.cursor or ''}"
-
-
-def page_size(first: int) -> int:
-    """Return the number of nodes that is asked for.
-
-    Raises
-    ------
-    UsageError
-        If it is none that a page may have.
-    """
-    if not 1 <= first <= MANY:
-        raise UsageError(f"a page of {first}", where="first", remedy=f"1 to {MANY}")
-    return first
 
 
 def page_of_names(names: Sequence[str], of: str, first: int, start: Start) -> tuple[list[str], str | None]:
@@ -73,9 +75,9 @@ def page_of_names(names: Sequence[str], of: str, first: int, start: Start) -> tu
         How many at most.
     start : Start
     """
-    size, question = page_size(first), identity(of)
+    question = identity(of)
     if start.cursor is not None:
         last = read_cursor(start.cursor, question, ("string",)).after[0] or ""
         names = [name for name in names if name > last]
-    names = names[start.passed :]
-    return list(names[:size]), write_cursor(question, [names[size - 1]]) if len(names) > size else None
+    end = start.nodes_read(first)
+    return list(names[start.passed : end]), write_cursor(question, [names[end - 1]]) if len(names) > end else None

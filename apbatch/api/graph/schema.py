@@ -15,7 +15,7 @@ from strawberry.schema.config import StrawberryConfig
 from apbatch.access.described import columns_of, events_page
 from apbatch.access.guard import Guard
 from apbatch.api.graph.measure import FEW
-from apbatch.api.graph.paging import Start, page_of_names, page_size
+from apbatch.api.graph.paging import Start, page_of_names
 from apbatch.api.streams import plain
 from apbatch.errors import NotFoundError
 from apbatch.formats.reader import Attribute
@@ -359,7 +359,7 @@ def _files(
     door = context.door
     search = _search(query, door.attributes(), within)
     start = Start.of(after)
-    page = door.select_records(search, start.cursor, start.passed + page_size(first))
+    page = door.select_records(search, start.cursor, start.nodes_read(first))
     nodes = file_nodes(page.records[start.passed :])
     return FileConnection(nodes=nodes, page_info=PageInfo.of(page.cursor), start=start, search=search)
 
@@ -377,7 +377,7 @@ def _events(
     search = _search(query, attributes, within)
     fields = None if columns is None else [*columns_of(list(columns), attributes, ()), "night", "time", "file"]
     start = Start.of(after)
-    events, cursor = events_page(door, search, fields, start.passed + page_size(first), start.cursor)
+    events, cursor = events_page(door, search, fields, start.nodes_read(first), start.cursor)
     nodes = [_event(row) for row in events.slice(start.passed).to_pylist()]
     return EventConnection(nodes=nodes, page_info=PageInfo.of(cursor), start=start, search=search)
 

@@ -27,7 +27,7 @@ _COARSE = {"experiment", "site", "format", "state"}
 #: What indexed columns must hold: (column, ``=``, ``>=`` or ``<=``, value).
 Conditions = tuple[tuple[str, str, Any], ...]
 #: The longest list of values for which as many reads are made.
-_MOST_READS = 64
+MOST_READS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def _conjunction(flat: list[q.Query], attributes: Mapping[str, Attribute]) -> li
             return [Tree(prefix.rpartition("/")[0], prefix)]
     experiments = [str(value) for value in equal.get("experiment", ())]
     runs = equal.get("run", ())
-    if experiments and runs and len(experiments) * len(runs) <= _MOST_READS:
+    if experiments and runs and len(experiments) * len(runs) <= MOST_READS:
         whole = [int(str(run)) for run in runs if not isinstance(run, float)]  # no run is 7.5
         return [Run(experiment, run) for experiment in experiments for run in whole]
     low, high, these = _nights(flat)
@@ -190,7 +190,7 @@ def _alternatives(flat: list[q.Query], attributes: Mapping[str, Attribute]) -> l
     refusal: UsageError | None = None
     for part in flat:
         choice = part
-        if isinstance(part, q.In) and len(part.values) <= _MOST_READS:
+        if isinstance(part, q.In) and len(part.values) <= MOST_READS:
             choice = q.Or(tuple(q.Compare(part.name, "=", value) for value in part.values))
         if isinstance(choice, q.Or):
             try:

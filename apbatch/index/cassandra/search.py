@@ -30,8 +30,6 @@ _Match = tuple[dict[str, Any], dict[str, Any]]
 _BY_PATH = (q.Order("path"),)
 #: Rows of a page where each page reads everything again.
 _LARGE_PAGE = 20_000
-#: Nights that a query may name without being asked which of them are there.
-_FEW = 100
 _ROWS_A_LOOK = 200
 _LEAST_FETCH, _MOST_FETCH = 20, 5000
 #: What all files of a partition of file_by_night share, and the state, by which they are counted.
@@ -228,7 +226,7 @@ class CassandraSearch(CassandraTree):
             experiments = [row["experiment"] for row in rows]
         for experiment in experiments:
             assert experiment is not None
-            if may_be_empty and access.these is not None and len(access.these) <= _FEW:
+            if may_be_empty and access.these is not None and len(access.these) <= p.MOST_READS:
                 nights = [night.isoformat() for night in access.these]
             else:
                 rows = self._session.run("SELECT night FROM night_of_experiment WHERE experiment = ?", experiment)

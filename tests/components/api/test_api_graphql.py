@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from graphql import get_introspection_query
 
+from apbatch.api.graph import paging
 from apbatch.api.graph.measure import measured
 from apbatch.errors import UsageError
 from apbatch.index.events.backends import open_events
@@ -142,7 +143,20 @@ def test_every_edge_has_a_cursor_that_leads_on_from_it(running: Running, of: str
     assert ask(running, text, {"after": whole["edges"][-1]["cursor"], "first": 3})[of]["nodes"] == []
 
 
-@pytest.mark.parametrize("cursor", ["1001+", "99999999999999+", "-1+", "+", "x+", "3+x", "٣+"])
+def test_pages_that_begin_within_each_other_lead_to_the_end(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "MANY", 10)
+    query = "experiment = 'TAIGA'"
+    text = f"""query($after: String) {{ files(query: "{query}", first: 10, after: $after) {{
+        edges {{ cursor node {{ path }} }} }} }}"""
+    paths, after = [], None
+    while edges := ask(running, text, {"after": after})["files"]["edges"]:
+        some = edges[: max(1, len(edges) - 3)]
+        paths += [edge["node"]["path"] for edge in some]
+        after = some[-1]["cursor"]
+    assert paths == sorted(set(paths)) and len(paths) == running.json(f"/api/v1/files/count?q={quote(query)}")["count"]
+
+
+@pytest.mark.parametrize("cursor", ["2001+", "99999999999999+", "-1+", "+", "x+", "3+x", "٣+"])
 def test_a_cursor_that_nobody_gave_is_refused(running: Running, cursor: str) -> None:
     status, answer = post(running, {"query": FILES, "variables": {"query": "", "after": cursor, "first": 3}})
     assert answer["errors"][0]["extensions"]["status"] == 400, (status, answer)
