@@ -2,12 +2,14 @@
 
 Moments of all pixels are mostly night sky. A careful analysis of the last generation cleans an image in several ways
 and counts what lies around it, so its trees are given that: the features of `apbatch.dl.judging.rivals` after each of
-the cleanings of `apbatch.camera.halo`, and its rings.
+the cleanings of `apbatch.camera.halo`, and its rings. Where networks see the images of other telescopes as well, so do
+these trees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,39 @@ from apbatch.errors import UsageError
 
 #: Name of the method in tables.
 HALO_TREES = "halo-trees"
+#: Begins the names of columns of another telescope's image, with its number.
+_PARTNER = "partner{number}_"
 _RINGS = tuple(name for name in HALO if name.startswith("ring_"))
+
+
+def with_partners(
+    columns: Mapping[str, npt.NDArray[Any]], partners: Iterable[Mapping[str, npt.NDArray[Any]]]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns of images and, under names of their own, those of other telescopes' images of the showers.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray, shape (n_images,)
+    partners : iterable of mapping
+        Columns of the same names, the nearest telescope first; NaN where a shower has no such telescope.
+    """
+    beside = {
+        f"{_PARTNER.format(number=number)}{name}": values
+        for number, partner in enumerate(partners, start=1)
+        for name, values in partner.items()
+    }
+    return {**columns, **beside}
+
+
+def telescopes_of(columns: Mapping[str, npt.NDArray[Any]]) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    """Yield the columns of each telescope under their plain names: the image's own, then those of its partners."""
+    yield columns
+    for number in count(1):
+        start = _PARTNER.format(number=number)
+        partner = {name.removeprefix(start): values for name, values in columns.items() if name.startswith(start)}
+        if not partner:
+            return
+        yield partner
 
 
 def split_by_cleaning(columns: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, npt.NDArray[Any]]]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.cleaning_rule import NONE
-from apbatch.dl.judging.halo_trees import HALO_TREES, rings, split_by_cleaning
+from apbatch.dl.judging.halo_trees import HALO_TREES, rings, split_by_cleaning, telescopes_of
 from apbatch.errors import MissingSoftwareError, UsageError, nearest_word
 
 Floats = npt.NDArray[np.float64]
@@ -74,7 +74,7 @@ def matrix(columns: Mapping[str, npt.NDArray[Any]], features: Sequence[str] = ()
 def features_of(
     method: str, columns: Mapping[str, npt.NDArray[Any]], features: Sequence[str] = ()
 ) -> npt.NDArray[np.float32]:
-    """Return what a method looks at, shape (n_images, n_features); those of the halo trees after each cleaning.
+    """Return what a method looks at, shape (n_images, n_features); for halo trees after each cleaning, by telescope.
 
     Parameters
     ----------
@@ -92,8 +92,11 @@ def features_of(
     """
     if method != HALO_TREES:
         return matrix(columns, features)
-    tables = [matrix(own, features) for own in split_by_cleaning(columns)]
-    return np.column_stack([*tables, rings(columns)]).astype(np.float32)
+    tables: list[npt.NDArray[Any]] = []
+    for telescope in telescopes_of(columns):
+        tables += [matrix(own, features) for own in split_by_cleaning(telescope)]
+        tables.append(rings(telescope))
+    return np.column_stack(tables).astype(np.float32)
 
 
 def classifier(method: str, seed: int) -> Any:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.instruments.registry import camera_named
 from apbatch.dl.files import read_json
-from apbatch.dl.networks.treatment import Treatment, grids, treatment_named
+from apbatch.dl.networks.treatment import Treatment, check_images_alone, grids, treatment_named
 from apbatch.errors import FormatError, MissingSoftwareError, NotFoundError, UsageError
 
 Pixels = npt.NDArray[np.float32]
@@ -44,12 +44,7 @@ class Network:
     def __init__(self, model: Path, treatment: str, camera: CameraGeometry | str) -> None:
         self.treatment: Treatment = treatment_named(treatment)
         self.camera = camera_named(camera) if isinstance(camera, str) else camera
-        if self.treatment.planes:
-            raise UsageError(
-                f"a network of '{treatment}' wants more than images: {', '.join(self.treatment.planes)}",
-                where=str(model),
-                remedy="score with a network of images alone",
-            )
+        check_images_alone(self.treatment, str(model))
         self.place = model
         self._model = load_model(model)
         shape = tuple(self._model.input_shape[1:])

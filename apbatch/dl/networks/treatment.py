@@ -80,6 +80,23 @@ def treatment_named(name: str) -> Treatment:
     return Treatment(cleaning, grid or "axial", sky, tuple(plane for plane in PLANES if plane in planes))
 
 
+def check_images_alone(treatment: Treatment, where: str) -> None:
+    """Raise a UsageError if a treatment has planes beside the image: who scores images has nothing else.
+
+    Parameters
+    ----------
+    treatment : Treatment
+    where : str
+        The network or study that is to score.
+    """
+    if treatment.planes:
+        raise UsageError(
+            f"scores of '{treatment.name}' want more than images: {', '.join(treatment.planes)}",
+            where=where,
+            remedy="score with a treatment of images alone",
+        )
+
+
 def is_plain(name: str) -> bool:
     """Tell whether a treatment is a cleaning on the axial grid under the usual sky, and nothing else.
 
@@ -88,9 +105,19 @@ def is_plain(name: str) -> bool:
     return not set(name) & {_SKY, _PLANE, _GRID}
 
 
+def has_axial_grid(name: str) -> bool:
+    """Tell whether a treatment's name names no grid, and so means the axial one."""
+    return _GRID not in name
+
+
 def images_of(name: str) -> str:
     """Return a treatment's name without grid and planes: what other methods see of the same images."""
     return name.partition(_GRID)[0].partition(_PLANE)[0]
+
+
+def planes_of(name: str) -> list[str]:
+    """Return the planes beside the image in a treatment's name."""
+    return name.partition(_GRID)[0].split(_PLANE)[1:]
 
 
 def cleaning_of(name: str) -> str:

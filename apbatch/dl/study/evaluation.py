@@ -7,6 +7,7 @@ bootstrap over whole showers, the same for all methods) and the spread of the tr
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,10 @@ def _numbers_of(
     images = images_of(row.treatment)
     against = {}
     for rival in RIVALS:
-        # A mean is compared with a mean, where there is one.
-        alike = by_name.get((rival + MEAN, images)) if row.method.endswith(MEAN) else None
-        other = alike or by_name.get((rival, images))
+        # A mean is compared with a mean, and with what saw the same planes, where there is one.
+        names = [rival + MEAN, rival] if row.method.endswith(MEAN) else [rival]
+        pairs = product(names, dict.fromkeys((row.treatment, images)))
+        other = next((by_name[pair] for pair in pairs if pair in by_name), None)
         if other is not None and base_of(other.method) != base_of(row.method):
             against[rival] = _plain(compare(row.quality, other.quality)) if quoted else None
     with np.errstate(divide="ignore"):

@@ -43,6 +43,7 @@ METHODS = {
     "halo-trees": Method("boosted trees on the halo", "#117733", ">", network=False),
     "halo-net": Method("halo network", "#882255", "*"),
     "halo": Method("halo network and halo trees, mean", "#000000", "X"),
+    "ensemble": Method("the talk's CNN, halo network and halo trees, mean", "#332288", "p"),
 }
 #: Methods that every row of the table is compared with on the same images.
 RIVALS = (BOX, "trees", "halo-trees")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from apbatch.dl.judging.plots import STYLE, svg
-from apbatch.dl.networks.treatment import cleaning_of, is_plain, sky_of
+from apbatch.dl.networks.treatment import cleaning_of, is_plain, planes_of, sky_of
 from apbatch.dl.study import methods
 
 #: What cleanings are called in words.
@@ -25,9 +25,14 @@ Row = dict[str, Any]
 
 
 def treatment_title(name: str) -> str:
-    """Return what images of a treatment are, in words, without grid and planes."""
+    """Return what images of a treatment are, in words, without grid."""
     cleaning, sky = CLEANING.get(cleaning_of(name), cleaning_of(name)), sky_of(name)
-    return f"{cleaning}, sky brighter by {sky:g} p.e." if sky else cleaning
+    words = [
+        cleaning,
+        *([f"sky brighter by {sky:g} p.e."] if sky else []),
+        *(f"with {plane}" for plane in planes_of(name)),
+    ]
+    return ", ".join(words)
 
 
 def colour(method: str) -> str:

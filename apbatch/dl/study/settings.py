@@ -35,7 +35,8 @@ class StudySettings(Hyperparameters):
         judged at each, so that results are a band (`apbatch.dl.networks.night_sky`).
     planes : tuple of str
         Planes beside the image with which `plane_model` is trained as well, such as ``time``, ``partners`` and
-        ``time+partners`` (`apbatch.dl.networks.planes`); the set must hold them.
+        ``time+partners`` (`apbatch.dl.networks.planes`); the set must hold them. With ``partners`` alone halo trees are
+        fitted as well; means take their other members from the images alone.
     plane_model : str
     rivals : tuple of str
         See `apbatch.dl.judging.rivals`.
@@ -97,7 +98,7 @@ class StudySettings(Hyperparameters):
             raise UsageError("a band over the sky and further planes need uncleaned images among the cleanings")
         for name in (*self.cleanings, *self.sky_treatments, *(f"{self.cleanings[0]}:{grid}" for grid in self.grids)):
             treatment_named(name)
-        for name in self._plane_treatments:
+        for name in self.plane_treatments:
             treatment_named(name)
 
     @property
@@ -106,7 +107,8 @@ class StudySettings(Hyperparameters):
         return tuple(f"{NONE}@{level:g}" for level in self.skies)
 
     @property
-    def _plane_treatments(self) -> tuple[str, ...]:
+    def plane_treatments(self) -> tuple[str, ...]:
+        """Uncleaned images with each of the further planes beside them."""
         return tuple(f"{NONE}+{planes}" for planes in self.planes)
 
     def trainings(self, files: Path, output: Path, computing: dict[str, Any]) -> Iterator[tuple[str, TrainSpec]]:
@@ -128,7 +130,7 @@ class StudySettings(Hyperparameters):
             for name, options in self.models.items():
                 more = self.sky_treatments
                 more += tuple(f"{self.cleanings[0]}:{grid}" for grid in self.grids if name == self.grid_model)
-                more += self._plane_treatments if name == self.plane_model else ()
+                more += self.plane_treatments if name == self.plane_model else ()
                 yield (
                     training_name(name, seed),
                     TrainSpec(

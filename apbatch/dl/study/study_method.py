@@ -25,7 +25,7 @@ from apbatch.dl.judging.direction import observed_places
 from apbatch.dl.judging.rivals import Rival
 from apbatch.dl.judging.score_means import ScoreMean, choose_mean
 from apbatch.dl.networks.scoring import PackedNetwork, Pixels
-from apbatch.dl.networks.treatment import parameters
+from apbatch.dl.networks.treatment import check_images_alone, parameters, treatment_named
 from apbatch.dl.study.methods import BOX, method_of, training_name
 from apbatch.dl.study.trainings import networks, scores_of
 from apbatch.dl.training.data import load_pixels
@@ -195,6 +195,7 @@ class StudyMethod:
                 f"'{self._method}' has no scores for '{self._treatment}', only for {', '.join(treatments)}",
                 where=str(self._study),
             )
+        check_images_alone(treatment_named(self._treatment), str(self._study))
         return {
             method_of(name)[1]: name
             for name, which in compared

@@ -27,12 +27,20 @@ from apbatch.dl.blind import protocol
 from apbatch.dl.files import read_json, read_parquet, write_table
 from apbatch.dl.judging import box_cuts, rivals
 from apbatch.dl.judging.direction import BESIDE, DIRECTION, observed_places, towards, with_direction
+from apbatch.dl.judging.halo_trees import HALO_TREES, with_partners
 from apbatch.dl.judging.score_means import choose_mean
-from apbatch.dl.networks.treatment import cleaning_of, parameters, treatment_named
+from apbatch.dl.networks.treatment import (
+    PARTNERS,
+    Treatment,
+    cleaning_of,
+    images_of,
+    parameters,
+    treatment_named,
+)
 from apbatch.dl.study.methods import BOX, training_name
 from apbatch.dl.study.settings import StudySettings
 from apbatch.dl.training import launch
-from apbatch.dl.training.data import load_pixels
+from apbatch.dl.training.data import load_partners, load_pixels
 from apbatch.errors import FormatError
 from apbatch.progress import say
 
@@ -110,20 +118,23 @@ def _by_parameters(blind_set: blind.BlindSet, output: Path, settings: StudySetti
     places = {split: observed_places(blind_set.files, split) for split in splits}
     direction = places["train"] is not None
     methods = [(BOX, 1)] + [(name, seed) for name in settings.rivals for seed in range(1, settings.seeds + 1)]
-    for treatment in (*settings.cleanings, *settings.sky_treatments):
+    for treatment in (*settings.cleanings, *settings.sky_treatments, *settings.plane_treatments):
         rule = treatment_named(treatment)
         columns: dict[str, Columns] = {}
         for method, seed in methods:
-            if not rivals.takes(method, rule.cleaning):
+            if not _takes(method, rule):
                 continue
             kept = output / f"{method}-{seed}-{treatment}.parquet"
             if not kept.exists():
                 say(f"study: {method}, {treatment}, {seed}")
                 for split in () if columns else splits:
-                    pixels = load_pixels(blind_set.files, blind_set.manifest, split, rule.sky)
-                    columns[split], place = parameters(pixels, camera, treatment), places[split]
-                    if place is not None:
-                        columns[split] = towards(columns[split], *place)
+                    images = [load_pixels(blind_set.files, blind_set.manifest, split, rule.sky)]
+                    if PARTNERS in rule.planes:
+                        images += load_partners(blind_set.files, blind_set.manifest, split)
+                    each, place = [parameters(pixels, camera, treatment) for pixels in images], places[split]
+                    if place is not None:  # telescopes look at one point, so that it is the same place in each camera
+                        each = [towards(own, *place) for own in each]
+                    columns[split] = with_partners(each[0], each[1:])
                 others = {split: columns[split] for split in ids}
                 scores = (
                     box_cuts.fit_and_score(columns["train"], gamma, others, direction=direction)
@@ -136,6 +147,13 @@ def _by_parameters(blind_set: blind.BlindSet, output: Path, settings: StudySetti
                 rows = [_rows(name, treatment, split, ids[split], scores[split]) for split in ids]
                 write_table(kept, pa.concat_tables(rows))
             yield read_parquet(kept)
+
+
+def _takes(method: str, rule: Treatment) -> bool:
+    """Return whether a method of image parameters can be judged on a treatment for more than on the images alone."""
+    if rule.planes:
+        return method == HALO_TREES and rule.planes == (PARTNERS,)
+    return rivals.takes(method, rule.cleaning)
 
 
 def _towards_source(blind_set: blind.BlindSet, learned: pa.Table) -> Iterator[pa.Table]:
@@ -190,15 +208,25 @@ def scores_of(table: pa.Table, method: str, treatment: str, split: str, ids: Any
 
 
 def _means(blind_set: blind.BlindSet, scored: pa.Table, settings: StudySettings) -> Iterator[pa.Table]:
-    """Yield the scores of the means, one for each training of their members, of uncleaned images under each sky."""
+    """Yield the scores of the means, one for each training of their members, of uncleaned images under each sky.
+
+    With planes beside the image, members that do not see them are those of the images alone.
+    """
     splits = ("validation", "test")
     ids = {split: read_parquet(blind_set.files / f"{split}.parquet", ["id"])["id"].combine_chunks() for split in splits}
     gamma = read_parquet(blind_set.files / "validation.parquet", ["gamma"])["gamma"].to_numpy(zero_copy_only=False)
 
-    every = product(settings.means.items(), (NONE, *settings.sky_treatments), range(1, settings.seeds + 1))
-    for (name, members), treatment, seed in every:
+    treatments = (NONE, *settings.sky_treatments, *settings.plane_treatments)
+    pairs = pc.unique(pc.binary_join_element_wise(scored["method"], scored["treatment"], "\x1f")).to_pylist()
+    for (name, members), treatment, seed in product(settings.means.items(), treatments, range(1, settings.seeds + 1)):
         names = [training_name(member, seed) for member in members]
-        each = {split: [scores_of(scored, one, treatment, split, ids[split]) for one in names] for split in splits}
+        seen = [treatment if f"{one}\x1f{treatment}" in pairs else images_of(treatment) for one in names]
+        if treatment not in seen:
+            continue
+        each = {
+            split: [scores_of(scored, *pair, split, ids[split]) for pair in zip(names, seen, strict=True)]
+            for split in splits
+        }
         mean = choose_mean(each["validation"], np.asarray(gamma, bool))
         parts = ", ".join(f"{weight:.2f} {member}" for weight, member in zip(mean.weights, members, strict=True))
         say(f"study: {name} {seed}, {treatment}, is the mean of the {mean.kind} with the weights {parts}")

@@ -7,18 +7,19 @@ from dataclasses import asdict
 from typing import Any
 
 from apbatch.dl.judging.resampling import Comparison, compare
-from apbatch.dl.networks.treatment import cleaning_of, images_of, is_plain
+from apbatch.dl.networks.treatment import cleaning_of, has_axial_grid, images_of, is_plain
 from apbatch.dl.study.methods import base_of, method_named, title_of
 from apbatch.dl.study.rows import Row
 from apbatch.dl.study.settings import Goal
 
 
 def verdicts_on(rows: Sequence[Row], goals: Sequence[Goal]) -> list[dict[str, Any]]:
-    """Judge the goals, for each cleaning and sky and over all; the best are picked by their validation Q.
+    """Judge the goals, for each cleaning, sky and plane, and over all; the best are picked by their validation Q.
 
-    The best of all are of the usual sky.
+    The best of all are of the usual sky and of images alone. A rival that was not judged with a plane is that of the
+    images alone.
     """
-    images = dict.fromkeys(row.treatment for row in rows if row.treatment == images_of(row.treatment))
+    images = dict.fromkeys(row.treatment for row in rows if has_axial_grid(row.treatment))
     return [
         verdict
         for name in [*images, None]
@@ -34,9 +35,14 @@ def _verdict(rows: Sequence[Row], goal: Goal, images: str | None) -> dict[str, A
     def best(of: Sequence[Row]) -> Row | None:
         return max(of, key=lambda row: row.validation_quality, default=None)
 
-    here = [row for row in rows if (is_plain(row.treatment) if images is None else row.treatment == images)]
-    network = best([row for row in here if method_named(row.method).network])
-    rival = best([row for row in here if base_of(row.method) == goal.over])
+    def of(treatment: str | None) -> list[Row]:
+        return [row for row in rows if (is_plain(row.treatment) if treatment is None else row.treatment == treatment)]
+
+    def rivals(treatment: str | None) -> list[Row]:
+        return [row for row in of(treatment) if base_of(row.method) == goal.over]
+
+    network = best([row for row in of(images) if method_named(row.method).network])
+    rival = best(rivals(images) or rivals(images and images_of(images)))
     if network is None or rival is None:
         return None
     comparison = compare(network.quality, rival.quality)

@@ -119,11 +119,32 @@ def _beside(own: Floats, files: Path, manifest: dict[str, Any], split: str, rule
     place, camera = files / f"{split}.parquet", camera_named(manifest["camera"])
     if TIME in rule.planes:
         yield time_plane(own, _column(place, TIME_COLUMN, camera), camera)
-    for number in range(1, 1 + (settings["partners"] if PARTNERS in rule.planes else 0)):
-        image = np.nan_to_num(_column(place, partner_column(number), camera))
+    for number, image in enumerate(load_partners(files, manifest, split) if PARTNERS in rule.planes else (), start=1):
         yield image
         if TIME in rule.planes:
             yield time_plane(image, _column(place, partner_column(number, TIME_COLUMN), camera), camera)
+
+
+def load_partners(files: Path, manifest: dict[str, Any], split: str) -> Iterator[Floats]:
+    """Yield the images that other telescopes took of the same showers, the nearest telescopes first.
+
+    Parameters
+    ----------
+    files : pathlib.Path
+        The folder ``set`` of a blind analysis.
+    manifest : dict
+        Manifest of the set.
+    split : str
+        ``train``, ``validation`` or ``test``.
+
+    Yields
+    ------
+    ndarray of float32, shape (n_images, n_pixels)
+        p.e.; 0 everywhere where a shower has no such telescope.
+    """
+    camera = camera_named(manifest["camera"])
+    for number in range(1, 1 + manifest["settings"].get("partners", 0)):
+        yield np.nan_to_num(_column(files / f"{split}.parquet", partner_column(number), camera))
 
 
 def on_grid(values: Floats, camera: CameraGeometry, grid: str) -> Floats:

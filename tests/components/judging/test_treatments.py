@@ -18,13 +18,15 @@ from apbatch.dl.blind.blind_set import BlindSet
 from apbatch.dl.blind.image_selection import partners_of
 from apbatch.dl.blind.production_manifest import night_sky_of
 from apbatch.dl.blind.settings import BlindSettings
+from apbatch.dl.judging.halo_trees import with_partners
+from apbatch.dl.judging.rivals import features_of
 from apbatch.dl.networks import treatment as t
 from apbatch.dl.networks.night_sky import under_brighter_sky
 from apbatch.dl.networks.planes import time_plane
 from apbatch.dl.study import evaluation, trainings
 from apbatch.dl.study.report import write_report
 from apbatch.dl.study.settings import Goal, JudgingSettings, StudySettings
-from apbatch.dl.training.data import Turning, load, load_cleaned, load_pixels
+from apbatch.dl.training.data import Turning, load, load_cleaned, load_partners, load_pixels
 from apbatch.dl.training.shards import Shards
 from apbatch.errors import UsageError
 from tests.synthetic import showers
@@ -204,8 +206,50 @@ def test_the_report_shows_rivals_at_each_sky_against_each_other(made: BlindSet, 
     for name, images in (("none", "none"), ("none@6", "none@6"), ("none+time", "none")):
         expected = of["talk-cnn", name]["quality"]["value"] / of["trees", images]["quality"]["value"]
         assert against[name] == pytest.approx(expected, rel=0.2)
-    assert [verdict["cleaning"] for verdict in result["verdicts"]] == ["none", "none@6"]
+    assert [verdict["cleaning"] for verdict in result["verdicts"]] == ["none", "none@6", "none+time"]
+    assert result["verdicts"][2]["network"].endswith(", none+time") and result["verdicts"][2]["rival"].endswith(
+        ", none"
+    )
     page = write_report({**result, "night_sky": 3.5}, {}, tmp_path).read_text()
     assert "The sky's level" in page and "<th>3.5 p.e.</th><th>9.5 p.e.</th>" in page
     assert "Arrival times and other telescopes" in page and "<td>none+time</td>" in page
-    assert "without cleaning, sky brighter by 6 p.e." in page
+    assert "without cleaning, sky brighter by 6 p.e." in page and "without cleaning, with time" in page
+
+
+def test_halo_trees_see_partners_and_means_take_what_each_member_sees(made: BlindSet, tmp_path: Path) -> None:
+    """No trees see times. A member of a mean that does not see the partners is that of the images alone."""
+    settings = StudySettings(
+        models={"talk-cnn": {}, "halo-net": {}}, cleanings=("none",), planes=("time", "partners"), seeds=1,
+        plane_model="talk-cnn", rivals=("trees", "halo-trees"),
+        means={"ensemble": ("talk-cnn", "halo-net", "halo-trees")},
+    )  # fmt: skip
+    tables = list(trainings._by_parameters(made, tmp_path / "parameters", settings))
+    of = {(table["method"][0].as_py(), table["treatment"][0].as_py()): table for table in tables}
+    assert set(of) == {(m, "none") for m in ("box", "trees#1", "halo-trees#1")} | {("halo-trees#1", "none+partners")}
+    own = t.parameters(load_pixels(made.files, made.manifest, "test"), CAMERA, "none")
+    each = [t.parameters(images, CAMERA, "none") for images in load_partners(made.files, made.manifest, "test")]
+    seen = features_of("halo-trees", with_partners(own, each))
+    alone = [features_of("halo-trees", columns) for columns in (own, *each)]
+    assert len(each) == 2 and np.array_equal(seen, np.column_stack(alone), equal_nan=True)
+    random = np.random.default_rng(5)
+    for split in ("validation", "test"):
+        table = pq.read_table(made.files / f"{split}.parquet", columns=["id"])
+        for method, treatment in (
+            ("talk-cnn#1", "none"), ("talk-cnn#1", "none+time"), ("talk-cnn#1", "none+partners"),
+            ("halo-net#1", "none"),
+        ):  # fmt: skip
+            score = random.uniform(0.1, 0.9, table.num_rows)
+            tables.append(trainings._rows(method, treatment, split, table["id"].combine_chunks(), score))
+    said: list[str] = []
+    taken = trainings.scores_of
+
+    def scores_of(table: pa.Table, method: str, treatment: str, split: str, ids: pa.Array) -> np.ndarray:
+        said.append(f"{method} {treatment}")
+        return taken(table, method, treatment, split, ids)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainings, "scores_of", scores_of)
+        means = pa.concat_tables(trainings._means(made, pa.concat_tables(tables), settings))
+    assert list(dict.fromkeys(means["treatment"].to_pylist())) == ["none", "none+time", "none+partners"]
+    assert said[6:9] == ["talk-cnn#1 none+time", "halo-net#1 none", "halo-trees#1 none"]
+    assert said[12:15] == ["talk-cnn#1 none+partners", "halo-net#1 none", "halo-trees#1 none+partners"]
