@@ -41,7 +41,7 @@ def colour(method: str) -> str:
 
 
 def in_plots(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of plots: where there is a mean of trainings, that one stands for them."""
+    """Return the rows of plots and short tables: where there is a mean of trainings, that one stands for them."""
     means = {(methods.base_of(row["method"]), row["treatment"]) for row in rows if row["method"].endswith(methods.MEAN)}
     return [row for row in rows if (row["method"], row["treatment"]) not in means]
 

@@ -69,7 +69,7 @@ def write_report(study: dict[str, Any], parts: dict[str, Any], output: Path) -> 
         cleanings=cleanings,
         grid_rows=_grid_rows(rows),
         sky=_sky_band(rows, study.get("night_sky")),
-        plane_rows=_plane_rows(rows),
+        plane_rows=_plane_rows(plots.in_plots(rows)),
         plots={name: Markup(text) for name, text in pictures.items()},
         pictures=_pictures(parts),
         shown=_images(Path(study["blind"]["folder"]), cleanings),
@@ -116,7 +116,7 @@ def _grid_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _plane_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the networks with planes beside the image, each method after the same of images alone."""
+    """Return the methods with planes beside the image, each after the same of images alone."""
     others = [row for row in rows if "+" in row["treatment"]]
     compared = {(row["method"], row["images"]) for row in others}
     return [row for row in rows if (row["method"], row["treatment"]) in compared] + others
