@@ -163,7 +163,7 @@ def render_table(study: dict[str, Any]) -> str:
         if verdict["cleaning"] is None:
             comparison = verdict["comparison"]
             ratio = "not known" if comparison is None else _interval(comparison["ratio"])
-            nothing = ", which cuts nothing" if verdict["rival_cuts_nothing"] else ""
+            nothing = ", which cuts nothing and is a rival of straw" if verdict["rival_cuts_nothing"] else ""
             sink.write(
                 f"  Best network ({verdict['network']}) over {verdict['rival']}{nothing}: {ratio}, "
                 f"goal above {verdict['goal']:g}: {verdict['verdict']}\n"
@@ -189,7 +189,7 @@ def _cell(row: dict[str, Any] | None, least: int) -> str:
     if row["quality"] is None:
         return f"not quoted: under {least} hadrons left{talk}"
     if row["cuts_nothing"]:
-        return f"cuts nothing: Q is 1{talk}"
+        return f"cuts nothing: Q is about 1{talk}"
     comparison = row["against"].get(methods.BOX)
     versus = "" if comparison is None else f" (x {comparison['ratio']['value']:.2f}, {sigma_text(comparison)})"
     return f"{plus_minus(row['quality'])}{versus}{talk}"

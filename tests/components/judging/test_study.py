@@ -242,15 +242,21 @@ def test_a_method_whose_cut_keeps_everything_is_said_to_cut_nothing(inputs: dict
     made = blind.make(**inputs, folder=tmp_path / "blind")
     table = pq.read_table(scores_for(made, tmp_path / "some.parquet"))
     cuts = np.array(table["method"].to_pylist()) == "box"
-    random = np.random.default_rng(1).uniform(0.1, 0.9, table.num_rows)
-    score = pa.array(np.where(cuts, 0.5 + 0 * random, table["score"].to_numpy()))
+    # The box tells one hadron of the validation set, and one event of the test set, from all the rest.
+    told = pq.read_table(made.files / "validation.parquet", columns=["id", "gamma"]).to_pylist()
+    worst = {next(row["id"] for row in told if not row["gamma"]), table["id"][table.num_rows - 1].as_py()}
+    flat = np.where(np.isin(table["id"].to_pylist(), list(worst)), 0.2, 0.5)
+    score = pa.array(np.where(cuts, flat, table["score"].to_numpy()))
     pq.write_table(table.set_column(table.column_names.index("score"), "score", score), tmp_path / "scores.parquet")
     protocol.submit(made.folder, tmp_path / "scores.parquet")
     protocol.unseal(made.folder)
     result = study_evaluation.evaluate(made.folder, tmp_path, SETTINGS)
     said = {row["method"]: row["cuts_nothing"] for row in result["rows"]}
     assert said["box"] and not said["resnet"]
-    assert "cuts nothing: Q is 1" in render_table(result)
+    (box,) = [row for row in result["rows"] if row["method"] == "box"]
+    test = result["events"]["test"]
+    assert box["hadrons_left"] + box["gamma_efficiency"]["value"] * test["gammas"] == pytest.approx(test["events"] - 1)
+    assert "cuts nothing: Q is about 1" in render_table(result)
     assert all(verdict["rival_cuts_nothing"] for verdict in result["verdicts"])
 
 
