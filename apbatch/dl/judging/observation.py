@@ -6,10 +6,12 @@ and Ma (1983) is what counts; it stays finite where Q does not, so the choice do
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from apbatch.dl.judging.q_factor import SCORE_CUTS, Flags, Floats, curve
@@ -120,6 +122,41 @@ def choose(
     significance = np.where(allowed, observation.significance(points.gamma_efficiency, careful), np.nan)
     at = int(np.nanargmax(significance)) if allowed.any() else 0
     return Choice(at, float(cuts[at]), significance)
+
+
+def hadrons_needed(scores: Floats, shower: npt.NDArray[np.int64], share: float, hadrons_min: int) -> int:
+    """Return how many hadrons a cut must leave of these, so that another set surely keeps `hadrons_min` of its own.
+
+    Telescopes see a shower alike, so that its images pass together and counts scatter more than those of a Poisson
+    process: their variance is the sum over showers of the squares of the images that pass. Two standard deviations of
+    both sets' counts are allowed for.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_hadrons,)
+        Of the hadrons of the set on which the cut is chosen.
+    shower : ndarray of int64, shape (n_hadrons,)
+        The shower of each.
+    share : float
+        How many hadrons this set has for one of the other set.
+    hadrons_min : int
+        What the other set is to keep.
+
+    Returns
+    -------
+    int
+        All of them where the set is too small to be sure.
+    """
+    order = np.argsort(-scores, kind="stable")
+    earlier = np.zeros(len(order))
+    passed: Counter[int] = Counter()
+    for place, name in enumerate(shower[order].tolist()):
+        earlier[place] = passed[name]
+        passed[name] += 1
+    variance = np.cumsum(2 * earlier + 1)  # a shower's square grows so with one image more
+    expected = np.arange(1, len(order) + 1) / share
+    unsure = expected - 2 * np.sqrt(variance * (1 / share**2 + 1 / share)) < hadrons_min
+    return min(int(np.flatnonzero(unsure).max(initial=-1)) + 2, len(order))
 
 
 def price(

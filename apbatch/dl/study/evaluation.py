@@ -118,7 +118,6 @@ def _numbers_of(
     gammas = draws.over_seeds([share[0] for share in shares])
     hadrons = draws.over_seeds([share[1] for share in shares])
     left = [int((passed & ~test.gamma).sum()) for passed in row.passed]
-    quoted = min(left) >= settings.hadrons_min
     images = images_of(row.treatment)
     against = {}
     for rival in RIVALS:
@@ -127,7 +126,7 @@ def _numbers_of(
         pairs = product(names, dict.fromkeys((row.treatment, images)))
         other = next((by_name[pair] for pair in pairs if pair in by_name), None)
         if other is not None and base_of(other.method) != base_of(row.method):
-            against[rival] = _plain(compare(row.quality, other.quality)) if quoted else None
+            against[rival] = _plain(compare(row.quality, other.quality)) if row.quoted and other.quoted else None
     with np.errstate(divide="ignore"):
         rejection = 1 / hadrons
     means = row.test[0] if len(row.test) == 1 else np.mean(row.test, axis=0)
@@ -149,16 +148,16 @@ def _numbers_of(
             }
             for cut, passed, number, scores in zip(row.cuts, row.passed, left, row.test, strict=True)
         ],
-        "quoted": quoted,
+        "quoted": row.quoted,
         "cuts_nothing": row.cuts_nothing,
         "hadrons_left": float(np.mean(left)),
-        "quality": _plain(Interval.of(row.quality[0], row.quality[1:])) if quoted else None,
+        "quality": _plain(Interval.of(row.quality[0], row.quality[1:])) if row.quoted else None,
         "quality_validation": _number(row.validation_quality),
         "gamma_efficiency": _plain(Interval.of(gammas[0], gammas[1:])),
-        "hadron_rejection": _plain(Interval.of(rejection[0], rejection[1:])) if quoted else None,
+        "hadron_rejection": _plain(Interval.of(rejection[0], rejection[1:])) if row.quoted else None,
         "auc": float(np.mean([roc(scores, test.gamma)[2] for scores in row.test])),
-        "significance": float(settings.observation.significance(*efficiencies)) if quoted else None,
-        "hours": _number(hours_needed(efficiencies, settings.observation)) if quoted else None,
+        "significance": float(settings.observation.significance(*efficiencies)) if row.quoted else None,
+        "hours": _number(hours_needed(efficiencies, settings.observation)) if row.quoted else None,
         "against": against,
         "curve": _curve(means, test, settings),
         "roc": _roc(means, test.gamma),

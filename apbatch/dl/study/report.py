@@ -162,7 +162,7 @@ def render_table(study: dict[str, Any]) -> str:
     for verdict in study["verdicts"]:
         if verdict["cleaning"] is None:
             comparison = verdict["comparison"]
-            ratio = "not known" if comparison is None else _interval(comparison["ratio"])
+            ratio = "not quoted" if comparison is None else _interval(comparison["ratio"])
             nothing = ", which cuts nothing and is a rival of straw" if verdict["rival_cuts_nothing"] else ""
             sink.write(
                 f"  Best network ({verdict['network']}) over {verdict['rival']}{nothing}: {ratio}, "

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from apbatch.dl.judging.observation import choose
+from apbatch.dl.judging.observation import choose, hadrons_needed
 from apbatch.dl.judging.q_factor import Flags, Floats, curve
 from apbatch.dl.judging.resampling import Resamples
 from apbatch.dl.study.methods import MEAN, METHODS, method_of
@@ -31,7 +31,10 @@ class Events:
 
 @dataclass
 class Row:
-    """One method with one treatment: scores of each training, cuts, and the joined resamples of Q."""
+    """One method with one treatment: scores of each training, cuts, and the joined resamples of Q.
+
+    Q is `quoted` if the cut of every training leaves enough hadrons of the test set.
+    """
 
     method: str
     treatment: str
@@ -39,6 +42,7 @@ class Row:
     test: list[Floats]
     cuts: list[float]
     passed: list[Flags]
+    quoted: bool
     quality: Floats
     validation_quality: float
 
@@ -121,11 +125,11 @@ def _row(
     settings: JudgingSettings,
 ) -> Row:
     validation, test = events["validation"], events["test"]
-    # So many hadrons of the validation set that the test set keeps enough, and a tenth more for chance.
-    share = (~validation.gamma).sum() / (~test.gamma).sum()
-    least = int(np.ceil(1.1 * settings.hadrons_min * share))
+    hadron = ~validation.gamma
+    share = float(hadron.sum() / (~test.gamma).sum())
     cuts, passed, joined, qualities = [], [], [], []
     for of_validation, of_test in zip(trainings["validation"], trainings["test"], strict=True):
+        least = hadrons_needed(of_validation[hadron], validation.shower[hadron], share, settings.hadrons_min)
         choice = choose(of_validation, validation.gamma, settings.observation, least, settings.efficiency_min)
         cuts.append(choice.cut)
         passed.append(of_test > choice.cut)
@@ -138,6 +142,7 @@ def _row(
         trainings["test"],
         cuts,
         passed,
+        min(int((flags & ~test.gamma).sum()) for flags in passed) >= settings.hadrons_min,
         draws.over_seeds(joined),
         float(np.mean(qualities)),
     )

@@ -45,7 +45,7 @@ def _verdict(rows: Sequence[Row], goal: Goal, images: str | None) -> dict[str, A
     rival = best(rivals(images) or rivals(images and images_of(images)))
     if network is None or rival is None:
         return None
-    comparison = compare(network.quality, rival.quality)
+    comparison = _compared(network, rival)
     return {
         "cleaning": images,
         "network": f"{title_of(network.method)}, {network.treatment}",
@@ -55,6 +55,11 @@ def _verdict(rows: Sequence[Row], goal: Goal, images: str | None) -> dict[str, A
         "comparison": None if comparison is None else asdict(comparison),
         "verdict": verdict_of(comparison, goal.ratio),
     }
+
+
+def _compared(row: Row, other: Row) -> Comparison | None:
+    """Compare two rows on the same images; None if one of them is not quoted."""
+    return compare(row.quality, other.quality) if row.quoted and other.quoted else None
 
 
 def verdict_of(comparison: Comparison | None, goal: float) -> str:
@@ -76,9 +81,7 @@ def orders_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
                     "title": title_of(row.method),
                     "treatment": row.treatment,
                     "base": base.treatment,
-                    "comparison": None
-                    if (comparison := compare(row.quality, base.quality)) is None
-                    else asdict(comparison),
+                    "comparison": None if (comparison := _compared(row, base)) is None else asdict(comparison),
                 }
             )
     return orders

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apbatch.dl.judging.observation import Observation, choose, hours_needed, li_ma, price
+from apbatch.dl.judging.observation import Observation, choose, hadrons_needed, hours_needed, li_ma, price
 
 #: (n_on, n_off, alpha, significance) as WStatCountsStatistic.sqrt_ts of gammapy 2.1 prints it.
 GAMMAPY = [
@@ -85,3 +85,29 @@ def test_hours_to_five_sigma_are_where_five_sigma_are_reached() -> None:
     hours = hours_needed((0.6, 0.02), observation)
     longer = observation.model_copy(update={"hours": hours})
     assert float(longer.significance(0.6, 0.02)) == pytest.approx(5.0)
+
+
+def test_a_cut_that_leaves_the_hadrons_needed_leaves_enough_of_another_draw() -> None:
+    """Of showers with one to ten images each, which pass together: the number expected fails in every second draw."""
+    random = np.random.default_rng(6)
+
+    def draw(showers: int) -> tuple[np.ndarray, np.ndarray]:
+        shower = np.repeat(np.arange(showers), random.integers(1, 11, showers))
+        return random.uniform(size=showers)[shower] + 0.01 * random.normal(size=len(shower)), shower
+
+    kept = []
+    for _ in range(200):
+        (scores, shower), (others, _) = draw(800), draw(2800)
+        needed = hadrons_needed(scores, shower, len(scores) / len(others), 200)
+        cut = np.sort(scores)[-needed]
+        kept.append(int((others >= cut).sum()))
+    assert np.mean(np.array(kept) >= 200) > 0.96
+    assert np.median(kept) < 600
+
+
+def test_where_every_shower_has_one_image_the_hadrons_needed_are_those_of_two_poisson_counts() -> None:
+    scores = np.linspace(0, 1, 2000)
+    needed = hadrons_needed(scores, np.arange(2000), 0.5, 100)
+    expected = needed / 0.5
+    assert 100 <= expected - 2 * np.sqrt(needed * (1 / 0.5**2 + 1 / 0.5)) < 102
+    assert hadrons_needed(scores[:20], np.arange(20), 0.5, 100) == 20
