@@ -220,11 +220,11 @@ def _means(blind_set: blind.BlindSet, scored: pa.Table, settings: StudySettings)
     pairs = pc.unique(pc.binary_join_element_wise(scored["method"], scored["treatment"], "\x1f")).to_pylist()
     for (name, members), treatment, seed in product(settings.means.items(), treatments, range(1, settings.seeds + 1)):
         names = [training_name(member, seed) for member in members]
-        seen = [treatment if f"{one}\x1f{treatment}" in pairs else images_of(treatment) for one in names]
-        if treatment not in seen:
+        own = [treatment if f"{one}\x1f{treatment}" in pairs else images_of(treatment) for one in names]
+        if treatment not in own:
             continue
         each = {
-            split: [scores_of(scored, *pair, split, ids[split]) for pair in zip(names, seen, strict=True)]
+            split: [scores_of(scored, *pair, split, ids[split]) for pair in zip(names, own, strict=True)]
             for split in splits
         }
         mean = choose_mean(each["validation"], np.asarray(gamma, bool))
