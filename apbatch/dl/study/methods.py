@@ -42,8 +42,8 @@ METHODS = {
     "hex-cnn": Method("hexagonal network", "#cc79a7", "h"),
     "halo-trees": Method("boosted trees on the halo", "#117733", ">", network=False),
     "halo-net": Method("halo network", "#882255", "*"),
-    "halo": Method("halo network + halo trees", "#000000", "X"),
-    "ensemble": Method("the talk's CNN + halo network + halo trees", "#332288", "p"),
+    "halo": Method("halo net + halo trees", "#000000", "X"),
+    "ensemble": Method("CNN + halo net + halo trees", "#332288", "p"),
 }
 #: Methods that every row of the table is compared with on the same images.
 RIVALS = (BOX, "trees", "halo-trees")
