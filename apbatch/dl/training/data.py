@@ -109,13 +109,8 @@ def load_cleaned(files: Path, manifest: dict[str, Any], split: str, treatment: s
 
 def _beside(own: Floats, files: Path, manifest: dict[str, Any], split: str, rule: Treatment) -> Iterator[Floats]:
     """Yield the planes beside the images of a split, in their order."""
-    settings = manifest["settings"]
-    for plane, holds, remedy in (
-        (TIME, settings.get("times"), "make the set with times: true"),
-        (PARTNERS, settings.get("partners"), "make the set with partners: 1, or more"),
-    ):
-        if plane in rule.planes and not holds:
-            raise UsageError(f"the set holds no {plane}", where=str(files), remedy=remedy)
+    if TIME in rule.planes and not manifest["settings"].get("times"):
+        raise UsageError(f"the set holds no {TIME}", where=str(files), remedy="make the set with times: true")
     place, camera = files / f"{split}.parquet", camera_named(manifest["camera"])
     if TIME in rule.planes:
         yield time_plane(own, _column(place, TIME_COLUMN, camera), camera)
@@ -141,9 +136,18 @@ def load_partners(files: Path, manifest: dict[str, Any], split: str) -> Iterator
     ------
     ndarray of float32, shape (n_images, n_pixels)
         p.e.; 0 everywhere where a shower has no such telescope.
+
+    Raises
+    ------
+    UsageError
+        If the set was made without partners.
     """
-    camera = camera_named(manifest["camera"])
-    for number in range(1, 1 + manifest["settings"].get("partners", 0)):
+    camera, partners = camera_named(manifest["camera"]), manifest["settings"].get("partners", 0)
+    if not partners:
+        raise UsageError(
+            f"the set holds no {PARTNERS}", where=str(files), remedy="make the set with partners: 1, or more"
+        )
+    for number in range(1, 1 + partners):
         yield np.nan_to_num(_column(files / f"{split}.parquet", partner_column(number), camera))
 
 

@@ -19,8 +19,9 @@ from apbatch.dl.judging.resampling import Comparison, Interval
 from apbatch.dl.study import evaluation as study_evaluation
 from apbatch.dl.study import trainings as study
 from apbatch.dl.study.report import render_table, write_report
+from apbatch.dl.study.rows import Row
 from apbatch.dl.study.settings import Goal, JudgingSettings, StudySettings
-from apbatch.dl.study.verdicts import verdict_of
+from apbatch.dl.study.verdicts import verdict_of, verdicts_on
 from apbatch.dl.training.data import load, load_pixels
 from apbatch.dl.training.spec import TrainSpec
 from apbatch.errors import UsageError
@@ -189,6 +190,24 @@ def test_a_verdict_is_what_the_interval_says_and_not_the_value(goal: float, verd
     comparison = Comparison(ratio=ratio, difference=ratio, p_value=0.01, sigma=3.0)
     assert verdict_of(comparison, goal) == verdict
     assert verdict_of(None, goal) == "undecided"
+
+
+def test_a_network_with_planes_is_judged_against_a_rival_that_sees_them_where_there_is_one() -> None:
+    def row(method: str, treatment: str, quality: float) -> Row:
+        resamples = quality + np.array([0, 0.01, -0.01])
+        return Row(method, treatment, [], [], [], [np.array([True, False])], True, resamples, quality)
+
+    rows = [
+        row(method, treatment, quality)
+        for method, treatment, quality in (
+            ("talk-cnn", "none", 1.5), ("halo-trees", "none", 1.6), ("talk-cnn", "none+time", 2.0),
+            ("talk-cnn", "none+partners", 2.4), ("halo-trees", "none+partners", 2.5),
+        )
+    ]  # fmt: skip
+    verdicts = verdicts_on(rows, [Goal(over="halo-trees", cleaning="none")])
+    assert [(v["cleaning"], v["rival"].rpartition(", ")[2], v["verdict"]) for v in verdicts] == [
+        ("none", "none", "missed"), ("none+time", "none", "reached"), ("none+partners", "none+partners", "missed")
+    ]  # fmt: skip
 
 
 @pytest.fixture

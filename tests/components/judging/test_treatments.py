@@ -155,8 +155,18 @@ def test_a_set_without_times_or_partners_says_so_before_anything_is_trained(
     for name in ("time", "partners"):
         with pytest.raises(UsageError, match=f"the set holds no {name}"):
             load(plain.files, plain.manifest, "test", f"none+{name}")
+    settings = StudySettings(models={"talk-cnn": {}}, planes=("partners",), plane_model="talk-cnn", seeds=1)
+    with pytest.raises(UsageError, match="the set holds no partners"):
+        list(trainings._by_parameters(plain, tmp_path / "parameters", settings))
+    assert not list((tmp_path / "parameters").glob("*partners*"))
     with pytest.raises(UsageError, match="images from memory"):
         Shards(plain.files, plain.manifest, "none+time")
+
+
+def test_who_scores_images_alone_refuses_a_treatment_with_planes() -> None:
+    t.check_images_alone(t.treatment_named("none@2"), "a network")
+    with pytest.raises(UsageError, match="want more than images: time, partners"):
+        t.check_images_alone(t.treatment_named("none+partners+time"), "a network")
 
 
 def test_the_sky_of_a_production_is_read_from_its_manifest(tmp_path: Path) -> None:
