@@ -223,9 +223,8 @@ def two_optima(made: BlindSet, path: Path) -> Path:
     tables = []
     for split, table, best in (("validation", validation, 0.3), ("test", sealed, 0.6)):
         gamma = table["gamma"].to_numpy(zero_copy_only=False).astype(bool)
-        place = np.arange(len(gamma))
         # Gammas above the best cut; hadrons below it, one in four far above, so that some are left whatever the cut.
-        score = np.where(gamma, best + 0.05, np.where(place % 4, best - 0.05, 0.95))
+        score = np.where(gamma, best + 0.05, np.where(np.cumsum(~gamma) % 4, best - 0.05, 0.95))
         n = len(gamma)
         columns = {"method": ["box"] * n, "treatment": ["none"] * n, "split": [split] * n, "score": score}
         tables.append(pa.table({**columns, "id": table["id"]}))
@@ -237,7 +236,8 @@ def two_optima(made: BlindSet, path: Path) -> Path:
 def test_cuts_are_those_of_the_validation_set_where_the_test_set_would_choose_others(
     inputs: dict[str, str], tmp_path: Path
 ) -> None:
-    made = blind.make(**inputs, folder=tmp_path / "blind")
+    # Showers of a secret draw may hold too many of the hadrons far above in one place for any cut to be allowed.
+    made = blind.make(**inputs, folder=tmp_path / "blind", settings=BlindSettings(open=True, seed=3))
     protocol.submit(made.folder, two_optima(made, tmp_path / "scores.parquet"))
     protocol.unseal(made.folder)
     settings = SETTINGS.model_copy(update={"hadrons_min": 1})  # so small a set can't promise more
