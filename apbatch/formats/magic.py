@@ -2,7 +2,8 @@
 
 The tree ``Events`` has 1,183 numbers an event in ``MCerPhotEvt`` and ``MArrivalTime``; the camera has 1,039 pixels,
 the rest is unused. Arrival times are in slices of the read-out. Pedestal triggers lie between the events; they carry
-the number of the event before them and are no images. Simulated events have ``MMcEvt`` as well.
+the number of the event before them and are no images. Simulated events have ``MMcEvt`` as well. A time is the day of
+the sunrise that ends the night, ``MTime.fMjd``, and milliseconds from its beginning: negative before midnight.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ _LEAST_BYTES = 4 * PIXELS
 SAMPLING_GHZ = 2.05
 _MJD_1970 = 40587
 _DAY_NS = 86_400_000_000_000
+_HOUR_MS = 3_600_000
+#: Hours from the beginning of the day of sunrise in which MARS counts a night.
+_FIRST_HOUR, _LAST_HOUR = -11, 13
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Days since 1970 that can be a date of data taking.
 _LAST_DAY = 40_000
@@ -182,11 +186,14 @@ class _Tree:
             problems.add(start + entry, f"entry {start + entry}: amplitudes that are no numbers became NaN")
             pixels[entry][~np.isfinite(pixels[entry])] = np.nan
         unknown = np.full(count, np.nan)
+        times, timed = self._times(values, count)
+        if timeless := int((~timed[keep]).sum()):
+            problems.add(start, f"entries {start} to {stop - 1}: {timeless} times are of no night")
         return _Events(
             run=self.run,
             event=event[keep],
             telescope=self._telescopes(values, count)[keep],
-            time_ns=self._times(values, count)[keep],
+            time_ns=times[keep],
             zenith=clamped(values.get(_POINTING[0], unknown)[keep], 0, 180),
             azimuth=turned(values.get(_POINTING[1], unknown)[keep]),
             right_ascension=turned(_HOUR_DEG * values.get(_SKY[0], unknown)[keep]),
@@ -203,13 +210,17 @@ class _Tree:
         number = values.get(_TELESCOPE, np.zeros(count)).astype(np.int64)
         return np.where((number == 1) | (number == 2), number, named).astype(np.int32)
 
-    def _times(self, values: dict[str, npt.NDArray[Any]], count: int) -> npt.NDArray[np.int64]:
+    def _times(
+        self, values: dict[str, npt.NDArray[Any]], count: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Return the times, -1 where there is none, and which entries lack none that they should have."""
         if self.simulated or not all(branch in values for branch in _TIME):
-            return np.full(count, -1, np.int64)
+            return np.full(count, -1, np.int64), np.ones(count, bool)
         day, ms, ns = (values[branch].astype(np.int64) for branch in _TIME)
         day = day - _MJD_1970
-        fits = (day >= 0) & (day < _LAST_DAY) & (ms >= 0) & (ms < 86_400_000) & (ns >= 0) & (ns < 1_000_000_000)
-        return np.where(fits, np.where(fits, day, 0) * _DAY_NS + ms * 1_000_000 + ns, -1)
+        fits = (day > 0) & (day < _LAST_DAY) & (ns >= 0) & (ns < 1_000_000_000)
+        fits &= (ms >= _FIRST_HOUR * _HOUR_MS) & (ms < _LAST_HOUR * _HOUR_MS)
+        return np.where(fits, day * _DAY_NS + ms * 1_000_000 + ns, -1), fits
 
 
 def _single(tree: Any, branch: str) -> float | None:

@@ -26,6 +26,8 @@ EVENTS, PEDESTALS = 40, 6
 _PIXELS = 1183
 #: Modified Julian date of 2013-10-04, on which the night of the 3rd ended.
 _MJD = 56_569
+#: Milliseconds from the beginning of that day to the first event: midnight comes in the middle of the file.
+_FIRST_MS = -5_000
 _PEDESTAL = 8
 #: Where the telescope points: 0.4 degrees from the Crab nebula, deg.
 RIGHT_ASCENSION_DEG, DECLINATION_DEG = 83.98333, 22.24389
@@ -61,7 +63,7 @@ def _events(folder: Path, seed: int) -> Contents:
         "MRawEvtHeader.fStereoEvtNumber": event,
         "MRawEvtHeader.fTelescopeNumber": np.full(len(event), 1, "i4"),
         "MTime.fMjd": np.full(len(event), _MJD, "i4"),
-        "MTime.fTime.fMilliSec": (10_000_000 + 250 * np.arange(len(event))).astype("i4"),
+        "MTime.fTime.fMilliSec": (_FIRST_MS + 250 * np.arange(len(event))).astype("i4"),
         "MTime.fNanoSec": random.integers(0, 10**6, len(event)).astype("u4"),
         "MPointingPos.fZd": np.round(np.linspace(20.0, 21.0, len(event)), 4),
         "MPointingPos.fAz": np.round(np.linspace(110.0, 111.0, len(event)), 4),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from apbatch.errors import FormatError
+from apbatch.formats.clocks import time_of
 from apbatch.formats.images import camera_in, from_binary
 from apbatch.formats.magic import MagicReader, parse_name
 from apbatch.formats.reader import Span, recognise
@@ -68,6 +69,50 @@ def test_keys_times_and_pointing_are_the_files(file: Path, tree: Any) -> None:
     ms, ns = (tree[name].array(library="np")[keep].astype(int) for name in ("MTime.fTime.fMilliSec", "MTime.fNanoSec"))
     midnight = int(datetime(2013, 10, 4, tzinfo=UTC).timestamp()) * 10**9
     assert batch["time"].cast("int64").to_pylist() == (midnight + ms * 10**6 + ns).tolist()
+
+
+def replace_times(monkeypatch: pytest.MonkeyPatch, first_ms: int, step_ms: int, **others: int) -> None:
+    """Give the events of the file other times: milliseconds of the day, and other branches as they are named."""
+    real = Column.rows
+
+    def rows(self: Column, start: int, stop: int, problems: Problems) -> Any:
+        values, good = real(self, start, stop, problems)
+        if self.name == "MTime.fTime.fMilliSec":
+            values = first_ms + step_ms * np.arange(start, stop)[:, None]
+        elif self.name in others:
+            values = np.full_like(values, others[self.name])
+        return values, good
+
+    monkeypatch.setattr(Column, "rows", rows)
+
+
+# MARS counts a night from the beginning of the day on which it ends: its milliseconds are negative before midnight.
+@pytest.mark.parametrize("first", [-11 * 3_600_000, -50_000, 13 * 3_600_000 - 100_000])
+def test_times_before_and_after_midnight_are_read(file: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    keep = np.flatnonzero(cosmics(uproot.open(file)["Events"]))
+    replace_times(monkeypatch, first, 1_000, **{"MTime.fNanoSec": 7})
+    (batch,), problems = read(file.read_bytes(), file.name)
+    midnight = int(datetime(2013, 10, 4, tzinfo=UTC).timestamp()) * 10**9
+    assert batch["time"].cast("int64").to_pylist() == (midnight + (first + 1_000 * keep) * 10**6 + 7).tolist()
+    found = READER.metadata(io.BytesIO(file.read_bytes()), file.name)
+    assert found.time_start == time_of(midnight + (first + 1_000 * int(keep[0])) * 10**6)
+    assert found.time_end == time_of(midnight + (first + 1_000 * int(keep[-1])) * 10**6)
+    assert not problems.count and not found.problems
+    if first < 0:
+        assert found.night == date(2013, 10, 3)
+
+
+@pytest.mark.parametrize(("first", "day"), [(-11 * 3_600_000 - 1, 56_569), (13 * 3_600_000, 56_569), (0, 0)])
+def test_times_that_are_of_no_night_are_left_out_and_counted(
+    file: Path, monkeypatch: pytest.MonkeyPatch, first: int, day: int
+) -> None:
+    replace_times(monkeypatch, first, 0, **{"MTime.fMjd": day})
+    (batch,), problems = read(file.read_bytes(), file.name)
+    found = READER.metadata(io.BytesIO(file.read_bytes()), file.name)
+    assert batch["time"].null_count == batch.num_rows == found.events == 89
+    assert (found.time_start, found.night) == (None, None)
+    for kept in (problems.result(), found.problems):
+        assert [problem.reason for problem in kept] == ["entries 0 to 99: 89 times are of no night"]
 
 
 def test_the_catalogue_gets_night_run_target_and_times(file: Path) -> None:
