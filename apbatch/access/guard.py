@@ -26,7 +26,8 @@ from apbatch.index.files import VISIBLE, Conflict, Entry, EntryPage, FileRecord,
 from apbatch.index.pages import Page, RecordPage, write_cursor
 from apbatch.index.parser import parse_search
 
-_OF_FILES = (ChangeKind.NEW, ChangeKind.CHANGED, ChangeKind.GONE, ChangeKind.REPLICA_ADDED, ChangeKind.REPLICA_REMOVED)
+_OF_REPLICAS = (ChangeKind.REPLICA_ADDED, ChangeKind.REPLICA_REMOVED)
+_OF_FILES = (ChangeKind.NEW, ChangeKind.CHANGED, ChangeKind.GONE, *_OF_REPLICAS)
 #: Values of one condition.
 _MANY = 500
 
@@ -213,7 +214,8 @@ class Guard:
     def changes(self, since: int, limit: int = PAGE, *, from_start: bool = False) -> list[Change]:
         """Return the next changes that are seen; none only if there are no more; see `Catalogue.changes`.
 
-        Of a file that was removed only its key is left: it is told to those for whom path and site decide.
+        Of a file that was removed only its key is left: it is told to those for whom path and site decide. The URL of
+        a replica is told to those who may read its file.
         What leaves somebody's sight, by its new attributes or a new policy, is not told: a follower looks again at what
         it holds when the policy changes.
         """
@@ -232,31 +234,33 @@ class Guard:
         changes = self._catalogue.changes(since, limit, from_start=from_start)
         if not changes:
             return [], since
-        rule = self._rule()
-        if rule is None:
+        rule, data = self._rule(), self._scoped(self.policy.data(self.who))
+        if rule is None and data is None:
             return changes, changes[-1].revision
-        of_replicas = (ChangeKind.REPLICA_ADDED, ChangeKind.REPLICA_REMOVED)
-        records = self._catalogue.get_many(change.key for change in changes if change.kind in of_replicas)
+        records = self._catalogue.get_many(change.key for change in changes if change.kind in _OF_REPLICAS)
         visible = []
         for change in changes:
             record = change.record or records.get(change.key)
-            if change.kind is ChangeKind.SITE:
-                continue  # that a site is there is shown by the files of it that are seen
-            if change.kind is ChangeKind.POLICY:
-                visible.append(change)
-            elif record is not None:
-                visible += [change] if q.matches(rule, record.flat()) else []
-            elif change.kind in _OF_FILES and q.matches(_by_path(rule), _values_of(change.key)):
-                visible.append(change)
+            if _holds(rule, change, record):
+                with_url = change.kind not in _OF_REPLICAS or _holds(data, change, record)
+                visible.append(change if with_url else replace(change, detail=""))
         return visible, changes[-1].revision
 
     # copies and hashes
 
     def replicas(self, paths: Iterable[str]) -> dict[str, list[Replica]]:
-        """Return the replicas of files that are seen, by path; every path that was asked for has a list."""
+        """Return the replicas of files that are seen, by path; every path that was asked for has a list.
+
+        Those of a file whose bytes may not be read have no URL: it would name servers and folders.
+        """
         keys = list(dict.fromkeys(paths))
         visible = self.get_many(keys)
-        return {**{path: [] for path in keys}, **self._catalogue.replicas(visible)}
+        replicas = {**{path: [] for path in keys}, **self._catalogue.replicas(visible)}
+        readable = {one.path for one in self._only_seen(visible.values(), self._scoped(self.policy.data(self.who)))}
+        return {
+            path: many if path in readable else [replace(one, url="") for one in many]
+            for path, many in replicas.items()
+        }
 
     def content(self, checksum: str) -> Content | None:
         """Return the hashes of a content of which some file is seen, by BLAKE3; None otherwise."""
@@ -344,6 +348,17 @@ class Guard:
 
 def _within(query: q.Query, rule: q.Query | None) -> q.Query:
     return query if rule is None else q.Allowed(query, rule)
+
+
+def _holds(rule: q.Query | None, change: Change, record: FileRecord | None) -> bool:
+    """Tell whether a normalised condition lets somebody know of a change."""
+    if rule is None or change.kind is ChangeKind.POLICY:
+        return True
+    if change.kind is ChangeKind.SITE:
+        return False  # that a site is there is shown by the files of it that are seen
+    if record is not None:
+        return q.matches(rule, record.flat())
+    return change.kind in _OF_FILES and q.matches(_by_path(rule), _values_of(change.key))
 
 
 def _by_path(rule: q.Query) -> q.Query:

@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from apbatch.access.described import columns_of, file_batches, limited
 from apbatch.access.guard import Guard
+from apbatch.access.serving.ranges import requested_range
 from apbatch.api.histogram import histogram_of
 from apbatch.api.openapi import ANSWERS, TABLES
 from apbatch.api.service import (
@@ -175,7 +176,7 @@ def file(request: Request, door: Door, path: PathOf) -> Response:
             "sources": [plain(record.flat()) for record in sources],
             "replicas": [
                 {"kind": one.kind, "checksum": one.checksum, "verified": plain(one.verified), "of": one.path,
-                 **({"url": one.url} if readable else {})}
+                 **({"url": one.url} if one.url else {})}
                 for listed in replicas.values()
                 for one in listed
             ],
@@ -224,7 +225,7 @@ def hashes(
 
 @router.get("/replicas", summary="Verified copies of a file")
 def replicas(request: Request, door: Door, path: PathOf) -> Response:
-    """Return the copies of each of its sources."""
+    """Return the copies of each of its sources; URLs are empty where the source may be seen, but not read."""
     replicas = door.replicas([record.path for record in sources_of(door, path)])
     return json_response(request, {"items": [plain(asdict(one)) for listed in replicas.values() for one in listed]})
 
@@ -307,16 +308,12 @@ def content(request: Request, door: Door, path: PathOf) -> Response:
     if has_tag(request.headers.get("if-none-match"), tag):
         opened.close()
         return Response(status_code=304, headers=headers)
-    begin, end, status = 0, size, 200
-    header = request.headers.get("range")
-    if header and request.headers.get("if-range", tag) == tag:
-        span = _range(header, size)
-        if span is None:
-            opened.close()
-            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
-        if span != (0, size) or size:
-            begin, end, status = *span, 206
-            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
+    status, begin, end = requested_range(request.headers, tag, size)
+    if status == 416:
+        opened.close()
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
+    if status == 206:
+        headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - begin)
     if request.method == "HEAD":
         opened.close()
@@ -335,23 +332,3 @@ def content(request: Request, door: Door, path: PathOf) -> Response:
                 yield opened.read(place, min(_PIECE, end - place))
 
     return StreamingResponse(pieces(), status, headers, "application/octet-stream")
-
-
-def _range(text: str, size: int) -> tuple[int, int] | None:
-    """Return begin and end of one range of bytes; the whole for what is no such range; None if it can't be served."""
-    unit, _, spans = text.partition("=")
-    first, dash, last = spans.strip().partition("-")
-    if unit.strip() != "bytes" or "," in spans or not dash or not (first + last).isascii():
-        return 0, size
-    if (first and not first.isdecimal()) or (last and not last.isdecimal()) or not (first or last):
-        return 0, size
-    if len(first) > 18 or len(last) > 18:
-        return None
-    if not first:
-        number = min(int(last), size)
-        return (size - number, size) if number else None
-    begin = int(first)
-    end = min(int(last) + 1, size) if last else size
-    if last and int(last) < begin:
-        return 0, size
-    return (begin, end) if begin < size else None

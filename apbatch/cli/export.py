@@ -146,4 +146,4 @@ def _own_urls(guard: Guard, item: Item) -> list[str]:
     path = _local_path(item)
     replicas = guard.replicas([record.path for record in item.sources])
     places = [] if path is None else [f"file://{quote(path)}"]
-    return places + [quote(one.url, safe=":/?=&@%") for many in replicas.values() for one in many]
+    return places + [quote(one.url, safe=":/?=&@%") for many in replicas.values() for one in many if one.url]

@@ -25,6 +25,7 @@ from apbatch.access.guard import Guard
 from apbatch.access.principals import ANYONE, Principal
 from apbatch.access.reader import OpenFile
 from apbatch.access.serving.operations import Counts, Operations
+from apbatch.access.serving.ranges import requested_range
 from apbatch.errors import (
     AccessError,
     ApbatchError,
@@ -48,7 +49,6 @@ _READERS = 32
 _FOLLOWERS, _PERIOD_S, _SILENCE_S = 200, 0.5, 15.0
 _LARGEST_BODY = 8 << 20
 _BLOCK_NUMBER = re.compile(r"[0-9]{1,9}")
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _ROUTES = ("/locate", "/changes", "/feed", "/b", "/f")
 _COUNTED = {
     "refusals": "Answers that something is not there or may not be had.",
@@ -184,7 +184,7 @@ class Server:
         if tag in [one.strip() for one in request.headers.get("if-none-match", "").split(",")]:
             file.close()
             return Response(status_code=304, headers=headers)
-        status, first, end = _range(request.headers, tag, file.size)
+        status, first, end = requested_range(request.headers, tag, file.size)
         if status == 416:
             file.close()
             return Response(status_code=416, headers={**headers, "content-range": f"bytes */{file.size}"})
@@ -334,21 +334,6 @@ def _path_of(request: Request) -> str:
     if "\0" in path:
         raise NotFoundError("not found")
     return path
-
-
-def _range(headers: Mapping[str, str], tag: str, size: int) -> tuple[int, int, int]:
-    """Return the status and the range of bytes that a request asks for: one range, as RFC 9110 says."""
-    match = _RANGE.fullmatch(headers.get("range", ""))
-    current = headers.get("if-range") in (None, tag) and not tag.startswith("W/")
-    if not match or match[0] == "bytes=-" or not (current or "if-range" not in headers):
-        return 200, 0, size
-    if match[1] == "":
-        first, end = max(0, size - int(match[2])), size
-    else:
-        first, end = int(match[1]), min(size, int(match[2]) + 1 if match[2] else size)
-        if match[2] and int(match[2]) < int(match[1]):
-            return 200, 0, size
-    return (206, first, end) if first < end else (416, 0, 0)
 
 
 def _number(request: Request, name: str, default: int) -> int:

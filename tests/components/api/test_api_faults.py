@@ -132,6 +132,19 @@ def test_a_name_stays_inside_its_header_and_its_cell(running: Running, name: str
     assert running.json(f"/api/v1/file?path={quote('/odd/' + name)}")["record"]["source"] == name
 
 
+@pytest.mark.parametrize(
+    "wanted", ["lines=0-4", "bytes=9-2", "bytes=0-1,5-6", "bytes=0-9223372036854775807", "bytes=999-"]
+)
+def test_a_range_of_a_file_is_a_part_the_whole_or_refused(running: Running, wanted: str) -> None:
+    path = "/taiga/site/run0003.dat"
+    answer = running.get(f"/api/v1/content?path={path}", Range=wanted)
+    status = 416 if wanted.endswith("999-") else 206 if wanted.endswith("807") else 200
+    assert answer.status == status
+    expected = {200: None, 206: f"bytes 0-{len(path) - 1}/{len(path)}", 416: f"bytes */{len(path)}"}[status]
+    assert answer.headers.get("content-range") == expected
+    assert status == 416 or answer.data == path.encode()
+
+
 TRAVERSALS = (
     "../secret.txt", "/../secret.txt", "../../secret.txt", "/taiga/../../secret.txt", "%2e%2e/secret.txt", "secret.txt",
     "..%2fsecret.txt", "..\\secret.txt", "....//secret.txt", "file:///etc/passwd", "/etc/passwd", "//etc/passwd",

@@ -32,6 +32,8 @@ rules:
   - {name: names, who: anyone, may: metadata, below: /taiga}
   - {name: ann, who: {users: ann}, may: data, below: /taiga}
 """
+#: Where the copy of a file is that everybody may see.
+STORE = "hdfs://namenode.example:8020/store"
 #: Who asks: nobody known, somebody who reads what is seen, and somebody whom no rule names.
 WHO = ("", "ann", "eve")
 
@@ -42,13 +44,14 @@ def _fill(catalogue: SqliteCatalogue, hidden: bool) -> None:
     twice = record(40, place="/taiga/twice")
     catalogue.upsert([twice, replace(twice, path="/taiga/b/x", site="b", source="x", checksum="c" * 64)])
     catalogue.put_contents([Content(f"{1:064x}", 0, "0", b"", b"", b"")])
+    moment = datetime(2018, 1, 1, tzinfo=UTC)
+    catalogue.add_replicas([Replica("/taiga/site/run0003.dat", f"{STORE}/3", "hdfs", f"{3:064x}", moment)])
     if hidden:
         catalogue.put_contents([Content(f"{50:064x}", 0, "0", b"", b"", b"")])
         catalogue.upsert([record(number, "secret", attributes={"zenith": 80.0}) for number in range(60)])
         for place in ("/secret/a", "/secret/b", "/secret/c", "/zzz/a"):
             one = record(70, "secret", place=place, path=f"{place}1", source=f"{place}1")
             catalogue.upsert([one, replace(one, path=f"{place}2", source=f"{place}2", site="b", checksum="d" * 64)])
-        moment = datetime(2018, 1, 1, tzinfo=UTC)
         catalogue.add_replicas([Replica("/secret/site/run0001.dat", "file:///x", "local", f"{1:064x}", moment)])
         # Of the same content as a file that is seen, and of a site that has no other files.
         catalogue.upsert([record(3, "secret", path="/secret/hidden/3", source="3", site="hidden", place="/secret/3")])
@@ -155,6 +158,21 @@ def test_hidden_files_change_no_byte_of_any_answer(pair: tuple[Running, Running]
     for document in DOCUMENTS:
         one, other = (post(running, {"query": document}, **_headers(running, who)) for running in pair)
         assert one == other, document
+
+
+def test_where_copies_are_is_told_to_those_who_may_read_the_file(pair: tuple[Running, Running]) -> None:
+    for who, expected in zip(WHO, (False, True, False), strict=True):
+        headers = _headers(pair[0], who)
+        told = {
+            f"/api/v1{address}"
+            for address in ADDRESSES
+            if STORE.encode() in pair[0].get(f"/api/v1{address}", **headers).data
+        }
+        told |= {document for document in DOCUMENTS if STORE in str(post(pair[0], {"query": document}, **headers))}
+        assert bool(told) == expected, (who, told)
+        if expected:
+            assert {address.partition("?")[0].rpartition("/")[2] for address in told} >= {"file", "replicas", "changes"}
+            assert DOCUMENTS[0] in told
 
 
 _ADQL = (
