@@ -39,7 +39,7 @@ def cache() -> Path:
 class Section(BaseModel):
     """Base of every section of settings: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
 class SparkSettings(Section):

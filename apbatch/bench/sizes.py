@@ -13,7 +13,7 @@ from apbatch.yamlfile import load_model
 class Size(BaseModel):
     """Amounts of one size of benchmark."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     repeats: int = Field(ge=1, description="measured rounds, after one warm-up round that is kept apart")
     large_mb: int = Field(ge=1, description="size of the large file, 10⁶ bytes")
@@ -28,7 +28,7 @@ class Size(BaseModel):
 
 
 class _Sizes(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     sizes: dict[str, Size]
 

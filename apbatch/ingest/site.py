@@ -38,7 +38,7 @@ _IDENTIFIER = re.compile(r"^[a-z][a-z0-9_]*$")
 class AttributeRule(BaseModel):
     """One rule for attributes of the files of a site: a path pattern, a regular expression, a constant, or a type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     pattern: str | None = Field(default=None, description="path pattern, such as BSM{cluster:int}/{*}.{part:int}")
     regex: str | None = Field(default=None, description="regular expression with named groups")
@@ -83,7 +83,7 @@ Patterns = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 class Calibration(BaseModel):
     """Files with which the raw data of a site are calibrated, relative to its root."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     coordinates: str | None = None
     factors: str | None = None
@@ -119,7 +119,7 @@ class Site(BaseModel):
         Time of day (UTC) at which a night begins, such as ``05:00``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, ignored_types=(cached_property,))
 
     name: str
     experiment: str

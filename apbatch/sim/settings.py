@@ -19,9 +19,9 @@ from apbatch.yamlfile import load_model
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values do not change."""
+    """Base of every section: unknown keys and numbers that are not finite are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
 #: The US standard atmosphere, and that of Tunka (51.8 N, 103.1 E) in January.
@@ -291,5 +291,10 @@ def load_production(path: Path | None, named: Mapping[str, object]) -> Productio
     try:
         return Production.model_validate(values)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors()]
-        raise UsageError("; ".join(fault.replace("Value error, ", "") for fault in faults)) from None
+        raise UsageError(faults_of(error)) from None
+
+
+def faults_of(error: ValidationError) -> str:
+    """Return on one line what is wrong with which settings."""
+    faults = [f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors()]
+    return "; ".join(fault.replace("Value error, ", "") for fault in faults)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
 from apbatch.config import home
 from apbatch.errors import ApbatchError
@@ -14,7 +14,7 @@ from apbatch.units import Degrees, Metres, TeV
 from apbatch.workflow.step import Context, Products, Step
 
 if TYPE_CHECKING:
-    from apbatch.sim.settings import Production, Spectrum
+    from apbatch.sim.settings import Production
 
 #: Site under which productions of jobs are registered: `conf/sites/simulation.yaml`.
 SIMULATION_SITE = "simulation"
@@ -50,35 +50,49 @@ class Simulate(Step):
     core_max: Metres = 450.0
     night_sky: float | None = Field(default=None, ge=0, description="p.e. a pixel and ns; else the detector's")
 
+    @model_validator(mode="after")
+    def _can_be_simulated(self) -> Self:
+        from apbatch.sim.settings import faults_of
+
+        try:
+            self._settings(1, seed=1 if self.seed == "secret" else self.seed)
+        except ValidationError as error:
+            raise ValueError(faults_of(error)) from None
+        return self
+
     def _production(self, run: int) -> Production:
-        from apbatch.sim.seeds import SECRET, secret_seed
-        from apbatch.sim.settings import DetectorModel, Production, SiteModel
+        from apbatch.sim.seeds import secret_seed
 
-        usual = Production()
+        if self.seed != "secret":
+            return self._settings(run, seed=self.seed)
+        secret = secret_seed()
+        return self._settings(run, seed=secret.seed, seed_commitment=secret.commitment)
 
-        def spectrum(primary: str) -> Spectrum:
+    def _settings(self, run: int, **seed: int | str) -> Production:
+        from apbatch.sim.settings import Production
+
+        def spectrum(primary: str) -> dict[str, Any]:
             named = {part: getattr(self, f"{primary}_{part}") for part in ("energy_min", "energy_max", "index")}
-            changes = {part: value for part, value in named.items() if value is not None}
-            return usual.spectrum_of(primary).model_copy(update=changes)
+            usual = Production().spectrum_of(primary).model_dump()
+            return usual | {part: value for part, value in named.items() if value is not None}
 
-        secret = secret_seed() if self.seed == SECRET else None
-        sky = {} if self.night_sky is None else {"night_sky": self.night_sky}
-        return Production(
-            gammas=self.gammas,
-            point_gammas=self.point_gammas,
-            protons=self.protons,
-            helium_nuclei=self.helium,
-            seed=secret.seed if secret else int(self.seed),
-            seed_commitment=secret.commitment if secret else "",
-            telescopes=self.telescopes,
-            gamma=spectrum("gamma"),
-            proton=spectrum("proton"),
-            cone=self.cone,
-            source_offset=self.source_offset,
-            core_max=self.core_max,
-            run=run,
-            site=SiteModel(zenith=self.zenith),
-            detector=DetectorModel(**sky),
+        return Production.model_validate(
+            {
+                "gammas": self.gammas,
+                "point_gammas": self.point_gammas,
+                "protons": self.protons,
+                "helium_nuclei": self.helium,
+                "telescopes": self.telescopes,
+                "gamma": spectrum("gamma"),
+                "proton": spectrum("proton"),
+                "cone": self.cone,
+                "source_offset": self.source_offset,
+                "core_max": self.core_max,
+                "run": run,
+                "site": {"zenith": self.zenith},
+                "detector": {} if self.night_sky is None else {"night_sky": self.night_sky},
+                **seed,
+            }
         )
 
     def inputs(self, context: Context) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from apbatch.localfiles import write_whole
 from apbatch.provenance import provenance
-from apbatch.workflow.step import Products
+from apbatch.workflow.step import Products, Step
 
 
 class Records:
@@ -20,14 +20,13 @@ class Records:
     def _file(self, kind: str, key: str) -> Path:
         return self._folder / f"{kind}-{key}.json"
 
-    def products(self, kind: str, key: str) -> Products | None:
+    def products(self, step: Step, key: str) -> Products | None:
         """Return what a finished step made, or None if it has not finished (or its record is damaged)."""
         try:
-            content = json.loads(self._file(kind, key).read_text())
-            products: Products = content["products"]
-        except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+            products: Products = json.loads(self._file(step.kind, key).read_text())["products"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return products
+        return products if isinstance(products, dict) and products.keys() >= set(step.makes) else None
 
     def finish(self, kind: str, key: str, inputs: Any, parameters: Any, products: Products) -> None:
         """Record that a step has finished.

@@ -77,7 +77,7 @@ def run(job: JobDescription, settings: Settings) -> Outcome:
                 continue
             title = f"[{number}/{len(job.steps)}] {step.kind}"
             this = _keyed(step, context)
-            finished = None if step.always else records.products(step.kind, this.key)
+            finished = None if step.always else records.products(step, this.key)
             if finished is not None and step.intact(finished):
                 say(f"{title}: done before")
                 outcome.reused.append(step.kind)
@@ -109,7 +109,7 @@ def _followers(this: Keyed, following: Sequence[Step], context: Context, records
             break
         promised = replace(context, products={**context.products, **this.step.promise(context, this.key)})
         one = _keyed(step, promised)
-        finished = records.products(step.kind, one.key)
+        finished = records.products(step, one.key)
         if finished is not None and step.intact(finished):
             break
         followers.append(one)
@@ -130,7 +130,7 @@ def plan(job: JobDescription, settings: Settings) -> list[Planned]:
             if certain and step.always:
                 certain = step.foresee(context)
             elif certain:
-                finished = records.products(step.kind, _keyed(step, context).key)
+                finished = records.products(step, _keyed(step, context).key)
                 certain = finished is not None and step.intact(finished)
                 if certain and finished is not None:
                     state = "done"

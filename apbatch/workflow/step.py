@@ -129,7 +129,7 @@ class Context:
 class Step(BaseModel):
     """One step with its parameters; subclasses say what it needs, makes and does."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     kind: ClassVar[str]
     #: Products of earlier steps without which this one can't run.

@@ -35,7 +35,7 @@ class ImageSelection(BaseModel):
         Distance of the telescopes on the ground, m.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     size_min: PhotoElectrons = Field(default=60.0, ge=0)
     pixels_min: int = Field(default=4, ge=3)

@@ -32,7 +32,7 @@ class Observation(BaseModel):
         Exposure of the signal region over that of the background region.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     hours: float = Field(default=20.0, gt=0)
     background_rate: float = Field(default=500.0, gt=0)

@@ -162,7 +162,7 @@ class Goal(BaseModel):
         Only for images with this cleaning; by default for each cleaning, and for the best of all.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     over: str = BOX
     ratio: float = Field(default=1.0, gt=0)
@@ -189,7 +189,7 @@ class JudgingSettings(BaseModel):
     bootstrap_seed : int
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     observation: Observation = Observation()
     hadrons_min: int = Field(default=200, ge=1)

@@ -26,7 +26,7 @@ class Hyperparameters(BaseModel):
         Stop after so many epochs without a lower validation loss.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     epochs: int = Field(default=12, ge=1)
     batch_size: int = Field(default=64, ge=1)

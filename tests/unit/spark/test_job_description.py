@@ -6,8 +6,10 @@ import pytest
 
 from apbatch.camera.grid import METHODS
 from apbatch.errors import UsageError
-from apbatch.workflow.image_steps import Grid
+from apbatch.sim import seeds
+from apbatch.workflow.image_steps import Clean, Grid
 from apbatch.workflow.model import STEPS, load_job
+from apbatch.workflow.records import Records
 from apbatch.workflow.study_steps import Study
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -81,3 +83,59 @@ def test_the_grid_step_takes_every_method_that_there_is_and_names_the_nearest(tm
     assert all(Grid(method=method).method == method for method in METHODS)
     with pytest.raises(UsageError, match=r"job.yaml:5: method: unknown method 'axal'; did you mean 'axial'"):
         load_job(job(tmp_path, "  - clean\n  - grid: {method: axal}\n"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fault"),
+    [
+        ("zenith: 60 deg", r"site\.zenith: .* less than or equal to 45"), ("seed: -1", "seed: "),
+        ("telescopes: 400", "telescopes: "), ("cone: 50 deg", "cone: "), ("core_max: -3 m", "core_max: "),
+        ("gamma_energy_max: -1", r"gamma\.energy_max: "), ("gamma_energy_min: 0", r"gamma\.energy_min: "),
+        ("gamma_energy_min: 30, gamma_energy_max: 3", "gamma: energy_max is below energy_min"),
+        ("gamma_index: .nan", "gamma_index: .* finite"), ("night_sky: .inf", "night_sky: .* finite"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_simulated_is_told_with_its_line_before_anything_starts(
+    tmp_path: Path, parameters: str, fault: str
+) -> None:
+    file = job(tmp_path, f"  - simulate: {{gammas: 1, protons: 1, {parameters}}}\n")
+    with pytest.raises(UsageError, match=rf"job\.yaml:4: {fault}"):
+        load_job(file)
+
+
+def test_a_size_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"job\.yaml:5: size: .* finite"):
+        load_job(job(tmp_path, "  - clean: {}\n  - compact: {size: .inf}\n"))
+
+
+def test_nothing_to_simulate_is_told_and_a_secret_seed_is_not_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(seeds.VARIABLE, str(tmp_path / "secret"))
+    with pytest.raises(UsageError, match=r"job\.yaml:4: .*nothing to simulate"):
+        load_job(job(tmp_path, "  - simulate: {gammas: 0, protons: 0}\n"))
+    assert load_job(job(tmp_path, "  - simulate: {seed: secret}\n")).steps
+    assert not (tmp_path / "secret").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe\x81{}",
+        b"[" * 5000,
+        b"[]",
+        b'{"products": 7}',
+        b'{"products": {}}',
+        b'{"products": {"x": 1}}',
+    ],
+    ids=lambda content: repr(content[:20]),
+)
+def test_a_damaged_record_is_that_of_a_step_that_has_not_finished(tmp_path: Path, content: bytes) -> None:
+    records, step = Records(tmp_path), Clean()
+    records.finish(step.kind, "k", {}, {}, {"images": ["file:///x"]})
+    assert records.products(step, "k") == {"images": ["file:///x"]}
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(content)
+    assert records.products(step, "k") is None
