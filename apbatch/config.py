@@ -177,7 +177,7 @@ class ServiceSettings(Section):
     Attributes
     ----------
     policy : str, optional
-        File of the policy; by default the one that the catalogue holds.
+        File of the policy, relative to the file of settings; by default the one that the catalogue holds.
     names : tuple of str
         Names under which the service is reached, besides those of the loopback interface.
     url : str, optional
@@ -295,4 +295,8 @@ def load_settings(path: Path | None = None) -> Settings:
     spark = settings.spark.model_copy(update=filled)
     stores = {"events": fill_in(settings.events), "store": fill_in(settings.store)}
     urls = {name: text if "://" in text else file_url(text, folder) for name, text in stores.items()}
-    return settings.model_copy(update={"catalogue": fill_in(settings.catalogue), **urls, "spark": spark})
+    service = settings.service
+    if service.policy:
+        service = service.model_copy(update={"policy": str(absolute_path(service.policy, folder))})
+    sections = {"spark": spark, "service": service}
+    return settings.model_copy(update={"catalogue": fill_in(settings.catalogue), **urls, **sections})

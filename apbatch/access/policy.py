@@ -11,6 +11,7 @@ from pathlib import Path
 
 from apbatch.access.principals import Principal
 from apbatch.access.rules import Rule, RuleText, compile_rules
+from apbatch.config import load_settings
 from apbatch.errors import ApbatchError, NotFoundError, UsageError
 from apbatch.index import query as q
 from apbatch.index.attributes import COMMON
@@ -113,6 +114,25 @@ class Policy:
             return None if catalogue is None else shared(catalogue), Path("policy of the catalogue")
 
         return cls(of_file if path is not None else of_catalogue, catalogue)
+
+    @classmethod
+    def in_force(cls, catalogue: Catalogue, file: Path | None = None) -> Policy:
+        """Return the policy that every command goes by: of a file, else of the settings, else of the catalogue.
+
+        Parameters
+        ----------
+        catalogue : Catalogue
+            Holds the policy that all hosts share, and the attributes that rules may name.
+        file : pathlib.Path, optional
+            What the command's ``--policy`` names; by default the file of ``service: policy:`` in the settings.
+
+        Raises
+        ------
+        NotFoundError, UsageError
+            If the file is missing or the policy is wrong; it names the line.
+        """
+        named = load_settings().service.policy
+        return cls.load(file or (Path(named) if named else None), catalogue)
 
     @property
     def exists(self) -> bool:

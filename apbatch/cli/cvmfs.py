@@ -12,7 +12,6 @@ from apbatch.cli.output import Format, FormatOption, note, show
 
 if TYPE_CHECKING:
     from apbatch.access.guard import Guard
-    from apbatch.access.policy import Policy
     from apbatch.index.catalogue import Catalogue
 
 
@@ -28,7 +27,9 @@ class Piece(StrEnum):
 
 _COLUMNS = ("repository", "revision", "new", "files", "folders", "bytes", "left_out", "whitelist_expires")
 _KEYS = Annotated[Path | None, typer.Option("--keys", help="Folder of the keys; default $APBATCH_HOME/cvmfs.")]
-_POLICY = Annotated[Path | None, typer.Option("--policy", help="Policy file; by default the catalogue's policy.")]
+_POLICY = Annotated[
+    Path | None, typer.Option("--policy", help="Policy file; default: of the settings, or of the catalogue.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -60,13 +61,12 @@ def publish_repository(
         from apbatch.access.exports.cvmfs.repository import Repository
     except ImportError as error:
         raise _missing(error) from error
-    from apbatch.access.policy import Policy
     from apbatch.config import load_settings
     from apbatch.index.backends import open_catalogue
 
     repository = Repository(to, name, keys)
     with open_catalogue(load_settings().catalogue) as catalogue:
-        guard = _guard(catalogue, Policy.load(policy, catalogue))
+        guard = _guard(catalogue, policy)
         report = publish(guard, selection, repository, piece=PIECES[piece.value], ttl_s=ttl, new_key=new_key)
     for one in report.left_out:
         examples = ", ".join(one.examples) + (", …" if one.files > len(one.examples) else "")
@@ -110,7 +110,6 @@ def serve_repositories(
         from apbatch.access.serving.operations import Operations
     except ImportError as error:
         raise _missing(error) from error
-    from apbatch.access.policy import Policy
     from apbatch.access.reader import Reader
     from apbatch.config import load_settings
     from apbatch.errors import NotFoundError
@@ -121,7 +120,7 @@ def serve_repositories(
         if one.manifest is None:
             raise NotFoundError("no repository", where=str(one.folder), remedy="apbatch cvmfs publish makes one")
     with open_catalogue(load_settings().catalogue) as catalogue:
-        guard = _guard(catalogue, Policy.load(policy, catalogue))
+        guard = _guard(catalogue, policy)
         with Reader(guard) as reader:
             served = {one.name: (one.folder, Pieces(one.folder, guard, reader)) for one in repositories}
             operations = Operations(
@@ -135,12 +134,14 @@ def serve_repositories(
             serve(operations, listener, operations.draining)
 
 
-def _guard(catalogue: Catalogue, policy: Policy) -> Guard:
+def _guard(catalogue: Catalogue, policy: Path | None) -> Guard:
     """Return the guard of whoever reads a repository: anyone; without a policy the owner has decided."""
     from apbatch.access.guard import Guard
+    from apbatch.access.policy import Policy
     from apbatch.access.principals import ANYONE, OWNER
 
-    return Guard(catalogue, None, policy, ANYONE if policy.exists else OWNER)
+    rules = Policy.in_force(catalogue, policy)
+    return Guard(catalogue, None, rules, ANYONE if rules.exists else OWNER)
 
 
 def _missing(error: ImportError) -> Exception:

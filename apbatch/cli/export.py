@@ -41,7 +41,9 @@ def export(
     mount: Annotated[Path | None, typer.Option("--mount", help="Links lead into this mount of the tree.")] = None,
     user: Annotated[str, typer.Option("--user", help="Only what this user may read; default: the owner.")] = "",
     group: Annotated[list[str] | None, typer.Option("--group", help="A group of the user.")] = None,
-    policy: Annotated[Path | None, typer.Option("--policy", help="Policy file; default: what is shared.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Policy file; default: of the settings, or of the catalogue.")
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="Of a crate's dataset, or of a new repository.")] = "",
     license: Annotated[str, typer.Option("--license", help="URL of a crate's licence.")] = "",
     format: FormatOption = Format.TABLE,
@@ -89,7 +91,7 @@ def export(
             urls: Urls = partial(_served_urls, catalogue_url.rstrip("/"))
         else:
             catalogue = stack.enter_context(open_catalogue(catalogue_url))
-            door = Guard(catalogue, None, Policy.load(policy, catalogue), who)
+            door = Guard(catalogue, None, Policy.in_force(catalogue, policy), who)
             reader = stack.enter_context(Reader(door))
             urls = partial(_own_urls, door)
         if url:

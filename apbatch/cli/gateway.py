@@ -23,7 +23,9 @@ def gateway(
     below: Annotated[str, typer.Option("--below", help="Serve only this folder of the merged tree.")] = "",
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 0,
-    policy: Annotated[Path | None, typer.Option("--policy", help="Policy file; default: what is shared.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Policy file; default: of the settings, or of the catalogue.")
+    ] = None,
     secrets: Annotated[Path | None, typer.Option("--secrets", help="Secrets; default: the environment's.")] = None,
 ) -> None:
     """Follow agents' feeds into this catalogue, and serve blocks and files of all that it holds, or of a part.

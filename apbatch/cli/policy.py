@@ -87,7 +87,9 @@ def explain(
     what: Annotated[str, typer.Argument(help="Path of a file, or a query.", metavar="PATH|QUERY")] = "",
     group: Annotated[list[str] | None, typer.Option("--group", help="A group that the token tells.")] = None,
     role: Annotated[list[str] | None, typer.Option("--role", help="A role that the token tells.")] = None,
-    policy: Annotated[Path | None, typer.Option("--policy", help="Policy file; by default what is shared.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Policy file; default: of the settings, or of the catalogue.")
+    ] = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Say what a user may see and read, and for one file which rules decide it."""
@@ -102,7 +104,7 @@ def explain(
 
     who = Principal(user, frozenset(group or ()), frozenset(role or ()))
     with open_catalogue(load_settings().catalogue) as catalogue:
-        rules = Policy.load(policy, catalogue)
+        rules = Policy.in_force(catalogue, policy)
         if not rules.exists:
             note("there is no policy: only the owner sees anything")
         guard, owner = Guard(catalogue, None, rules, who), Guard(catalogue, None, rules, OWNER)

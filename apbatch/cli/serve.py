@@ -28,7 +28,7 @@ def serve(
         bool, typer.Option("--auth", help="Without a token nobody is the owner; needed beyond the loopback address.")
     ] = False,
     policy: Annotated[
-        Path | None, typer.Option("--policy", help="The policy's file; default: of the settings, or of the catalogue.")
+        Path | None, typer.Option("--policy", help="Policy file; default: of the settings, or of the catalogue.")
     ] = None,
     certfile: Annotated[Path | None, typer.Option("--certfile", help="Certificate for TLS.")] = None,
     keyfile: Annotated[Path | None, typer.Option("--keyfile", help="Its key.")] = None,
@@ -61,11 +61,10 @@ def serve(
     from apbatch.index.events.upgrade import events_of
 
     settings = load_settings()
-    file = policy or (Path(settings.service.policy) if settings.service.policy else None)
     with ExitStack() as stack:
         catalogue = stack.enter_context(open_catalogue(settings.catalogue))
         events = stack.enter_context(events_of(settings))
-        rules = Policy.load(file, catalogue)
+        rules = Policy.in_force(catalogue, policy)
         run(
             catalogue, events, rules, settings.service, host=host, port=port, auth=auth, certfile=certfile,
             keyfile=keyfile, say=note,

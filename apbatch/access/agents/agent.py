@@ -72,7 +72,8 @@ def serve_site(
     host, port : str, int
         Where to listen; port 0 takes a free one.
     policy : pathlib.Path, optional
-        Policy file; by default the one that the catalogue holds. Without any, nothing is served to anybody.
+        Policy file; by default the one that the settings name, or the catalogue holds. Without any, nothing is served
+        to anybody.
     secrets : pathlib.Path, optional
         File of the site's secrets; see `Secrets`.
     identify : callable
@@ -94,7 +95,7 @@ def serve_site(
     site = load_site(name)
     with ExitStack() as stack:
         catalogue = stack.enter_context(open_catalogue(settings.catalogue))
-        rules = Policy.load(policy, catalogue)
+        rules = Policy.in_force(catalogue, policy)
         if not rules.exists:
             announce("there is no policy: nothing is served to anybody (apbatch policy share FILE)")
         gateway = gateway_over(catalogue, rules, Secrets(secrets), site.name, (at_site,))
@@ -137,7 +138,7 @@ def serve_gateway(
     ended = threading.Event()
     with ExitStack() as stack:
         catalogue = stack.enter_context(open_catalogue(load_settings().catalogue))
-        rules = Policy.load(policy, catalogue)
+        rules = Policy.in_force(catalogue, policy)
         if not rules.exists:
             announce("there is no policy: nothing is served to anybody (apbatch policy share FILE)")
         openers = (at_site, at_agents(clients))

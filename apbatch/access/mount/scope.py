@@ -22,7 +22,7 @@ class MountScope:
     ----------
     view : View
     policy : pathlib.Path, optional
-        A policy of its own; by default the one that the catalogue holds.
+        A policy of its own; by default the one that the settings name, or the catalogue holds.
     user : str
         For whom; empty: the owner, or anyone if there is a policy of its own.
     groups : tuple of str
@@ -56,7 +56,7 @@ class MountScope:
         UsageError
             If the policy or the view is wrong.
         """
-        rules = Policy.load(self.policy, catalogue)
+        rules = Policy.in_force(catalogue, self.policy)
         scope = self.view.scope(catalogue.attributes())
         return Guard(catalogue, None, rules, self.who, scope), Guard(catalogue, None, rules, self.who)
 
