@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-_PRIMARIES = ("gamma", "proton", "electron", "helium", "iron")
+_PRIMARIES = frozenset({"gamma", "proton", "electron", "helium", "iron"})
+#: Words by which a path names what its files hold; hadrons are of no one primary.
+_NAMED = _PRIMARIES | {"hadron"}
+#: A word of a name, also where only a capital separates it from the one before.
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 #: An event is ``shower x 100 + array offset``, as in CORSIKA's own numbering of used showers.
 USES = 100
@@ -26,6 +30,13 @@ def telescope_of(name: str) -> int:
 
 
 def primary_of(name: str) -> str:
-    """Return the primary that a path names, or ``unknown``: these files do not tell."""
-    lower = name.lower()
-    return next((primary for primary in _PRIMARIES if primary in lower), "unknown")
+    """Return the primary that a path names, or ``unknown``: these files do not tell.
+
+    Only whole words count (``iron`` is not in ``environment``), those of the file's name before those of its folders.
+    A name with two primaries, such as ``gamma-hadron`` or ``gamma-vs-proton``, tells nothing.
+    """
+    for part in reversed(PurePosixPath(name).parts):
+        named = _NAMED.intersection(word.lower().removesuffix("s") for word in _WORD.findall(part))
+        if len(named) == 1 and named <= _PRIMARIES:
+            return next(iter(named))
+    return "unknown"
