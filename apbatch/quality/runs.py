@@ -47,6 +47,10 @@ RATES = pa.schema(
 )
 
 
+#: Bins of time that are listed one by one: of a span of more, bins without a record are left out.
+_MOST_BINS = 100_000
+
+
 @dataclass(frozen=True, eq=False)
 class Rate:
     """Counts in bins of time; `seconds` is shorter in the first and last bin, which data do not fill."""
@@ -105,14 +109,19 @@ def _of_run(run: RunKey, files: list[FileQuality], bin_s: float) -> RunQuality:
     status = {gain: status_of(channels, camera.cluster) for gain, channels in gains.items()}
     event, first = _events(files)
     width = int(bin_s * 1e9)
-    span = _span(np.concatenate([file.time for file in files]))
-    rates = {0: _rate(first, span, width)}
+    times = np.concatenate([file.time for file in files])
+    span, bins = _span(times), _bins(times, width)
+    rates = {0: _rate(first, span, bins, width)}
     for file in sorted(files, key=lambda file: file.cluster) if raw else ():
-        more = _rate(file.time, span, width)
+        more = _rate(file.time, span, bins, width)
         old = rates.get(file.cluster)
         rates[file.cluster] = more if old is None else Rate(more.start, more.seconds, more.count + old.count)
     quality = RunQuality(run, camera, "ADC codes" if raw else "p.e.", gains, status, rates)
     quality.summary.update(_summary(quality, files, event, span, raw))
+    if span is not None and len(bins) <= span[1] // width - span[0] // width:
+        days = (span[1] - span[0]) / 86_400e9
+        note = f"times are up to {days:.0f} days apart: rates leave out bins of time without a record"
+        quality.summary["problems"].insert(0, note)
     return quality
 
 
@@ -149,14 +158,18 @@ def _span(time: Ints) -> tuple[int, int] | None:
     return (int(times.min()), int(times.max())) if len(times) else None
 
 
-def _rate(time: Ints, span: tuple[int, int] | None, width: int) -> Rate:
+def _bins(time: Ints, width: int) -> Ints:
+    """Return the numbers of all bins of time from the first record to the last, or, of very many, of those with one."""
+    filled = np.unique(time[time != NO_TIME] // width)
+    every = int(filled[-1] - filled[0]) + 1 if len(filled) else 0
+    return np.arange(filled[0], filled[-1] + 1) if 0 < every <= _MOST_BINS else filled
+
+
+def _rate(time: Ints, span: tuple[int, int] | None, bins: Ints, width: int) -> Rate:
     if span is None:
         none = np.empty(0, np.int64)
         return Rate(none, np.empty(0), none)
-    low = span[0] // width
-    bins = np.arange(low, span[1] // width + 1)
-    times = time[time != NO_TIME]
-    count = np.bincount(times // width - low, minlength=len(bins))
+    count = np.bincount(np.searchsorted(bins, time[time != NO_TIME] // width), minlength=len(bins))
     start, stop = np.maximum(bins * width, span[0]), np.minimum((bins + 1) * width, span[1])
     return Rate(start, (stop - start) / 1e9, count)
 

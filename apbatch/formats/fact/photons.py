@@ -43,6 +43,7 @@ from apbatch.formats.attributes import (
 )
 from apbatch.formats.clocks import time_of
 from apbatch.formats.compressed import kind_of, plain, plain_head
+from apbatch.formats.fact.nights import RUNS_A_NIGHT, night_of, times_of
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Scalar, Span, even_spans
 from apbatch.formats.sky import Place, pointing_from_horizon
@@ -57,8 +58,6 @@ MOST_SLICES, MOST_PHOTONS = 1024, 500
 _PLACE = Place(longitude=-17.891116, latitude=28.761647, height=2200.0)
 #: An event is ``event x 100 + reuse``, as in TAIGA's Monte Carlo.
 _USES = 100
-#: A run of an observation is counted within its night.
-_RUNS_A_NIGHT = 1000
 #: All pixels with all photons and their commas are less.
 _LONGEST_LINE = 4 << 20
 _PHOTONS = b'"PhotonArrivals_500ps"'
@@ -79,7 +78,7 @@ class _Event:
     run: int
     event: int
     shower: int | None
-    night: int | None
+    night: date | None
     time_ns: int | None
     zenith: float
     azimuth: float
@@ -120,19 +119,25 @@ def _event(content: Any) -> _Event:
     if "Reuse" in content:
         reuse = _whole(content, "Reuse", _USES)
         return _Event(run, event * _USES + reuse, event, None, None, zenith, azimuth, saturated)
-    night, time_ns = _whole(content, "Night", 10**8), None
-    if _night(night) is None:
-        raise _BadLineError(f"Night {night} is not a date")
+    number, time_ns = _whole(content, "Night", 10**8), None
+    night = night_of(number)
+    if night is None:
+        raise _BadLineError(f"Night {number} is not a date of data taking")
     if "UnixTime_s_us" in content:
         time = content["UnixTime_s_us"]
         if not isinstance(time, list) or len(time) != 2:
             raise _BadLineError("UnixTime_s_us must be seconds and microseconds")
         seconds = _whole({"UnixTime_s_us": time[0]}, "UnixTime_s_us", _LAST_S)
         time_ns = seconds * 10**9 + _whole({"UnixTime_s_us": time[1]}, "UnixTime_s_us", 10**6) * 1000
-    if run >= _RUNS_A_NIGHT:
+        first, last = times_of(night)
+        if not first <= time_ns < last:
+            raise _BadLineError(
+                f"UnixTime_s_us is {time_of(time_ns):%Y-%m-%d %H:%M:%S}, which is not of night {number}"
+            )
+    if run >= RUNS_A_NIGHT:
         raise _BadLineError(f"a night has no run {run}")
     trigger = _whole(content, "Trigger") if "Trigger" in content else _SHOWER
-    return _Event(night * _RUNS_A_NIGHT + run, event, None, night, time_ns, zenith, azimuth, saturated, trigger)
+    return _Event(number * RUNS_A_NIGHT + run, event, None, night, time_ns, zenith, azimuth, saturated, trigger)
 
 
 def _parse(content: bytes, image: npt.NDArray[np.float32], peak: npt.NDArray[np.float32]) -> _Event:
@@ -296,7 +301,7 @@ class FactPhotonsReader(ImageReader):
         return Metadata(
             experiment="FACT" if first.shower is None else "FACT-MC",
             run=first.run,
-            night=_night(first.night),
+            night=first.night,
             time_start=time_of(times[0]) if timed else None,
             time_end=time_of(times[1]) if timed else None,
             telescope=1,
@@ -408,12 +413,3 @@ def _keys(events: list[_Event]) -> dict[str, Any]:
         "event": [event.event for event in events],
         "telescope": [1] * len(events),
     }
-
-
-def _night(number: int | None) -> date | None:
-    if number is None:
-        return None
-    try:
-        return date(number // 10000, number // 100 % 100, number % 100)
-    except ValueError:
-        return None

@@ -101,6 +101,25 @@ def test_an_observation_tells_night_run_time_and_pointing() -> None:
     assert list(READER.truth(io.BytesIO(content), NAME)) == []
 
 
+NOON = 1484827200  # of the day on which the night of the other events began
+
+
+@pytest.mark.parametrize(
+    ("second", "right"),
+    [(0, False), (NOON - 86_401, False), (NOON - 86_400, True), (NOON + 172_799, True), (NOON + 172_800, False)],
+)
+def test_an_event_whose_time_is_not_of_its_night_is_passed_over(second: int, right: bool) -> None:
+    content = lines(event(1), event(2, UnixTime_s_us=[second, 0]), event(3))
+    found, problems = numbers(content)
+    metadata = READER.metadata(io.BytesIO(content), NAME)
+    assert found == ([1, 2, 3] if right else [1, 3])
+    assert (metadata.events, metadata.night) == (len(found), date(2017, 1, 19))
+    for kept in (problems.result(), metadata.problems):
+        assert len(kept) == (0 if right else 1)
+        if not right:
+            assert "line 2: UnixTime_s_us is" in kept[0].reason and "not of night 20170119" in kept[0].reason
+
+
 def test_simulated_events_are_counted_by_shower_and_use_and_have_truth_apart() -> None:
     simulated = event(7, Run=11014, Reuse=3)
     for key in ("Night", "UnixTime_s_us", "Trigger"):

@@ -170,6 +170,27 @@ def test_images_arelooked_at_in_photo_electrons(tmp_path: Path) -> None:
     assert second.summary["event_rate"]["median"] is None
 
 
+def test_a_time_that_is_years_away_costs_no_bins_between(tmp_path: Path) -> None:
+    camera = camera_named(CAMERA)
+    pixels = np.random.default_rng(3).normal(0, 1.5, (140, camera.n_pixels)).astype(np.float32)
+    times = [int(1.5e18) + n * 500_000_000 for n in range(100)]
+    url = images(tmp_path / "images", [0, *times[1:], *[None] * 40], pixels)
+    run, _ = quality_of_runs(looked_at(image_sources(url)), 5.0)
+    assert run.rates[0].count.tolist() == [1, 9, *[10] * 9]
+    assert run.rates[0].start[:2].tolist() == [0, int(1.5e18)]
+    assert rate_table([run]).num_rows == 11
+    assert run.summary["problems"][0].startswith("times are up to 17361 days apart")
+
+
+def test_bins_without_a_record_have_a_rate_of_zero(tmp_path: Path) -> None:
+    camera = camera_named(CAMERA)
+    pixels = np.random.default_rng(3).normal(0, 1.5, (60, camera.n_pixels)).astype(np.float32)
+    times = [int(1.5e18) + (n if n < 10 else n + 20) * 500_000_000 for n in range(20)]
+    url = images(tmp_path / "images", [*times, *[None] * 40], pixels)
+    run, _ = quality_of_runs(looked_at(image_sources(url)), 5.0)
+    assert run.rates[0].count.tolist() == [10, 0, 0, 10] and run.summary["problems"] == []
+
+
 def test_the_folder_is_whole_or_not_complete(tmp_path: Path, faulty: RunQuality) -> None:
     url = f"file://{tmp_path}/out"
     (tmp_path / "out").mkdir()
