@@ -152,14 +152,12 @@ class Trainer:
         while state.epoch < spec.epochs and not state.finished:
             entry = self._epoch(state.epoch)
             state.epoch += 1
-            # Every rank has the same validation loss, so all of them decide alike.
-            losses = [past["validation_loss"] for past in state.curves]
-            if not losses or entry["validation_loss"] < min(losses):
-                state.best = self._engine.weights()
             state.curves.append(entry)
-            losses.append(entry["validation_loss"])
-            since_best = len(losses) - 1 - int(np.argmin(losses))
-            state.finished = state.epoch == spec.epochs or (spec.patience is not None and since_best >= spec.patience)
+            # Rank 0 decides for all of them: after a kill no other rank has the losses of the epochs before.
+            improved, finished = collective.broadcast([np.array(_verdict(state.curves, spec), np.int64)])[0]
+            if improved:
+                state.best = self._engine.weights()
+            state.finished = bool(finished)
             state.weights, state.optimizer = self._engine.weights(), self._engine.state()
             if collective.rank == 0:
                 state.write(run.checkpoint)
@@ -251,6 +249,13 @@ class Trainer:
         self._engine.model.save(part)
         write_whole(path, part.read_bytes())
         part.unlink()
+
+
+def _verdict(curves: list[dict[str, float]], spec: TrainSpec) -> tuple[bool, bool]:
+    """Return whether the last of these epochs is the best so far, and whether it is the last of all."""
+    losses = [entry["validation_loss"] for entry in curves]
+    since_best = len(losses) - 1 - int(np.argmin(losses))
+    return since_best == 0, len(losses) == spec.epochs or (spec.patience is not None and since_best >= spec.patience)
 
 
 def _auc(scores: Floats, gamma: npt.NDArray[np.bool_]) -> float:
