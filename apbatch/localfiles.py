@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from apbatch.errors import ApbatchError
@@ -38,6 +39,11 @@ def written_whole(path: Path, mode: int = 0o644) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partials_of(path: Path) -> list[Path]:
+    """Return what killed writers of a file left beside it: see `written_whole`."""
+    return sorted(path.parent.glob(f".{escape(path.name)}.*.part"))
 
 
 def write_whole(path: Path, content: bytes | str, mode: int = 0o644) -> None:

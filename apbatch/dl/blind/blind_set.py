@@ -33,7 +33,7 @@ from apbatch.dl.blind.production_manifest import night_sky_of, why_seed_is_publi
 from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.files import json_bytes, read_json, sha256, write_json, write_table
 from apbatch.errors import FormatError, NotFoundError, UsageError, VerificationError
-from apbatch.localfiles import write_whole
+from apbatch.localfiles import locked, partials_of, write_whole
 from apbatch.provenance import digest, provenance
 
 _SCHEMA = "blind/2"
@@ -104,7 +104,7 @@ def make(
     Raises
     ------
     UsageError
-        If a class is missing, there are too few showers, or `folder` holds another analysis.
+        If a class is missing, there are too few showers, or `folder` holds another analysis or other files.
     """
     settings = settings or BlindSettings()
     settings.check()
@@ -118,6 +118,56 @@ def make(
     selected = select(images, parameters, truth, settings, sources)
     reasons = _openness(settings, selected, truth)
     splits = _split(selected, settings, secret)
+    with locked(folder / ".making.lock"):
+        if Ledger(folder / "ledger.jsonl").last("made") is not None:  # by another process, meanwhile
+            return _made_already(folder, made_from)
+        _clear(folder)
+        files, labels = _write_files(folder, selected, splits, secret)
+        origin = {"made_from": made_from, **provenance("blind", inputs, settings.model_dump())}
+        write_json(folder / "origin.json", origin)
+        manifest = {
+            "schema": _SCHEMA,
+            "commitment": hashlib.sha256(labels).hexdigest(),
+            "open": reasons,
+            "custodian": settings.custodian,
+            "files": files,
+            "camera": selected.camera,
+            "cleaning": selected.cleaning,
+            "features": [name for name in FEATURES if f"{name}_none" in selected.table.column_names],
+            "settings": settings.model_dump(exclude={"seed", "open", "custodian"}),
+            "night_sky": night_sky_of(truth),
+            "cut_flow": selected.cut_flow,
+            "events": _counts(selected, splits),
+        }
+        write_json(folder / "set" / "manifest.json", manifest)
+        blind_set = BlindSet(folder, manifest)
+        entry = blind_set.ledger.append(  # last: with it the set is made
+            "made",
+            manifest=sha256(folder / "set" / "manifest.json"),
+            origin=sha256(folder / "origin.json"),
+            commitment=manifest["commitment"],
+        )
+        if not blind_set.open:
+            KeptHeads().keep(blind_set.commitment, Head(entry["n"], entry["digest"]), folder)
+        return blind_set
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a killed making left: its files hold labels of images that may be drawn for the test set now."""
+    files = [folder / "set" / f"{name}.parquet" for name in SPLITS]
+    files += [folder / "set" / "manifest.json", folder / "sealed" / "labels.json"]
+    ours = [file for file in files if file.exists()] + [part for file in files for part in partials_of(file)]
+    others = [file for name in ("set", "sealed") for file in (folder / name).glob("*") if file not in ours]
+    if others:
+        raise UsageError("there is a file of something else", where=str(others[0]), remedy="choose another folder")
+    for file in ours:
+        file.unlink()
+
+
+def _write_files(
+    folder: Path, selected: Selected, splits: dict[str, npt.NDArray[np.int64]], secret: bytes
+) -> tuple[dict[str, str], bytes]:
+    """Write the images and seal the labels; return the SHA-256 of each file of images, and the sealed labels."""
     ids = _opaque_ids(secret, sum(len(rows) for rows in splits.values()))
     start, files, sealed = 0, {}, {}
     for name, rows in splits.items():
@@ -136,34 +186,7 @@ def make(
         files[name] = sha256(folder / "set" / f"{name}.parquet")
     labels = json_bytes(sealed)
     write_whole(folder / "sealed" / "labels.json", labels, mode=0o400)
-    public = settings.model_dump(exclude={"seed", "open", "custodian"})
-    origin = {"made_from": made_from, **provenance("blind", inputs, settings.model_dump())}
-    write_json(folder / "origin.json", origin)
-    manifest = {
-        "schema": _SCHEMA,
-        "commitment": hashlib.sha256(labels).hexdigest(),
-        "open": reasons,
-        "custodian": settings.custodian,
-        "files": files,
-        "camera": selected.camera,
-        "cleaning": selected.cleaning,
-        "features": [name for name in FEATURES if f"{name}_none" in selected.table.column_names],
-        "settings": public,
-        "night_sky": night_sky_of(truth),
-        "cut_flow": selected.cut_flow,
-        "events": _counts(selected, splits),
-    }
-    write_json(folder / "set" / "manifest.json", manifest)
-    blind_set = BlindSet(folder, manifest)
-    entry = blind_set.ledger.append(  # last: with it the set is made
-        "made",
-        manifest=sha256(folder / "set" / "manifest.json"),
-        origin=sha256(folder / "origin.json"),
-        commitment=manifest["commitment"],
-    )
-    if not blind_set.open:
-        KeptHeads().keep(blind_set.commitment, Head(entry["n"], entry["digest"]), folder)
-    return blind_set
+    return files, labels
 
 
 def _openness(settings: BlindSettings, selected: Selected, truth: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ from apbatch.errors import FormatError, UsageError, VerificationError
 from apbatch.localfiles import write_whole
 
 _SCORE_COLUMNS = ("method", "treatment", "split", "id", "score")
+#: What names in scores may be, and how to mend those that are not.
+_NAMES = (
+    (
+        "method",
+        re.compile(r"[^\x00-\x1f#+]+(#[1-9][0-9]{0,5})?"),
+        "'net', or 'net#2' for the second of several trainings",
+    ),
+    ("treatment", re.compile(r"[^\x00-\x1f]+"), "such as 'none', 'soft' or a word of your own"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ def submit(
     Raises
     ------
     FormatError
-        If an event has no score, two, or one that is no number.
+        If an event has no score, two, or one that is no number in 0…1, or a name can't be judged.
     UsageError
         If other scores were frozen already, the labels are open, or no head is known.
     VerificationError
@@ -360,9 +370,20 @@ def read_labels(blind: BlindSet) -> pa.Table:
 def _check_scores(blind: BlindSet, path: Path) -> list[str]:
     """Return the methods of a submission after checking that it scores every event once."""
     table = read_parquet(path, list(_SCORE_COLUMNS))
-    values = table["score"].cast(pa.float64())
-    if values.null_count or not pc.all(pc.is_finite(values)).as_py():
-        raise FormatError("a score is missing or no number", where=str(path))
+    for name in _SCORE_COLUMNS:
+        kind, number = table.schema.field(name).type, name == "score"
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) if number else pa.types.is_string(kind)):
+            wanted = "numbers are" if number else "text is"
+            raise FormatError(f"column '{name}' is of type {kind}, where {wanted} wanted", where=str(path))
+        if table[name].null_count:
+            raise FormatError(f"column '{name}' lacks a value", where=str(path))
+    # What can't be judged must not be frozen: it could not be replaced by what can.
+    if not pc.all(pc.and_(pc.greater_equal(table["score"], 0), pc.less_equal(table["score"], 1))).as_py():
+        raise FormatError("a score is no number in 0…1", where=str(path))
+    for name, rule, remedy in _NAMES:
+        wrong = [value for value in pc.unique(table[name]).to_pylist() if not rule.fullmatch(value)]
+        if wrong:
+            raise FormatError(f"{wrong[0]!r} can't be the name of a {name}", where=str(path), remedy=remedy)
     labels = pc.binary_join_element_wise(table["method"], table["treatment"], " / ")
     methods = sorted(pc.unique(labels).to_pylist())
     if not methods:

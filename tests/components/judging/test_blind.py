@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -238,17 +239,28 @@ def test_half_a_line_of_a_killed_writer_does_not_count(tmp_path: Path) -> None:
     assert [entry["act"] for entry in ledger.entries()] == ["made", "frozen"]
 
 
-@pytest.mark.parametrize("spoil", ["missing", "twice", "foreign", "nan"])
-def test_a_submission_must_score_every_event_once_with_a_number(analysis: BlindSet, tmp_path: Path, spoil: str) -> None:
+_SPOILT = {
+    "nan": ("score", float("nan")), "above": ("score", 1.5), "below": ("score", -0.1), "text": ("score", "0.5"),
+    "training": ("method", "my#net"), "mean": ("method", "net+"), "separator": ("method", "a\x1fb"),
+    "nameless": ("method", ""), "treatment": ("treatment", "a\x1fb"), "no treatment": ("treatment", None),
+    "number": ("method", 7), "foreign": ("id", "nobody"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", ["missing", "twice", *_SPOILT])
+def test_a_submission_must_score_every_event_once_so_that_it_can_be_judged(
+    analysis: BlindSet, tmp_path: Path, spoil: str
+) -> None:
     rows = pq.read_table(scores_for(analysis, tmp_path / "scores.parquet")).to_pylist()
     if spoil == "missing":
         rows.pop()
     elif spoil == "twice":
         rows.append(rows[-1])
-    elif spoil == "foreign":
-        rows[-1]["id"] = "nobody"
     else:
-        rows[-1]["score"] = float("nan")
+        column, value = _SPOILT[spoil]
+        spoilt = rows[-1:] if (column in ("score", "id") and not isinstance(value, str)) or spoil == "foreign" else rows
+        for row in spoilt:
+            row[column] = value
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "spoiled.parquet")
     with pytest.raises(FormatError):
         protocol.submit(analysis.folder, tmp_path / "spoiled.parquet")
@@ -350,3 +362,33 @@ def test_gammas_of_the_world_point_come_from_where_the_set_says_the_source_is(
 def test_a_world_without_the_place_of_the_source_is_an_error(inputs: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs the place of the observed source"):
         blind.make(**inputs, folder=tmp_path / "blind", settings=BlindSettings(world="point"))
+
+
+def test_labels_that_a_killed_making_left_are_not_handed_out(inputs: dict[str, str], tmp_path: Path) -> None:
+    settings = BlindSettings(open=True, seed=3)
+    first = blind.make(**inputs, folder=tmp_path / "blind", settings=settings)
+    names = {file.name for file in first.files.iterdir()}
+    labelled = (first.files / "train.parquet").read_bytes()
+    first.ledger.path.unlink()  # killed before the set was made
+    for place in (first.files / ".train.parquet.x1_y.part", first.files / ".validation.parquet.zz.part"):
+        place.write_bytes(labelled)
+    (first.sealed.parent / ".labels.json.ab.part").write_bytes(first.sealed.read_bytes())
+    again = blind.make(**inputs, folder=tmp_path / "blind", settings=settings)
+    assert {file.name for file in again.files.iterdir()} == names
+    assert [file.name for file in again.sealed.parent.iterdir()] == ["labels.json"]
+
+
+def test_files_of_something_else_are_neither_removed_nor_handed_out(inputs: dict[str, str], tmp_path: Path) -> None:
+    mine = tmp_path / "set" / "thesis.tex"
+    mine.parent.mkdir()
+    mine.write_text("years of work")
+    with pytest.raises(UsageError, match=r"thesis\.tex: there is a file of something else"):
+        blind.make(**inputs, folder=tmp_path, settings=BlindSettings(open=True, seed=3))
+    assert mine.read_text() == "years of work"
+
+
+def test_two_who_make_a_set_at_once_make_one(inputs: dict[str, str], tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: blind.make(**inputs, folder=tmp_path / "blind"), range(2))
+    assert one.commitment == other.commitment == blind.open_set(tmp_path / "blind").commitment
+    assert len(one.ledger.entries()) == 1
