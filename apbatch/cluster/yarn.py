@@ -183,7 +183,6 @@ _MANAGER = {
     "yarn.scheduler.maximum-allocation-vcores": str(NODE_CORES),
     # a node that died is noticed within seconds, not ten minutes
     "yarn.nm.liveness-monitor.expiry-interval-ms": "15000",
-    "yarn.am.liveness-monitor.expiry-interval-ms": "120000",
     "yarn.resourcemanager.nodemanagers.heartbeat-interval-ms": "250",
     "yarn.resourcemanager.max-completed-applications": "100",
 }

@@ -29,7 +29,7 @@ from apbatch.index.sql.sqlite import SqliteCatalogue
 from tests.service import serving
 
 TINY = Size(
-    repeats=1, large_mb=1, small_files=3, small_kb=1, records=300, events=1000, lookups=3, load_s=0.5, clients_s=0.6
+    repeats=1, large_mb=1, small_files=3, small_kb=1, records=300, events=1000, lookups=3, load_s=0.5, clients_s=4.0
 )
 LOAD = Operation("api", "load", "Asks.", "ms", 1.0)
 NOTHING = synthetic_records(0)
