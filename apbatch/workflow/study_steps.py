@@ -7,15 +7,27 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from string import Template
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from apbatch.dl.blind.settings import BlindSettings
 from apbatch.dl.study.settings import JudgingSettings, ShowersSettings, StudySettings
+from apbatch.errors import UsageError
 from apbatch.workflow.step import Context, Products, Step
+
+
+@contextmanager
+def _as_a_fault() -> Iterator[None]:
+    """Turn what is wrong with settings into a fault of the job's file, told with its line before anything starts."""
+    try:
+        yield
+    except UsageError as error:
+        raise ValueError(str(error)) from None
 
 
 class Blind(BlindSettings, Step):
@@ -24,6 +36,12 @@ class Blind(BlindSettings, Step):
     kind: ClassVar[str] = "blind"
     needs: ClassVar[tuple[str, ...]] = ("images", "parameters", "truth")
     makes: ClassVar[tuple[str, ...]] = ("blind",)
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        with _as_a_fault():
+            self.check()
+        return self
 
     def run(self, context: Context, key: str) -> Products:
         """Make the set and seal its labels."""
@@ -52,6 +70,13 @@ class Study(StudySettings, JudgingSettings, Step):
     makes: ClassVar[tuple[str, ...]] = ("study",)
 
     workers: int | None = Field(default=None, ge=1, description="ranks; those of the settings by default")
+
+    @model_validator(mode="after")
+    def _can_be_compared(self) -> Self:
+        with _as_a_fault():
+            self.check()
+            self.check_goals(self.goals)
+        return self
 
     def inputs(self, context: Context) -> Any:
         """Return the set, and what computes."""

@@ -373,8 +373,8 @@ def _check_scores(blind: BlindSet, path: Path) -> list[str]:
     for name in _SCORE_COLUMNS:
         kind, number = table.schema.field(name).type, name == "score"
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) if number else pa.types.is_string(kind)):
-            wanted = "numbers are" if number else "text is"
-            raise FormatError(f"column '{name}' is of type {kind}, where {wanted} wanted", where=str(path))
+            remedy = "write it as numbers" if number else "write it as text"
+            raise FormatError(f"column '{name}' is of type {kind}", where=str(path), remedy=remedy)
         if table[name].null_count:
             raise FormatError(f"column '{name}' lacks a value", where=str(path))
     # What can't be judged must not be frozen: it could not be replaced by what can.

@@ -74,6 +74,11 @@ def title_of(method: str) -> str:
     return f"{title}, mean of its trainings" if method.endswith(MEAN) else title
 
 
+def can_be_a_method(name: str) -> bool:
+    """Tell whether a method can have this name in tables of scores."""
+    return name.isprintable() and bool(name) and not set(name) & {MEAN, _TRAINING}
+
+
 def training_name(method: str, training: int) -> str:
     """Return the name of one training of a method in a table of scores."""
     return f"{method}{_TRAINING}{training}"

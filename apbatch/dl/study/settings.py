@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apbatch.camera.cleaning_rule import NONE
 from apbatch.dl.judging.observation import Observation
-from apbatch.dl.study.methods import BOX, training_name
+from apbatch.dl.study.methods import BOX, can_be_a_method, training_name
 from apbatch.dl.training.hyperparameters import Hyperparameters
-from apbatch.errors import UsageError
+from apbatch.errors import UsageError, nearest_word
 from apbatch.units import PhotoElectrons
 
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ class StudySettings(Hyperparameters):
         from apbatch.dl.networks.models import check_grid, check_model, takes
         from apbatch.dl.networks.treatment import treatment_named
 
+        for kind in ("cleanings", "grids", "skies", "planes", "rivals"):
+            values = getattr(self, kind)
+            if twice := next((value for value in values if values.count(value) > 1), None):
+                raise UsageError(f"'{twice}' stands twice among the {kind}")
         for name, options in self.models.items():
             check_model(name, options)
             if not any(takes(name, cleaning) for cleaning in self.cleanings):
@@ -84,14 +88,18 @@ class StudySettings(Hyperparameters):
             if name not in self.models:
                 raise UsageError(f"auxiliary outputs of '{name}', which is not among the models")
         for name, members in self.means.items():
+            if not can_be_a_method(name) or name in (BOX, *self.models, *self.rivals):
+                raise UsageError(f"{name!r} can't be the name of a mean", remedy="a word of its own, without # and +")
             for member in members:
                 if member not in (*self.models, *self.rivals):
                     names = ", ".join((*self.models, *self.rivals))
                     raise UsageError(
                         f"the mean '{name}' is of '{member}', which is not compared", remedy=f"compared are {names}"
                     )
-            if len(members) < 2 or NONE not in self.cleanings:
+            if len(set(members)) < max(2, len(members)) or NONE not in self.cleanings:
                 raise UsageError(f"the mean '{name}' is to be of two methods and more, on uncleaned images")
+            if not set(members) & set(self.models):
+                raise UsageError(f"the mean '{name}' is of rivals alone", remedy="have a network among its members")
         if self.planes and self.plane_model not in self.models:
             raise UsageError(f"the model of the planes, '{self.plane_model}', is not among the models")
         if (self.skies or self.planes) and NONE not in self.cleanings:
@@ -100,6 +108,16 @@ class StudySettings(Hyperparameters):
             treatment_named(name)
         for name in self.plane_treatments:
             treatment_named(name)
+
+    def check_goals(self, goals: Sequence[Goal]) -> None:
+        """Raise a UsageError for goals that nothing of the study can be judged by."""
+        methods = (BOX, *self.rivals, *self.models, *self.means)
+        for goal in goals:
+            for kind, name, names in (("method", goal.over, methods), ("cleaning", goal.cleaning, self.cleanings)):
+                if name is not None and name not in names:
+                    raise UsageError(
+                        f"a goal names the {kind} '{name}', which is not compared", nearest=nearest_word(name, names)
+                    )
 
     @property
     def sky_treatments(self) -> tuple[str, ...]:

@@ -67,9 +67,23 @@ def test_an_unknown_treatment_is_an_error_with_the_nearest(made: BlindSet) -> No
 
 
 def test_an_unknown_network_or_rival_is_an_error_before_anything_is_trained() -> None:
-    for wrong in ({"models": {"resnt": {}}}, {"rivals": ("tree",)}, {"cleanings": ("hard",)}):
+    for wrong in (
+        {"models": {"resnt": {}}}, {"rivals": ("tree",)}, {"cleanings": ("hard",)}, {"cleanings": ("none", "none")},
+        {"rivals": ("trees", "trees")}, {"skies": (2, 2.0)}, {"means": {"m#x": ("talk-cnn", "trees")}},
+        {"means": {"m+": ("talk-cnn", "trees")}}, {"means": {"trees": ("talk-cnn", "halo-trees")}},
+        {"means": {"m": ("trees", "halo-trees")}}, {"means": {"m": ("talk-cnn", "talk-cnn")}},
+    ):  # fmt: skip
         with pytest.raises(UsageError):
             StudySettings(**wrong).check()  # type: ignore[arg-type]
+    StudySettings(means={"m": ("talk-cnn", "trees")}).check()
+
+
+def test_a_goal_of_what_is_not_compared_is_an_error_with_the_nearest() -> None:
+    for goal in (Goal(over="halo-tree"), Goal(over="trees", cleaning="non")):
+        with pytest.raises(UsageError) as caught:
+            StudySettings().check_goals([goal])
+        assert caught.value.nearest in ("halo-trees", "none")
+    StudySettings().check_goals([Goal(), Goal(over="halo-trees", cleaning="none"), Goal(over="talk-cnn")])
 
 
 def scores_for(made: BlindSet, path: Path, trainings: int = 2) -> Path:

@@ -103,6 +103,20 @@ def test_what_can_not_be_simulated_is_told_with_its_line_before_anything_starts(
         load_job(file)
 
 
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [
+        ("blind: {test_fraction: 0.6, validation_fraction: 0.4}", "fraction"),
+        ("study: {rivals: [trees, trees]}", "'trees' stands twice"),
+        ("study: {goals: [{over: halo-tree}]}", r"halo-tree', which is not compared.*halo-trees"),
+    ],
+)
+def test_a_study_that_can_not_be_made_is_told_before_anything_starts(tmp_path: Path, step: str, fault: str) -> None:
+    steps = "  - simulate: {}\n  - clean: {}\n  - parameters: {}\n  - blind: {}\n  - " + step + "\n"
+    with pytest.raises(UsageError, match=rf"job\.yaml:8: .*{fault}"):
+        load_job(job(tmp_path, steps))
+
+
 def test_a_size_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"job\.yaml:5: size: .* finite"):
         load_job(job(tmp_path, "  - clean: {}\n  - compact: {size: .inf}\n"))
