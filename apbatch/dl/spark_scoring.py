@@ -104,6 +104,16 @@ class TrainedNetwork:
 
 
 @dataclass(frozen=True)
+class ScoredPart:
+    """What a worker made of one part file: rows, how many had no measured pixel, and the seconds of the scorer."""
+
+    name: str
+    rows: int
+    without_pixels: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class ScoringJob:
     """What a worker needs: where the images are, where scores go, and what scores."""
 
@@ -112,8 +122,8 @@ class ScoringJob:
     scorer: Scorer
     camera: str
 
-    def __call__(self, part: str) -> tuple[int, int, float]:
-        """Score one part file; return its rows, how many had no measured pixel, and the seconds of the scorer."""
+    def __call__(self, part: str) -> ScoredPart:
+        """Score one part file and write its scores, if it has images."""
         _use_one_core()
         n_pixels = camera_named(self.camera).n_pixels
         source = open_store(self.images_url)
@@ -143,7 +153,7 @@ class ScoringJob:
         if tables:
             with open_store(self.output_url).publish(part) as file:
                 file.write(table_bytes(pa.concat_tables(tables)))
-        return rows, lost, spent
+        return ScoredPart(part, rows, lost, spent)
 
 
 @cache
@@ -202,7 +212,7 @@ def score_dataset(spark: SparkSession, images_url: str, source: ScoreSource, out
     started = time.monotonic()
     try:
         context = spark.sparkContext
-        counts = context.parallelize(parts, max(1, len(parts))).mapPartitions(_Each(job)).collect()
+        scored: list[ScoredPart] = context.parallelize(parts, max(1, len(parts))).mapPartitions(_Each(job)).collect()
     except Exception as error:  # py4j's and pyspark's own; the last line says what a worker said
         causes = [line for line in str(error).splitlines() if "apbatch.errors" in line or "Error:" in line]
         raise ServerError(
@@ -210,10 +220,10 @@ def score_dataset(spark: SparkSession, images_url: str, source: ScoreSource, out
         ) from error
     seconds = time.monotonic() - started
     summary = {
-        "images": sum(rows for rows, _, _ in counts),
-        "without_pixels": sum(lost for _, lost, _ in counts),
+        "images": sum(part.rows for part in scored),
+        "without_pixels": sum(part.without_pixels for part in scored),
         "seconds": round(seconds, 3),
-        "scoring_seconds": round(sum(spent for _, _, spent in counts), 3),
+        "scoring_seconds": round(sum(part.seconds for part in scored), 3),
     }
     content = {
         "kind": "scores",
@@ -221,6 +231,8 @@ def score_dataset(spark: SparkSession, images_url: str, source: ScoreSource, out
         "summary": summary,
         "images_url": images_url,
         "network": source.record,
+        # These and no others: a killed run of other images, or another scorer, may have left its own here.
+        "files": [{"name": part.name} for part in scored if part.rows],
         **provenance("score", [images_url], source.record),
     }
     dataset.write_info(output_url, content)
@@ -233,7 +245,7 @@ def score_dataset(spark: SparkSession, images_url: str, source: ScoreSource, out
 class _Each:
     job: ScoringJob
 
-    def __call__(self, parts: Iterator[str]) -> Iterator[tuple[int, int, float]]:
+    def __call__(self, parts: Iterator[str]) -> Iterator[ScoredPart]:
         for part in parts:
             yield self.job(part)
 

@@ -100,6 +100,20 @@ def test_spark_gives_the_scores_of_the_network_and_the_catalogue_finds_them(
         assert sorted(batch.column("score").to_pylist()) == pytest.approx(sorted(table["score"].to_pylist()))
 
 
+def test_what_a_killed_run_of_other_images_left_is_no_part_of_the_scores(
+    trained: Path, spark: SparkSession, tmp_path: Path
+) -> None:
+    images = showers(tmp_path / "showers", 3, 4)["images"]
+    left = pa.table({"experiment": ["OTHER"], "run": [1], "event": [1], "telescope": [1], "score": [0.5]})
+    (tmp_path / "scores").mkdir()
+    pq.write_table(left, tmp_path / "scores" / "part-00009.parquet")
+    output = f"file://{tmp_path}/scores"
+    done = spark_scoring.score_dataset(spark, images, TrainedNetwork(trained, "none"), output)
+    table = dataset.read_table(output)
+    assert done["images"] == table.num_rows == dataset.count_rows(output) == 28
+    assert set(table["experiment"].to_pylist()) == {"SYNTHETIC"}
+
+
 def frozen_scores(study: Path, method: str, made: BlindSet) -> dict[bytes, float]:
     """Return the scores that a study froze for its test images, by the bytes of the image."""
     test = pq.read_table(made.files / "test.parquet", columns=["id", "image"])
