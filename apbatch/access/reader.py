@@ -66,6 +66,10 @@ def say_fault(fault: Fault) -> None:
     say(str(fault))
 
 
+class ClosedFileError(FileUnavailableError):
+    """The open file was closed by whoever had it, which says nothing of any source."""
+
+
 class Readable(Protocol):
     """The methods of `Guard` that a reader needs, with the same meaning."""
 
@@ -168,29 +172,37 @@ class Reader:
             return data
 
     def _block(self, file: OpenFile, block: int) -> bytes:
-        """Return a block; threads that want the same one wait for the first."""
+        """Return a block; threads that want the same one wait for the first. Closing a file ends no read of another."""
         key = (file.identity, block)
-        with self._lock:
-            data = self._memory.get(key)
-            if data is not None:
-                self._memory.move_to_end(key)
-                return data
-            flight = self._flights.get(key)
-            if mine := flight is None:
-                flight = self._flights[key] = Future()
-        assert flight is not None
-        if not mine:
-            return flight.result()
+        while True:
+            with self._lock:
+                data = self._memory.get(key)
+                if data is not None:
+                    self._memory.move_to_end(key)
+                    return data
+                flight = self._flights.get(key)
+                if flight is None:
+                    flight = self._flights[key] = Future()
+                    break
+            try:
+                return flight.result()
+            except ClosedFileError:  # that of whoever was first
+                if file.closed:
+                    raise
         try:
             self._fly(file, block, flight)
         except BaseException as error:
+            self._landed(key)
             if flight.done():
                 raise
             flight.set_exception(error)
-        finally:
-            with self._lock:
-                self._flights.pop(key, None)
+        else:
+            self._landed(key)
         return flight.result()
+
+    def _landed(self, key: tuple[object, int]) -> None:
+        with self._lock:
+            del self._flights[key]
 
     def _fly(self, file: OpenFile, block: int, flight: Future[bytes]) -> None:
         cache, keeper, digests = self._cache, self._keeper, file.digests
@@ -350,6 +362,8 @@ class OpenFile:
             try:
                 data = self._read_from(source, block)
                 self._check(block, data)
+            except ClosedFileError:
+                raise
             except (ApbatchError, OSError) as error:
                 what = error.what if isinstance(error, ApbatchError) else str(error)
                 wrong = wrong or isinstance(error, VerificationError)
@@ -391,7 +405,7 @@ class OpenFile:
         limit_s = self._reader._limit_s
         with self._lock:
             if self.closed:
-                raise ServerError("the file was closed", where=self.path)
+                raise ClosedFileError("the file was closed", where=self.path)
             ranges = self._open.get(source.where)
             self._busy += 1
         try:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from apbatch.access.agents.capability import Secrets
+from apbatch.access.blocks import block_count
 from apbatch.access.guard import Guard
 from apbatch.access.policy import Policy
 from apbatch.access.principals import OWNER, Principal
@@ -31,6 +33,14 @@ MOST_PATHS = 1000
 _OPEN_CONTENTS = 256
 #: Places of one content that are looked at.
 _PLACES = 20
+
+
+@dataclass(eq=False)
+class _Content:
+    """An open content, and how many requests read it at the moment."""
+
+    file: OpenFile
+    users: int = 0
 
 
 class Gateway:
@@ -65,7 +75,7 @@ class Gateway:
         self._scope = q.And(tuple(parts)) if len(parts) > 1 else parts[0] if parts else None
         self._owner = Guard(catalogue, None, policy, OWNER, self._scope)
         self._lock = threading.Lock()
-        self._files: OrderedDict[str, OpenFile] = OrderedDict()
+        self._contents: OrderedDict[str, _Content] = OrderedDict()
 
     def guard(self, who: Principal) -> Guard:
         """Return what somebody may see of what is served here."""
@@ -108,12 +118,20 @@ class Gateway:
         capability = self._secrets.read(text)
         if capability is None:
             raise nothing()
-        file = self._content(capability.checksum)
-        digests = file.digests
-        if digests is None or not 0 <= number < max(1, -(-file.size // BLOCK)):
-            raise nothing()
-        data = file.read(number * BLOCK, BLOCK)
-        digest = digests.blocks[32 * number : 32 * number + 32] or bytes.fromhex(capability.checksum)
+        checksum = capability.checksum
+        with self._content(checksum) as file:
+            digests = file.digests
+            if digests is None:  # its hashes may come with a change of the catalogue
+                self._forget(checksum, file)
+                raise nothing()
+            if not 0 <= number < max(1, block_count(file.size)):
+                raise nothing()
+            try:
+                data = file.read(number * BLOCK, BLOCK)
+            except ApbatchError:  # where it was found it is no longer, or not as it was
+                self._forget(checksum, file)
+                raise
+        digest = digests.blocks[32 * number : 32 * number + 32] or bytes.fromhex(checksum)
         return data, digest.hex(), self._secrets.seconds_left(capability)
 
     def open(self, guard: Guard, path: str) -> OpenFile:
@@ -121,31 +139,51 @@ class Gateway:
         return OpenFile(self._reader, path, guard.readable(path))
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close what is open and not in use."""
         with self._lock:
-            files, self._files = list(self._files.values()), OrderedDict()
-        for file in files:
-            file.close()
+            gone, self._contents = list(self._contents.values()), OrderedDict()
+        _close_unused(gone)
 
-    def _content(self, checksum: str) -> OpenFile:
-        """Return a content, opened once for many blocks."""
+    @contextmanager
+    def _content(self, checksum: str) -> Iterator[OpenFile]:
+        """Give a content, opened once for many blocks; it stays open as long as somebody reads it."""
+        content = self._taken(checksum) or self._opened(checksum)
+        try:
+            yield content.file
+        finally:
+            with self._lock:
+                content.users -= 1
+                is_kept = self._contents.get(checksum) is content
+            if not is_kept:
+                _close_unused([content])
+
+    def _taken(self, checksum: str) -> _Content | None:
         with self._lock:
-            file = self._files.get(checksum)
-            if file is not None:
-                self._files.move_to_end(checksum)
-                return file
+            content = self._contents.get(checksum)
+            if content is not None:
+                self._contents.move_to_end(checksum)
+                content.users += 1
+            return content
+
+    def _opened(self, checksum: str) -> _Content:
         records = list(self._owner.select(q.Compare("checksum", "=", checksum), limit=_PLACES))
         if not records:
             raise nothing()
         holdings = {one.path: one for record in records for one in self._holdings(record)}
         file = OpenFile(self._reader, records[0].path, list(holdings.values()))
         with self._lock:
-            file = self._files.setdefault(checksum, file)
-            oldest = [self._files.popitem(last=False)[1] for _ in range(len(self._files) - _OPEN_CONTENTS)]
-        for one in oldest:
-            with suppress(ApbatchError, OSError):
-                one.close()
-        return file
+            content = self._contents.setdefault(checksum, _Content(file))
+            content.users += 1
+            gone = [self._contents.popitem(last=False)[1] for _ in range(len(self._contents) - _OPEN_CONTENTS)]
+        _close_unused(gone)
+        return content
+
+    def _forget(self, checksum: str, file: OpenFile) -> None:
+        """Look for a content anew the next time; whoever reads it now goes on."""
+        with self._lock:
+            content = self._contents.get(checksum)
+            if content is not None and content.file is file:
+                del self._contents[checksum]
 
     def _holdings(self, record: FileRecord) -> list[FileRecord]:
         """Return what sites hold of the entry of a file, of which a search gives one: any of them may be away."""
@@ -155,12 +193,13 @@ class Gateway:
                 return [one for one in holdings if one.checksum == record.checksum]
         return [record]
 
-    def forget(self, text: str) -> None:
-        """Look for a content anew the next time: where it was found it is no longer, or not as it was."""
-        with self._lock:
-            file = self._files.pop(text.partition(".")[0], None)
-        if file is not None:
-            file.close()
+
+def _close_unused(contents: Iterable[_Content]) -> None:
+    """Close contents that nobody is given any more; who still reads one closes it."""
+    for one in contents:
+        if one.users == 0:
+            with suppress(ApbatchError, OSError):
+                one.file.close()
 
 
 def nothing() -> NotFoundError:

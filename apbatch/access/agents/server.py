@@ -141,12 +141,8 @@ class Server:
         text, number = request.path_params["capability"], request.path_params["number"]
         if not _BLOCK_NUMBER.fullmatch(number):
             raise NotFoundError("not found")
-        try:
-            read = partial(self._gateway.block, text, int(number))
-            data, digest, seconds = await run_sync(read, limiter=self._readers)
-        except ApbatchError:
-            await run_sync(self._gateway.forget, text)
-            raise
+        read = partial(self._gateway.block, text, int(number))
+        data, digest, seconds = await run_sync(read, limiter=self._readers)
         self.counts["blocks"] += 1
         self.counts["block_bytes"] += len(data)
         headers = {

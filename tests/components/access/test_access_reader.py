@@ -6,19 +6,22 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from apbatch.access.cache import BlockCache
-from apbatch.access.reader import Fault, Reader
+from apbatch.access.reader import ClosedFileError, Fault, Reader
 from apbatch.access.sources import Breakers, Source, at_site
 from apbatch.errors import ApbatchError, FileUnavailableError, NotFoundError, ServerError, VerificationError
 from apbatch.index.contents import BLOCK
 from apbatch.index.files import FileRecord, State
 from apbatch.storage.store import Ranges
 from tests.merged import Merged
+from tests.waits import PATIENCE_S
 from tests.webserver import WebServer, served
 
 DATA = random.Random(3).randbytes(5 * BLOCK + 77)
@@ -284,6 +287,38 @@ def test_threads_that_want_one_block_share_its_transfer(merged: Merged) -> None:
             file.close()
     assert counter.reads == [(0, BLOCK)]
     assert parts == [DATA[:100]] * 8
+
+
+def test_who_closes_a_file_ends_no_read_of_another(merged: Merged, faults: list[Fault]) -> None:
+    asked, closed, waits = threading.Event(), threading.Event(), threading.Event()
+    record = merged.add("f", SMALL)
+
+    def opener(record: FileRecord) -> Source | None:
+        if not asked.is_set():
+            asked.set()
+            closed.wait(PATIENCE_S)
+        return at_site(record)
+
+    class Flights(dict[Any, Any]):
+        def get(self, key: Any, default: Any = None) -> Any:
+            flight = super().get(key, default)
+            if flight is not None:
+                waits.set()
+            return flight
+
+    with Reader(merged.guard, openers=[opener], report=faults.append) as reader, ThreadPoolExecutor() as threads:
+        reader._flights = Flights()
+        first, second = reader.open(record.path), reader.open(record.path)
+        ended = threads.submit(first.read, 0, 100)
+        assert asked.wait(PATIENCE_S)
+        other = threads.submit(second.read, 0, 100)
+        assert waits.wait(PATIENCE_S)
+        first.close()
+        closed.set()
+        assert other.result(PATIENCE_S) == SMALL[:100]
+        with pytest.raises(ClosedFileError):
+            ended.result(PATIENCE_S)
+        assert faults == [] and reader.breakers._rests == {}
 
 
 def test_two_readers_with_one_cache_transfer_each_block_once(merged: Merged, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from blake3 import blake3
 from apbatch.access.agents.capability import Secrets, rotate_secret
 from apbatch.access.agents.server import disposition
 from apbatch.access.principals import ANYONE, Principal
+from apbatch.access.reader import OpenFile
 from apbatch.errors import AccessError, NotFoundError, UsageError
 from apbatch.index.contents import BLOCK
 from apbatch.index.files import State
@@ -276,3 +277,50 @@ def test_many_clients_at_once_get_what_they_ask_for(taiga: Site) -> None:
         metrics = ask(url, "/metrics").body.decode()
         assert "apbatch_blocks_total 192.0" in metrics
         assert 'apbatch_requests_total{method="GET",route="/b",status="200"} 192.0' in metrics
+
+
+def before_the_first_read(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Have something happen once, between a request's look for its content and its first byte of it."""
+    read, due = OpenFile.read, [happens]
+
+    def delayed(file: OpenFile, offset: int, length: int) -> bytes:
+        if due:
+            due.pop()()
+        return read(file, offset, length)
+
+    monkeypatch.setattr(OpenFile, "read", delayed)
+
+
+@pytest.mark.parametrize("other", ["a guess", "an expired capability", "no such block", "another content"])
+def test_no_request_closes_what_another_reads(taiga: Site, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    monkeypatch.setattr("apbatch.access.agents.gateway._OPEN_CONTENTS", 1)
+    record, second = taiga.add("f", DATA), taiga.add("second", b"another")
+    gateway = taiga.gateway()
+    with served(gateway) as (url, _):
+        capability = locate(url, record.path)[record.path]["capability"]
+        elsewhere = locate(url, second.path)[second.path]["capability"]
+        old = Secrets(taiga.secrets, now=lambda: 1e9).capability(record.checksum).text
+        target, status = {
+            "a guess": (f"/b/{capability[:-43]}{'A' * 43}/0", 404),
+            "an expired capability": (f"/b/{old}/0", 404),
+            "no such block": (f"/b/{capability}/3", 404),
+            "another content": (f"/b/{elsewhere}/0", 200),
+        }[other]
+        answers: list[Answer] = []
+        before_the_first_read(monkeypatch, lambda: answers.append(ask(url, target)))
+        answer = ask(url, f"/b/{capability}/0")
+        assert (answer.status, answer.body) == (200, DATA[:BLOCK]) and [one.status for one in answers] == [status]
+        assert gateway._reader.breakers._rests == {}
+
+
+def test_a_content_whose_block_was_damaged_is_looked_for_anew(taiga: Site) -> None:
+    record = taiga.add("f", DATA)
+    path = taiga.root / "f"
+    times = path.stat()
+    path.write_bytes(DATA[:BLOCK] + bytes(BLOCK) + DATA[2 * BLOCK :])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with served(taiga.gateway()) as (url, _):
+        capability = locate(url, record.path)[record.path]["capability"]
+        damaged = ask(url, f"/b/{capability}/1")
+        assert (damaged.status, damaged.headers["apbatch-concerns"]) == (503, "file")
+        assert ask(url, f"/b/{capability}/0").body == DATA[:BLOCK]
