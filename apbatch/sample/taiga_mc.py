@@ -13,8 +13,8 @@ from apbatch.camera.cleaning import clean
 from apbatch.camera.cleaning_rule import Cleaning
 from apbatch.camera.hillas import hillas
 from apbatch.camera.instruments.registry import camera_named
-from apbatch.camera.instruments.taiga import DEG_PER_CM
-from apbatch.formats.taiga.monte_carlo import CAMERA_NAME, TaigaMcReader
+from apbatch.camera.instruments.taiga import DEG_PER_CM, IACT01
+from apbatch.formats.taiga.monte_carlo import TaigaMcReader
 from apbatch.formats.taiga.parameter_table import TaigaHillasReader
 from apbatch.sample.contents import Contents
 from apbatch.sample.showers import draw_showers, generator
@@ -33,7 +33,7 @@ _COLUMNS = (
 
 def write(folder: Path, seed: int) -> list[Contents]:
     """Write the files into `folder` / ``taiga_mc``; return what they hold."""
-    random, camera = generator(seed, FOLDER), camera_named(CAMERA_NAME)
+    random, camera = generator(seed, FOLDER), camera_named(IACT01)
     root = folder / FOLDER
     root.mkdir()
     showers = draw_showers(camera, _SHOWERS * _USES, random)

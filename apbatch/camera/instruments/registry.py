@@ -9,10 +9,10 @@ from apbatch.camera.instruments.fact import NAME as FACT
 from apbatch.camera.instruments.fact import fact
 from apbatch.camera.instruments.magic import NAME as MAGIC
 from apbatch.camera.instruments.magic import magic
-from apbatch.camera.instruments.taiga import iact01, iact01_2017
+from apbatch.camera.instruments.taiga import IACT01, IACT02, iact01, iact01_2017, iact02
 from apbatch.errors import NotFoundError, nearest_word
 
-_CAMERAS = {FACT: fact, MAGIC: magic, "TAIGA-IACT01": iact01, "TAIGA-IACT01-2017": iact01_2017}
+_CAMERAS = {FACT: fact, MAGIC: magic, IACT01: iact01, f"{IACT01}-2017": iact01_2017, IACT02: iact02}
 
 
 def cameras() -> list[str]:

@@ -1,17 +1,23 @@
-"""The camera of the first TAIGA Cherenkov telescope (TAIGA-IACT01): 560 photomultipliers in 22 clusters.
+"""The cameras of the TAIGA Cherenkov telescopes: 560 photomultipliers in the first (TAIGA-IACT01), 595 in the second.
 
-The camera is regular, so it is a rule and not a table. Pixels sit on a hexagonal lattice with a pitch of 3 cm.
+The cameras are regular, so each is a rule and not a table. Pixels sit on a hexagonal lattice with a pitch of 3 cm.
 A cluster, read out by one MAROC board, is made of up to four *flowers* of seven pixels (one and its six neighbours);
 flowers lie at the same places and carry the same channel numbers in every cluster, and the clusters at the rim lack
-some of them: 15 clusters have 28 pixels, six 21 and one 14.
+some of them. TAIGA-IACT01 has 15 clusters of 28 pixels, six of 21 and one of 14; TAIGA-IACT02 has 19 of 28 and three of
+21, one cluster built in turned, and three pixels at other channels than their flowers have elsewhere.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from apbatch.camera.geometry import CameraGeometry, Ints, neighbours_of
 
+#: Names of the cameras in the orientation of the Monte Carlo.
+IACT01, IACT02 = "TAIGA-IACT01", "TAIGA-IACT02"
 #: Distance of neighbouring pixels, cm.
 PITCH_CM = 3.0
 FOCAL_LENGTH_M = 4.75
@@ -29,31 +35,68 @@ _FLOWERS = {
     "C": ((-4, 5), (58, 54, 34, 38, 42, 46, 50)),
     "D": ((-1, 3), (56, 52, 32, 36, 40, 44, 48)),
 }
-#: Clusters from 1: axial place of the middle of (a possibly missing) flower A, and the flowers present.
-_CLUSTERS = (
-    (1, -3, "ABCD"), (6, -4, "ABCD"), (-1, 3, "ABCD"), (4, 2, "ABCD"), (3, -9, "ABCD"), (8, -10, "ABCD"),
-    (-4, -2, "ABCD"), (-6, 4, "ABCD"), (-2, -8, "ABCD"), (10, -2, "ABCD"), (12, -8, "ABCD"), (8, 4, "ABCD"),
-    (2, 8, "ABCD"), (-3, 9, "ABCD"), (-9, -1, "ABCD"), (-8, 10, "ABD"), (10, -16, "BCD"), (14, -14, "BCD"),
-    (-11, 5, "ABD"), (-7, -7, "ACD"), (5, -15, "BCD"), (16, -6, "BC"),
-)  # fmt: skip
 
 
-def _pixels(places: dict[int, int]) -> Ints:
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How a camera is put together.
+
+    Attributes
+    ----------
+    clusters : tuple
+        From 1: axial place of the middle of (a possibly missing) flower A, and the flowers present.
+    turned : frozenset of int
+        Clusters that are built in turned by 60 degrees clockwise about the middle of their flower A.
+    rewired : Mapping
+        High-gain channels of pixels that are not at their flower's, by cluster and the channel of the flower.
+    """
+
+    clusters: tuple[tuple[int, int, str], ...]
+    turned: frozenset[int] = frozenset()
+    rewired: Mapping[tuple[int, int], int] = field(default_factory=dict)
+
+
+_LAYOUTS = {
+    IACT01: _Layout(
+        (
+            (1, -3, "ABCD"), (6, -4, "ABCD"), (-1, 3, "ABCD"), (4, 2, "ABCD"), (3, -9, "ABCD"), (8, -10, "ABCD"),
+            (-4, -2, "ABCD"), (-6, 4, "ABCD"), (-2, -8, "ABCD"), (10, -2, "ABCD"), (12, -8, "ABCD"), (8, 4, "ABCD"),
+            (2, 8, "ABCD"), (-3, 9, "ABCD"), (-9, -1, "ABCD"), (-8, 10, "ABD"), (10, -16, "BCD"), (14, -14, "BCD"),
+            (-11, 5, "ABD"), (-7, -7, "ACD"), (5, -15, "BCD"), (16, -6, "BC"),
+        )
+    ),
+    IACT02: _Layout(
+        (
+            (1, -3, "ABCD"), (-1, 3, "ABCD"), (4, 2, "ABCD"), (6, -4, "ABCD"), (8, -10, "ABCD"), (3, -9, "ABCD"),
+            (-3, -5, "ABCD"), (-5, 1, "ABCD"), (-7, 7, "ABCD"), (5, 6, "ABCD"), (11, 2, "ABCD"), (10, -2, "ABCD"),
+            (12, -8, "ABCD"), (5, -15, "ABCD"), (-1, -11, "ABCD"), (-7, -7, "ABCD"), (-9, -1, "ABCD"),
+            (-3, 9, "ABCD"), (-11, 5, "ABCD"), (-6, 11, "ABD"), (14, -14, "BCD"), (10, -16, "BCD"),
+        ),
+        turned=frozenset({18}),
+        rewired={(10, 12): 0, (14, 22): 2, (17, 22): 2},
+    ),
+}  # fmt: skip
+
+
+def _pixels(layout: _Layout, places: Mapping[int, int]) -> Ints:
     """Return (cluster, channel, q, r) of every pixel; `places` says which cluster's place another one takes."""
     rows = []
-    for cluster, (_, _, flowers) in enumerate(_CLUSTERS, start=1):
-        q0, r0, _ = _CLUSTERS[places.get(cluster, cluster) - 1]
+    for cluster, (_, _, flowers) in enumerate(layout.clusters, start=1):
+        q0, r0, _ = layout.clusters[places.get(cluster, cluster) - 1]
         for flower in flowers:
             (q1, r1), channels = _FLOWERS[flower]
-            rows += [
-                (cluster, channel, q0 + q1 + q2, r0 + r1 + r2)
-                for channel, (q2, r2) in zip(channels, _PETALS, strict=True)
-            ]
+            for channel, (q2, r2) in zip(channels, _PETALS, strict=True):
+                q, r = q1 + q2, r1 + r2
+                if cluster in layout.turned:
+                    q, r = q + r, -q
+                rows.append((cluster, layout.rewired.get((cluster, channel), channel), q0 + q, r0 + r))
     return np.array(rows, dtype=np.int64)
 
 
-def _camera(name: str, turn_deg: float, places: dict[int, int]) -> CameraGeometry:
-    cluster, number, q, r = _pixels(places).T
+def _camera(
+    name: str, layout: _Layout, turn_deg: float = 0.0, places: Mapping[int, int] | None = None
+) -> CameraGeometry:
+    cluster, number, q, r = _pixels(layout, places or {}).T
     x = PITCH_CM * DEG_PER_CM * (q + r / 2)
     y = PITCH_CM * DEG_PER_CM * np.sqrt(0.75) * r
     cosine, sine = np.cos(np.radians(turn_deg)), np.sin(np.radians(turn_deg))
@@ -74,7 +117,7 @@ def _camera(name: str, turn_deg: float, places: dict[int, int]) -> CameraGeometr
 
 def iact01() -> CameraGeometry:
     """Return TAIGA-IACT01 in the orientation of the Monte Carlo; pixels by cluster, flower and petal."""
-    return _camera("TAIGA-IACT01", 0.0, {})
+    return _camera(IACT01, _LAYOUTS[IACT01])
 
 
 def iact01_2017() -> CameraGeometry:
@@ -83,4 +126,12 @@ def iact01_2017() -> CameraGeometry:
     It was turned by 37.5 degrees clockwise, and clusters 2 and 3 had each other's place. Pixels have the same order
     (cluster and channel) as in `iact01`.
     """
-    return _camera("TAIGA-IACT01-2017", TURN_2017_DEG, {2: 3, 3: 2})
+    return _camera(f"{IACT01}-2017", _LAYOUTS[IACT01], TURN_2017_DEG, {2: 3, 3: 2})
+
+
+def iact02() -> CameraGeometry:
+    """Return TAIGA-IACT02 in the orientation of the Monte Carlo; pixels by cluster, flower and petal.
+
+    The collaboration's programs take this camera for every telescope but the first.
+    """
+    return _camera(IACT02, _LAYOUTS[IACT02])

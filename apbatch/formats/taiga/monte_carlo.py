@@ -18,16 +18,14 @@ from apbatch.formats.attributes import CAMERA, ENERGY_MAX, ENERGY_MIN, SHOWERS
 from apbatch.formats.event_columns import CORE_X, CORE_Y, ENERGY, event_batch
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Span, even_spans
-from apbatch.formats.taiga.numbering import primary_of, run_of, telescope_of
+from apbatch.formats.taiga.numbering import camera_name_of, primary_of, run_of, telescope_of
 from apbatch.formats.taiga.text_images import HEADER_WORDS, ImageHeader, Placement, line_kinds, read_images
 from apbatch.formats.text.lines import Problems, head_lines
 from apbatch.formats.text.number_lines import number_lines
 
-CAMERA_NAME = "TAIGA-IACT01"
-
 
 class TaigaMcReader(ImageReader):
-    """Cleaned Monte Carlo images of TAIGA-IACT01 as text."""
+    """Cleaned Monte Carlo images of TAIGA-IACT as text, in the camera of the telescope in the file's name."""
 
     name: ClassVar[str] = "taiga-mc"
     attributes: ClassVar[tuple[Attribute, ...]] = (
@@ -63,10 +61,11 @@ class TaigaMcReader(ImageReader):
         Raises
         ------
         FormatError
-            If there is no whole image.
+            If there is no whole image, or most lie in another camera: the file is of another telescope than its name.
         """
         problems = Problems()
-        place = Placement(camera_named(CAMERA_NAME))
+        camera_name = camera_name_of(name)
+        place = Placement(camera_named(camera_name))
         energies: list[float] = []
         sizes: list[float] = []
         showers: set[int] = set()
@@ -76,6 +75,12 @@ class TaigaMcReader(ImageReader):
             sizes += np.bincount(row, amplitude, len(headers)).tolist()
             showers.update(header.shower for header in headers)
             most = max(most, *(header.n_pixels for header in headers))
+        if place.elsewhere > max(len(energies), 1):
+            raise FormatError(
+                f"{place.elsewhere} images do not lie in the camera {camera_name}, {len(energies)} do",
+                where=name,
+                remedy="name the telescope in the file's name, such as _iact02_",
+            )
         if not energies:
             reason = f": {problems.kept[0].reason}" if problems.kept else ""
             raise FormatError(f"no whole image{reason}", where=name)
@@ -84,7 +89,7 @@ class TaigaMcReader(ImageReader):
             telescope=telescope_of(name),
             events=len(energies),
             attributes={
-                "camera": CAMERA_NAME,
+                "camera": camera_name,
                 "energy_min": min(energies),
                 "energy_max": max(energies),
                 "showers": len(showers),
@@ -100,7 +105,7 @@ class TaigaMcReader(ImageReader):
     def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
         """Yield energy, light, number of pixels and core of each image."""
         problems = problems if problems is not None else Problems()
-        place = Placement(camera_named(CAMERA_NAME))
+        place = Placement(camera_named(camera_name_of(name)))
         for headers, row, _, amplitude in _batches(stream, 1024, place, problems):
             columns = {
                 "energy": np.array([header.energy for header in headers]),
@@ -125,8 +130,8 @@ class TaigaMcReader(ImageReader):
         problems: Problems | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Yield the images, 0 in pixels that cleaning removed, with the mask of those that it kept."""
-        camera = camera_named(CAMERA_NAME)
-        schema = image_schema(CAMERA_NAME, cleaned=True)
+        camera = camera_named(camera_name_of(name))
+        schema = image_schema(camera.name, cleaned=True)
         problems = problems if problems is not None else Problems()
         for headers, row, pixel, amplitude in _batches(stream, batch_size, Placement(camera), problems, span):
             pixels = np.zeros((len(headers), camera.n_pixels), np.float32)
@@ -142,7 +147,7 @@ class TaigaMcReader(ImageReader):
 
     def truth(self, stream: BinaryIO, name: str, batch_size: int = 1024) -> Iterator[pa.RecordBatch]:
         """Yield energy, core and source of each image; its primary is the one that the path names."""
-        camera = camera_named(CAMERA_NAME)
+        camera = camera_named(camera_name_of(name))
         for headers, _, _, _ in _batches(stream, batch_size, Placement(camera), Problems()):
             columns: dict[str, Any] = {
                 **_keys(headers, name),

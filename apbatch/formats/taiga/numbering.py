@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from apbatch.camera.instruments.taiga import IACT01, IACT02
+
 _PRIMARIES = frozenset({"gamma", "proton", "electron", "helium", "iron"})
 #: Words by which a path names what its files hold; hadrons are of no one primary.
 _NAMED = _PRIMARIES | {"hadron"}
@@ -23,10 +25,25 @@ def run_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+_TELESCOPE = re.compile(r"iact(\d{1,9})", re.IGNORECASE)
+
+
 def telescope_of(name: str) -> int:
     """Return the telescope in a file's name: 1 for ``…_iact01_…``; 1 if there is none."""
-    match = re.search(r"iact(\d{1,9})", PurePosixPath(name).name)
+    match = _TELESCOPE.search(PurePosixPath(name).name)
     return int(match[1]) if match else 1
+
+
+def telescope_of_path(name: str) -> int:
+    """Return the telescope that a path names, the file's name before its folders; 1 if there is none."""
+    return next(
+        (int(match[1]) for part in reversed(PurePosixPath(name).parts) if (match := _TELESCOPE.search(part))), 1
+    )
+
+
+def camera_name_of(name: str) -> str:
+    """Return the camera of the telescope in a file's name: every telescope but the first has that of the second."""
+    return IACT01 if telescope_of(name) == 1 else IACT02
 
 
 def primary_of(name: str) -> str:

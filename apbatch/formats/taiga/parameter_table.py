@@ -30,7 +30,7 @@ _HILLAS_COLUMNS = {"event_number", "numb_pix", "energy", "size", "length[0]", "w
 
 
 class TaigaHillasReader(Reader):
-    """Table of the image parameters of Monte Carlo images of TAIGA-IACT01, comma-separated."""
+    """Table of the image parameters of Monte Carlo images of one TAIGA-IACT, comma-separated."""
 
     name: ClassVar[str] = "taiga-mc-hillas"
     attributes: ClassVar[tuple[Attribute, ...]] = (

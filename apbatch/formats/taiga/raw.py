@@ -14,7 +14,8 @@ Pedestal files (``*.ped``) have the same records. The time of day is UTC: with i
 
 Files are named ``DDMMYCCC.PPP``: day, month, last digit of the year, cluster, part. The digit is completed to the
 first year from 2016, when the telescope started, unless a folder of the path says ``DDMMYY``, ``DDMMYY.RR`` (with a
-number of the run) or ``YYYY``.
+number of the run) or ``YYYY``. Nothing in a file tells the telescope: it is the first one unless the path names another
+(``iact02``).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from apbatch.errors import FormatError
 from apbatch.formats.attributes import EVENT_FIRST, EVENT_LAST
 from apbatch.formats.event_columns import EVENT_CLUSTER, event_batch, run_of_name
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar, Span, even_spans
+from apbatch.formats.taiga.numbering import telescope_of_path
 from apbatch.formats.text.lines import Problem, Problems, is_text
 
 RECORD = np.dtype(
@@ -277,10 +279,11 @@ class FileName:
     part: int | None = None
     pedestal: bool = False
     run: int | None = None
+    telescope: int = 1
 
 
 def parse_name(name: str) -> FileName:
-    """Read night, cluster, part and run from a path such as ``281017.01/BSM07/28107007.001``."""
+    """Read night, cluster, part, run and telescope from a path such as ``281017.01/BSM07/28107007.001``."""
     path = PurePosixPath(name)
     match = _NAME.match(path.name)
     pedestal = path.suffix.lower() == ".ped" or any(folder.upper() == "PED" for folder in path.parts[:-1])
@@ -306,7 +309,7 @@ def parse_name(name: str) -> FileName:
     if night is not None:
         run = night.year * 10000 + night.month * 100 + night.day
         run = run * 100 + number if number is not None else run
-    return FileName(night, cluster, part, pedestal, run)
+    return FileName(night, cluster, part, pedestal, run, telescope_of_path(name))
 
 
 def _date(year: int, month: int, day: int) -> date | None:
@@ -390,7 +393,7 @@ class TaigaRawReader(Reader):
                 event = records["event"][mine].astype(np.int64)
                 run = named.run if named.run is not None else run_of_name(name)
                 yield event_batch(
-                    run, event, columns, telescope=1, cleaning=f"cluster-{cluster:02}", time_ns=time[mine]
+                    run, event, columns, telescope=named.telescope, cleaning=f"cluster-{cluster:02}", time_ns=time[mine]
                 )
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
@@ -444,7 +447,7 @@ class TaigaRawReader(Reader):
             night=named.night,
             time_start=utc(named.night, totals.time_first % DAY_NS) if named.night and timed else None,
             time_end=utc(named.night, totals.time_last % DAY_NS) if named.night and timed else None,
-            telescope=1,
+            telescope=named.telescope,
             cluster=cluster,
             events=totals.count,
             attributes=attributes,

@@ -174,10 +174,17 @@ def read_images(stream: BinaryIO, problems: Problems, span: Span | None = None) 
 
 
 class Placement:
-    """Finds the pixels of the camera at the places of hits."""
+    """Finds the pixels of the camera at the places of hits.
+
+    Attributes
+    ----------
+    camera : CameraGeometry
+    elsewhere : int
+        How many images so far had a hit where the camera has no pixel of that cluster.
+    """
 
     def __init__(self, camera: CameraGeometry) -> None:
-        self.camera = camera
+        self.camera, self.elsewhere = camera, 0
         self._x, self._y = camera.x / DEG_PER_CM, camera.y / DEG_PER_CM
         self._index = np.full((_CLUSTERS, _CHANNELS), -1, np.int64)
         self._index[camera.cluster, camera.number] = np.arange(camera.n_pixels)
@@ -238,4 +245,5 @@ class Placement:
                 reason = f"image passed over: no pixel of cluster {cluster:g} at ({x:g}, {y:g}) cm"
                 problems.at_line(images[one].header.line, reason)
                 bad.add(one)
+        self.elsewhere += len(bad)
         return bad

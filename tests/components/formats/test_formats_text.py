@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apbatch.camera.instruments.registry import camera_named
+from apbatch.camera.instruments.taiga import DEG_PER_CM
 from apbatch.errors import FormatError
 from apbatch.formats.images import camera_of, from_binary
 from apbatch.formats.kascade import KascadeReader
@@ -114,6 +115,40 @@ def test_an_image_cut_by_the_end_of_the_file_is_reported_at_its_header() -> None
     assert found.events == 2
     assert found.problems[0].offset == len(IMAGES)
     assert "1 of 3 pixels" in found.problems[0].reason
+
+
+def one_image_a_pixel(camera_name: str) -> bytes:
+    """Return an image of each pixel of a camera with its neighbours, numbered as in the Monte Carlo."""
+    camera = camera_named(camera_name)
+    lines = []
+    for pixel in range(camera.n_pixels):
+        hits = [pixel, *camera.neighbours[pixel][camera.neighbours[pixel] >= 0].tolist()]
+        lines.append(f"{pixel} {pixel + 1} 1 {len(hits)} 40.0 0 0 10 20 0 0")
+        for hit in hits:
+            x, y = camera.x[hit] / DEG_PER_CM, camera.y[hit] / DEG_PER_CM
+            lines.append(f"{camera.cluster[hit]} {camera.number[hit] // 2} {x:.5f} {y:.5f} {20 + hit % 7}.5")
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+@pytest.mark.parametrize(("telescope", "camera"), [(1, "TAIGA-IACT01"), (2, "TAIGA-IACT02"), (3, "TAIGA-IACT02")])
+def test_images_are_put_into_the_camera_of_the_telescope_in_the_name(telescope: int, camera: str) -> None:
+    content, name = one_image_a_pixel(camera), f"taiga700_clean_iact{telescope:02}_14_7fix.txt"
+    found = mc(content, name)
+    count = camera_named(camera).n_pixels
+    assert (found.events, found.telescope, found.attributes["camera"], found.problems) == (count, telescope, camera, ())
+    (images,) = TaigaMcReader().images(io.BytesIO(content), name)
+    assert camera_of(images.schema) == camera
+    hit = from_binary(images["image"]) > 0
+    assert hit.shape == (count, count) and hit.diagonal().all()
+    for batches in (TaigaMcReader().truth, TaigaMcReader().events):
+        assert sum(batch.num_rows for batch in batches(io.BytesIO(content), name)) == count
+
+
+def test_a_file_of_another_telescope_than_its_name_says_is_refused() -> None:
+    for name in ("taiga700_clean_iact01_14_7fix.txt", "taiga700_clean.txt"):
+        with pytest.raises(FormatError, match="do not lie in the camera TAIGA-IACT01") as caught:
+            mc(one_image_a_pixel("TAIGA-IACT02"), name)
+        assert caught.value.remedy is not None and "_iact02_" in caught.value.remedy
 
 
 def test_a_text_without_a_whole_image_is_refused() -> None:

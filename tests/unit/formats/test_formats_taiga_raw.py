@@ -209,6 +209,17 @@ def test_names_tell_night_cluster_part_and_run(
     assert (found.night, found.cluster, found.part, found.run) == (night, cluster, part, run)
 
 
+@pytest.mark.parametrize(
+    ("name", "telescope"),
+    [("281017/BSM07/28107007.001", 1), ("iact02/281017/BSM07/28107007.001", 2), ("IACT03/BSM07/28107007.001", 3)],
+)
+def test_the_telescope_is_the_one_that_the_path_names(name: str, telescope: int) -> None:
+    content = record(board=6)
+    assert READER.metadata(io.BytesIO(content), name).telescope == telescope
+    (events,) = READER.events(io.BytesIO(content), name)
+    assert events["telescope"].to_pylist() == [telescope]
+
+
 def test_the_time_after_midnight_is_of_the_next_day() -> None:
     content = record(1, hms=(23, 59, 59)) + record(2, hms=(0, 0, 1))
     found = READER.metadata(io.BytesIO(content), "28107007.001")
