@@ -9,11 +9,13 @@ from __future__ import annotations
 import bz2
 import io
 import zlib
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 from apbatch.errors import MissingSoftwareError
 from apbatch.formats.text.lines import Problems
 
+_SUFFIXES = (".gz", ".zst", ".zstd", ".bz2")
 _GZIP, _ZSTD, _BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
 _BLOCK = 1 << 18
 #: Nothing that an instrument wrote shrinks so much; what expands more than this is made to fill a memory or a disk.
@@ -233,6 +235,18 @@ def kind_of(head: bytes) -> str | None:
     """Return how a file is compressed by its first bytes; None if it is not."""
     kinds = ((_GZIP, "gzip"), (_ZSTD, "zstandard"), (_BZIP2, "bzip2"))
     return next((kind for magic, kind in kinds if head.startswith(magic)), None)
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a file in lower case, without its folders and without what says that it is compressed.
+
+    Parameters
+    ----------
+    name : str
+        Name or path of the file.
+    """
+    path = PurePosixPath(name.lower())
+    return path.stem if path.suffix in _SUFFIXES else path.name
 
 
 def plain_head(head: bytes, size: int = 4096) -> bytes:

@@ -29,7 +29,7 @@ from apbatch.formats.attributes import (
     ZENITH_MAX,
     ZENITH_MIN,
 )
-from apbatch.formats.compressed import kind_of, plain, plain_head
+from apbatch.formats.compressed import kind_of, plain, plain_head, plain_name
 from apbatch.formats.event_columns import (
     AZIMUTH,
     BATCH,
@@ -41,6 +41,7 @@ from apbatch.formats.event_columns import (
 )
 from apbatch.formats.eventio_objects import first_kind, objects_of
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
+from apbatch.formats.signatures import is_of_another_kind
 from apbatch.formats.text.lines import Problems, is_text
 
 #: CORSIKA's numbers of particles; nuclei are 100 x mass number + charge.
@@ -58,8 +59,9 @@ _RUN, _EVENT, _EVENT_END, _RUN_END = b"RUNH", b"EVTH", b"EVTE", b"RUNE"
 _OBJECTS = {1200: _RUN, 1202: _EVENT, 1209: _EVENT_END, 1210: _RUN_END}
 #: Types of objects with which only a file of the IACT extension begins.
 _KINDS = frozenset({*_OBJECTS, 1201, 1203, 1204, 1205})
-#: Names by CORSIKA, and what people call its files.
-_NAME = re.compile(r"^(?:DAT|CER)\d{6}|corsika|\.eventio", re.IGNORECASE)
+#: Names by CORSIKA, and what people call its files; suffixes that such files have, beside numbers and compression's.
+_NAME = re.compile(r"^(?:dat|cer)\d{6}|(?<![a-z])corsika")
+_SUFFIXES = ("", ".dat", ".bin", ".cer", ".corsika", ".iact", ".part")
 #: More than any number of a run or a shower.
 _MOST_NUMBER = 1e9
 _GEV_PER_TEV = 1000.0
@@ -237,12 +239,16 @@ class CorsikaReader(Reader):
         content = plain_head(head)
         if _begins(content) or first_kind(content) in _KINDS:
             return True
-        return kind_of(head) == "zstandard" or (self.claims(name) and not is_text(content or head))
+        if kind_of(head) == "zstandard":
+            return True
+        return self.claims(name) and not is_text(content or head) and not is_of_another_kind(content or head)
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
         """Look into compressed files, whose head may be less than a block; of a broken file the name decides."""
         content = plain(stream)[0].read(self.head_bytes)
-        return _begins(content) or first_kind(content) in _KINDS or self.claims(name)
+        if _begins(content) or first_kind(content) in _KINDS:
+            return True
+        return self.claims(name) and not is_of_another_kind(content)
 
     def isolated(self, head: bytes) -> bool:
         """Return False: no library in C parses it."""
@@ -250,7 +256,10 @@ class CorsikaReader(Reader):
 
     def claims(self, name: str) -> bool:
         """Tell whether a file is named as CORSIKA's are."""
-        return _NAME.search(PurePosixPath(name).name) is not None
+        plain_path = PurePosixPath(plain_name(name))
+        suffix = plain_path.suffix
+        named = _NAME.search(plain_path.name) is not None and (suffix in _SUFFIXES or suffix[1:].isdigit())
+        return named or suffix == ".eventio"
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read the headers of all showers.

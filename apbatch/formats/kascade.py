@@ -40,6 +40,7 @@ from apbatch.formats.event_columns import (
 )
 from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, opened, tables_with, with_file
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
+from apbatch.formats.signatures import names_word
 from apbatch.formats.text.lines import Problems, head_lines, lines_of, numbers
 
 _COLUMNS = 21
@@ -223,7 +224,7 @@ class KascadeReader(Reader):
 
     def claims(self, name: str) -> bool:
         """Tell whether the path names the experiment."""
-        return "kascade" in name.lower()
+        return names_word(name, "kascade")
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read all events: runs, times, energies, zenith angles.

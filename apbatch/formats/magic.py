@@ -42,6 +42,7 @@ from apbatch.formats.corsika import PARTICLES
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Scalar, Span
 from apbatch.formats.root_columns import Column, open_trees
+from apbatch.formats.signatures import is_of_another_kind
 from apbatch.formats.sky import pointing_of
 from apbatch.formats.text.lines import Problems
 
@@ -258,7 +259,7 @@ class MagicReader(ImageReader):
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise a ROOT file; an empty or broken one that is named like one of MAGIC, too."""
-        return head.startswith(_ROOT) or parse_name(name) != FileName()
+        return head.startswith(_ROOT) or (self.claims(name) and not is_of_another_kind(head))
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
         """Look for the tree of calibrated events; without uproot the name decides.

@@ -30,6 +30,7 @@ from apbatch.formats.event_columns import (
 )
 from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, columns_of, opened, stored_rows, tables_with, with_file
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
+from apbatch.formats.signatures import names_word
 from apbatch.formats.text.lines import Problems, head_lines, lines_of, numbers
 
 _NS = 1_000_000_000
@@ -69,7 +70,7 @@ class _Hdf5Reader(Reader):
 
     def claims(self, name: str) -> bool:
         """Tell whether the path names the experiment."""
-        return self._NAME in name.lower()
+        return names_word(name, self._NAME)
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read the columns that the catalogue wants.

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
@@ -42,10 +41,11 @@ from apbatch.formats.attributes import (
     ZENITH_MIN,
 )
 from apbatch.formats.clocks import time_of
-from apbatch.formats.compressed import kind_of, plain, plain_head
+from apbatch.formats.compressed import kind_of, plain, plain_head, plain_name
 from apbatch.formats.fact.nights import RUNS_A_NIGHT, night_of, times_of
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Scalar, Span, even_spans
+from apbatch.formats.signatures import is_of_another_kind
 from apbatch.formats.sky import Place, pointing_from_horizon
 from apbatch.formats.taiga.numbering import primary_of
 from apbatch.formats.text.lines import Problems, RawLine, raw_lines
@@ -228,6 +228,8 @@ class FactPhotonsReader(ImageReader):
         content = plain_head(head).lstrip(b" \t\r\n[")
         if content.startswith(b"{") and _PHOTONS in content:
             return True
+        if is_of_another_kind(content):
+            return False
         return self.claims(name) and (not content.strip() or b"\0" in content or kind_of(head) is not None)
 
     def isolated(self, head: bytes) -> bool:
@@ -236,7 +238,7 @@ class FactPhotonsReader(ImageReader):
 
     def claims(self, name: str) -> bool:
         """Tell whether a file is named as those of the photon stream are."""
-        return ".phs.jsonl" in PurePosixPath(name).name.lower()
+        return plain_name(name).endswith(".phs.jsonl")
 
     def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
         """Return ranges of bytes, to which the lines belong that begin in them; a compressed file is read whole."""

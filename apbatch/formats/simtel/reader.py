@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
@@ -28,10 +27,11 @@ from apbatch.formats.attributes import (
     ZENITH_MAX,
     ZENITH_MIN,
 )
-from apbatch.formats.compressed import kind_of, plain, plain_head
+from apbatch.formats.compressed import kind_of, plain, plain_head, plain_name
 from apbatch.formats.eventio_objects import first_kind
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Scalar, Span
+from apbatch.formats.signatures import is_of_another_kind
 from apbatch.formats.simtel.file import OF_PIXELS, OF_SHOWERS, OF_TELESCOPES, Image, Kind, Shower, SimtelFile
 from apbatch.formats.text.lines import Problems, is_text
 
@@ -66,20 +66,21 @@ class SimtelReader(ImageReader):
         if first_kind(content) in _KINDS:
             return True
         # A block of zstandard is larger than the head: `confirm` looks into it.
-        return kind_of(head) == "zstandard" or (self.claims(name) and not is_text(content or head))
+        if kind_of(head) == "zstandard":
+            return True
+        return self.claims(name) and not is_text(content or head) and not is_of_another_kind(content or head)
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
         """Look at the first object; of a broken file the name decides."""
-        if self.claims(name):
-            return True
         try:
-            return first_kind(plain(stream)[0].read(self.head_bytes)) in _KINDS
+            content = plain(stream)[0].read(self.head_bytes)
         except MissingSoftwareError:
-            return False
+            return self.claims(name)
+        return first_kind(content) in _KINDS or (self.claims(name) and not is_of_another_kind(content))
 
     def claims(self, name: str) -> bool:
         """Tell whether a file is named as sim_telarray's are."""
-        return ".simtel" in PurePosixPath(name).name.lower()
+        return plain_name(name).endswith(".simtel")
 
     def metadata(self, stream: BinaryIO, name: str) -> Metadata:
         """Read showers, and what telescopes recorded of them as far as it can be made images.

@@ -37,6 +37,7 @@ from apbatch.errors import FormatError
 from apbatch.formats.attributes import EVENT_FIRST, EVENT_LAST
 from apbatch.formats.event_columns import EVENT_CLUSTER, event_batch, run_of_name
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar, Span, even_spans
+from apbatch.formats.signatures import is_of_another_kind
 from apbatch.formats.taiga.numbering import telescope_of_path
 from apbatch.formats.text.lines import Problem, Problems, is_text
 
@@ -349,7 +350,7 @@ class TaigaRawReader(Reader):
                 return True
             at = head.find(_START, at + 1)
         # Its metadata will say what is wrong with it: a broken file must not pass for no file.
-        return self.claims(name) and not is_text(head)
+        return self.claims(name) and not is_text(head) and not is_of_another_kind(head)
 
     def isolated(self, head: bytes) -> bool:
         """Return False: no library in C parses it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -152,8 +153,14 @@ def head_lines(head: bytes) -> list[str] | None:
 
 
 def is_text(head: bytes) -> bool:
-    """Tell whether the first bytes of a file are of plain ASCII text."""
-    return bool(head) and head.isascii() and b"\0" not in head
+    """Tell whether the first bytes of a file are of plain text: ASCII or UTF-8, of which the last letter may be cut."""
+    if not head or b"\0" in head:
+        return False
+    try:
+        getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def numbers(words: list[str]) -> list[float] | None:
