@@ -315,11 +315,7 @@ _OTHERS = (("core_pos", 2), ("Num_e", 1), ("Num_mu", 1), ("dens_e", 4), ("dens_m
 
 def _events_of_table(stream: BinaryIO, name: str, problems: Problems) -> Iterator[pa.RecordBatch]:
     with opened(stream, name, problems) as hdf5:
-        tables = tables_with(hdf5.file, _NAMES)
-        if not tables:
-            raise FormatError("no table with the columns of KASCADE events", where=name)
-        path, table = tables[0]
-        for block in blocks(hdf5, path, table, *_memory_type(table, _OTHERS)):
+        for _, _, block in _blocks_of_tables(hdf5, _OTHERS):
             rows, broken = _rows_of_block(block)
             events = broken == len(_RULES)
             others = np.full((14, len(block)), np.nan)
@@ -330,6 +326,23 @@ def _events_of_table(stream: BinaryIO, name: str, problems: Problems) -> Iterato
                 at += width
             if events.any():
                 yield _event_batch(rows[events], others[:, events])
+
+
+def _blocks_of_tables(
+    hdf5: Hdf5, others: Sequence[tuple[str, int]] = ()
+) -> Iterator[tuple[str, int, npt.NDArray[Any]]]:
+    """Yield the rows of all tables with the columns of events: the path, the number of the first one, and the rows."""
+    tables = tables_with(hdf5.file, _NAMES)
+    if not tables:
+        raise FormatError("no table with the columns of KASCADE events", where=hdf5.name)
+    for path, table in tables:
+        at = 0
+        try:
+            for block in blocks(hdf5, path, table, *_memory_type(table, others)):
+                yield path, at, block
+                at += len(block)
+        except FormatError as error:  # one table that can't be read leaves the others
+            hdf5.problems.add(0, error.what)
 
 
 def _rows_of_block(block: npt.NDArray[Any]) -> tuple[_Rows, npt.NDArray[np.int64]]:
@@ -380,17 +393,11 @@ def _add_events(stream: BinaryIO, name: str, totals: _Totals) -> Problems:
     """Add the events of an HDF5 file; return what was passed over."""
 
     def read(hdf5: Hdf5) -> Problems:
-        tables = tables_with(hdf5.file, _NAMES)
-        if not tables:
-            raise FormatError("no table with the columns of KASCADE events", where=name)
-        path, table = tables[0]
-        at = 0
-        for block in blocks(hdf5, path, table, *_memory_type(table)):
+        for path, at, block in _blocks_of_tables(hdf5):
             rows, broken = _rows_of_block(block)
             for place in np.flatnonzero(broken < len(_RULES)).tolist():
                 hdf5.problems.add(0, f"row {at + place} of {path}: {_reason(rows[place], int(broken[place]))}")
             totals.add(rows[broken == len(_RULES)])
-            at += len(block)
         return hdf5.problems
 
     return with_file(stream, name, read)

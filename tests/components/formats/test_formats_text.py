@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -297,6 +298,43 @@ def test_other_hdf5_files_are_not_kascades(data: Path) -> None:
     with path.open("rb") as stream:
         reader = recognise(path.name, stream.read(4096), stream)
     assert reader is not None and reader.name != "kascade"
+
+
+def kascade_tables(write: Callable[[Any, np.ndarray], None]) -> bytes:
+    """Return an HDF5 file into which `write` puts tables of five KASCADE events."""
+    h5py = pytest.importorskip("h5py")
+    names = ("run_id", "event_id", "timestamp", "nanoseconds", "energy", "zenith", "azimuth")
+    rows = np.zeros(5, [(name, "f8" if name in names[4:] else "i8") for name in names])
+    rows["run_id"], rows["event_id"], rows["timestamp"] = 6402, np.arange(5), 1_207_904_712 + np.arange(5)
+    rows["energy"], rows["zenith"] = 1e15, 0.3
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        write(file, rows)
+    return stream.getvalue()
+
+
+def test_events_of_all_kascade_tables_of_a_file_are_read() -> None:
+    def write(file: Any, rows: np.ndarray) -> None:
+        file["kascade/events"] = rows
+        rows["run_id"], rows["energy"][3] = 6403, np.nan
+        file["later/events"] = rows
+
+    content = kascade_tables(write)
+    found = KascadeReader().metadata(io.BytesIO(content), "kascade.h5")
+    assert (found.events, found.attributes["run_list"]) == (9, "6402 6403")
+    assert [problem.reason for problem in found.problems] == ["row 3 of later/events: an energy of nan eV"]
+    batches = list(KascadeReader().events(io.BytesIO(content), "kascade.h5"))
+    assert [run for batch in batches for run in batch["run"].to_pylist()] == [6402] * 5 + [6403] * 4
+
+
+def test_a_kascade_table_that_can_not_be_read_leaves_the_others() -> None:
+    def write(file: Any, rows: np.ndarray) -> None:
+        file["a"] = rows.reshape(1, 5)
+        file["b"] = rows
+
+    found = KascadeReader().metadata(io.BytesIO(kascade_tables(write)), "kascade.h5")
+    assert found.events == 5
+    assert [problem.reason for problem in found.problems] == ["a has 2 dimensions, a table has one"]
 
 
 @pytest.mark.parametrize(
