@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from apbatch.access.described import columns_of, event_batches, events_page, limited
+from apbatch.api.counting import event_counts
 from apbatch.api.files import counted
 from apbatch.api.histogram import histogram_of
 from apbatch.api.openapi import ANSWERS, TABLES
@@ -64,7 +65,8 @@ def events(
 def count(request: Request, door: EventsDoor, q: Condition = "", by: By = "") -> Response:
     """Return one number, or one for each value of an attribute."""
     attributes = door.event_attributes()
-    counts = door.events_count(parse_search(q, attributes).where, known_attribute(by, attributes).name if by else None)
+    where = parse_search(q, attributes).where
+    counts = event_counts(door, where, known_attribute(by, attributes)) if by else door.events_count(where)
     return json_response(request, counted(counts, by))
 
 
@@ -74,7 +76,7 @@ def histogram(request: Request, door: EventsDoor, attribute: Attribute, q: Condi
     attributes = door.event_attributes()
     where, one = parse_search(q, attributes).where, known_attribute(attribute, attributes)
     values = (batch.column(one.name) for batch in door.events_batches(where, [one.name]))
-    return json_response(request, histogram_of(one, bins, values, lambda: door.events_count(where, one.name)))
+    return json_response(request, histogram_of(one, bins, values, lambda: event_counts(door, where, one)))
 
 
 @router.get("/display", summary="What one event looked like")

@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from apbatch.access.described import columns_of, file_batches, limited
 from apbatch.access.guard import Guard
 from apbatch.access.serving.ranges import requested_range
+from apbatch.api.counting import file_counts
 from apbatch.api.histogram import histogram_of
 from apbatch.api.openapi import ANSWERS, TABLES
 from apbatch.api.service import (
@@ -88,7 +89,7 @@ def count(
     """Return one number, or one for each value of an attribute."""
     attributes = door.attributes()
     where = parse_search(q, attributes).where
-    counts = door.count(where, known_attribute(by, attributes).name if by else None)
+    counts = file_counts(door, where, known_attribute(by, attributes)) if by else door.count(where)
     return json_response(request, counted(counts, by))
 
 
@@ -106,7 +107,7 @@ def histogram(request: Request, door: Door, attribute: Attribute, q: Condition =
     attributes = door.attributes()
     where, one = parse_search(q, attributes).where, known_attribute(attribute, attributes)
     values = (batch.column(0) for batch in door.batches(Search(where), [one.name]))
-    return json_response(request, histogram_of(one, bins, values, lambda: door.count(where, one.name)))
+    return json_response(request, histogram_of(one, bins, values, lambda: file_counts(door, where, one)))
 
 
 @router.get("/files/explain", summary="How a query would be answered, and what that costs")
@@ -271,7 +272,7 @@ def complete(
     one = known_attribute(attribute, attributes)
     if one.name in ("path", "place", "source", "checksum", "adler32", "reason"):
         raise UsageError(f"values of '{one.name}' are not listed", remedy="search with like")
-    counts = door.count(parse_search(q, attributes).where, one.name)
+    counts = file_counts(door, parse_search(q, attributes).where, one)
     values = [(value, number) for value, number in counts.items() if value is not None and str(value).startswith(begin)]
     values.sort(key=lambda item: (-item[1], str(item[0])))
     return json_response(

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
+from apbatch.api.counting import counts_of, few, is_many_valued
 from apbatch.api.tap.statement import Count, Item, Statement
 from apbatch.api.tap.tables import Column, Rows, Table
-from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index import query as q
 
-#: Groups of a result.
-_MOST_GROUPS = 200_000
 _NUMBER = Column(Attribute("count", "integer", "number of rows"), "meta.number")
-#: Columns besides numbers and times that may have as many values as there are rows.
-_MANY_VALUED = frozenset(
-    {"access_estsize", "access_url", "adler32", "checksum", "content", "event", "file", "mtime_ns", "nanoseconds",
-     "obs_id", "obs_publisher_did", "path", "place", "revision", "size", "source"}
-)  # fmt: skip
 Groups = dict[tuple[Any, ...], int]
 
 
@@ -107,29 +100,6 @@ def _counts(table: Table, where: q.Query, groups: tuple[str, ...]) -> Groups:
     """Return the number of rows of each group."""
     if not groups:
         return {(): sum(table.count(where, None).values())}
-    if len(groups) == 1 and not _is_many_valued(table.columns[groups[0]]):
-        counts = {(value,): number for value, number in table.count(where, groups[0]).items()}
-        return _few(counts)
-    counted: Groups = {}
-    for keys, number in _partial(table.rows(list(groups), where, (), None)[1], groups):
-        counted[keys] = counted.get(keys, 0) + number
-        _few(counted)
-    return counted
-
-
-def _is_many_valued(column: Column) -> bool:
-    """Tell whether a column may have as many values as rows: they are counted as they come, until they are too many."""
-    return column.attribute.type in ("number", "time") or column.attribute.name in _MANY_VALUED
-
-
-def _partial(batches: Iterator[pa.RecordBatch], groups: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], int]]:
-    for batch in batches:
-        rows = pa.Table.from_batches([batch.select(list(groups)).replace_schema_metadata(None)])
-        for row in rows.group_by(list(groups)).aggregate([([], "count_all")]).to_pylist():
-            yield tuple(row[name] for name in groups), row["count_all"]
-
-
-def _few(groups: Groups) -> Groups:
-    if len(groups) > _MOST_GROUPS:
-        raise UsageError(f"more than {_MOST_GROUPS} groups", where="QUERY", remedy="narrow the condition")
-    return groups
+    if len(groups) == 1 and not is_many_valued(table.columns[groups[0]].attribute):
+        return few({(value,): number for value, number in table.count(where, groups[0]).items()}, "QUERY")
+    return counts_of(table.rows(list(groups), where, (), None)[1], groups, "QUERY")

@@ -6,12 +6,16 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from apbatch.access.guard import Guard
+from apbatch.api import counting
+from apbatch.index.query import Everything
 from apbatch.index.sql.sqlite import SqliteCatalogue
 from tests.service import Running, fill, record, serving
 from tests.synthetic import look_at_run
@@ -226,3 +230,36 @@ def test_the_owner_sees_where_a_quality_came_from(running: Running) -> None:
     path = next(running.service.home.glob("quality/*/900-1.json"))
     path.write_text(path.read_text()[:100])  # cut off
     assert running.get("/api/v1/quality?experiment=TAIGA&run=900").status == 404
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["files/count?by=path", "files/count?by=revision", "files/histogram?attribute=path", "complete?attribute=revision"],
+)
+def test_values_that_are_too_many_are_refused_before_all_are_read(
+    running: Running, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    assert running.get(f"/api/v1/{address}").status == 200
+    monkeypatch.setattr(counting, "MOST_VALUES", 20)
+    read: list[int] = []
+    batches = Guard.batches
+
+    def counted(self: Guard, *arguments: Any) -> Iterator[pa.RecordBatch]:
+        for batch in batches(self, *arguments, size=10):
+            read.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(Guard, "batches", counted)
+    answer = running.get(f"/api/v1/{address}")
+    assert answer.status == 400 and "more than 20 values" in answer.data.decode()
+    assert sum(read) <= 30
+
+
+def test_counts_by_what_has_many_values_are_those_of_the_rows(running: Running, catalogue: SqliteCatalogue) -> None:
+    for by in ("size", "zenith", "checksum", "time_start"):
+        counts = running.json(f"/api/v1/files/count?by={by}")["counts"]
+        expected = catalogue.count(Everything(), by)
+        assert len(counts) == len(expected)
+        assert sorted(one["count"] for one in counts) == sorted(expected.values())
+    sizes = {one["value"]: one["count"] for one in running.json("/api/v1/files/count?by=size")["counts"]}
+    assert sizes == catalogue.count(Everything(), "size")
