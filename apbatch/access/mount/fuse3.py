@@ -208,7 +208,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # no types there
 
     async def releasedir(self, fh: int) -> None:
         """Close a folder."""
-        self._listings.pop(fh, None)
+        self._open_folders.pop(fh, None)
 
     async def open(self, inode: int, flags: int, ctx: Any = None) -> Any:
         """Open a file for reading."""
