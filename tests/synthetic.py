@@ -89,6 +89,20 @@ def showers(
     }
 
 
+def showers_of_a_source(folder: Path) -> dict[str, str]:
+    """Write toy images with the place of an observed source: gammas point to it, hadrons anywhere; as `showers`."""
+    inputs = showers(folder, gammas=160, hadrons=240, contrast=0.3)
+    truth = pq.read_table(folder / "truth").replace_schema_metadata(None)
+    gamma = np.asarray(truth["primary"].to_numpy(zero_copy_only=False) == "gamma")
+    turn = np.random.default_rng(2).uniform(0, 2 * np.pi, (2, len(gamma)))
+    places = {
+        f"source_{axis}": pa.array(np.where(gamma, truth[f"true_source_{axis}"].to_numpy(), 3 * np.cos(turn[number])))
+        for number, axis in enumerate("xy")
+    }
+    keys = {name: truth[name] for name in ("experiment", "run", "event", "telescope")}
+    return inputs | {"sources": write_dataset(folder / "sources", pa.table({**keys, **places}), {"kind": "sources"})}
+
+
 def _binary(pixels: np.ndarray) -> pa.Array:
     return pa.array([row.tobytes() for row in pixels], pa.binary())
 

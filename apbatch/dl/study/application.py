@@ -1,8 +1,9 @@
 """The study's networks on images that they were not made for: real events, another Monte Carlo, another camera.
 
-Nothing is trained or chosen here: the first training of each network scores, its cut is the study's. Real events of a
-run that is mostly noise have to be recognised as such: few should pass selection and cut. Gammas of another Monte Carlo
-should be kept as often as ours; whether they look like ours is said by `apbatch.dl.study.domains`.
+Nothing is trained here: the first training of each network scores, its cut is the study's; where the study's scores
+know the direction, the network has a cut of its own (`apbatch.dl.study.image_cuts`). Real events of a run that is
+mostly noise have to be recognised as such: few should pass selection and cut. Gammas of another Monte Carlo should be
+kept as often as ours; whether they look like ours is said by `apbatch.dl.study.domains`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from apbatch.dl.networks.scoring import Network, Pixels
 from apbatch.dl.networks.treatment import is_plain, parameters
 from apbatch.dl.study.disturbance import onto_camera
 from apbatch.dl.study.domains import told_apart
+from apbatch.dl.study.image_cuts import cuts_of_images, knows_direction
 from apbatch.dl.study.methods import title_of
 from apbatch.dl.study.trainings import networks
 from apbatch.dl.training.data import load_pixels
@@ -61,7 +63,6 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
     blind_set = blind.open_set(folder)
     camera = camera_named(blind_set.manifest["camera"])
     settings = blind_set.manifest["settings"]
-    judged = {(row["method"], row["treatment"]): row for row in read_json(study / "study.json")["rows"]}
     trained = [entry for entry in networks(study) if is_plain(entry[1])]
     first = min(seed for _, _, seed, _ in trained)
     scorers = {
@@ -69,7 +70,9 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
         for name, treatment, seed, place in trained
         if seed == first
     }
-    own = {key: _Own.of(network, blind_set, judged[key]["trainings"][0]["cut"]) for key, network in scorers.items()}
+    scores_of = {key: network.scores for key, network in scorers.items()}
+    cuts = cuts_of_images(blind_set, read_json(study / "study.json"), scores_of)
+    own = {key: _Own.of(network, blind_set, cuts[key]) for key, network in scorers.items()}
     gammas = load_pixels(blind_set.files, blind_set.manifest, "test")[_test_gammas(blind_set)]
     our_shape = parameters(gammas, camera, "standard")
     entries: list[dict[str, Any]] = []
@@ -100,7 +103,7 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
         for (model, treatment), network in scorers.items():
             if cleaned_already and treatment == "none":
                 continue
-            cut = judged[model, treatment]["trainings"][0]["cut"]
+            cut = cuts[model, treatment]
             entry["networks"].append(
                 {
                     "title": title_of(model),
@@ -110,7 +113,16 @@ def apply(folder: Path, study: Path, datasets: dict[str, str], output: Path) -> 
                 }
             )
         entries.append(entry)
-    write_json(output, {"selection": settings, "sizes": list(_SIZES), "bins": _BINS.tolist(), "datasets": entries})
+    write_json(
+        output,
+        {
+            "selection": settings,
+            "without_direction": knows_direction(blind_set),
+            "sizes": list(_SIZES),
+            "bins": _BINS.tolist(),
+            "datasets": entries,
+        },
+    )
     return output
 
 

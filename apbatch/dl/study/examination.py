@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,13 +17,13 @@ from apbatch.dl.judging.resampling import Resamples, compare
 from apbatch.dl.networks.scoring import Network, Pixels
 from apbatch.dl.networks.treatment import cleaned, is_plain, parameters
 from apbatch.dl.study.disturbance import standard_disturbances
+from apbatch.dl.study.image_cuts import Scorer, cuts_of_images, knows_direction
 from apbatch.dl.study.methods import BOX, title_of
 from apbatch.dl.study.trainings import networks
 from apbatch.dl.training.data import load_pixels
 from apbatch.progress import say
 
 Floats = npt.NDArray[np.float64]
-Scorer = Callable[[Pixels], Floats]
 
 
 def robustness(
@@ -33,7 +32,8 @@ def robustness(
     """Score disturbed test images with the first training of each network, the trees and the simple technique.
 
     The events are those selected before, and the cut is the one of the undisturbed images: what is seen is what an
-    observer would get who does not know.
+    observer would get who does not know. In the world *point* all of them do without the direction and have cuts of
+    their own (`apbatch.dl.study.image_cuts`).
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def robustness(
     images = load_pixels(blind_set.files, blind_set.manifest, "test")[:most]
     gamma = np.array([labels[name]["gamma"] for name in ids])
     draws = Resamples(gamma, np.array([labels[name]["shower"] for name in ids], np.int64), 300)
-    cuts = {(row["method"], row["treatment"]): row["trainings"][0]["cut"] for row in judged["rows"]}
-    scorers = _scorers(blind_set, study, models, set(cuts))
+    scorers = _scorers(blind_set, study, models, {(row["method"], row["treatment"]) for row in judged["rows"]})
+    cuts = cuts_of_images(blind_set, judged, scorers)
     entries = []
     plain = {}
     for key, scorer in scorers.items():
@@ -88,7 +88,7 @@ def robustness(
                     "hadron_efficiency_before": float(before[~gamma].mean()),
                 }
             )
-    write_json(output, {"images": len(ids), "entries": entries})
+    write_json(output, {"images": len(ids), "without_direction": knows_direction(blind_set), "entries": entries})
     return output
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from apbatch.dl.judging.observation import choose, hadrons_needed
+from apbatch.dl.judging.observation import Choice, choose, hadrons_needed
 from apbatch.dl.judging.q_factor import Flags, Floats, curve
 from apbatch.dl.judging.resampling import Resamples
 from apbatch.dl.study.methods import MEAN, METHODS, method_of
@@ -116,6 +116,24 @@ def _order(name: str) -> tuple[int, str, int, str]:
     return (names.index(base) if base in names else len(names), base, training, treatment)
 
 
+def choice_of(scores: Floats, validation: Events, hadrons: int, settings: JudgingSettings) -> Choice:
+    """Choose a cut on the validation set, such that it leaves enough hadrons of the test set.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_validation,)
+        0…1, high for gammas.
+    validation : Events
+    hadrons : int
+        How many the test set has.
+    settings : JudgingSettings
+    """
+    hadron = ~validation.gamma
+    share = float(hadron.sum() / hadrons)
+    least = hadrons_needed(scores[hadron], validation.shower[hadron], share, settings.hadrons_min)
+    return choose(scores, validation.gamma, settings.observation, least, settings.efficiency_min)
+
+
 def _row(
     method: str,
     treatment: str,
@@ -125,12 +143,10 @@ def _row(
     settings: JudgingSettings,
 ) -> Row:
     validation, test = events["validation"], events["test"]
-    hadron = ~validation.gamma
-    share = float(hadron.sum() / (~test.gamma).sum())
+    hadrons = int((~test.gamma).sum())
     cuts, passed, joined, qualities = [], [], [], []
     for of_validation, of_test in zip(trainings["validation"], trainings["test"], strict=True):
-        least = hadrons_needed(of_validation[hadron], validation.shower[hadron], share, settings.hadrons_min)
-        choice = choose(of_validation, validation.gamma, settings.observation, least, settings.efficiency_min)
+        choice = choice_of(of_validation, validation, hadrons, settings)
         cuts.append(choice.cut)
         passed.append(of_test > choice.cut)
         joined.append(draws.q_factors(passed[-1]))

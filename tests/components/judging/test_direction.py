@@ -22,28 +22,17 @@ from apbatch.dl.judging.q_factor import roc
 from apbatch.dl.study import trainings
 from apbatch.dl.study.settings import StudySettings
 from apbatch.dl.training.data import load_pixels
-from tests.synthetic import showers, write_dataset
+from tests.synthetic import showers_of_a_source
 
 CAMERA = camera_named("TAIGA-IACT01")
-KEY = ("experiment", "run", "event", "telescope")
 
 
 @pytest.fixture(scope="module")
 def point(tmp_path_factory: pytest.TempPathFactory) -> blind.BlindSet:
     """A set of the world ``point``: images of gammas point to the observed source, those of hadrons anywhere."""
     folder = tmp_path_factory.mktemp("point")
-    inputs = showers(folder, gammas=160, hadrons=240, contrast=0.3)
-    truth = pq.read_table(folder / "truth").replace_schema_metadata(None)
-    gamma = np.asarray(truth["primary"].to_numpy(zero_copy_only=False) == "gamma")
-    turn = np.random.default_rng(2).uniform(0, 2 * np.pi, (2, len(gamma)))
-    places = {
-        f"source_{axis}": pa.array(np.where(gamma, truth[f"true_source_{axis}"].to_numpy(), 3 * np.cos(turn[number])))
-        for number, axis in enumerate("xy")
-    }
-    table = pa.table({**{name: truth[name] for name in KEY}, **places})
-    sources = write_dataset(folder / "sources", table, {"kind": "sources"})
     settings = BlindSettings(world="point", open=True, seed=3)
-    return blind.make(**inputs, sources=sources, folder=folder / "blind", settings=settings)
+    return blind.make(**showers_of_a_source(folder), folder=folder / "blind", settings=settings)
 
 
 def test_the_direction_from_a_source_is_that_of_the_kernels(point: blind.BlindSet) -> None:
