@@ -21,14 +21,14 @@ from apbatch.dl import spark_scoring
 from apbatch.dl.blind import blind_set as blind
 from apbatch.dl.blind.blind_set import BlindSet
 from apbatch.dl.blind.settings import BlindSettings
-from apbatch.dl.files import sha256, write_json
+from apbatch.dl.files import read_parquet, sha256, write_json
 from apbatch.dl.networks.export import to_onnx
 from apbatch.dl.networks.scoring import Network
 from apbatch.dl.spark_scoring import TrainedNetwork
 from apbatch.dl.study import trainings
 from apbatch.dl.study.settings import StudySettings
 from apbatch.dl.study.study_method import StudyMethod
-from apbatch.dl.training.data import load
+from apbatch.dl.training.data import load, load_pixels
 from apbatch.errors import FormatError, UsageError, VerificationError
 from apbatch.formats.images import from_binary
 from apbatch.index.events.backends import open_events
@@ -147,6 +147,22 @@ def test_every_method_of_a_study_scores_as_it_did_there(method: str, made: Blind
     images = np.stack([np.frombuffer(image, "<f4") for image in frozen])
     scores = StudyMethod(study, method, "none").scorer().scores(images)
     assert scores == pytest.approx(np.array(list(frozen.values())), abs=1e-5)
+
+
+def test_methods_under_a_brighter_sky_score_as_they_did_in_the_study(made: BlindSet, tmp_path: Path) -> None:
+    settings = StudySettings(
+        cleanings=("none",), models={"hex-cnn": {"filters": 4}}, rivals=("halo-trees",), skies=(2.0,),
+        means={"both": ("hex-cnn", "halo-trees")}, seeds=1, epochs=1, batch_size=32,
+    )  # fmt: skip
+    trainings.run(made.folder, tmp_path, settings, {}, TrainingSettings(collective="single", ranks=1))
+    write_json(tmp_path / "study.json", {"settings": settings.model_dump(mode="json")})
+    bright = load_pixels(made.files, made.manifest, "test", 2.0)
+    frozen = read_parquet(tmp_path / "scores.parquet")
+    ids = read_parquet(made.files / "test.parquet", ["id"])["id"].combine_chunks()
+    for method, name in (("box", "box"), ("halo-trees", "halo-trees#1"), ("both", "both#1")):
+        expected = trainings.scores_of(frozen, name, "none@2", "test", ids)
+        scores = StudyMethod(tmp_path, method, "none@2").scorer().scores(bright)
+        assert scores == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(

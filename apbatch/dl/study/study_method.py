@@ -242,8 +242,9 @@ class StudyMethod:
         if not again:
             return
         camera = camera_named(self.camera)
+        sky = treatment_named(self._treatment).sky  # the study added it to the set's images
         columns = {
-            split: parameters(load_pixels(self._set, self._manifest, split), camera, self._treatment)
+            split: parameters(load_pixels(self._set, self._manifest, split, sky), camera, self._treatment)
             for split in ("train", "validation")
         }
         gamma = _flags(read_parquet(self._set / "train.parquet", ["gamma"])["gamma"])
