@@ -16,12 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from apbatch.camera.instruments.registry import camera_named
-from apbatch.datasets.dataset import info, is_complete, part_files, read_table
+from apbatch.datasets.dataset import info, read_table
+from apbatch.dl.blind.image_tables import converted, in_order, match, need, no_gaps, numbers, read_truth, words
 from apbatch.dl.blind.settings import ImageSelection
-from apbatch.errors import FormatError, NotFoundError, UsageError, nearest_word
+from apbatch.errors import FormatError, UsageError, nearest_word
 from apbatch.formats.images import IMAGE_KEY
-from apbatch.formats.parquet import open_parquet, reading
-from apbatch.storage.backends import open_store
 
 #: Endings of the image parameters in a set: of the uncleaned image, and of the cleaning of the selection.
 _ENDINGS = ("none", "cleaned")
@@ -102,21 +101,22 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
     Raises
     ------
     FormatError
-        If a column is missing or an image occurs twice.
+        If a column is missing or of another type, an image occurs twice, or has no primary or shower.
     UsageError
         If the cleaning is unknown, nothing passes, or arrival times or places of telescopes are missing that are
         asked for.
     """
     pixels, camera = _pixels(images, selection.times)
     parameter_table = read_table(parameters)
-    _need(parameter_table, parameters, (*IMAGE_KEY, "cleaning", "size", "width", "length"))
-    cleaning = _cleaning(parameter_table, parameters, selection)
-    rows: dict[str, pa.Table] = {
-        "none": _sorted(parameter_table.filter(pc.equal(parameter_table["cleaning"], "none")), parameters, ()),
-        "cleaned": _sorted(parameter_table.filter(pc.equal(parameter_table["cleaning"], cleaning)), parameters, ()),
-    }
-    true = _sorted(_with_impact(_read_truth(truth)), truth, ("shower", "primary", "true_energy"))
-    pixels, (plain, cleaned, true) = _match(pixels, [rows["none"], rows["cleaned"], true])
+    need(parameter_table, parameters, (*IMAGE_KEY, "cleaning", "size", "width", "length"))
+    cleanings = words(parameter_table, "cleaning", parameters)
+    cleaning = _cleaning(cleanings, parameters, selection)
+    rows = [
+        (in_order(parameter_table.filter(pc.equal(cleanings, name)), parameters, ()), parameters)
+        for name in ("none", cleaning)
+    ]
+    true = in_order(_with_impact(read_truth(truth), truth), truth, ("shower", "primary", "true_energy"))
+    pixels, (plain, cleaned, true) = match(pixels, [*rows, (true, truth)])
     if pixels.num_rows == 0:
         raise UsageError(
             "no image has parameters (without and with cleaning) and truth", where=f"{images}, {parameters}, {truth}"
@@ -126,8 +126,9 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
     for ending, table in zip(_ENDINGS, (plain, cleaned), strict=True):
         for name in FEATURES:
             if name in table.column_names:
-                columns[f"{name}_{ending}"] = table[name].cast(pa.float32())
-    gamma = np.asarray(pc.equal(true["primary"], "gamma").to_numpy(zero_copy_only=False), bool)
+                columns[f"{name}_{ending}"] = converted(table[name], pa.float32(), name, parameters)
+    no_gaps(true, truth, ("shower", "primary"))
+    gamma = np.asarray(pc.equal(words(true, "primary", truth), "gamma").to_numpy(zero_copy_only=False), bool)
     in_world = np.ones(len(gamma), bool)
     if selection.world != "all":
         if sources is None:
@@ -137,7 +138,7 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
                 remedy="give the folder `sources` of the production",
             )
         places = _places(pixels, sources)
-        in_world = ~gamma | (_of_source(true, places) == (selection.world == "point"))
+        in_world = ~gamma | (_of_source(true, truth, places) == (selection.world == "point"))
         if selection.world == "point":
             columns |= {f"observed_{axis}": pa.array(places[axis].astype(np.float32)) for axis in places}
     whole = pa.table(columns)
@@ -148,7 +149,7 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
             where=images,
             remedy="lower size_min or pixels_min",
         )
-    shower = _shower_numbers(true)
+    shower = _shower_numbers(true, truth)
     table = whole.filter(pa.array(keep)).select([name for name in columns if name not in IMAGE_KEY])
     for name, column in _partners(pixels, true, shower, keep, selection, truth):
         table = table.append_column(name, column)
@@ -158,9 +159,7 @@ def select(images: str, parameters: str, truth: str, selection: ImageSelection, 
         shower=shower[keep],
         experiments=tuple(pc.unique(pixels["experiment"]).to_pylist()),
         truth={
-            name: true[column].to_numpy().astype(np.float64)[keep]
-            for name, column in TRUTH.items()
-            if column in true.column_names
+            name: numbers(true, column, truth)[keep] for name, column in TRUTH.items() if column in true.column_names
         },
         camera=camera,
         cleaning=cleaning,
@@ -179,9 +178,9 @@ def _partners(
     """Yield the columns of other telescopes' images of the same shower, for the images that are kept."""
     if not selection.partners:
         return
-    _need(true, where, ("true_core_x", "true_core_y"))
+    need(true, where, ("true_core_x", "true_core_y"))
     # The core as a telescope sees it; the difference of two is where one telescope stands against the other.
-    x, y = (true[f"true_core_{axis}"].to_numpy().astype(np.float64) for axis in ("x", "y"))
+    x, y = (numbers(true, f"true_core_{axis}", where) for axis in ("x", "y"))
     neighbours = partners_of(shower, x, y, selection.partners, selection.partner_min, selection.partner_max)[keep]
     dark = pa.scalar(bytes(len(pixels[IMAGE][0].as_py())), pa.binary())
     for number, rows in enumerate(neighbours.T, start=1):
@@ -235,7 +234,7 @@ def _pixels(url: str, times: bool = False) -> tuple[pa.Table, str]:
     sidecar = info(url)
     if sidecar.get("kind") != "images":
         raise FormatError("not a dataset of images", where=url, remedy="give what the step `clean` made")
-    images = _sorted(read_table(url, [*IMAGE_KEY, IMAGE, *(["peak_time"] if times else [])]), url, (IMAGE,))
+    images = in_order(read_table(url, [*IMAGE_KEY, IMAGE, *(["peak_time"] if times else [])]), url, (IMAGE,))
     camera = camera_named(str(sidecar.get("camera", "")))
     if times:
         images = images.rename_columns([TIME_COLUMN if name == "peak_time" else name for name in images.column_names])
@@ -243,68 +242,34 @@ def _pixels(url: str, times: bool = False) -> tuple[pa.Table, str]:
             raise UsageError(
                 f"{images[TIME_COLUMN].null_count} images have no arrival times", where=url, remedy="times: false"
             )
-    lengths = pc.unique(pc.binary_length(images[IMAGE])).to_pylist()
-    if lengths and lengths != [4 * camera.n_pixels]:
-        raise FormatError(
-            f"images of {lengths[:4]} bytes, an image of {camera.name} has {4 * camera.n_pixels}: of another camera?",
-            where=url,
-        )
+    for name in (IMAGE, *([TIME_COLUMN] if times else [])):
+        kind = images[name].type
+        if not any(of(kind) for of in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)):
+            raise FormatError(f"the {name}s are of {kind}, not the bytes of 32-bit floats", where=url)
+        lengths = pc.unique(pc.binary_length(images[name])).to_pylist()
+        if lengths and lengths != [4 * camera.n_pixels]:
+            raise FormatError(
+                f"{name}s of {lengths[:4]} bytes, those of {camera.name} have {4 * camera.n_pixels}: "
+                "of another camera?",
+                where=url,
+            )
     return images, camera.name
 
 
-def _read_truth(url: str) -> pa.Table:
-    """Read a dataset, or a plain folder of Parquet files, as which a Monte Carlo leaves its truth."""
-    if is_complete(url):
-        return read_table(url)
-    store = open_store(url)
-    tables = []
-    for name in part_files(url):
-        with store.open(name) as stream, reading(store.url_of(name)):
-            tables.append(open_parquet(stream, store.url_of(name)).read().replace_schema_metadata(None))
-    if not tables:
-        raise NotFoundError("there are no Parquet files of the truth", where=url)
-    return pa.concat_tables(tables, promote_options="permissive")
-
-
-def _with_impact(true: pa.Table) -> pa.Table:
+def _with_impact(true: pa.Table, where: str) -> pa.Table:
     """Add the distance of the telescope from the shower's axis, m, where core and direction are known."""
     names = ("true_core_x", "true_core_y", "true_zenith", "true_azimuth")
     if "true_impact" in true.column_names or not set(names) <= set(true.column_names):
         return true
-    x, y, zenith, azimuth = (true[name].to_numpy().astype(np.float64) for name in names)
+    x, y, zenith, azimuth = (numbers(true, name, where) for name in names)
     zenith, azimuth = np.radians(zenith), np.radians(azimuth)
     along = np.stack([np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)], axis=1)
     away = np.linalg.norm(np.cross(np.stack([x, y, np.zeros_like(x)], axis=1), along), axis=1)
     return true.append_column("true_impact", pa.array(away))
 
 
-def _need(table: pa.Table, where: str, columns: tuple[str, ...]) -> None:
-    for name in columns:
-        if name not in table.column_names:
-            raise FormatError(
-                f"there is no column '{name}'", where=where, nearest=nearest_word(name, table.column_names)
-            )
-
-
-def _sorted(table: pa.Table, where: str, columns: tuple[str, ...]) -> pa.Table:
-    """Order by key; an image that occurs twice would count twice, so it is an error."""
-    _need(table, where, (*IMAGE_KEY, *columns))
-    order = pc.sort_indices(table.select(IMAGE_KEY), sort_keys=[(key, "ascending") for key in IMAGE_KEY])
-    table = table.take(order)
-    if table.num_rows > 1:
-        keys = table.select(IMAGE_KEY)
-        same = np.ones(table.num_rows - 1, bool)
-        for key in IMAGE_KEY:
-            column = keys[key].combine_chunks()
-            same &= pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
-        if same.any():
-            row = {key: keys[key][int(np.flatnonzero(same)[0])].as_py() for key in IMAGE_KEY}
-            raise FormatError(f"{int(same.sum())} images occur twice, the first is {row}", where=where)
-    return table
-
-
-def _cleaning(parameters: pa.Table, where: str, selection: ImageSelection) -> str:
-    names = sorted(name for name in pc.unique(parameters["cleaning"]).to_pylist() if name and name != "none")
+def _cleaning(cleanings: pa.ChunkedArray, where: str, selection: ImageSelection) -> str:
+    names = sorted(name for name in pc.unique(cleanings).to_pylist() if name and name != "none")
     if selection.cleaning is None:
         if len(names) == 1:
             return str(names[0])
@@ -321,22 +286,9 @@ def _cleaning(parameters: pa.Table, where: str, selection: ImageSelection) -> st
     return selection.cleaning
 
 
-def _match(first: pa.Table, others: list[pa.Table]) -> tuple[pa.Table, list[pa.Table]]:
-    """Keep the images that occur in every table; all come back in the order of the first."""
-    joined = first.select(IMAGE_KEY).append_column("row_first", pa.array(np.arange(first.num_rows)))
-    for number, other in enumerate(others):
-        keys = other.select(IMAGE_KEY).append_column(f"row_{number}", pa.array(np.arange(other.num_rows)))
-        keys = keys.cast(
-            pa.schema([*(first.schema.field(key) for key in IMAGE_KEY), keys.schema.field(f"row_{number}")])
-        )
-        joined = joined.join(keys, list(IMAGE_KEY), join_type="inner")
-    joined = joined.sort_by("row_first")
-    return first.take(joined["row_first"]), [other.take(joined[f"row_{number}"]) for number, other in enumerate(others)]
-
-
-def _shower_numbers(truth: pa.Table) -> npt.NDArray[np.int64]:
+def _shower_numbers(true: pa.Table, where: str) -> npt.NDArray[np.int64]:
     """Number showers from 0; a shower number may come again in another run."""
-    names = [truth[name].cast(pa.string()) for name in ("experiment", "run", "shower")]
+    names = [converted(true[name], pa.string(), name, where) for name in ("experiment", "run", "shower")]
     encoded = pc.binary_join_element_wise(*names, "\x1f").combine_chunks().dictionary_encode()
     return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
 
@@ -349,16 +301,17 @@ def _places(images: pa.Table, url: str) -> dict[str, npt.NDArray[np.float64]]:
     FormatError
         If an image has none.
     """
-    truth = _sorted(_read_truth(url), url, ("source_x", "source_y"))
-    matched, (sources,) = _match(images, [truth])
+    truth = in_order(read_truth(url), url, ("source_x", "source_y"))
+    matched, (sources,) = match(images, [(truth, url)])
     if matched.num_rows != images.num_rows:
         raise FormatError(f"{images.num_rows - matched.num_rows} images have no observed source", where=url)
-    return {axis: np.asarray(sources[f"source_{axis}"].to_numpy(), np.float64) for axis in ("x", "y")}
+    return {axis: numbers(sources, f"source_{axis}", url) for axis in ("x", "y")}
 
 
-def _of_source(truth: pa.Table, places: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.bool_]:
+def _of_source(true: pa.Table, where: str, places: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.bool_]:
     """Tell which showers come from the observed source: within a hundredth of a degree."""
-    away = [truth[f"true_source_{axis}"].to_numpy().astype(np.float64) - place for axis, place in places.items()]
+    need(true, where, tuple(f"true_source_{axis}" for axis in places))
+    away = [numbers(true, f"true_source_{axis}", where) - place for axis, place in places.items()]
     return np.asarray(np.hypot(*away) < 0.01)
 
 

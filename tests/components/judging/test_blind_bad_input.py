@@ -140,3 +140,51 @@ def test_an_unknown_camera_is_an_error_with_the_nearest(inputs: dict[str, str], 
     with pytest.raises(ApbatchError) as caught:
         blind.make(f"file://{tmp_path}/images", inputs["parameters"], inputs["truth"], tmp_path / "blind")
     assert caught.value.nearest == "TAIGA-IACT01"
+
+
+def with_column(inputs: dict[str, str], which: str, name: str, values: pa.Array, folder: Path) -> dict[str, str]:
+    """Return the inputs with another column in one of the datasets."""
+    place = Path(inputs[which].removeprefix("file://"))
+    table = pa.concat_tables([pq.read_table(part) for part in sorted(place.glob("part-*"))])
+    table = table.set_column(table.column_names.index(name), name, values)
+    info = json.loads((place / "_apbatch.json").read_text())
+    return inputs | {which: write_dataset(folder / which, table, info)}
+
+
+N = 400  # images of the inputs; parameters have two rows of each
+
+
+@pytest.mark.parametrize(
+    ("which", "name", "values", "said"),
+    [
+        ("truth", "primary", pa.array([None] * 20 + ["gamma"] * (N - 20)), "20 of 400 images have no 'primary'"),
+        ("truth", "primary", pa.array([1] * N), "'primary' is of int64, not of text"),
+        ("truth", "shower", pa.array([None] + [3] * (N - 1)), "1 of 400 images have no 'shower'"),
+        ("truth", "telescope", pa.nulls(N, pa.int32()), "400 of 400 images have no 'telescope'"),
+        ("truth", "event", pa.array([f"e{number}" for number in range(N)]), "'event' is of string, not of int64"),
+        ("truth", "event", pa.array(np.arange(N) + 0.5), "'event' is of double, not of int64"),
+        ("truth", "run", pa.array([[7]] * N), "'run' is of list<.*>, which is no key"),
+        ("truth", "true_energy", pa.array(["much"] * N), "'true_energy' is of string, not of double"),
+        ("parameters", "cleaning", pa.array([1] * 2 * N), "'cleaning' is of int64, not of text"),
+        ("parameters", "size", pa.array(["much"] * 2 * N), "'size' is of string, not of float"),
+        ("images", "image", pa.array([[1.0] * 560] * N, pa.list_(pa.float32())), "images are of list<.*>, not the"),
+        ("images", "peak_time", pa.array([bytes(40)] * N, pa.binary()), r"times of \[40\] bytes"),
+    ],
+)
+def test_a_column_of_another_type_or_with_gaps_is_an_error_that_names_the_dataset(
+    which: str, name: str, values: pa.Array, said: str, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    spoilt = with_column(inputs, which, name, values, tmp_path)
+    with pytest.raises(FormatError, match=said) as caught:
+        blind.make(**spoilt, folder=tmp_path / "blind", settings=BlindSettings(open=True, seed=3, times=True))
+    assert caught.value.where == spoilt[which]
+
+
+def test_keys_and_primaries_may_be_dictionaries(inputs: dict[str, str], whole: BlindSet, tmp_path: Path) -> None:
+    coded = inputs
+    for which, name in (("images", "experiment"), ("truth", "primary")):
+        place = Path(inputs[which].removeprefix("file://"))
+        column = pa.concat_tables([pq.read_table(part) for part in sorted(place.glob("part-*"))])[name]
+        coded = with_column(coded, which, name, column.dictionary_encode(), tmp_path)
+    made = blind.make(**coded, folder=tmp_path / "blind", settings=BlindSettings(open=True, seed=3))
+    assert made.manifest["cut_flow"] == whole.manifest["cut_flow"]

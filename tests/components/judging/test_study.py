@@ -336,8 +336,8 @@ def test_the_impact_is_the_distance_of_the_telescope_from_the_axis() -> None:
     away = impact * (one * np.cos(turn) + np.cross(axis.T, one.T).T * np.sin(turn))
     core = away - axis * away[2] / axis[2]  # along the axis to the ground
     true = pa.table({"true_core_x": core[0], "true_core_y": core[1], "true_zenith": zenith, "true_azimuth": azimuth})
-    assert _with_impact(true)["true_impact"].to_numpy() == pytest.approx(impact)
-    assert _with_impact(true.drop_columns(["true_azimuth"])).column_names == [
+    assert _with_impact(true, "truth")["true_impact"].to_numpy() == pytest.approx(impact)
+    assert _with_impact(true.drop_columns(["true_azimuth"]), "truth").column_names == [
         "true_core_x",
         "true_core_y",
         "true_zenith",
