@@ -27,9 +27,7 @@ def take(device: Device, backend: str) -> str:
     """
     name = None
     if device != "cpu":
-        # Horovod's number of the rank on this machine.
-        local = int(os.environ.get("HOROVOD_LOCAL_RANK", "0"))
-        name = _tensorflow_gpu(local) if backend == "tensorflow" else _torch_gpu()
+        name = _tensorflow_gpu(_local_rank()) if backend == "tensorflow" else _torch_gpu()
     if name is None and device == "gpu":
         raise MissingSoftwareError(
             f"{backend} finds no graphics processor",
@@ -37,6 +35,11 @@ def take(device: Device, backend: str) -> str:
             "or train with device: auto",
         )
     return name or "cpu"
+
+
+def _local_rank() -> int:
+    """Return the number of this rank on its machine, as Horovod's launcher or MPI's says; 0 in one process."""
+    return int(os.environ.get("HOROVOD_LOCAL_RANK") or os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK") or 0)
 
 
 def _tensorflow_gpu(local: int) -> str | None:

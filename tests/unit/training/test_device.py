@@ -29,10 +29,13 @@ def test_the_processor_is_taken_where_it_is_named(found: list[int]) -> None:
     assert found == []
 
 
-def test_ranks_take_one_each(found: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variable", ["HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"])
+def test_ranks_take_one_each(variable: str, found: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
     taken = []
     for rank in range(3):
-        monkeypatch.setenv("HOROVOD_LOCAL_RANK", str(rank))
+        monkeypatch.setenv(variable, str(rank))
         taken.append(device.take("auto", "tensorflow"))
     assert taken == ["GPU 0", "GPU 1", "GPU 0"]
 
