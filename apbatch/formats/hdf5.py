@@ -6,7 +6,7 @@ chunk that can't be decompressed costs its own rows only. Data kept in other fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeVar
@@ -175,7 +175,7 @@ def stored_rows(hdf5: Hdf5, path: str, table: Any) -> int:
 
 def blocks(
     hdf5: Hdf5, path: str, table: Any, dtype: npt.DTypeLike, memory_type: Any = None
-) -> Iterator[npt.NDArray[Any]]:
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """Yield the rows of a table that can be read, some at a time; the others are noted as problems.
 
     Parameters
@@ -189,6 +189,11 @@ def blocks(
         As which rows are read.
     memory_type : h5py.h5t.TypeID, optional
         The same for HDF5, where numpy has no such type.
+
+    Returns
+    -------
+    iterator of (int, ndarray)
+        Number of the first row in the table, rising, and the rows.
     """
     import h5py
 
@@ -216,7 +221,79 @@ def blocks(
                 what = str(error).split("\n", 1)[0][:120]
                 hdf5.problems.add(piece.offset, f"rows {start} to {stop - 1} of {path} can't be read: {what}")
                 continue
-            yield block
+            yield start, block
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A data set that is one column of a table, with a value a row.
+
+    Attributes
+    ----------
+    path : str
+        In the file, for messages.
+    data : h5py.h5d.DatasetID
+        Of one dimension.
+    dtype : dtype
+        As which values are read.
+    needed : bool
+        Whether a row without its value is none.
+    """
+
+    path: str
+    data: Any
+    dtype: np.dtype[Any]
+    needed: bool = False
+
+
+def joined(
+    hdf5: Hdf5, columns: Mapping[str, Column]
+) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[Any]]]]:
+    """Yield the rows of a table whose columns are data sets of their own, some at a time.
+
+    A row has the values that bear its number. What can't be read is noted as a problem: it costs the rows that need
+    it; other rows have NaN there.
+
+    Parameters
+    ----------
+    hdf5 : Hdf5
+    columns : Mapping
+        Columns by name, at least one of them needed.
+
+    Returns
+    -------
+    iterator of (ndarray of int64, dict of ndarray)
+        Numbers of rows, rising, and their values by name of column.
+    """
+    lengths = {name: int(column.data.shape[0]) for name, column in columns.items()}
+    needed = [name for name, column in columns.items() if column.needed]
+    shortest = min(lengths[name] for name in needed)
+    streams = {name: blocks(hdf5, column.path, column.data, column.dtype) for name, column in columns.items()}
+    waiting = {name: next(stream, None) for name, stream in streams.items()}
+    while starts := [place[0] for name in needed if (place := waiting[name]) is not None]:
+        begin = max(starts)
+        if len(starts) < len(needed) or begin >= shortest:
+            break
+        end = min(begin + _ROWS, shortest)
+        values, read = {}, {}
+        for name, column in columns.items():
+            values[name] = np.zeros(end - begin, column.dtype)
+            if column.dtype.kind == "f":
+                values[name].fill(np.nan)
+            read[name] = np.zeros(end - begin, bool)
+            while (place := waiting[name]) is not None and place[0] < end:
+                start, block = place
+                low, high = max(start, begin), min(start + len(block), end)
+                if low < high:
+                    values[name][low - begin : high - begin] = block[low - start : high - start]
+                    read[name][low - begin : high - begin] = True
+                rest = block[end - start :]
+                waiting[name] = (end, rest) if len(rest) else next(streams[name], None)
+        whole = np.logical_and.reduce([read[name] for name in needed])
+        if whole.any():
+            yield begin + np.flatnonzero(whole), {name: column[whole] for name, column in values.items()}
+    if min(lengths.values()) < max(lengths.values()):
+        hdf5.problems.add(0, f"columns have from {min(lengths.values())} to {max(lengths.values())} rows")
 
 
 def _pieces(hdf5: Hdf5, path: str, table: Any) -> list[_Piece]:

@@ -336,11 +336,9 @@ def _blocks_of_tables(
     if not tables:
         raise FormatError("no table with the columns of KASCADE events", where=hdf5.name)
     for path, table in tables:
-        at = 0
         try:
-            for block in blocks(hdf5, path, table, *_memory_type(table, others)):
-                yield path, at, block
-                at += len(block)
+            for first, block in blocks(hdf5, path, table, *_memory_type(table, others)):
+                yield path, first, block
         except FormatError as error:  # one table that can't be read leaves the others
             hdf5.problems.add(0, error.what)
 
@@ -393,10 +391,10 @@ def _add_events(stream: BinaryIO, name: str, totals: _Totals) -> Problems:
     """Add the events of an HDF5 file; return what was passed over."""
 
     def read(hdf5: Hdf5) -> Problems:
-        for path, at, block in _blocks_of_tables(hdf5):
+        for path, first, block in _blocks_of_tables(hdf5):
             rows, broken = _rows_of_block(block)
             for place in np.flatnonzero(broken < len(_RULES)).tolist():
-                hdf5.problems.add(0, f"row {at + place} of {path}: {_reason(rows[place], int(broken[place]))}")
+                hdf5.problems.add(0, f"row {first + place} of {path}: {_reason(rows[place], int(broken[place]))}")
             totals.add(rows[broken == len(_RULES)])
         return hdf5.problems
 

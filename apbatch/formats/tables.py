@@ -26,20 +26,18 @@ from apbatch.formats.event_columns import (
     event_batch,
     run_of_name,
     station_of,
-    whole_numbers,
 )
+from apbatch.formats.fact import image_parameters as fact
 from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, columns_of, opened, stored_rows, tables_with, with_file
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 from apbatch.formats.signatures import names_word
 from apbatch.formats.text.lines import Problems, head_lines, lines_of, numbers
 
 _NS = 1_000_000_000
-_GEV_PER_TEV = 1000.0
 #: Seconds since 1970 in which a clock of GPS can have been read: 1980 to 2100.
 _GPS_FROM_S, _GPS_TO_S = 315_964_800, 4_102_444_800
 #: Different values of a column that are kept: runs and particles.
 _MOST_VALUES = 100_000
-_LARGEST_WHOLE = 2**53
 #: MAGIC's focal length, m (`apbatch.camera.instruments.magic`).
 _MAGIC_FOCUS_M = 16.97
 
@@ -123,143 +121,52 @@ class FactHillasReader(_Hdf5Reader):
         Attribute("pointing_azimuth", "number", "Azimuth to which the telescope points.", "deg"),
     )
     _NAME: ClassVar[str] = "fact"
-    _COLUMNS = ("size", "width", "length", "run_id")
 
     def _fits(self, file: Any) -> bool:
-        import h5py
-
-        if not isinstance(file.get("events", getlink=True), h5py.HardLink):
-            return False
-        group = file.get("events")
-        return isinstance(group, h5py.Group) and all(name in group for name in self._COLUMNS)
+        return fact.is_table(file)
 
     def _described(self, hdf5: Hdf5) -> Metadata:
-        columns = columns_of(hdf5.file["events"])
-        if missing := [name for name in self._COLUMNS if name not in columns]:
-            raise FormatError(f"column '{missing[0]}' is not a list of numbers", where=hdf5.name)
-        values = {name: _Values(hdf5, columns, name) for name in self._COLUMNS}
-        rows = [column.rows for column in values.values()]
-        events, runs = min(rows), values["run_id"]
-        if events < max(rows):
-            hdf5.problems.add(0, f"columns have from {events} to {max(rows)} rows that can be read")
-        attributes: dict[str, Scalar] = {"runs": len(runs.values), "columns": len(columns)}
-        energy = _Values(hdf5, columns, "corsika_event_header_total_energy")
-        if energy.low <= energy.high:
-            attributes |= {"energy_min": energy.low / _GEV_PER_TEV, "energy_max": energy.high / _GEV_PER_TEV}
-        particles = _Values(hdf5, columns, "corsika_run_header_particle_id")
-        if particles.values:
-            kinds = (PARTICLES.get(int(one), f"particle {one:g}") for one in particles.values)
-            attributes["primary"] = ",".join(sorted(kinds))
-        run = next(iter(runs.values)) if len(runs.values) == 1 else None
-        whole = run is not None and run == math.floor(run) and abs(run) < _LARGEST_WHOLE
-        return Metadata(
-            run=int(run) if run is not None and whole else None, telescope=1, events=events, attributes=attributes
-        )
+        events, energy = 0, [math.inf, -math.inf]
+        runs, particles = set[int](), set[int]()
+        for rows in fact.rows_of(hdf5):
+            events += len(rows[fact.RUN])
+            for different, column in ((runs, fact.RUN), (particles, fact.PARTICLE)):
+                values = np.unique(rows.get(column, np.empty(0)))
+                different.update(values[np.isfinite(values)].astype(np.int64).tolist()[: _MOST_VALUES - len(different)])
+            energies = rows.get(fact.ENERGY, np.empty(0))
+            energies = energies[np.isfinite(energies)]
+            if len(energies):
+                energy = [min(energy[0], float(energies.min())), max(energy[1], float(energies.max()))]
+        columns = len(columns_of(hdf5.file[fact.GROUP]))
+        attributes: dict[str, Scalar] = {"runs": len(runs), "columns": columns}
+        if energy[0] <= energy[1]:
+            attributes |= {"energy_min": energy[0] / fact.GEV_PER_TEV, "energy_max": energy[1] / fact.GEV_PER_TEV}
+        if particles:
+            attributes["primary"] = ",".join(sorted(map(_particle, particles)))
+        run = next(iter(runs)) if len(runs) == 1 else None
+        return Metadata(run=run, telescope=1, events=events, attributes=attributes)
 
     def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
         """Yield image parameters, millimetres turned into degrees in the sky, and of simulations the truth."""
         with opened(stream, name, problems) as hdf5:
             if not self._fits(hdf5.file):
                 raise FormatError("no table with the columns of this format", where=name)
-            stored = columns_of(hdf5.file["events"])
-            names = [column for column in (*_FACT_KEYS, *_FACT_COLUMNS) if column in stored]
-            streams = [_cut(blocks(hdf5, f"events/{column}", stored[column], np.float64)) for column in names]
-            first = 0
-            for parts in zip(*streams, strict=False):  # all columns end where the shortest does
-                rows = dict(zip(names, parts, strict=True))
-                count = min(map(len, parts))
-                rows = {column: part[:count] for column, part in rows.items()}
-                run = rows["run_id"]
-                event = rows.get("event_num", np.arange(first, first + count, dtype=np.float64))
-                fine = whole_numbers(run) & whole_numbers(event)
-                if not fine.all():
-                    hdf5.problems.add(0, f"{int((~fine).sum())} rows without a number of run and event")
+            for rows in fact.rows_of(hdf5):
                 columns: dict[str, Any] = {
-                    ours: change(rows[theirs][fine])
-                    for theirs, (ours, change) in _FACT_COLUMNS.items()
-                    if theirs in rows
+                    ours: change(rows[theirs]) for theirs, (ours, change) in fact.COLUMNS.items() if theirs in rows
                 }
                 if "primary" in columns:
-                    kinds = {
-                        one: PARTICLES.get(int(one), f"particle {one:g}")
-                        for one in np.unique(columns["primary"])
-                        if math.isfinite(one)
-                    }
-                    columns["primary"] = [kinds.get(one) for one in columns["primary"].tolist()]
-                first += count
-                yield event_batch(run[fine], event[fine], columns, telescope=1, cleaning="fact-tools")
+                    columns["primary"] = [
+                        _particle(int(one)) if math.isfinite(one) else None for one in columns["primary"].tolist()
+                    ]
+                yield event_batch(rows[fact.RUN], rows[fact.EVENT], columns, telescope=1, cleaning="fact-tools")
+
+
+def _particle(number: int) -> str:
+    return PARTICLES.get(number, f"particle {number}")
 
 
 _HALF_DAY_NS = 12 * 3600 * _NS
-#: FACT's focal length, m (`apbatch.camera.instruments.fact`).
-_FACT_FOCUS_M = 4.889
-
-
-def _plain(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return values
-
-
-def _sky(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Turn millimetres in FACT's camera into degrees in the sky."""
-    degrees: npt.NDArray[np.float64] = np.degrees(values / 1000 / _FACT_FOCUS_M)
-    return degrees
-
-
-_FACT_KEYS = ("run_id", "event_num")
-#: Columns of FACT's tables: name here, and how values are converted.
-_FACT_COLUMNS: dict[str, tuple[str, Any]] = {
-    "size": ("size", _plain),
-    "width": ("width", _sky),
-    "length": ("length", _sky),
-    "cog_x": ("cog_x", _sky),
-    "cog_y": ("cog_y", _sky),
-    "delta": ("psi", np.degrees),
-    "skewness_long": ("skewness", _plain),
-    "kurtosis_long": ("kurtosis", _plain),
-    "leakage1": ("leakage", _plain),
-    "concentration_one_pixel": ("con1", _plain),
-    "concentration_two_pixel": ("con2", _plain),
-    "num_islands": ("n_islands", _plain),
-    "num_pixel_in_shower": ("n_pixels", _plain),
-    "pointing_position_zd": ("pointing_altitude", lambda values: 90.0 - values),
-    "pointing_position_az": ("pointing_azimuth", lambda values: values % 360.0),
-    "corsika_event_header_total_energy": ("energy", lambda values: values / _GEV_PER_TEV),
-    "corsika_event_header_zd": ("zenith", np.degrees),
-    "corsika_event_header_az": ("azimuth", lambda values: np.degrees(values) % 360.0),
-    "corsika_event_header_x": ("core_x", lambda values: values / 100),
-    "corsika_event_header_y": ("core_y", lambda values: values / 100),
-    "corsika_run_header_particle_id": ("primary", _plain),
-}
-
-
-def _cut(arrays: Iterator[npt.NDArray[np.float64]]) -> Iterator[npt.NDArray[np.float64]]:
-    """Yield the rows of a column in blocks of one size, as other columns have them; the last one is shorter."""
-    pieces: list[npt.NDArray[np.float64]] = []
-    for array in arrays:
-        pieces.append(array)
-        while sum(map(len, pieces)) >= BATCH:
-            joined = np.concatenate(pieces)
-            yield joined[:BATCH]
-            pieces = [joined[BATCH:]]
-    if sum(map(len, pieces)):
-        yield np.concatenate(pieces)
-
-
-class _Values:
-    """What can be read of a column: how many rows, and of the finite ones the smallest, largest and different ones."""
-
-    def __init__(self, hdf5: Hdf5, columns: dict[str, Any], name: str) -> None:
-        self.low, self.high, self.rows = math.inf, -math.inf, 0
-        self.values: set[float] = set()
-        if name not in columns:
-            return
-        for block in blocks(hdf5, f"events/{name}", columns[name], np.float64):
-            self.rows += len(block)
-            finite = block[np.isfinite(block)]
-            if len(finite):
-                self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
-                if len(self.values) < _MOST_VALUES:
-                    self.values.update(np.unique(finite).tolist()[:_MOST_VALUES])
 
 
 class HisparcReader(_Hdf5Reader):
@@ -287,7 +194,7 @@ class HisparcReader(_Hdf5Reader):
         events, times, stations = 0, [1 << 63, -1], set()
         for path, table in tables_with(hdf5.file, self._COLUMNS):
             rows = read = 0
-            for block in blocks(hdf5, path, table, [(self._TIME, "u8")]):
+            for _, block in blocks(hdf5, path, table, [(self._TIME, "u8")]):
                 read += len(block)
                 fine, utc = self._times(hdf5, path, block[self._TIME])
                 rows += int(fine.sum())
@@ -324,7 +231,7 @@ class HisparcReader(_Hdf5Reader):
             for path, table in tables_with(hdf5.file, self._COLUMNS):
                 detectors = _width(table, "pulseheights")
                 kinds: list[Any] = [("event_id", "i8"), (self._TIME, "u8"), ("pulseheights", "f8", (detectors,))]
-                for block in blocks(hdf5, path, table, kinds):
+                for _, block in blocks(hdf5, path, table, kinds):
                     fine, utc = self._times(hdf5, path, block[self._TIME])
                     rows = block[fine]
                     if not len(rows):
@@ -404,7 +311,6 @@ class UciMagicReader(Reader):
         """Yield image parameters, millimetres turned into degrees; numbered by line, the run stands for the file."""
         problems = problems if problems is not None else Problems()
         lines = ((line, self._kind(line.text)) for line in lines_of(stream, problems))
-        first = 1
         while batch := list(islice(lines, BATCH)):
             for line in (line for line, kind in batch if kind is None):
                 problems.at_line(line, "ten numbers and g or h are wanted")
@@ -418,8 +324,7 @@ class UciMagicReader(Reader):
                 "con2": values[:, 3], "con1": values[:, 4], "asymmetry": sky[:, 5], "alpha": values[:, 8],
                 "distance": sky[:, 9], "primary": ["gamma" if kind == "g" else "hadron" for _, kind in fine],
             }  # fmt: skip
-            event = np.arange(first, first + len(fine))
-            first += len(fine)
+            event = np.array([line.number for line, _ in fine])
             yield event_batch(run_of_name(name), event, columns, telescope=1, cleaning="magic")
 
     def _kind(self, line: str) -> str | None:

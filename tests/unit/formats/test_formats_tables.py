@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +18,9 @@ from apbatch.errors import FormatError
 from apbatch.formats.kascade import KascadeReader
 from apbatch.formats.reader import Metadata, Reader
 from apbatch.formats.tables import FactHillasReader, HisparcReader, UciMagicReader
+from apbatch.formats.text.lines import Problems
 
+ENERGY = "corsika_event_header_total_energy"
 HDF5 = (FactHillasReader(), HisparcReader(), KascadeReader())
 
 
@@ -35,6 +40,120 @@ def test_facts_parameters_tell_primary_and_energies(data: Path, file: str, prima
         energy = opened["events/corsika_event_header_total_energy"][:] / 1000
     assert (found.events, found.attributes["primary"]) == (1000, primary)
     assert (found.attributes["energy_min"], found.attributes["energy_max"]) == (energy.min(), energy.max())
+
+
+def table_of_fact(path: Path, rows: int = 3000, **others: npt.NDArray[Any]) -> None:
+    """Write a simulated table in chunks of 1000 rows, compressed: event n has energy, size, width and length n + 1."""
+    h5py = pytest.importorskip("h5py")
+    columns = {name: np.arange(rows) + 1.0 for name in ("size", "width", "length", ENERGY)}
+    columns |= {"run_id": np.full(rows, 7.0), "event_num": np.arange(rows, dtype=np.float64), **others}
+    with h5py.File(path, "w") as file:
+        for name, values in columns.items():
+            file.create_dataset(f"events/{name}", data=values, chunks=(1000, *values.shape[1:]), compression="gzip")
+
+
+def break_chunk(path: Path, name: str, first: int) -> None:
+    """Make the chunk of a column that begins with a row unreadable."""
+    import h5py
+
+    chunks: list[Any] = []
+    with h5py.File(path) as file:
+        file[f"events/{name}"].id.chunk_iter(chunks.append)
+    place = next(chunk for chunk in chunks if chunk.chunk_offset[0] == first)
+    content = bytearray(path.read_bytes())
+    content[place.byte_offset + 2 : place.byte_offset + place.size] = b"\x55" * (place.size - 2)
+    path.write_bytes(content)
+
+
+def events_of(path: Path) -> tuple[pa.Table, Problems]:
+    problems = Problems()
+    with path.open("rb") as stream:
+        batches = list(FactHillasReader().events(stream, path.name, problems))
+    return pa.Table.from_batches(batches), problems
+
+
+@pytest.mark.parametrize("lost", ["size", "width", "run_id", "event_num"])
+def test_a_damaged_chunk_of_a_needed_column_costs_its_rows_only(tmp_path: Path, lost: str) -> None:
+    path = tmp_path / "gamma.hdf5"
+    table_of_fact(path)
+    break_chunk(path, lost, 1000)
+    table, problems = events_of(path)
+    event = table["event"].to_numpy()
+    assert event.tolist() == [*range(1000), *range(2000, 3000)]
+    for name, scale in (("size", 1), ("energy", 1e-3), ("width", np.degrees(1e-3 / 4.889))):
+        np.testing.assert_allclose(table[name].to_numpy(), (event + 1) * scale)
+    found = FactHillasReader().metadata(io.BytesIO(path.read_bytes()), path.name)
+    assert (found.events, found.attributes["energy_max"]) == (2000, 3.0)
+    for kept in (problems.result(), found.problems):
+        assert len(kept) == 1 and f"rows 1000 to 1999 of events/{lost} can't be read" in kept[0].reason
+
+
+def test_a_damaged_chunk_of_another_column_leaves_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "gamma.hdf5"
+    table_of_fact(path)
+    break_chunk(path, ENERGY, 2000)
+    table, problems = events_of(path)
+    assert table["event"].to_pylist() == list(range(3000))
+    energy = table["energy"].to_numpy()
+    np.testing.assert_allclose(energy[:2000], (np.arange(2000) + 1) / 1000)
+    assert np.isnan(energy[2000:]).all()
+    found = FactHillasReader().metadata(io.BytesIO(path.read_bytes()), path.name)
+    assert (found.events, found.attributes["energy_max"]) == (3000, 2.0)
+    assert problems.count == len(found.problems) == 1
+
+
+def test_rows_without_numbers_of_events_are_numbered_as_they_lie(tmp_path: Path) -> None:
+    import h5py
+
+    path = tmp_path / "gamma.hdf5"
+    table_of_fact(path)
+    break_chunk(path, "size", 0)
+    with h5py.File(path, "a") as file:
+        del file["events/event_num"]
+    assert events_of(path)[0]["event"].to_pylist() == list(range(1000, 3000))
+
+
+def test_columns_of_different_lengths_end_together_with_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "gamma.hdf5"
+    table_of_fact(path, width=np.arange(1500.0))
+    table, problems = events_of(path)
+    assert table["event"].to_pylist() == list(range(1500))
+    found = FactHillasReader().metadata(io.BytesIO(path.read_bytes()), path.name)
+    assert found.events == 1500
+    for kept in (problems.result(), found.problems):
+        assert [problem.reason for problem in kept] == ["columns have from 1500 to 3000 rows"]
+
+
+def test_rows_far_apart_are_found_without_the_rows_between(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path, far = tmp_path / "gamma.hdf5", 10**12
+    with h5py.File(path, "w") as file:
+        for name in ("size", "width", "length", "run_id", "event_num"):
+            column = file.create_dataset(f"events/{name}", (far + 10,), "f8", chunks=(1000,), compression="gzip")
+            column[:10] = np.arange(10) + 1
+            column[far:] = np.arange(10) + 11
+    table, _ = events_of(path)
+    event = table["event"].to_numpy()
+    assert set(range(1, 21)) <= set(event.tolist()) and len(event) == 1010
+    np.testing.assert_array_equal(table["size"].to_numpy(), event)
+
+
+def test_a_row_of_kascade_is_named_by_its_number_behind_a_damaged_chunk(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    names = ("run_id", "event_id", "timestamp", "nanoseconds", "energy", "zenith", "azimuth")
+    rows = np.zeros(3000, [(name, "f8" if name == "energy" else "i4") for name in names])
+    rows["timestamp"], rows["event_id"], rows["energy"] = 1_000_000_000, np.arange(3000), 1e15
+    rows["energy"][2005] = 0
+    path = tmp_path / "kascade.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("events/all", data=rows, chunks=(1000,), compression="gzip")
+    break_chunk(path, "all", 1000)
+    found = KascadeReader().metadata(io.BytesIO(path.read_bytes()), path.name)
+    assert found.events == 1999
+    assert [problem.reason.split(":")[0].split(" can't")[0] for problem in found.problems] == [
+        "rows 1000 to 1999 of events/all",
+        "row 2005 of events/all",
+    ]
 
 
 def test_a_hisparc_station_tells_its_number_and_events(data: Path) -> None:
@@ -64,6 +183,13 @@ def test_uci_events_are_counted_by_class_and_bad_lines_passed_over(data: Path) -
     content = path.read_bytes()[:3000].replace(b",g\n", b",x\n", 1)
     broken = UciMagicReader().metadata(io.BytesIO(content), "x")
     assert broken.problems[0].reason.startswith("line 1:")
+
+
+def test_uci_events_behind_a_bad_line_keep_their_numbers(data: Path) -> None:
+    lines = (data / "uci_magic" / "magic04.data").read_bytes().splitlines(keepends=True)[:9]
+    lines[3] = b"rubbish\n"
+    (batch,) = UciMagicReader().events(io.BytesIO(b"".join(lines)), "x")
+    assert batch["event"].to_pylist() == [1, 2, 3, 5, 6, 7, 8, 9]
 
 
 def test_times_of_a_hisparc_station_are_read_where_they_can_be() -> None:
