@@ -166,30 +166,38 @@ def _finished(settings: Production, output: Path) -> ProductionSummary | None:
     return result
 
 
-def gather(folder: Path, runs: int, settings: Production) -> None:
-    """Put truth and sources of several runs, ``run-001`` and so on in a folder, into one folder each.
+def gather(folder: Path, runs: int, settings: Production) -> dict[str, Path]:
+    """Put truth and sources of the first runs, ``run-001`` and so on in a folder, into one folder each.
 
-    Files are linked, not copied; images stay with their runs. What is there already is left. A manifest beside them
-    holds what the runs have in common.
+    Files are linked, not copied; images stay with their runs. Each number of runs has folders of its own, such as
+    ``truth-005``, so that what others ask for changes nothing. A manifest beside them holds what the runs have in
+    common, and how many there are.
 
     Parameters
     ----------
     folder : Path
         Of the runs.
     runs : int
-        How many there are.
+        How many are taken.
     settings : Production
         Of the first run.
+
+    Returns
+    -------
+    dict of str to pathlib.Path
+        The folders of ``truth`` and ``sources``.
     """
-    for kind in ("sources", "truth"):
-        target = folder / kind
+    targets = {kind: folder / f"{kind}-{runs:03d}" for kind in ("truth", "sources")}
+    for kind, target in targets.items():
         target.mkdir(parents=True, exist_ok=True)
         for run in range(1, runs + 1):
             for file in sorted((folder / f"run-{run:03d}" / kind).glob("part-*.parquet")):
                 with suppress(FileExistsError):
                     (target / f"part-{run:03d}-{file.stem.removeprefix('part-')}.parquet").hardlink_to(file)
     with written_whole(folder / _SUMMARY) as partial:
-        partial.write_text(json.dumps({**_manifest(settings), "runs": runs}, indent=1))
+        there = len(list(folder.glob("run-*/truth")))
+        partial.write_text(json.dumps({**_manifest(settings), "runs": there}, indent=1))
+    return targets
 
 
 def _manifest(settings: Production) -> dict[str, Any]:

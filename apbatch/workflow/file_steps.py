@@ -24,7 +24,7 @@ class Simulate(Step):
     """Make gamma and hadron images by the air-shower Monte Carlo, in the tree of the site `simulation`.
 
     Several runs are productions of the same settings and seed with other showers, each finished by itself: a job that
-    asks for more runs later makes the further ones only.
+    asks for more runs later makes the further ones only, and one that asks for fewer takes the first.
     """
 
     kind: ClassVar[str] = "simulate"
@@ -110,12 +110,17 @@ class Simulate(Step):
             summary = simulate(self._production(number), folder / f"run-{number:03d}")
             images = ", ".join(f"{count} {kind} images" for kind, count in summary.images.items())
             say(f"simulate: run {number} of {self.runs}: {images} of {sum(summary.showers.values())} showers")
-        gather(folder, self.runs, self._production(1))
-        return {
-            "production": f"/{EXPERIMENT.lower()}/{SIMULATION_SITE}/{folder.name}",
-            "truth": f"file://{folder}/truth",
-            "sources": f"file://{folder}/sources",
-        }
+        gathered = gather(folder, self.runs, self._production(1))
+        return self.recall(
+            {
+                "production": f"/{EXPERIMENT.lower()}/{SIMULATION_SITE}/{folder.name}",
+                **{kind: f"file://{place}" for kind, place in gathered.items()},
+            }
+        )
+
+    def recall(self, products: Products) -> Products:
+        """Say how many runs of the production are the job's: another job may have asked for more."""
+        return {**products, "runs": self.runs}
 
     def intact(self, products: Products) -> bool:
         """The truth, and so the production's folder, must still be there."""

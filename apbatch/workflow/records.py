@@ -26,7 +26,7 @@ class Records:
             products: Products = json.loads(self._file(step.kind, key).read_text())["products"]
         except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return products if isinstance(products, dict) and products.keys() >= set(step.makes) else None
+        return step.recall(products) if isinstance(products, dict) and products.keys() >= set(step.makes) else None
 
     def finish(self, kind: str, key: str, inputs: Any, parameters: Any, products: Products) -> None:
         """Record that a step has finished.

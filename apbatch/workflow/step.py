@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from apbatch.index.catalogue import Catalogue
     from apbatch.index.events.store import EventStore
     from apbatch.index.files import FileRecord
+    from apbatch.index.query import Like, Or
     from apbatch.index.selection import Selection
     from apbatch.spark.inputs.sources import Source
 
@@ -75,14 +76,14 @@ class Context:
         return f"{self.settings.store}/datasets/{self.job}/{kind}-{key}"
 
     def selection(self) -> Selection:
-        """Return what the job's query picks, files or events; files of its own production if it simulates."""
-        from apbatch.index.query import And, Like
+        """Return what the job's query picks, files or events; files of its own runs if it simulates."""
+        from apbatch.index.query import And
         from apbatch.index.selection import Selection, parse_selection
 
         selection = parse_selection(self.select, self.catalogue.attributes(), self.events.attributes())
         if "production" in self.products and not selection.of_events:
-            own = Like("path", f"{self.products['production']}/%")
-            return Selection(And((selection.query, own)), of_events=False)
+            own = _of_runs(self.products["production"], self.products["runs"])
+            return Selection(And((selection.query, *own)), of_events=False)
         return selection
 
     def files(self) -> list[FileRecord]:
@@ -124,6 +125,19 @@ class Context:
         if not files and not empty:
             raise UsageError("the job's query picks no file", remedy='apbatch find "QUERY" shows what a query picks')
         return digest([[file.path, file.checksum] for file in files])
+
+
+def _of_runs(production: str, runs: int) -> tuple[Like, Or]:
+    """Return the conditions for files of the first runs, 1 to 1000, of a production."""
+    from apbatch.index.query import Like, Or
+
+    last = f"{runs:03d}"
+    # Numbers below the last one, by the first digit in which they differ: 0__, 1__, 20_, 210, 211 before 212.
+    numbers = [last, *(["___"] if len(last) > 3 else [])]
+    for place, digit in enumerate(last):
+        free = "_" * (len(last) - place - 1)
+        numbers += [f"{last[:place]}{lower}{free}" for lower in range(int(digit))]
+    return Like("path", f"{production}/%"), Or(tuple(Like("path", f"{production}/run-{one}/%") for one in numbers))
 
 
 class Step(BaseModel):
@@ -190,6 +204,10 @@ class Step(BaseModel):
     def foresee(self, context: Context) -> bool:
         """Add the products that a run would make if nothing changed outside; False if they can't be known."""
         return False
+
+    def recall(self, products: Products) -> Products:
+        """Return the products of a record, with what the step's parameters say of them."""
+        return products
 
     def intact(self, products: Products) -> bool:
         """Tell whether the products of an earlier run are still there."""
