@@ -67,6 +67,8 @@ def energy_from(spectrum: Spectrum, share: float) -> float:
     low, high = spectrum.energy_min, spectrum.energy_max
     if not spectrum.energies:
         return _power_law(low, high, spectrum.index, share)
+    if low == high:
+        return low
     inside = [energy for energy in spectrum.energies if low < energy < high]
     edges = [low, *inside, high]
     logs = np.interp(np.log(edges), np.log(spectrum.energies), np.log(spectrum.flux))

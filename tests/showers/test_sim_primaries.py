@@ -31,6 +31,12 @@ def test_energies_follow_a_spectrum_given_at_points() -> None:
         assert (drawn < cut).mean() == pytest.approx(np.interp(cut, grid, below) / below[-1], abs=1e-3)
 
 
+@pytest.mark.parametrize("points", [{}, {"energies": (1, 10), "flux": (1, 0.1)}, {"energies": (5, 10), "flux": (1, 1)}])
+def test_a_spectrum_of_one_energy_has_that_energy(points: dict[str, tuple[float, ...]]) -> None:
+    spectrum = Spectrum.model_validate({"energy_min": 5, "energy_max": 5, **points})
+    assert [energy_from(spectrum, share) for share in (0.0, 0.5, 0.999)] == pytest.approx([5.0] * 3)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
