@@ -120,6 +120,25 @@ class DetectorModel(Section):
                 raise ValueError(f"{name} must increase")
         return self
 
+    def published(self) -> dict[str, Any]:
+        """Return the settings as they may be handed out, JSON-like: files by their content, not by where they lie.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such run of noise.
+        """
+        from apbatch.sim.detector.noise import content_of, file_content
+
+        content = self.model_dump(mode="json")
+        content |= {"noise_library": None, "noise_factors": None}
+        if self.noise_library is not None:
+            content["noise_library"], content["noise_factors"] = content_of(self.noise_library, self.noise_factors)
+        camera = Path(self.camera)
+        if camera.parent != Path() and camera.is_file():
+            content["camera"] = f"{camera.name} {file_content(camera)}"
+        return content
+
     @property
     def sky_charge(self) -> float:
         """Mean number of photo-electrons of the night sky in a pixel and integration window."""
@@ -265,8 +284,9 @@ class Production(Section):
         return self.seed, self.run
 
     def published(self) -> dict[str, Any]:
-        """Return the settings as they may be handed out, JSON-like: without a seed that is secret."""
-        return self.model_dump(mode="json", exclude={"seed"} if self.seed_commitment else None)
+        """Return the settings as they may be handed out, JSON-like: no address, and no seed that is secret."""
+        content = self.model_dump(mode="json", exclude={"seed"} if self.seed_commitment else None)
+        return content | {"detector": self.detector.published()}
 
 
 class ProductionFile(Production):

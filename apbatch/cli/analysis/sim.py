@@ -180,15 +180,18 @@ def _raw(
     ],
     output: Annotated[Path, _local("--output", "Folder of the raw files; it is made.")],
     triggered: Annotated[bool, typer.Option("--triggered", help="Records of clusters that fired only.")] = False,
+    noise: Annotated[Path | None, _local("--noise-library", "Raw run whose noise the production has, if so.")] = None,
+    factors: Annotated[Path | None, _local("--noise-factors", "Its factors; else those beside it.")] = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Write a production as raw files of TAIGA-IACT, with pedestal files and a table of conversion factors.
 
     The chain from raw data can then be run with the truth known: event numbers are those of the production.
     """
-    from apbatch.sim.detector.raw import write_raw
+    from apbatch.sim.detector.raw import Clusters, write_raw
 
-    summary = write_raw(production, output, clusters="triggered" if triggered else "all")
+    clusters: Clusters = "triggered" if triggered else "all"
+    summary = write_raw(production, output, clusters=clusters, noise_library=noise, noise_factors=factors)
     show(
         [
             {

@@ -7,6 +7,7 @@ threshold are therefore replaced by quiet ones of the same channel.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from apbatch.formats.taiga.raw import read_records
 
 Floats32 = npt.NDArray[np.float32]
 
+#: Begins what stands for files in published settings: the hash of what is in them.
+CONTENT = "sha256:"
 #: Records kept of a cluster: enough that repeats are rare, few enough for every process to hold them.
 _MOST = 4000
 
@@ -57,13 +60,8 @@ class NoiseLibrary:
         ------
         NotFoundError, FormatError, UsageError
         """
-        files = [run] if run.is_file() else sorted(run.rglob("*.[0-9][0-9][0-9]"))
-        if not files:
-            raise NotFoundError("no raw file is there", where=str(run), remedy="name a folder with files such as *.001")
-        tables = [factors] if factors else sorted((run if run.is_dir() else run.parent).glob("FACTORS*.txt"))
-        if not tables or tables[0] is None:
-            raise NotFoundError("no conversion factors beside the run", where=str(run), remedy="give noise_factors")
-        table = read_factors(tables[0])
+        files, factors = _files(run, factors)
+        table = read_factors(factors)
         by_cluster: dict[int, list[npt.NDArray[np.uint16]]] = {}
         for file in files:
             with file.open("rb") as stream:
@@ -91,6 +89,42 @@ class NoiseLibrary:
         for pixels, records in self.clusters:
             out[:, pixels] = records[rng.integers(len(records), size=n)]
         return out
+
+
+def content_of(run: Path, factors: Path | None) -> tuple[str, str]:
+    """Return the SHA-256 of a run's raw files, in the order of their paths, and of its table of conversion factors.
+
+    Parameters
+    ----------
+    run, factors : Path
+        As of `NoiseLibrary.load`.
+
+    Raises
+    ------
+    NotFoundError
+    """
+    files, table = _files(run, factors)
+    whole = hashlib.sha256("".join(file_content(file) for file in files).encode())
+    return f"{CONTENT}{whole.hexdigest()}", file_content(table)
+
+
+def file_content(file: Path) -> str:
+    """Return the SHA-256 of a file as published settings have it."""
+    with file.open("rb") as stream:
+        return f"{CONTENT}{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+
+
+def _files(run: Path, factors: Path | None) -> tuple[list[Path], Path]:
+    """Find the raw files of a run and its table of factors."""
+    files = [run] if run.is_file() else sorted(run.rglob("*.[0-9][0-9][0-9]"))
+    if not files:
+        raise NotFoundError("no raw file is there", where=str(run), remedy="name a folder with files such as *.001")
+    factors = factors or next(iter(sorted((run if run.is_dir() else run.parent).glob("FACTORS*.txt"))), None)
+    if factors is None:
+        raise NotFoundError("no conversion factors beside the run", where=str(run), remedy="give noise_factors")
+    if not factors.is_file():
+        raise NotFoundError("there is no such table of conversion factors", where=str(factors))
+    return files, factors
 
 
 def _without_light(values: Floats32, threshold: float) -> Floats32:

@@ -24,6 +24,7 @@ from apbatch.camera.instruments.registry import camera_named
 from apbatch.errors import FormatError, NotFoundError, UsageError
 from apbatch.formats.images import camera_of, from_binary
 from apbatch.formats.taiga.raw import DATA_TYPE, RECORD
+from apbatch.sim.detector.noise import CONTENT
 from apbatch.sim.detector.response import Camera, Light, digitise, over_threshold
 from apbatch.sim.settings import DetectorModel, Production
 
@@ -85,7 +86,14 @@ class _Channels:
 
 
 def write_raw(
-    production: Path, output: Path, *, night: date = date(2017, 10, 28), number: int = 1, clusters: Clusters = "all"
+    production: Path,
+    output: Path,
+    *,
+    night: date = date(2017, 10, 28),
+    number: int = 1,
+    clusters: Clusters = "all",
+    noise_library: Path | None = None,
+    noise_factors: Path | None = None,
 ) -> RawSummary:
     """Write the images of a production as raw cluster files with pedestals and a table of factors.
 
@@ -99,6 +107,8 @@ def write_raw(
         Date and number of the run, which names of folders and files tell.
     clusters : str
         `all`: every event has a record of all clusters; `triggered`: of those in which two neighbours fired.
+    noise_library, noise_factors : Path, optional
+        The raw run, and its table of factors, whose noise the production has: its summary does not say where they lie.
 
     Returns
     -------
@@ -107,9 +117,11 @@ def write_raw(
     Raises
     ------
     NotFoundError, UsageError, FormatError
-        If there is no production, it is of another camera or of an array, or the output is not empty.
+        If there is no production, it is of another camera or of an array, the output is not empty, or the noise is
+        not that of the production.
     """
     settings = _settings(production)
+    detector = _with_noise(settings.detector, noise_library, noise_factors, production)
     if output.exists() and any(output.iterdir()):
         raise UsageError("the folder is not empty", where=str(output), remedy="choose another folder")
     files = sorted((production / "images").glob("part-*.parquet"))
@@ -122,7 +134,7 @@ def write_raw(
     camera = camera_named(name)
     rng = np.random.default_rng(np.random.SeedSequence([*camera.name.encode(), settings.run]))
     channels = _Channels.draw(camera.n_pixels, rng)
-    electronics = Camera.of(camera, settings.detector)
+    electronics = Camera.of(camera, detector)
     run = output / f"{night:%d%m%y}.{number:02d}"
     run.mkdir(parents=True)
     time, records, events = _START_NS, 0, 0
@@ -190,6 +202,29 @@ def _settings(production: Path) -> Production:
         return Production.model_validate(content["parameters"])
     except (ValueError, KeyError) as error:
         raise FormatError(f"not the summary of a production: {error}", where=str(file)) from error
+
+
+def _with_noise(
+    published: DetectorModel, noise_library: Path | None, noise_factors: Path | None, production: Path
+) -> DetectorModel:
+    """Return the detector of a summary with the files of its noise, which stand there by their content."""
+    known = {"noise_library": str(published.noise_library), "noise_factors": str(published.noise_factors)}
+    by_content = known["noise_library"].startswith(CONTENT)
+    if noise_library is None:
+        if by_content:
+            raise UsageError(
+                "the production has the noise of a raw run",
+                where=str(production),
+                remedy="name it: --noise-library FOLDER, and --noise-factors FILE if they do not lie beside it",
+            )
+        return published  # without such noise, or a summary of before, which says where it lies
+    files = {"noise_library": noise_library, "noise_factors": noise_factors}
+    detector = published.model_copy(update=files)
+    if by_content and not known.items() <= detector.published().items():
+        raise UsageError("not the noise that the production has", where=str(noise_library))
+    if published.noise_library is None:
+        raise UsageError("the production has no noise of a raw run", where=str(production))
+    return detector
 
 
 def _fired(images: Floats, camera: Camera, detector: DetectorModel, geometry: CameraGeometry) -> npt.NDArray[np.bool_]:

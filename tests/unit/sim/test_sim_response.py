@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from apbatch.camera.instruments.registry import camera_named
-from apbatch.errors import NotFoundError
+from apbatch.errors import NotFoundError, UsageError
 from apbatch.formats.taiga.raw import DATA_TYPE, RECORD
 from apbatch.sim.detector.noise import NoiseLibrary
+from apbatch.sim.detector.raw import _settings, _with_noise, write_raw
 from apbatch.sim.detector.response import Camera, Light, digitise, integrate, saturated, triggered
+from apbatch.sim.production import key_of
 from apbatch.sim.settings import DetectorModel, Production
 from apbatch.sim.shower import Simulator
 
@@ -124,3 +127,45 @@ def test_arrival_times_follow_the_light_and_fill_the_window_where_there_is_none(
     empty = np.delete(times[0], [5, 6])
     assert (empty.min() < -25.0, empty.max() > 25.0) == (True, True)
     assert empty.std() == pytest.approx(60.0 / np.sqrt(12.0), rel=0.15)
+
+
+def test_published_settings_know_measured_noise_and_a_camera_s_file_by_their_content(tmp_path: Path) -> None:
+    keys = []
+    for name, records in (("one", 400), ("again", 400), ("other", 401)):
+        raw_run(tmp_path / name, [1], records)
+        (tmp_path / name / "pixels.txt").write_text("0 0\n")
+        detector = DetectorModel(noise_library=tmp_path / name, camera=str(tmp_path / name / "pixels.txt"))
+        settings = Production(gammas=1, protons=0, detector=detector)
+        assert str(tmp_path) not in json.dumps(settings.published())
+        keys.append(key_of(settings))
+    assert keys[0] == keys[1] != keys[2]
+    (tmp_path / "again" / "FACTORS_300917.txt").write_text("1 4 1.0 1.1 9.0 1.0")
+    (tmp_path / "one" / "pixels.txt").write_text("0 1\n")
+    for name in ("one", "again"):
+        detector = DetectorModel(noise_library=tmp_path / name, camera=str(tmp_path / name / "pixels.txt"))
+        assert key_of(Production(gammas=1, protons=0, detector=detector)) != keys[0]
+
+
+def test_raw_files_take_the_noise_of_the_production_where_it_lies_now(tmp_path: Path) -> None:
+    for name, records in (("run", 400), ("other", 401)):
+        raw_run(tmp_path / name, [1], records)
+    settings = Production(gammas=1, protons=0, detector=DetectorModel(noise_library=tmp_path / "run"))
+    production = tmp_path / "production"
+    production.mkdir()
+    (production / "production.json").write_text(json.dumps({"parameters": settings.published()}))
+    with pytest.raises(UsageError, match="--noise-library"):
+        write_raw(production, tmp_path / "raw")
+    with pytest.raises(UsageError, match="not the noise that the production has"):
+        write_raw(production, tmp_path / "raw", noise_library=tmp_path / "other")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(NotFoundError, match="no images"):  # what comes next
+        write_raw(production, tmp_path / "raw", noise_library=tmp_path / "moved")
+    found = _with_noise(_settings(production).detector, tmp_path / "moved", None, production)
+    assert Camera.of(CAMERA, found).noise is not None
+
+
+def test_raw_files_of_a_production_without_measured_noise_take_none(tmp_path: Path) -> None:
+    raw_run(tmp_path / "run", [1])
+    (tmp_path / "production.json").write_text(json.dumps({"parameters": Production().published()}))
+    with pytest.raises(UsageError, match="has no noise of a raw run"):
+        write_raw(tmp_path, tmp_path / "raw", noise_library=tmp_path / "run")
