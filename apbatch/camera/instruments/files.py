@@ -80,7 +80,7 @@ def camera_from_table(path: Path, name: str | None = None, *, deg_per_cm: float 
     """
     rows: list[list[float]] = []
     numbers: list[int] = []
-    text = _content(path).decode("utf-8", "replace")
+    text = _content(path).decode("utf-8-sig", "replace")
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             row = [float(word) for word in line.split()]

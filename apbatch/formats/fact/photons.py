@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -225,7 +226,7 @@ class FactPhotonsReader(ImageReader):
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise the first line of a file, compressed or not; a broken one named like one, too."""
-        content = plain_head(head).lstrip(b" \t\r\n[")
+        content = plain_head(head).removeprefix(BOM_UTF8).lstrip(b" \t\r\n[")
         if content.startswith(b"{") and _PHOTONS in content:
             return True
         if is_of_another_kind(content):

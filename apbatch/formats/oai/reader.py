@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import BinaryIO, ClassVar
 
@@ -25,7 +26,7 @@ class OaiRecordReader(Reader):
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise XML that uses Dublin Core of the protocol, or DataCite."""
-        text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        text = head.removeprefix(BOM_UTF8).lstrip()
         return text.startswith(b"<") and (OAI_DC.encode() in head or f'"{DATACITE}'.encode() in head)
 
     def isolated(self, head: bytes) -> bool:

@@ -141,4 +141,4 @@ def _rows(lines: Iterator[Line], names: list[str], problems: Problems) -> Iterat
 
 def _columns(line: str) -> list[str]:
     # No csv.reader: it raises at a stray carriage return, and these tables quote nothing.
-    return [word.strip().strip('\ufeff"') for word in line.split(",")]
+    return [word.strip().strip('"') for word in line.split(",")]

@@ -1,8 +1,8 @@
-"""Text files read line by line, in bounded memory whatever the file holds."""
+"""Text files read line by line, in bounded memory whatever the file holds; a byte order mark is no part of a line."""
 
 from __future__ import annotations
 
-from codecs import getincrementaldecoder
+from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -114,9 +114,11 @@ def raw_lines(stream: BinaryIO, problems: Problems, start: int = 0, longest: int
             length += len(piece)
             complete = not piece or piece.endswith(b"\n")
         offset += length
+        if begin == 0:
+            raw = raw.removeprefix(BOM_UTF8)
         if length > longest + 1:
             problems.at_line(Line(0 if start else number, begin, ""), f"{length} bytes long, no line of a table")
-        elif not raw.isspace():
+        elif raw.strip():
             yield RawLine(0 if start else number, begin, raw)
 
 
@@ -145,7 +147,7 @@ def head_lines(head: bytes) -> list[str] | None:
     """Return the whole, non-blank lines at the start of a text file; None if the bytes are no plain text."""
     if b"\0" in head:
         return None
-    text = head.decode("utf-8", errors="replace")
+    text = head.removeprefix(BOM_UTF8).decode("utf-8", errors="replace")
     whole = text.split("\n")
     if len(head) >= 4096 or len(whole) > 1:  # the last line may be cut by the end of the head
         whole = whole[:-1] if not text.endswith("\n") and len(head) >= 4096 else whole

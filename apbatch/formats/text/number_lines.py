@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -69,6 +70,8 @@ def number_lines(
     while True:
         block = stream.read(_BLOCK)
         buffer += block
+        if offset == 0 and buffer.startswith(BOM_UTF8):  # blanks, so that every line stays at its byte
+            buffer = b" " * len(BOM_UTF8) + buffer[len(BOM_UTF8) :]
         if skipping:  # to the end of a line that began before, or is overlong
             end = buffer.find(b"\n") + 1
             offset, buffer = offset + (end or len(buffer)), buffer[end or len(buffer) :]
