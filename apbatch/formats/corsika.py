@@ -1,9 +1,9 @@
 """Files of CORSIKA for the catalogue: headers of runs and showers, from particle files and from the IACT extension.
 
 A particle (or Cherenkov) file is Fortran's: records of 21 blocks of 273 numbers (312 with thinning), float32, between
-their lengths. Headers are blocks that begin with ``RUNH`` and ``EVTH``. The IACT extension writes the same blocks into
-EventIO objects. They hold photons and particles, not images. Reference: D. Heck, T. Pierog, "Extensive Air Shower
-Simulation with CORSIKA: A User's Guide", KIT.
+their lengths; some files have the blocks alone, end to end. Headers are blocks that begin with ``RUNH`` and ``EVTH``.
+The IACT extension writes the same blocks into EventIO objects. They hold photons and particles, not images. Reference:
+D. Heck, T. Pierog, "Extensive Air Shower Simulation with CORSIKA: A User's Guide", KIT.
 """
 
 from __future__ import annotations
@@ -103,6 +103,19 @@ def _records(stream: BinaryIO, problems: Problems) -> Iterator[Block]:
         if tail != _length(words):
             problems.add(offset, "a record whose two lengths differ")
         offset += len(content) + 8
+
+
+def _blocks_alone(stream: BinaryIO, words: int, problems: Problems) -> Iterator[Block]:
+    """Yield the same from a file without the lengths of records: blocks of so many numbers, end to end."""
+    offset = 0
+    while record := stream.read(_RECORD * words):
+        for start in range(0, len(record) - 4 * words + 1, 4 * words):
+            name = record[start : start + 4]
+            if name in (_RUN, _EVENT, _EVENT_END, _RUN_END):
+                yield offset + start, name, np.frombuffer(record, "<f4", words, start)
+        if cut := len(record) % (4 * words):
+            problems.add(offset + len(record) - cut, "the last block is cut")
+        offset += len(record)
 
 
 def _length(words: int) -> bytes:
@@ -212,10 +225,8 @@ class CorsikaReader(Reader):
         """
         problems = problems if problems is not None else Problems()
         content, decompression = plain(stream)
-        head = content.read(self.head_bytes)
-        blocks = _objects if first_kind(head) is not None and not _begins(head) else _records
         run, open_showers, whole = run_of_name(name), [], []
-        for offset, kind, values in blocks(_Again(head, content), problems):  # type: ignore[arg-type]  # it reads, which is all
+        for offset, kind, values in _headers(content, problems):
             if kind == _RUN and 0 <= values[1] < _MOST_NUMBER:
                 run = int(values[1])
             elif kind == _EVENT:
@@ -237,7 +248,7 @@ class CorsikaReader(Reader):
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise the header of a run, or of its first shower, in either way of writing it; a broken one by name."""
         content = plain_head(head)
-        if _begins(content) or first_kind(content) in _KINDS:
+        if _is_corsika(content):
             return True
         if kind_of(head) == "zstandard":
             return True
@@ -246,7 +257,7 @@ class CorsikaReader(Reader):
     def confirm(self, stream: BinaryIO, name: str) -> bool:
         """Look into compressed files, whose head may be less than a block; of a broken file the name decides."""
         content = plain(stream)[0].read(self.head_bytes)
-        if _begins(content) or first_kind(content) in _KINDS:
+        if _is_corsika(content):
             return True
         return self.claims(name) and not is_of_another_kind(content)
 
@@ -271,9 +282,7 @@ class CorsikaReader(Reader):
         """
         problems, showers = Problems(), _Showers()
         content, decompression = plain(stream)
-        head = content.read(self.head_bytes)
-        blocks = _objects if first_kind(head) is not None and not _begins(head) else _records
-        for block in blocks(_Again(head, content), problems):  # type: ignore[arg-type]  # it reads, which is all
+        for block in _headers(content, problems):
             showers.add(block, problems)
         if decompression is not None:
             decompression.note_fault(problems)
@@ -306,10 +315,32 @@ class CorsikaReader(Reader):
         )
 
 
-def _begins(content: bytes) -> bool:
-    """Tell whether these are the first bytes of a particle file: the header of a run, or of a shower behind it."""
-    showers = (content[4 + 4 * words : 8 + 4 * words] for words in _BLOCKS)
-    return content[4:8] == _RUN or (_EVENT in showers)
+def _is_corsika(head: bytes) -> bool:
+    return _has_lengths(head) or _block_alone(head) is not None or first_kind(head) in _KINDS
+
+
+def _has_lengths(head: bytes) -> bool:
+    """Tell whether a particle file begins with the length of a record: the header of a run, or a shower's behind it."""
+    return head[4:8] == _RUN or any(head[4 + 4 * words : 8 + 4 * words] == _EVENT for words in _BLOCKS)
+
+
+def _block_alone(head: bytes) -> int | None:
+    """Return how many numbers a block has in a particle file without lengths of records; None for any other file."""
+    for words in _BLOCKS:
+        if head[4 * words : 4 * words + 4] in (_EVENT, _RUN_END):
+            return words
+    return _BLOCKS[0] if head.startswith(_RUN) and not is_text(head) else None
+
+
+def _headers(content: BinaryIO, problems: Problems) -> Iterator[Block]:
+    """Yield the headers in a file, however it is written."""
+    head = content.read(CorsikaReader.head_bytes)
+    again: Any = _Again(head, content)  # it reads, which is all
+    if _has_lengths(head):
+        return _records(again, problems)
+    if (words := _block_alone(head)) is not None:
+        return _blocks_alone(again, words, problems)
+    return _objects(again, problems) if first_kind(head) is not None else _records(again, problems)
 
 
 class _Again:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import DATA
 from tests.damage import KINDS, damaged, read_all
+from tests.unit.formats.test_formats_corsika import without_lengths
 from tests.unit.formats.test_formats_parquet import write_images, write_truth
 from tests.unit.formats.test_formats_taiga_raw import record
 
@@ -78,6 +79,7 @@ FILES: dict[str, tuple[str, Callable[[Path], bytes]]] = {
         lambda _: gzip.decompress((DATA / "simtel/n_hv_disabled.simtel.gz").read_bytes()),
     ),
     "corsika": ("corsika757", lambda _: (DATA / "corsika/corsika757_particle").read_bytes()),
+    "corsika, blocks alone": ("DAT000001", lambda _: without_lengths(DATA / "corsika/corsika757_particle")),
     "corsika, IACT": ("one_shower.dat", lambda _: (DATA / "corsika/one_shower.dat").read_bytes()),
     "apbatch-images": ("a.parquet", lambda folder: parquet(lambda path: write_images(path, 40), folder)),
     "apbatch-truth": ("a.parquet", lambda folder: parquet(write_truth, folder)),

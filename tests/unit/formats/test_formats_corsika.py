@@ -67,6 +67,46 @@ def test_a_cut_file_is_registered_with_what_is_whole_and_says_so(data: Path, nam
     assert found.problems
 
 
+def without_lengths(path: Path) -> bytes:
+    """Return the blocks of a particle file alone."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:4], "little")
+    return b"".join(content[at + 4 : at + 4 + size] for at in range(0, len(content), size + 8))
+
+
+@pytest.mark.parametrize("name", ["corsika75700", "corsika757_particle"])
+def test_a_particle_file_without_lengths_of_records_tells_the_same(data: Path, tmp_path: Path, name: str) -> None:
+    path = data / "corsika" / name
+    alone = tmp_path / name
+    alone.write_bytes(without_lengths(path))
+    assert describe(alone) == describe(path)
+    with path.open("rb") as stream, alone.open("rb") as other:
+        wanted = [batch.to_pydict() for batch in READER.events(stream, name)]
+        assert [batch.to_pydict() for batch in READER.events(other, name)] == wanted
+    cut = describe(alone, 30_000)
+    assert cut.events < describe(path).events
+    assert "the last block is cut" in [problem.reason for problem in cut.problems]
+
+
+def block(name: bytes, *numbers: float, words: int) -> bytes:
+    return name + np.array(numbers, "<f4").tobytes().ljust(4 * words - 4, b"\0")
+
+
+@pytest.mark.parametrize("words", [273, 312])
+def test_blocks_alone_are_of_thinned_showers_as_well(words: int) -> None:
+    shower = [1.0, 14.0, 2000.0, 0.0, 0.0, 1.5e6, 0.0, 0.0, 0.0, 0.3]
+    names = [(b"RUNH", [7.0]), (b"EVTH", shower), (b"EVTE", [1.0]), (b"RUNE", [7.0])]
+    content = b"".join(block(name, *numbers, words=words) for name, numbers in names)
+    found = READER.metadata(io.BytesIO(content), "DAT000007")
+    assert READER.sniff("renamed", content[:4096])
+    assert (found.run, found.events, found.problems) == (7, 1, ())
+    assert (found.attributes["primary"], found.attributes["energy_max"]) == ("proton", 2.0)
+
+
+def test_a_text_that_begins_like_a_block_is_no_particle_file() -> None:
+    assert not READER.sniff("notes", b"RUNH is the name of the first block.\n" * 100)
+
+
 def test_other_files_are_not_taken_for_corsikas(data: Path) -> None:
     for name in ("simtel/n_hv_disabled.simtel.gz", "fact_images/011014.phs.jsonl.gz", "kascade/kascade.dat"):
         content = (data / name).read_bytes()
@@ -75,7 +115,7 @@ def test_other_files_are_not_taken_for_corsikas(data: Path) -> None:
 
 @given(st.binary(max_size=400))
 def test_no_bytes_crash_the_reader(junk: bytes) -> None:
-    for content in (junk, b"\x94\x59\x00\x00RUNH" + junk, b"\x37\x8a\x1f\xd4\xb0\x04\x00\x00" + junk):
+    for content in (junk, b"\x94\x59\x00\x00RUNH" + junk, b"RUNH" + junk, b"\x37\x8a\x1f\xd4\xb0\x04\x00\x00" + junk):
         READER.sniff("x", content)
         try:
             READER.metadata(io.BytesIO(content), "x")
