@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
 import anyio
@@ -55,7 +54,12 @@ async def changes(
             from_start = False
         # The first page is read here, so that a reader who was away for too long gets a problem, not a broken stream.
         first = await run_sync(lambda: door.changes_read(after, MANY, from_start=from_start))
-        return StreamingResponse(_events(door, service, first, after, from_start), 200, None, _EVENTS)
+
+        def look(place: int) -> tuple[list[Change], int]:
+            service.identity.check_still(request.headers, door.who)
+            return door.changes_read(place, MANY, from_start=from_start)
+
+        return StreamingResponse(_events(look, service, first, after), 200, None, _EVENTS)
     representation = wanted_form(request.headers.get("accept", ""), form)
     if representation.name == "json":
         places = service_of(request).feed_places
@@ -111,7 +115,7 @@ def _after(last_event_id: str | None, since: int) -> int:
 
 
 async def _events(
-    door: Guard, service: Service, first: tuple[list[Change], int], since: int, from_start: bool
+    look: Callable[[int], tuple[list[Change], int]], service: Service, first: tuple[list[Change], int], since: int
 ) -> AsyncIterator[bytes]:
     with service.followers:
         page, last = first
@@ -130,7 +134,7 @@ async def _events(
                     silence = 0.0
                     yield b": still here\n\n"
             try:
-                page, last = await run_sync(partial(door.changes_read, since, MANY, from_start=from_start))
+                page, last = await run_sync(look, since)
             except ApbatchError as error:
                 yield f"event: problem\ndata: {json.dumps(error_problem(error))}\n\n".encode()
                 return

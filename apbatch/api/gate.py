@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlencode, urlsplit
 
@@ -22,7 +21,7 @@ from anyio.to_thread import run_sync
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from apbatch.api.identity import Asker, Identity
+from apbatch.api.identity import Asker, Identity, cookies_of
 from apbatch.api.limits import RateLimit, until_step_s
 from apbatch.api.problems import problem_response
 from apbatch.errors import AccessError, ApbatchError, UsageError
@@ -116,9 +115,7 @@ class Gate:
             raise UsageError("the service has another name", remedy="ask by the name it was started with")
         _check_origin(headers)
         client = scope.get("client") or ("unknown", 0)
-        cookies: dict[str, str] = {}
-        with suppress(CookieError):
-            cookies = {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
+        cookies = cookies_of(headers)
         address = str(client[0])
         try:
             if "authorization" in headers or cookies:  # keys of a provider may have to be fetched

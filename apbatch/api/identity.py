@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 import jwt
@@ -161,6 +163,26 @@ class Identity:
         """
         return self.asker(headers, {}, "").principal
 
+    def check_still(self, headers: Mapping[str, str], who: Principal) -> None:
+        """Make sure that an answer without end still goes to whom it began for.
+
+        Parameters
+        ----------
+        headers : Mapping
+            Of the request; names in lower case.
+        who : Principal
+            Who sent it, as its token said then.
+
+        Raises
+        ------
+        AccessError
+            If the token was revoked or expired since, or its user is refused.
+        ServerError
+            If a provider's keys can't be had.
+        """
+        if self.asker(headers, cookies_of(headers), "").principal != who:
+            raise AccessError(REFUSAL)
+
     def of_token(self, token: str) -> Asker:
         """Return whom a token names.
 
@@ -179,6 +201,19 @@ class Identity:
             return Asker(who, f"subject {who.name}")
         entry = self._tokens.check(token)
         return Asker(Principal(entry.name, frozenset(entry.groups), frozenset(entry.roles)), f"token {entry.id}")
+
+
+def cookies_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the cookies of a request; none where they can't be read.
+
+    Parameters
+    ----------
+    headers : Mapping
+        Of the request; names in lower case.
+    """
+    with suppress(CookieError):
+        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
+    return {}
 
 
 def identity_of(settings: ServiceSettings) -> Identity:

@@ -35,7 +35,7 @@ from apbatch.errors import (
     VerificationError,
 )
 from apbatch.index.catalogue import PAGE
-from apbatch.index.changes import StaleReaderError
+from apbatch.index.changes import Change, StaleReaderError
 from apbatch.index.contents import BLOCK
 from apbatch.index.files import State
 from apbatch.ingest.remote.wire import CONCERNS, ITS_FILE, attribute_to_json, change_to_json, sse_event, weak_tag
@@ -247,10 +247,18 @@ class Server:
         except BaseException:
             self._followers.release()
             raise
-        stream = self._stream(guard, first, since, from_start)
+
+        def look(place: int) -> tuple[list[Change], int]:
+            if self._identify(request.headers) != guard.who:
+                raise AccessError("the token is another's by now")
+            return guard.changes_read(place, PAGE, from_start=from_start)
+
+        stream = self._stream(look, first, since)
         return StreamingResponse(stream, 200, {**_private(), "x-accel-buffering": "no"}, "text/event-stream")
 
-    async def _stream(self, guard: Guard, first: Any, since: int, from_start: bool) -> AsyncIterator[bytes]:
+    async def _stream(
+        self, look: Callable[[int], tuple[list[Change], int]], first: tuple[list[Change], int], since: int
+    ) -> AsyncIterator[bytes]:
         (changes, last), silence = first, 0.0
         try:
             yield b"retry: 2000\n\n"
@@ -265,7 +273,7 @@ class Server:
                     if silence >= _SILENCE_S:
                         yield b": still here\n\n"
                         silence = 0.0
-                changes, last = await run_sync(partial(guard.changes_read, since, PAGE, from_start=from_start))
+                changes, last = await run_sync(look, since)
         except ApbatchError:
             return  # who follows asks again, and is then told
         finally:

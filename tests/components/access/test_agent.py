@@ -236,6 +236,24 @@ def test_the_feed_goes_on_where_a_follower_was_cut_off(taiga: Site) -> None:
         assert ask(url, "/feed").status == ask(url, "/readyz").status == 503
 
 
+def test_a_feed_ends_with_the_token_that_opened_it(taiga: Site) -> None:
+    taiga.add("a", b"a")
+    taiga.policy.write_text("rules: [{name: a, who: {users: ann}, may: data}]")
+    revoked = threading.Event()
+
+    def identify(headers: Mapping[str, str]) -> Principal:
+        if revoked.is_set():
+            raise AccessError("the token is not valid")
+        return Principal("ann")
+
+    with served(taiga.gateway(), identify) as (url, _):
+        lines = follow(url, 0, {"Authorization": "Bearer ann"})
+        assert json.loads(next(lines)["data"])["key"] == "/taiga/taiga/a"
+        revoked.set()
+        taiga.add("b", b"b")
+        assert not any("/taiga/taiga/b" in one["data"] for one in lines)
+
+
 def follow(url: str, since: int, headers: Mapping[str, str] | None = None) -> Iterator[dict[str, str]]:
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=300)

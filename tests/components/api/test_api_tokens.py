@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import jwt
@@ -13,7 +15,8 @@ import pytest
 from apbatch.config import OidcSettings, ServiceSettings
 from apbatch.index.sql.sqlite import SqliteCatalogue
 from tests.provider import ISSUER, Provider
-from tests.service import Running, fill, serving
+from tests.service import Running, fill, record, serving
+from tests.waits import PATIENCE_S
 
 RULES = """
 rules:
@@ -102,6 +105,46 @@ def test_who_is_blocked_is_refused_with_tokens_of_every_issuer(running: Running,
         assert counted(running, provider.token())[0] == 200
     finally:
         running.tokens.block("bob", False)
+
+
+ENDINGS = {
+    "revoked": lambda running, token, _: running.tokens.revoke(token.split("_")[1]),
+    "expired": lambda running, _, monkeypatch: monkeypatch.setattr(
+        running.tokens, "_now", lambda: datetime.now(UTC) + timedelta(days=2)
+    ),
+    "of a user who is blocked": lambda running, *_: running.tokens.block("eve"),
+}
+
+
+@pytest.mark.parametrize("header", ["Authorization: Bearer ", "Cookie: apbatch_token="])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_feed_ends_with_the_token_that_opened_it(
+    tmp_path: Path, ending: str, header: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apbatch.api.changes._PERIOD_S", 0.05)
+    with (
+        SqliteCatalogue(f"sqlite:///{tmp_path}/c.sqlite") as catalogue,
+        serving(tmp_path, catalogue, auth=True, rules=RULES) as running,
+    ):
+        fill(catalogue, 1)
+        token = running.tokens.create("eve", ("experts",), days=1)
+        name, value = f"{header}{token}".split(": ")
+        feed = running.pool.request(
+            "GET", f"{running.url}/api/v1/changes?since={catalogue.revision()}", preload_content=False,
+            headers={name: value, "Accept": "text/event-stream"}, timeout=PATIENCE_S,
+        )  # fmt: skip
+        shown, hidden = (f"{header[:6]} {ending} {when}" for when in ("before", "after"))
+        catalogue.upsert([record(1, path=f"/taiga/site/{shown}", source=shown)])
+        text = rest = b""
+        with closing(feed):
+            while shown.encode() not in text:
+                text += feed.read1(65536)
+            ENDINGS[ending](running, token, monkeypatch)
+            catalogue.upsert([record(2, path=f"/taiga/site/{hidden}", source=hidden)])
+            while part := feed.read1(65536):
+                rest += part
+                assert hidden.encode() not in rest
+        assert b'"status": 401' in rest.partition(b"event: problem")[2]
 
 
 def test_the_log_holds_no_token_wherever_it_is_put(running: Running, provider: Provider) -> None:
