@@ -8,7 +8,7 @@ Values of -1 and -999 in the last two mean that there was no measurement.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, BinaryIO, ClassVar
@@ -40,6 +40,7 @@ from apbatch.formats.event_columns import (
 )
 from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, opened, tables_with, with_file
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
+from apbatch.formats.row_rules import RowRules
 from apbatch.formats.signatures import names_word
 from apbatch.formats.text.lines import Problems, head_lines, lines_of, numbers
 
@@ -62,7 +63,7 @@ _ROUNDING = 2e-7
 ROW = np.dtype([(name, "f8") for name in ("run", "event", "second", "nanosecond", "energy", "zenith", "azimuth")])
 _Rows = npt.NDArray[np.void]
 #: What makes a row no event, in this order: the bounds of the format, for text and HDF5 alike.
-_RULES: tuple[tuple[Callable[[_Rows], npt.NDArray[np.bool_]], str], ...] = (
+_RULES = RowRules(
     (
         lambda rows: np.logical_and.reduce(
             [
@@ -86,17 +87,6 @@ _RULES: tuple[tuple[Callable[[_Rows], npt.NDArray[np.bool_]], str], ...] = (
         "a direction of zenith {zenith:g} and azimuth {azimuth:g} rad",
     ),
 )
-
-
-def _broken_rules(rows: _Rows) -> npt.NDArray[np.int64]:
-    """Return the number of the first rule that each row breaks; as many as there are rules where it is an event."""
-    with np.errstate(invalid="ignore"):
-        passes = np.stack([*(rule(rows) for rule, _ in _RULES), np.zeros(len(rows), bool)])
-    return np.asarray(np.argmin(passes, axis=0), np.int64)
-
-
-def _reason(row: np.void, rule: int) -> str:
-    return _RULES[rule][1].format(**{name: float(row[name]) for name in ROW.names or ()})
 
 
 def _row(values: list[float] | None) -> tuple[float, ...] | None:
@@ -200,7 +190,7 @@ class KascadeReader(Reader):
             return True
         lines = [line for line in head_lines(head) or [] if not line.lstrip().startswith("#")]
         rows = [row for line in lines if (row := _row(numbers(line.split()))) is not None]
-        right = int((_broken_rules(np.array(rows, ROW)) == len(_RULES)).sum()) if rows else 0
+        right = int((_RULES.broken(np.array(rows, ROW), len(rows)) < 0).sum()) if rows else 0
         return right > 0 and 2 * right >= len(lines)
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
@@ -279,10 +269,10 @@ def _events_of_text(stream: BinaryIO, problems: Problems) -> Iterator[tuple[_Row
             problems.at_line(line, f"{_COLUMNS} numbers are wanted")
         whole = [(line, values) for line, values in parsed if values is not None and _row(values) is not None]
         rows = np.array([_row(values) for _, values in whole], ROW)
-        broken = _broken_rules(rows)
-        for place in np.flatnonzero(broken < len(_RULES)).tolist():
-            problems.at_line(whole[place][0], _reason(rows[place], int(broken[place])))
-        events = broken == len(_RULES)
+        broken = _RULES.broken(rows, len(rows))
+        for place, reason in _RULES.reasons(rows, broken):
+            problems.at_line(whole[place][0], reason)
+        events = broken < 0
         yield rows[events], np.array([values for _, values in whole], np.float64).reshape(-1, _COLUMNS)[events]
 
 
@@ -317,7 +307,7 @@ def _events_of_table(stream: BinaryIO, name: str, problems: Problems) -> Iterato
     with opened(stream, name, problems) as hdf5:
         for _, _, block in _blocks_of_tables(hdf5, _OTHERS):
             rows, broken = _rows_of_block(block)
-            events = broken == len(_RULES)
+            events = broken < 0
             others = np.full((14, len(block)), np.nan)
             at = 0
             for column, width in _OTHERS:
@@ -349,7 +339,7 @@ def _rows_of_block(block: npt.NDArray[Any]) -> tuple[_Rows, npt.NDArray[np.int64
     for column, stored in zip(ROW.names or (), (*_NAMES, _AZIMUTH), strict=True):
         if stored in (block.dtype.names or ()):
             rows[column] = block[stored]
-    return rows, _broken_rules(rows)
+    return rows, _RULES.broken(rows, len(rows))
 
 
 #: Columns of the table in HDF5 as they are in `ROW`; one without azimuth is read as well.
@@ -393,9 +383,9 @@ def _add_events(stream: BinaryIO, name: str, totals: _Totals) -> Problems:
     def read(hdf5: Hdf5) -> Problems:
         for path, first, block in _blocks_of_tables(hdf5):
             rows, broken = _rows_of_block(block)
-            for place in np.flatnonzero(broken < len(_RULES)).tolist():
-                hdf5.problems.add(0, f"row {first + place} of {path}: {_reason(rows[place], int(broken[place]))}")
-            totals.add(rows[broken == len(_RULES)])
+            for place, reason in _RULES.reasons(rows, broken):
+                hdf5.problems.add(0, f"row {first + place} of {path}: {reason}")
+            totals.add(rows[broken < 0])
         return hdf5.problems
 
     return with_file(stream, name, read)

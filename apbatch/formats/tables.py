@@ -153,7 +153,7 @@ class FactHillasReader(_Hdf5Reader):
                 raise FormatError("no table with the columns of this format", where=name)
             for rows in fact.rows_of(hdf5):
                 columns: dict[str, Any] = {
-                    ours: change(rows[theirs]) for theirs, (ours, change) in fact.COLUMNS.items() if theirs in rows
+                    ours: change(rows[theirs]) for theirs, (ours, change, _) in fact.COLUMNS.items() if theirs in rows
                 }
                 if "primary" in columns:
                     columns["primary"] = [

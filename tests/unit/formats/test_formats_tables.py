@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apbatch.errors import FormatError
+from apbatch.formats.fact.image_parameters import COLUMNS
 from apbatch.formats.kascade import KascadeReader
 from apbatch.formats.reader import Metadata, Reader
 from apbatch.formats.tables import FactHillasReader, HisparcReader, UciMagicReader
 from apbatch.formats.text.lines import Problems
 
 ENERGY = "corsika_event_header_total_energy"
+NAMES = {name: ours for name, (ours, _, _) in COLUMNS.items() if ours != "primary"}
 HDF5 = (FactHillasReader(), HisparcReader(), KascadeReader())
 
 
@@ -43,9 +46,10 @@ def test_facts_parameters_tell_primary_and_energies(data: Path, file: str, prima
 
 
 def table_of_fact(path: Path, rows: int = 3000, **others: npt.NDArray[Any]) -> None:
-    """Write a simulated table in chunks of 1000 rows, compressed: event n has energy, size, width and length n + 1."""
+    """Write a simulated table in chunks of 1000 rows, compressed: event n has an energy and a size of n + 1."""
     h5py = pytest.importorskip("h5py")
-    columns = {name: np.arange(rows) + 1.0 for name in ("size", "width", "length", ENERGY)}
+    columns = {name: np.arange(rows) + 1.0 for name in ("size", ENERGY)}
+    columns |= {name: (np.arange(rows) + 1.0) / 10 for name in ("width", "length")}
     columns |= {"run_id": np.full(rows, 7.0), "event_num": np.arange(rows, dtype=np.float64), **others}
     with h5py.File(path, "w") as file:
         for name, values in columns.items():
@@ -80,7 +84,7 @@ def test_a_damaged_chunk_of_a_needed_column_costs_its_rows_only(tmp_path: Path, 
     table, problems = events_of(path)
     event = table["event"].to_numpy()
     assert event.tolist() == [*range(1000), *range(2000, 3000)]
-    for name, scale in (("size", 1), ("energy", 1e-3), ("width", np.degrees(1e-3 / 4.889))):
+    for name, scale in (("size", 1), ("energy", 1e-3), ("width", np.degrees(1e-4 / 4.889))):
         np.testing.assert_allclose(table[name].to_numpy(), (event + 1) * scale)
     found = FactHillasReader().metadata(io.BytesIO(path.read_bytes()), path.name)
     assert (found.events, found.attributes["energy_max"]) == (2000, 3.0)
@@ -115,7 +119,7 @@ def test_rows_without_numbers_of_events_are_numbered_as_they_lie(tmp_path: Path)
 
 def test_columns_of_different_lengths_end_together_with_a_problem(tmp_path: Path) -> None:
     path = tmp_path / "gamma.hdf5"
-    table_of_fact(path, width=np.arange(1500.0))
+    table_of_fact(path, width=np.ones(1500))
     table, problems = events_of(path)
     assert table["event"].to_pylist() == list(range(1500))
     found = FactHillasReader().metadata(io.BytesIO(path.read_bytes()), path.name)
@@ -134,8 +138,59 @@ def test_rows_far_apart_are_found_without_the_rows_between(tmp_path: Path) -> No
             column[far:] = np.arange(10) + 11
     table, _ = events_of(path)
     event = table["event"].to_numpy()
-    assert set(range(1, 21)) <= set(event.tolist()) and len(event) == 1010
+    assert set(range(1, 21)) <= set(event.tolist()) and len(event) == 1010  # zeros fill the first chunk
     np.testing.assert_array_equal(table["size"].to_numpy(), event)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "right"),
+    [
+        ("run_id", 2.0**31, False), ("run_id", 7.5, False), ("run_id", -1, False), ("run_id", math.nan, False),
+        ("event_num", 2.0**31 - 1, True), ("event_num", 2.0**31, False), ("event_num", 0.5, False),
+        ("size", 0, True), ("size", -3, False), ("size", math.inf, False), ("size", math.nan, True),
+        ("width", 0, True), ("width", -1e-9, False), ("length", 1e3, False), ("length", 400, True),
+        (ENERGY, 0.09, False), (ENERGY, 2e9, False), (ENERGY, 1e9, True), (ENERGY, math.nan, True),
+        ("corsika_event_header_zd", math.pi, True), ("corsika_event_header_zd", 3.2, False),
+        ("pointing_position_zd", -1e-5, True), ("pointing_position_zd", -0.1, False),
+        ("pointing_position_az", -179, True), ("pointing_position_az", 1e5, False), ("cog_x", -501, False),
+        ("leakage1", 1.1, False),
+        ("corsika_run_header_particle_id", 1.5, False), ("corsika_run_header_particle_id", 14, True),
+        ("corsika_event_header_x", -1e300, False), ("kurtosis_long", math.inf, True), ("num_islands", -1, False),
+    ],
+)  # fmt: skip
+def test_rows_beyond_the_bounds_are_no_events_of_fact(tmp_path: Path, column: str, value: float, right: bool) -> None:
+    path, rows = tmp_path / "gamma.hdf5", 1000
+    plain = {"run_id": 7, "event_num": 5, "size": 50, "width": 9, "length": 20, "corsika_run_header_particle_id": 1}
+    values = np.arange(rows) + 10.0 if column == "event_num" else np.full(rows, float(plain.get(column, 0.5)))
+    values[3] = value
+    table_of_fact(path, rows, **{column: values})
+    table, problems = events_of(path)
+    found = FactHillasReader().metadata(io.BytesIO(path.read_bytes()), path.name)
+    assert table.num_rows == found.events == (rows if right else rows - 1)
+    for kept in (problems.result(), found.problems):
+        assert len(kept) == (0 if right else 1)
+        assert right or (kept[0].reason.startswith("row 3 of events: ") and column in kept[0].reason)
+    declared = table[NAMES[column]].to_numpy() if column in NAMES else np.empty(0)
+    assert not np.isinf(declared).any()
+
+
+@pytest.mark.parametrize("column", [ENERGY, "run_id"])
+def test_rows_shifted_by_inserted_bytes_are_passed_over(data: Path, tmp_path: Path, column: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    content = bytearray((data / "fact_hillas" / "gamma.hdf5").read_bytes())
+    with h5py.File(io.BytesIO(content)) as file:
+        chunks: list[Any] = []
+        file[f"events/{column}"].id.chunk_iter(chunks.append)
+    start, end = chunks[0].byte_offset, chunks[0].byte_offset + chunks[0].size
+    content[start:end] = (content[start : start + 1001] + b"777" + content[start + 1001 : end])[: end - start]
+    path = tmp_path / "gamma.hdf5"
+    path.write_bytes(content)
+    table, problems = events_of(path)
+    found = FactHillasReader().metadata(io.BytesIO(content), path.name)
+    # The first 125 rows lie before the inserted bytes; a few shifted ones may look like energies by chance.
+    assert found.events == table.num_rows and 125 <= table.num_rows < 140
+    assert problems.count == 1000 - table.num_rows and found.problems[0].reason.startswith("row 125 of events: ")
+    assert 10_000 < table["run"].to_numpy().min() <= table["run"].to_numpy().max() < 15_000
 
 
 def test_a_row_of_kascade_is_named_by_its_number_behind_a_damaged_chunk(tmp_path: Path) -> None:
