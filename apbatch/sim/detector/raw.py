@@ -208,8 +208,8 @@ def _with_noise(
     published: DetectorModel, noise_library: Path | None, noise_factors: Path | None, production: Path
 ) -> DetectorModel:
     """Return the detector of a summary with the files of its noise, which stand there by their content."""
-    known = {"noise_library": str(published.noise_library), "noise_factors": str(published.noise_factors)}
-    by_content = known["noise_library"].startswith(CONTENT)
+    recorded = {"noise_library": str(published.noise_library), "noise_factors": str(published.noise_factors)}
+    by_content = recorded["noise_library"].startswith(CONTENT)
     if noise_library is None:
         if by_content:
             raise UsageError(
@@ -220,7 +220,7 @@ def _with_noise(
         return published  # without such noise, or a summary of before, which says where it lies
     files = {"noise_library": noise_library, "noise_factors": noise_factors}
     detector = published.model_copy(update=files)
-    if by_content and not known.items() <= detector.published().items():
+    if by_content and not recorded.items() <= detector.published().items():
         raise UsageError("not the noise that the production has", where=str(noise_library))
     if published.noise_library is None:
         raise UsageError("the production has no noise of a raw run", where=str(production))
