@@ -9,15 +9,18 @@ from __future__ import annotations
 import bz2
 import io
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 from apbatch.errors import MissingSoftwareError
-from apbatch.formats.text.lines import Problems
+from apbatch.formats.text.lines import Line, Problems, lines_of
 
 _SUFFIXES = (".gz", ".zst", ".zstd", ".bz2")
 _GZIP, _ZSTD, _BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
 _BLOCK = 1 << 18
+#: First bytes of a content by which its format is told.
+_HEAD = 4096
 #: Nothing that an instrument wrote shrinks so much; what expands more than this is made to fill a memory or a disk.
 MOST_EXPANSION = 400
 #: So much may expand at any rate: a short file of nothing is no attack.
@@ -249,7 +252,7 @@ def plain_name(name: str) -> str:
     return path.stem if path.suffix in _SUFFIXES else path.name
 
 
-def plain_head(head: bytes, size: int = 4096) -> bytes:
+def plain_head(head: bytes, size: int = _HEAD) -> bytes:
     """Return the first bytes of the content of a file, of which the first bytes are given, compressed or not."""
     kind = kind_of(head)
     if kind is None:
@@ -258,6 +261,39 @@ def plain_head(head: bytes, size: int = 4096) -> bytes:
         return io.BufferedReader(Decompressed(io.BytesIO(head), kind), size).read(size)
     except MissingSoftwareError:
         return b""
+
+
+def may_fit(head: bytes, fits: Callable[[bytes], bool]) -> bool:
+    """Tell from the first bytes of a file, compressed or not, whether its content may be what `fits` knows.
+
+    Parameters
+    ----------
+    head : bytes
+        First bytes of the file. Where they hold too little of a compressed content (a block of zstandard or bzip2 is
+        larger), the answer is yes, and `content_fits` decides.
+    fits : callable
+        Tells it from the first bytes of the content.
+    """
+    content = plain_head(head, _HEAD)
+    if kind_of(head) is not None and len(content) < _HEAD <= len(head):
+        return True
+    return fits(content)
+
+
+def content_fits(stream: BinaryIO, fits: Callable[[bytes], bool]) -> bool:
+    """Tell whether the content of a file, compressed or not, is what `fits` knows by its first bytes.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+        At its start.
+    fits : callable
+        Tells it from the first bytes of the content.
+    """
+    try:
+        return fits(plain(stream)[0].read(_HEAD))
+    except MissingSoftwareError:
+        return False
 
 
 def plain(stream: BinaryIO) -> tuple[BinaryIO, Decompressed | None]:
@@ -279,6 +315,24 @@ def plain(stream: BinaryIO) -> tuple[BinaryIO, Decompressed | None]:
         return whole, None
     machine = Decompressed(whole, kind)
     return io.BufferedReader(machine, _BLOCK), machine
+
+
+def plain_lines(stream: BinaryIO, problems: Problems, *, whole: bool = False) -> Iterator[Line]:
+    """Yield the lines of a text that may be compressed; see `apbatch.formats.text.lines.lines_of`.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+        At its start; needs only `read`.
+    problems : Problems
+        Takes lines that were passed over, and why compressed data ended early.
+    whole : bool
+        Pass over a last line without its end.
+    """
+    content, decompression = plain(stream)
+    yield from lines_of(content, problems, whole=whole)
+    if decompression is not None:
+        decompression.note_fault(problems)
 
 
 class _Chained(io.RawIOBase):

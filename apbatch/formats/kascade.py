@@ -28,6 +28,7 @@ from apbatch.formats.attributes import (
     ZENITH_MAX,
     ZENITH_MIN,
 )
+from apbatch.formats.compressed import content_fits, may_fit, plain_lines
 from apbatch.formats.event_columns import (
     AZIMUTH,
     CORE_X,
@@ -42,7 +43,7 @@ from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, opened, tables_with, with_
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 from apbatch.formats.row_rules import RowRules
 from apbatch.formats.signatures import names_word
-from apbatch.formats.text.lines import Problems, head_lines, lines_of, numbers
+from apbatch.formats.text.lines import Problems, head_lines, numbers
 
 _COLUMNS = 21
 #: Lines of text that are looked at together.
@@ -186,23 +187,24 @@ class KascadeReader(Reader):
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise lines of 21 numbers that can be an event (comments in front are allowed), or an HDF5 file."""
-        if head.startswith(MAGIC):
-            return True
+        return head.startswith(MAGIC) or may_fit(head, self._is_text)
+
+    def _is_text(self, head: bytes) -> bool:
         lines = [line for line in head_lines(head) or [] if not line.lstrip().startswith("#")]
         rows = [row for line in lines if (row := _row(numbers(line.split()))) is not None]
         right = int((_RULES.broken(np.array(rows, ROW), len(rows)) < 0).sum()) if rows else 0
         return right > 0 and 2 * right >= len(lines)
 
     def confirm(self, stream: BinaryIO, name: str) -> bool:
-        """Look for the table in an HDF5 file.
+        """Look for the table in an HDF5 file, and into a compressed one.
 
         Raises
         ------
         FormatError
             If it is a damaged one.
         """
-        if stream.read(len(MAGIC)) != MAGIC:
-            return True
+        if not _is_hdf5(stream):
+            return content_fits(stream, self._is_text)
         try:
             return with_file(stream, name, lambda hdf5: bool(tables_with(hdf5.file, _NAMES)))
         except MissingSoftwareError:
@@ -227,9 +229,7 @@ class KascadeReader(Reader):
             For an HDF5 file without h5py.
         """
         problems, totals = Problems(), _Totals()
-        magic = stream.read(len(MAGIC))
-        stream.seek(0)
-        if magic == MAGIC:
+        if _is_hdf5(stream):
             problems = _add_events(stream, name, totals)
         else:
             self._text(stream, totals, problems)
@@ -245,14 +245,18 @@ class KascadeReader(Reader):
     def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the events with energy, direction, core, numbers and densities of particles, and the weather."""
         problems = problems if problems is not None else Problems()
-        magic = stream.read(len(MAGIC))
-        stream.seek(0)
-        if magic == MAGIC:
+        if _is_hdf5(stream):
             yield from _events_of_table(stream, name, problems)
             return
         for rows, values in _events_of_text(stream, problems):
             if len(rows):
                 yield _event_batch(rows, values[:, _TEXT_ORDER].T)
+
+
+def _is_hdf5(stream: BinaryIO) -> bool:
+    magic = stream.read(len(MAGIC))
+    stream.seek(0)
+    return magic == MAGIC
 
 
 #: Columns of a line of text in the order of `KascadeReader.event_columns` from the core on.
@@ -262,7 +266,7 @@ _NO_WEATHER = (-1.0, -999.0)
 
 def _events_of_text(stream: BinaryIO, problems: Problems) -> Iterator[tuple[_Rows, npt.NDArray[np.float64]]]:
     """Yield the rows that are events, as `ROW` and with all columns; others are noted."""
-    lines = (line for line in lines_of(stream, problems, whole=True) if not line.text.lstrip().startswith("#"))
+    lines = (line for line in plain_lines(stream, problems, whole=True) if not line.text.lstrip().startswith("#"))
     while batch := list(islice(lines, _LINES)):
         parsed = [(line, numbers(line.words)) for line in batch]
         for line in (line for line, values in parsed if _row(values) is None):

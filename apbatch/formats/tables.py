@@ -15,6 +15,7 @@ import pyarrow as pa
 from apbatch.errors import FormatError, MissingSoftwareError
 from apbatch.formats.attributes import ENERGY_MAX, ENERGY_MIN, PRIMARY
 from apbatch.formats.clocks import time_of, utc_from_gps
+from apbatch.formats.compressed import content_fits, may_fit, plain_lines
 from apbatch.formats.corsika import PARTICLES
 from apbatch.formats.event_columns import (
     AZIMUTH,
@@ -31,7 +32,7 @@ from apbatch.formats.fact import image_parameters as fact
 from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, columns_of, opened, stored_rows, tables_with, with_file
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 from apbatch.formats.signatures import names_word
-from apbatch.formats.text.lines import Problems, head_lines, lines_of, numbers
+from apbatch.formats.text.lines import Problems, head_lines, numbers
 
 _NS = 1_000_000_000
 #: Seconds since 1970 in which a clock of GPS can have been read: 1980 to 2100.
@@ -275,6 +276,13 @@ class UciMagicReader(Reader):
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise whole lines of ten numbers and a letter."""
+        return may_fit(head, self._is_content)
+
+    def confirm(self, stream: BinaryIO, name: str) -> bool:
+        """Look into a compressed file, of which the first bytes may tell nothing."""
+        return content_fits(stream, self._is_content)
+
+    def _is_content(self, head: bytes) -> bool:
         lines = head_lines(head)
         return bool(lines) and all(self._kind(line) is not None for line in lines or [])
 
@@ -291,7 +299,7 @@ class UciMagicReader(Reader):
             If there is no event.
         """
         problems, counts = Problems(), {"g": 0, "h": 0}
-        for line in lines_of(stream, problems):
+        for line in plain_lines(stream, problems):
             kind = self._kind(line.text)
             if kind is None:
                 problems.at_line(line, "ten numbers and g or h are wanted")
@@ -310,7 +318,7 @@ class UciMagicReader(Reader):
     def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
         """Yield image parameters, millimetres turned into degrees; numbered by line, the run stands for the file."""
         problems = problems if problems is not None else Problems()
-        lines = ((line, self._kind(line.text)) for line in lines_of(stream, problems))
+        lines = ((line, self._kind(line.text)) for line in plain_lines(stream, problems))
         while batch := list(islice(lines, BATCH)):
             for line in (line for line, kind in batch if kind is None):
                 problems.at_line(line, "ten numbers and g or h are wanted")

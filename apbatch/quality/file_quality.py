@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry, Ints
-from apbatch.formats.taiga.raw import DAY_NS, utc
+from apbatch.formats.taiga.raw import DAY_NS
+from apbatch.formats.taiga.raw_names import utc
 from apbatch.quality.monitor import ChannelMonitor
 
 _HOUR_NS = DAY_NS // 24

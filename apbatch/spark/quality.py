@@ -26,7 +26,8 @@ from apbatch.errors import ApbatchError, FormatError, UsageError
 from apbatch.formats.images import camera_in, camera_of, from_binary
 from apbatch.formats.parquet import open_parquet, reading
 from apbatch.formats.reader import ImageReader, readers
-from apbatch.formats.taiga.raw import parse_name, read_records
+from apbatch.formats.taiga.raw import read_records
+from apbatch.formats.taiga.raw_names import parse_name
 from apbatch.formats.text.lines import Problems
 from apbatch.quality.file_quality import NO_TIME, FileQuality, RunKey, clusters_there, since_1970, time_bins
 from apbatch.quality.monitor import ChannelMonitor

@@ -15,6 +15,7 @@ from apbatch.camera.instruments.registry import camera_named
 from apbatch.camera.instruments.taiga import DEG_PER_CM
 from apbatch.errors import FormatError
 from apbatch.formats.attributes import CAMERA, ENERGY_MAX, ENERGY_MIN, SHOWERS
+from apbatch.formats.compressed import content_fits, kind_of, may_fit
 from apbatch.formats.event_columns import CORE_X, CORE_Y, ENERGY, event_batch
 from apbatch.formats.images import TRUTH_SCHEMA, image_schema, to_binary
 from apbatch.formats.reader import Attribute, ImageReader, Metadata, Span, even_spans
@@ -40,6 +41,13 @@ class TaigaMcReader(ImageReader):
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise a header and as many pixels as it announces (or the head holds)."""
+        return may_fit(head, self._is_content)
+
+    def confirm(self, stream: BinaryIO, name: str) -> bool:
+        """Look into a compressed file, of which the first bytes may tell nothing."""
+        return content_fits(stream, self._is_content)
+
+    def _is_content(self, head: bytes) -> bool:
         lines = head_lines(head)
         if not lines:
             return False
@@ -118,7 +126,9 @@ class TaigaMcReader(ImageReader):
             yield event_batch(run_of(name) or 0, event, columns, telescope=telescope_of(name), cleaning="images")
 
     def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
-        """Return ranges of bytes; an image is of the span in which its header begins."""
+        """Return ranges of bytes; an image is of the span in which its header begins. Compressed: read whole."""
+        if kind_of(stream.read(4)) is not None:
+            return []
         return even_spans(stream.seek(0, 2), target_bytes)
 
     def images(

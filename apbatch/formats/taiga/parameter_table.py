@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from apbatch.errors import FormatError
 from apbatch.formats.attributes import ENERGY_MAX, ENERGY_MIN, PRIMARY, SHOWERS
+from apbatch.formats.compressed import content_fits, may_fit, plain_lines
 from apbatch.formats.event_columns import AZIMUTH, BATCH, CORE_X, CORE_Y, ENERGY, ZENITH, event_batch
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 from apbatch.formats.taiga.numbering import MOST_SHOWER, MOST_USE, USES, primary_of, run_of, telescope_of
-from apbatch.formats.text.lines import Line, Problems, head_lines, lines_of, numbers
+from apbatch.formats.text.lines import Line, Problems, head_lines, numbers
 
 #: Columns of the collaboration's table, and their names here.
 _TABLE = {
@@ -56,7 +57,7 @@ class TaigaHillasReader(Reader):
     def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
         """Yield image parameters and truth; events are numbered as in the images of the same production."""
         problems = problems if problems is not None else Problems()
-        lines = lines_of(stream, problems, whole=True)
+        lines = plain_lines(stream, problems, whole=True)
         names = _column_names(lines, name)
         parsed = _rows(lines, names, problems)
         while rows := list(islice(parsed, BATCH)):
@@ -72,6 +73,13 @@ class TaigaHillasReader(Reader):
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise the names of the columns in the first line."""
+        return may_fit(head, self._is_content)
+
+    def confirm(self, stream: BinaryIO, name: str) -> bool:
+        """Look into a compressed file, of which the first bytes may tell nothing."""
+        return content_fits(stream, self._is_content)
+
+    def _is_content(self, head: bytes) -> bool:
         lines = head_lines(head)
         return bool(lines) and set(_columns(lines[0] if lines else "")) >= _HILLAS_COLUMNS
 
@@ -88,7 +96,7 @@ class TaigaHillasReader(Reader):
             If the columns are missing or there is no whole row.
         """
         problems = Problems()
-        lines = lines_of(stream, problems, whole=True)
+        lines = plain_lines(stream, problems, whole=True)
         columns = _column_names(lines, name)
         place = {column: number for number, column in enumerate(columns)}
         rows = 0

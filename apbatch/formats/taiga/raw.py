@@ -10,21 +10,14 @@ A file is a sequence of records of 156 bytes, little-endian::
     u32 0xFFFFFFFF      end
 
 Pedestal files (``*.ped``) have the same records. The time of day is UTC: with it, data taking in the Tunka valley
-(UTC+8) falls into the dark hours, with local time it would not.
-
-Files are named ``DDMMYCCC.PPP``: day, month, last digit of the year, cluster, part. The digit is completed to the
-first year from 2016, when the telescope started, unless a folder of the path says ``DDMMYY``, ``DDMMYY.RR`` (with a
-number of the run) or ``YYYY``. Nothing in a file tells the telescope: it is the first one unless the path names another
-(``iact02``).
+(UTC+8) falls into the dark hours, with local time it would not. What the names of files tell: see
+`apbatch.formats.taiga.raw_names`.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, ClassVar
@@ -35,10 +28,11 @@ import pyarrow as pa
 
 from apbatch.errors import FormatError
 from apbatch.formats.attributes import EVENT_FIRST, EVENT_LAST
+from apbatch.formats.compressed import Decompressed, content_fits, kind_of, may_fit, plain
 from apbatch.formats.event_columns import EVENT_CLUSTER, event_batch, run_of_name
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar, Span, even_spans
 from apbatch.formats.signatures import is_of_another_kind
-from apbatch.formats.taiga.numbering import telescope_of_path
+from apbatch.formats.taiga.raw_names import NOON_UTC_NS, is_raw_name, parse_name, utc
 from apbatch.formats.text.lines import Problem, Problems, is_text
 
 RECORD = np.dtype(
@@ -80,15 +74,6 @@ _FAR = 1 << 62
 BATCH = 4096
 
 DAY_NS = 86_400_000_000_000
-_HOUR_NS = DAY_NS // 24
-#: Before this hour (UTC, noon in the Tunka valley) the time of day belongs to the day after the file's date.
-_NOON_UTC_H = 5
-_FIRST_YEAR = 2016
-
-_NAME = re.compile(r"^(?P<day>\d\d)(?P<month>\d\d)(?P<year>\d)(?P<cluster>\d{3})\.(?P<part>\d{3}|ped)$", re.IGNORECASE)
-_DAY_FOLDER = re.compile(r"^(?P<day>\d\d)(?P<month>\d\d)(?P<year>\d\d)(?:\.(?P<run>\d{1,2}))?$")
-_YEAR_FOLDER = re.compile(r"^20\d\d$")
-_CLUSTER_FOLDER = re.compile(r"^BSM(?P<cluster>\d{1,2})$", re.IGNORECASE)
 
 
 def decode_time(words: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
@@ -136,16 +121,48 @@ def read_records(
     Parameters
     ----------
     stream : BinaryIO
-        Needs only `read`; for a span also `seek`.
+        Compressed or not; needs only `read`, for a span also `seek`.
     problems : Problems, optional
         Takes what was passed over.
     batch : int
         Most records in an array.
     span : Span, optional
-        Of bytes: only the records that begin in it. Spans that lie end to end hold each record that a reading of
-        the whole file finds exactly once, whatever the damage; a gap over the border of two is noted in both.
+        Of bytes of the content: only the records that begin in it. Spans that lie end to end hold each record that a
+        reading of the whole file finds exactly once, whatever the damage; a gap over the border of two is noted in
+        both. Of a compressed file all that comes before is decompressed again.
     """
     problems = problems if problems is not None else Problems()
+    if span is not None:
+        stream.seek(0)
+    content, decompression = plain(stream)
+    if decompression is None:
+        yield from _read_plain(content, problems, batch, span)
+    elif span is None:
+        yield from _read_plain(content, problems, batch, None)
+        decompression.note_fault(problems)
+    else:
+        yield from _read_within(content, decompression, problems, batch, span)
+
+
+def _read_within(
+    content: BinaryIO, decompression: Decompressed, problems: Problems, batch: int, span: Span
+) -> Iterator[npt.NDArray[np.void]]:
+    """Read a compressed file from its start, and yield the records that begin in a span of its content."""
+    everywhere = Problems()
+    for records in _read_plain(content, everywhere, batch, None):
+        inside = (records["offset"] >= span.start) & (records["offset"] < span.stop)
+        if inside.any():
+            yield records[inside]
+        if records["offset"][-1] >= span.stop:
+            break
+    else:
+        decompression.note_fault(problems)
+    for problem in everywhere.kept:
+        if span.start <= problem.offset < span.stop:
+            problems.add(problem.offset, problem.reason)
+
+
+def _read_plain(stream: BinaryIO, problems: Problems, batch: int, span: Span | None) -> Iterator[npt.NDArray[np.void]]:
     buffer, base, lost_at, stop = b"", 0, -1, _FAR
     if span is not None:
         base, stop = _expected_at(stream, span.start), span.stop
@@ -178,6 +195,11 @@ def read_records(
         problems.add(lost_at, f"{end - lost_at} bytes {what}")
     elif base < end:
         problems.add(base, f"the last record is cut: {len(buffer)} of {_SIZE} bytes")
+
+
+def _has_record(head: bytes) -> bool:
+    """Tell whether a record lies among the first bytes of a file."""
+    return next(_records_in(head), None) is not None
 
 
 def _next_start(buffer: bytes, at: int) -> int:
@@ -271,61 +293,6 @@ def decoded_by_numpy(records: npt.NDArray[np.void], offset: int) -> npt.NDArray[
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class FileName:
-    """What the path of a raw file tells; None where it does not."""
-
-    night: date | None = None
-    cluster: int | None = None
-    part: int | None = None
-    pedestal: bool = False
-    run: int | None = None
-    telescope: int = 1
-
-
-def parse_name(name: str) -> FileName:
-    """Read night, cluster, part, run and telescope from a path such as ``281017.01/BSM07/28107007.001``."""
-    path = PurePosixPath(name)
-    match = _NAME.match(path.name)
-    pedestal = path.suffix.lower() == ".ped" or any(folder.upper() == "PED" for folder in path.parts[:-1])
-    cluster = int(match["cluster"]) if match else None
-    part = int(match["part"]) if match and match["part"].isdigit() else None
-    night, number = None, None
-    years = range(_FIRST_YEAR, _FIRST_YEAR + 10)
-    for folder in reversed(path.parts[:-1]):
-        if cluster is None and (folder_match := _CLUSTER_FOLDER.match(folder)):
-            cluster = int(folder_match["cluster"])
-        if _YEAR_FOLDER.match(folder):
-            years = range(int(folder), int(folder) + 1)
-        if night is None and (folder_match := _DAY_FOLDER.match(folder)):
-            night = _date(2000 + int(folder_match["year"]), int(folder_match["month"]), int(folder_match["day"]))
-            number = int(folder_match["run"]) if night and folder_match["run"] else None
-    if match:
-        # The file's own day counts: a folder of a night may hold a file of another one by mistake.
-        if night is not None and night.year % 10 == int(match["year"]):
-            years = range(night.year, night.year + 1)
-        year = next((year for year in years if year % 10 == int(match["year"])), None)
-        night = _date(year, int(match["month"]), int(match["day"])) if year else night
-    run = None
-    if night is not None:
-        run = night.year * 10000 + night.month * 100 + night.day
-        run = run * 100 + number if number is not None else run
-    return FileName(night, cluster, part, pedestal, run, telescope_of_path(name))
-
-
-def _date(year: int, month: int, day: int) -> date | None:
-    try:
-        return date(year, month, day)
-    except ValueError:
-        return None
-
-
-def utc(night: date, time_of_day_ns: int) -> datetime:
-    """Return the UTC of a time of day in a night; before 5 h UTC, noon in the Tunka valley, it is the next day's."""
-    day = night if time_of_day_ns >= _NOON_UTC_H * 3_600_000_000_000 else night + timedelta(days=1)
-    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(microseconds=time_of_day_ns // 1000)
-
-
 class TaigaRawReader(Reader):
     """Raw cluster files of TAIGA-IACT, data and pedestals."""
 
@@ -343,14 +310,15 @@ class TaigaRawReader(Reader):
 
     def sniff(self, name: str, head: bytes) -> bool:
         """Recognise a record at the start or soon after it; a file named like one, but empty or broken, as well."""
-        end = RECORD.itemsize
-        at = head.find(_START)
-        while at >= 0:
-            if head[at + end - 4 : at + end] == b"\xff\xff\xff\xff":
-                return True
-            at = head.find(_START, at + 1)
-        # Its metadata will say what is wrong with it: a broken file must not pass for no file.
-        return self.claims(name) and not is_text(head) and not is_of_another_kind(head)
+        # Its metadata will say what is wrong with a broken one: it must not pass for no file.
+        return may_fit(head, lambda content: _has_record(content) or self._is_broken(name, content or head))
+
+    def confirm(self, stream: BinaryIO, name: str) -> bool:
+        """Look into a compressed file, of which the first bytes may tell nothing."""
+        return content_fits(stream, lambda content: _has_record(content) or self._is_broken(name, content))
+
+    def _is_broken(self, name: str, content: bytes) -> bool:
+        return self.claims(name) and not is_text(content) and not is_of_another_kind(content)
 
     def isolated(self, head: bytes) -> bool:
         """Return False: no library in C parses it."""
@@ -358,10 +326,12 @@ class TaigaRawReader(Reader):
 
     def claims(self, name: str) -> bool:
         """Tell whether a file is named as the data acquisition does."""
-        return _NAME.match(PurePosixPath(name).name) is not None
+        return is_raw_name(name)
 
     def spans(self, stream: BinaryIO, name: str, target_bytes: int) -> list[Span]:
-        """Return ranges of bytes for `read_records`."""
+        """Return ranges of bytes for `read_records`; a compressed file is read whole."""
+        if kind_of(stream.read(4)) is not None:
+            return []
         return even_spans(stream.seek(0, 2), max(target_bytes // _SIZE, 1) * _SIZE)
 
     event_columns: ClassVar[tuple[Attribute, ...]] = (
@@ -376,10 +346,10 @@ class TaigaRawReader(Reader):
         named = parse_name(name)
         if named.pedestal:
             return
-        midnight = None if named.night is None else int(utc(named.night, _NOON_UTC_H * _HOUR_NS).timestamp())
+        midnight = None if named.night is None else int(utc(named.night, NOON_UTC_NS).timestamp())
         for records in read_records(stream, problems if problems is not None else Problems()):
-            time = np.where(records["time"] < _NOON_UTC_H * _HOUR_NS, records["time"] + DAY_NS, records["time"])
-            start = 0 if midnight is None else (midnight - _NOON_UTC_H * 3600) * 1_000_000_000
+            time = np.where(records["time"] < NOON_UTC_NS, records["time"] + DAY_NS, records["time"])
+            start = 0 if midnight is None else midnight * 1_000_000_000 - NOON_UTC_NS
             time = np.where((records["time"] < 0) | (midnight is None), -1, time + start).astype(np.int64)
             high = records["adc"][:, 2:30, 0].astype(np.float64) / 4  # see `_Totals.add`
             bits = np.unpackbits(records["trigger"].astype("<u4").view(np.uint8).reshape(-1, 4), axis=1)
@@ -477,7 +447,7 @@ class _Totals:
         times = records["time"][records["time"] >= 0]
         self.bad_times += len(records) - len(times)
         if len(times):
-            times = np.where(times < _NOON_UTC_H * 3_600_000_000_000, times + DAY_NS, times)
+            times = np.where(times < NOON_UTC_NS, times + DAY_NS, times)
             first, last = int(times.min()), int(times.max())
             self.time_first = first if self.time_first < 0 else min(self.time_first, first)
             self.time_last = max(self.time_last, last)

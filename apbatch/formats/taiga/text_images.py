@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from apbatch.camera.geometry import CameraGeometry
 from apbatch.camera.instruments.taiga import DEG_PER_CM
+from apbatch.formats.compressed import plain
 from apbatch.formats.reader import Span
 from apbatch.formats.taiga.numbering import MOST_SHOWER, MOST_USE, USES
 from apbatch.formats.text.lines import Line, Problems
@@ -146,15 +147,17 @@ def read_images(stream: BinaryIO, problems: Problems, span: Span | None = None) 
     Parameters
     ----------
     stream : BinaryIO
+        Compressed or not; in spans only what is not.
     problems : Problems
         Takes lines that were passed over.
     span : Span, optional
         Bytes of the file; all if left out.
     """
     start, stop = (span.start, span.stop) if span is not None else (0, 1 << 62)
+    content, decompression = (stream, None) if span is not None else plain(stream)
     # What comes before the first header of a later span belongs to the span before.
     images = _Images(problems, skipping=start > 0)
-    for lines in number_lines(stream, problems, HEADER_WORDS, start):
+    for lines in number_lines(content, problems, HEADER_WORDS, start):
         header, pixel = line_kinds(lines)
         headers = np.flatnonzero(header).tolist()
         # Lines at and after the stop are looked at only to complete an image.
@@ -171,6 +174,8 @@ def read_images(stream: BinaryIO, problems: Problems, span: Span | None = None) 
             if last > inside and not images.within:
                 return
     images.broken_off("the file ends within an image: {got} of {wanted} pixels")
+    if decompression is not None:
+        decompression.note_fault(problems)
 
 
 class Placement:

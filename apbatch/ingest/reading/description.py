@@ -12,6 +12,7 @@ from typing import Any
 from apbatch.errors import ApbatchError, FormatError
 from apbatch.formats.compressed import kind_of, plain
 from apbatch.formats.reader import Metadata, Reader, candidates, readers, recognise
+from apbatch.formats.text.lines import Problem
 from apbatch.index.contents import Content
 from apbatch.ingest.opening import open_plain
 from apbatch.ingest.reading.content_hashing import ContentHasher
@@ -23,6 +24,8 @@ UNKNOWN = "unknown"
 #: Format of a file that no reader knows.
 OTHER = "other"
 _BUFFER = 1 << 20
+#: Programs that undo a compression.
+_UNPACK = {"gzip": "gunzip", "zstandard": "unzstd", "bzip2": "bunzip2"}
 
 
 class FileChangedError(Exception):
@@ -173,10 +176,11 @@ def _read(
 ) -> tuple[str, Metadata | None, ApbatchError | None]:
     """Return format, metadata, and what is wrong."""
     damage: FormatError | None = None
+    notes: tuple[Problem, ...] = ()
     try:
         reader = recognise(name, head, stream)
         if reader is None:
-            damage = _compression_fault(stream, name, head)
+            damage, notes = _look_into_compressed(stream, name, head)
     except FormatError as error:
         reader, damage = None, error
     except (OSError, MemoryError):
@@ -188,7 +192,11 @@ def _read(
         if reader is None:
             if known_format is not None:
                 damage = FormatError(f"no reader of {known_format} is installed", where=name)
-            return (known_format or UNKNOWN, None, damage) if damage is not None else (OTHER, Metadata(), None)
+            return (
+                (known_format or UNKNOWN, None, damage)
+                if damage is not None
+                else (OTHER, Metadata(problems=notes), None)
+            )
         return reader.name, *_metadata(reader, stream, name)
     stream.seek(0)
     metadata, failure = _metadata(previous, stream, name)
@@ -210,14 +218,22 @@ def _metadata(reader: Reader, stream: Any, name: str) -> tuple[Metadata | None, 
         return None, FormatError(f"the reader failed: {type(error).__name__}: {error}", where=name)
 
 
-def _compression_fault(stream: Any, name: str, head: bytes) -> FormatError | None:
-    """Return what is wrong with a compressed file whose first bytes can't be had; None for any other."""
+def _look_into_compressed(stream: Any, name: str, head: bytes) -> tuple[FormatError | None, tuple[Problem, ...]]:
+    """Return what is wrong with a compressed file whose first bytes can't be had, and what there is to say of another.
+
+    A format whose files are read from anywhere, such as HDF5, can't be read compressed: that is said.
+    """
     kind = kind_of(head)
     if kind is None:
-        return None
+        return None, ()
     stream.seek(0)
     content, decompression = plain(stream)
     start = content.read(max(reader.head_bytes for reader in readers().values()))
-    if decompression is None or decompression.fault is None or start.strip(b"\0"):
-        return None
-    return FormatError(f"a damaged {kind} file: {decompression.fault}", where=name, remedy="copy the file again")
+    if decompression is not None and decompression.fault is not None and not start.strip(b"\0"):
+        what = f"a damaged {kind} file: {decompression.fault}"
+        return FormatError(what, where=name, remedy="copy the file again"), ()
+    formats = [reader.name for reader in candidates(name, start) if reader.seeks]
+    if not formats or kind_of(start) is not None:
+        return None, ()
+    what = f"compressed by {kind}: a file of {' or '.join(formats)} is read only unpacked ({_UNPACK[kind]})"
+    return None, (Problem(0, what),)

@@ -24,7 +24,8 @@ from apbatch.datasets.commit import Loss
 from apbatch.errors import ApbatchError
 from apbatch.formats.images import IMAGE_KEY, to_binary
 from apbatch.formats.reader import Span
-from apbatch.formats.taiga.raw import DAY_NS, parse_name, read_records, utc
+from apbatch.formats.taiga.raw import DAY_NS, read_records
+from apbatch.formats.taiga.raw_names import parse_name, utc
 from apbatch.spark.inputs.opening import open_input
 from apbatch.spark.inputs.reading import (
     NO_FACTORS,

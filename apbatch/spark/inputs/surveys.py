@@ -26,6 +26,8 @@ from apbatch.spark.inputs.splits import BLOCK_BYTES, sizes_of
 
 #: Records of a block of the first pass: 160 kB, a good piece to read from a disk.
 _BLOCK_RECORDS = 1024
+#: Beyond the end of any file: what is compressed has more content than bytes, and the last span takes it.
+_FAR = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ def survey_tasks(urls: Sequence[str], target: int = BLOCK_BYTES) -> list[SurveyT
             tasks.append(SurveyTask(url))
         else:
             spans = even_spans(size, max(target // RECORD.itemsize, 1) * RECORD.itemsize)
-            tasks += [SurveyTask(url, (span.start, span.stop)) for span in spans]
+            tasks += [SurveyTask(url, (span.start, span.stop)) for span in spans[:-1]]
+            tasks.append(SurveyTask(url, (spans[-1].start, _FAR)))
     return tasks
 
 

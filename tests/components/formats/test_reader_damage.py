@@ -59,7 +59,12 @@ def parquet(write: Callable[[Path], object], folder: Path) -> bytes:
 #: Name and content by format; those that read real data are skipped without it.
 FILES: dict[str, tuple[str, Callable[[Path], bytes]]] = {
     "taiga-raw": ("28107007.001", lambda _: b"".join(record(number, board=6) for number in range(200))),
+    "taiga-raw, gzip": ("28107007.001.gz", lambda _: gzip.compress(b"".join(record(n) for n in range(200)))),
     "taiga-mc": ("taiga607_x.txt", lambda _: first_lines(next(DATA.glob("taiga_mc/*.txt")), 40_000)),
+    "taiga-mc, bzip2": (
+        "taiga607_x.txt.bz2",
+        lambda _: bz2.compress(first_lines(next(DATA.glob("taiga_mc/*.txt")), 40_000)),
+    ),
     "taiga-mc-hillas": ("taiga607_x.csv", lambda _: first_lines(next(DATA.glob("taiga_mc/*.csv")), 40_000)),
     "uci-magic": ("magic04.data", lambda _: first_lines(DATA / "uci_magic/magic04.data", 20_000)),
     "kascade": ("kascade.dat", lambda _: (DATA / "kascade/kascade.dat").read_bytes()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import multiprocessing
 import os
 import shutil
@@ -489,6 +490,24 @@ def test_a_damaged_file_is_no_file_of_no_known_format(
     summary = ingest(site(root), catalogue)
     assert summary.unrecognised.count == 0
     assert reason in summary.quarantined.first[name] and name not in summary.quarantined.first[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "formats"),
+    [("events.h5.gz", b"\x89HDF\r\n\x1a\n" + bytes(500), "fact-hillas or hisparc or kascade"),
+     ("events.root.gz", b"root" + bytes(500), "magic"),
+     ("notes.txt.gz", b"Dear colleagues\n", None)],
+)  # fmt: skip
+def test_a_compressed_file_that_is_read_only_unpacked_says_so(
+    root: Path, catalogue: Catalogue, name: str, content: bytes, formats: str | None
+) -> None:
+    (root / name).write_bytes(gzip.compress(content))
+    summary = ingest(site(root), catalogue)
+    assert list(summary.unrecognised.first) == [name] and summary.quarantined.count == 0
+    one = found(catalogue)[name]
+    assert (one.format, one.state) == ("other", State.REGISTERED)
+    note = f"compressed by gzip: a file of {formats} is read only unpacked (gunzip)"
+    assert one.attributes.get("problem") == (note if formats else None)
 
 
 def test_a_registered_file_that_is_damaged_says_what_happened(root: Path, catalogue: Catalogue) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from apbatch.errors import FormatError
 from apbatch.formats.reader import Span, even_spans, recognise
 from apbatch.formats.taiga import raw as taiga_raw
-from apbatch.formats.taiga.raw import DECODED, TaigaRawReader, decode_time, parse_name, read_records
+from apbatch.formats.taiga.raw import DECODED, TaigaRawReader, decode_time, read_records
+from apbatch.formats.taiga.raw_names import parse_name
 from apbatch.formats.text.lines import Problems
 
 READER = TaigaRawReader()
