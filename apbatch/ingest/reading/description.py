@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from apbatch.errors import ApbatchError, FormatError
@@ -197,7 +197,11 @@ def _read(
                 if damage is not None
                 else (OTHER, Metadata(problems=notes), None)
             )
-        return reader.name, *_metadata(reader, stream, name)
+        metadata, failure = _metadata(reader, stream, name)
+        if metadata is not None and (others := _others_within(reader, stream, name, head)):
+            left_out = Problem(0, f"it also holds what {' and '.join(others)} would read, which is left out")
+            metadata = replace(metadata, problems=(left_out, *metadata.problems))
+        return reader.name, metadata, failure
     stream.seek(0)
     metadata, failure = _metadata(previous, stream, name)
     if metadata is None:
@@ -216,6 +220,21 @@ def _metadata(reader: Reader, stream: Any, name: str) -> tuple[Metadata | None, 
         raise
     except Exception as error:  # hostile content finds the holes of a plug-in; the rest must go on
         return None, FormatError(f"the reader failed: {type(error).__name__}: {error}", where=name)
+
+
+def _others_within(reader: Reader, stream: Any, name: str, head: bytes) -> list[str]:
+    """Return the other formats of a file that holds several, such as tables of two experiments in one of HDF5."""
+    others = []
+    for other in candidates(name, head) if reader.seeks else []:
+        stream.seek(0)
+        try:
+            if other is not reader and other.confirm(stream, name):
+                others.append(other.name)
+        except (OSError, MemoryError):
+            raise
+        except Exception:  # the one that reads the file told what is damaged, and a plug-in must not end the ingest
+            continue
+    return others
 
 
 def _look_into_compressed(stream: Any, name: str, head: bytes) -> tuple[FormatError | None, tuple[Problem, ...]]:

@@ -510,6 +510,24 @@ def test_a_compressed_file_that_is_read_only_unpacked_says_so(
     assert one.attributes.get("problem") == (note if formats else None)
 
 
+def test_tables_of_another_experiment_in_a_file_are_told_to_be_left_out(root: Path, catalogue: Catalogue) -> None:
+    h5py = pytest.importorskip("h5py")
+    import numpy as np
+
+    names = ("run_id", "event_id", "timestamp", "nanoseconds", "energy", "zenith")
+    with h5py.File(root / "table.h5", "w") as file:
+        file["kascade"] = np.array([(6402, 4, 1_207_904_712, 0, 1e15, 0.3)], [(name, "f8") for name in names])
+    ingest(site(root), catalogue)
+    assert "problem" not in found(catalogue)["table.h5"].attributes
+    kinds = [("event_id", "u4"), ("ext_timestamp", "u8"), ("pulseheights", "i2", (4,))]
+    with h5py.File(root / "table.h5", "a") as file:
+        file["s501/events"] = np.array([(1, 1_283_299_200 * 10**9, (1, 2, 3, 4))], kinds)
+    ingest(site(root), catalogue)
+    both = found(catalogue)["table.h5"]
+    assert (both.format, both.events, both.attributes["problems"]) == ("hisparc", 1, 1)
+    assert both.attributes["problem"] == "it also holds what kascade would read, which is left out"
+
+
 def test_a_registered_file_that_is_damaged_says_what_happened(root: Path, catalogue: Catalogue) -> None:
     h5py = pytest.importorskip("h5py")
     import numpy as np
