@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 from pathlib import Path
 
@@ -99,6 +100,22 @@ def test_every_event_is_built_once_whatever_the_order_and_the_ranges(tmp_path_fa
     repeated = sum(len(made) - len(np.unique(made["event"])) for made in files.values())
     assert sum(loss.count for loss in losses if loss.reason == REPEATED_RECORD) == repeated
     assert splits == 1 or target < 10**7
+
+
+@pytest.mark.parametrize("target", [2000, 10**7])
+def test_events_of_compressed_files_are_those_of_plain_ones(tmp_path: Path, target: int) -> None:
+    plain, packed = [], []
+    for cluster in (2, 5):
+        content = records(np.arange(cluster, 200, cluster), cluster).tobytes()
+        for sources, suffix, made in ((plain, "", content), (packed, ".gz", gzip.compress(content))):
+            path = tmp_path / f"281017{cluster:02}.001{suffix}"
+            path.write_bytes(made)
+            sources.append(source(path))
+    (wanted, _, _), (found, losses, _) = built(plain, target), built(packed, target)
+    assert found.keys() == wanted.keys() and len(found) > 100
+    for event, image in wanted.items():
+        np.testing.assert_array_equal(found[event], image)
+    assert [loss.reason for loss in losses] == []
 
 
 @given(count=st.integers(1, 40), seed=st.integers(0, 1000), width=st.sampled_from([2, 100, 65536]))
