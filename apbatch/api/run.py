@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from apbatch.access.cache import BlockCache
 from apbatch.access.opening import Opening
 from apbatch.access.policy import Policy
-from apbatch.access.serving.draining import address_of, listen, serve
+from apbatch.access.serving.draining import Tls, address_of, listen, serve
 from apbatch.api.app import build
 from apbatch.api.gate import is_loopback
 from apbatch.api.identity import Identity, identity_of
 from apbatch.api.service import Service
 from apbatch.config import ServiceSettings, cache, home
-from apbatch.errors import NotFoundError, UsageError
+from apbatch.errors import UsageError
 from apbatch.index.catalogue import Catalogue
 from apbatch.index.events.store import EventStore
 
@@ -47,8 +46,7 @@ def run(
     host: str,
     port: int,
     auth: bool,
-    certfile: Path | None,
-    keyfile: Path | None,
+    tls: Tls | None,
     say: Callable[[str], None],
 ) -> None:
     """Serve until a signal ends it.
@@ -66,15 +64,14 @@ def run(
         0 for any that is free.
     auth : bool
         Ask who is there; needed beyond the loopback interface.
-    certfile, keyfile : Path, optional
-        PEM files of TLS.
+    tls : Tls, optional
     say : callable
         Is given the line that says where the service listens.
 
     Raises
     ------
     UsageError
-        If the address is not the loopback interface's and there is no authentication, or TLS lacks a file.
+        If the address is not the loopback interface's and there is no authentication.
     ServerError
         If the port is taken.
     """
@@ -82,13 +79,8 @@ def run(
         raise UsageError(
             f"'{host}' is not the loopback address", remedy="add --auth, and make tokens: apbatch token create"
         )
-    if (certfile is None) != (keyfile is None):
-        raise UsageError("TLS needs a certificate and its key", remedy="--certfile FILE --keyfile FILE")
-    for file in (certfile, keyfile):
-        if file is not None and not file.is_file():
-            raise NotFoundError("no such file", where=str(file))
     service = service_for(catalogue, events, policy, settings, auth=auth)
     listener = listen(host, port)
     to = "whom the policy allows" if auth else "its owner"
-    say(f"serving on {address_of(listener, host, 'https' if certfile else 'http')} to {to}")
-    serve(build(service), listener, service.draining, certfile, keyfile)
+    say(f"serving on {address_of(listener, host, tls)} to {to}")
+    serve(build(service), listener, service.draining, tls)

@@ -25,7 +25,11 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8765,
     auth: Annotated[
-        bool, typer.Option("--auth", help="Without a token nobody is the owner; needed beyond the loopback address.")
+        bool,
+        typer.Option(
+            "--auth",
+            help="Without a token nobody is the owner; needed beyond the loopback address; always so with --site.",
+        ),
     ] = False,
     policy: Annotated[
         Path | None, typer.Option("--policy", help="Policy file; default: of the settings, or of the catalogue.")
@@ -42,13 +46,16 @@ def serve(
     from apbatch.errors import MissingSoftwareError
 
     try:
+        from apbatch.access.serving.draining import Tls
+
+        tls = Tls.of(certfile, keyfile)
         if site:
             from apbatch.access.agents.agent import serve_site
             from apbatch.api.identity import identity_of
             from apbatch.config import load_settings
 
             identity = identity_of(load_settings().service)
-            serve_site(site, host, port, policy=policy, announce=note, identify=identity.principal)
+            serve_site(site, host, port, policy=policy, announce=note, identify=identity.principal, tls=tls)
             return
         from apbatch.api.run import run
     except ImportError as error:
@@ -66,8 +73,7 @@ def serve(
         events = stack.enter_context(events_of(settings))
         rules = Policy.in_force(catalogue, policy)
         run(
-            catalogue, events, rules, settings.service, host=host, port=port, auth=auth, certfile=certfile,
-            keyfile=keyfile, say=note,
+            catalogue, events, rules, settings.service, host=host, port=port, auth=auth, tls=tls, say=note,
         )  # fmt: skip
 
 

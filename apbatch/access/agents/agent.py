@@ -15,7 +15,7 @@ from apbatch.access.guard import Guard
 from apbatch.access.policy import Policy
 from apbatch.access.principals import OWNER
 from apbatch.access.reader import Reader
-from apbatch.access.serving.draining import address_of, listen, serve
+from apbatch.access.serving.draining import Tls, address_of, listen, serve
 from apbatch.access.sources import Opener, at_agents, at_site
 from apbatch.access.view import WHOLE, View
 from apbatch.config import home, load_settings
@@ -61,6 +61,7 @@ def serve_site(
     policy: Path | None = None,
     secrets: Path | None = None,
     identify: Identify = nobody,
+    tls: Tls | None = None,
     announce: Callable[[str], None] = say,
 ) -> None:
     """Serve the files of a site, in place, until SIGTERM or SIGINT.
@@ -78,6 +79,7 @@ def serve_site(
         File of the site's secrets; see `Secrets`.
     identify : callable
         Says who sends a request.
+    tls : Tls, optional
     announce : callable
         Is told the address.
 
@@ -100,7 +102,7 @@ def serve_site(
             announce("there is no policy: nothing is served to anybody (apbatch policy share FILE)")
         gateway = gateway_over(catalogue, rules, Secrets(secrets), site.name, (at_site,))
         stack.callback(gateway.close)
-        run(Server(gateway, identify), host, port, announce, f"site {site.name}")
+        run(Server(gateway, identify), host, port, announce, f"site {site.name}", tls)
 
 
 def serve_gateway(
@@ -155,7 +157,9 @@ def serve_gateway(
         run(server, host, port, announce, "the merged tree")
 
 
-def run(server: Server, host: str, port: int, announce: Callable[[str], None], what: str) -> None:
+def run(
+    server: Server, host: str, port: int, announce: Callable[[str], None], what: str, tls: Tls | None = None
+) -> None:
     """Serve until a signal ends it; connections that are open may finish.
 
     Parameters
@@ -169,6 +173,7 @@ def run(server: Server, host: str, port: int, announce: Callable[[str], None], w
         Is given the line that says where it listens.
     what : str
         What is served, for that line.
+    tls : Tls, optional
 
     Raises
     ------
@@ -176,5 +181,5 @@ def run(server: Server, host: str, port: int, announce: Callable[[str], None], w
         If the port is taken.
     """
     listener = listen(host, port)
-    announce(f"{what} is served at {address_of(listener, host)}")
-    serve(server, listener, server.draining)
+    announce(f"{what} is served at {address_of(listener, host, tls)}")
+    serve(server, listener, server.draining, tls)

@@ -7,18 +7,57 @@ import signal
 import socket
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from apbatch.errors import ServerError
+from apbatch.errors import NotFoundError, ServerError, UsageError
 
 #: Seconds for which requests that are under way may go on after the signal.
 DRAIN_S = 20
 #: Connections that are served at once; more wait to be accepted.
 _CONNECTIONS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What a server encrypts with.
+
+    Attributes
+    ----------
+    certfile, keyfile : pathlib.Path
+        The certificate and its key, PEM.
+    """
+
+    certfile: Path
+    keyfile: Path
+
+    @classmethod
+    def of(cls, certfile: Path | None, keyfile: Path | None) -> Tls | None:
+        """Return what two options say; None if neither is given.
+
+        Parameters
+        ----------
+        certfile, keyfile : pathlib.Path, optional
+
+        Raises
+        ------
+        UsageError
+            If one of them is missing.
+        NotFoundError
+            If there is no such file.
+        """
+        if certfile is None and keyfile is None:
+            return None
+        if certfile is None or keyfile is None:
+            raise UsageError("TLS needs a certificate and its key", remedy="--certfile FILE --keyfile FILE")
+        for file in (certfile, keyfile):
+            if not file.is_file():
+                raise NotFoundError("no such file", where=str(file))
+        return cls(certfile, keyfile)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -41,7 +80,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket, host: str, scheme: str = "http") -> str:
+def address_of(listener: socket.socket, host: str, tls: Tls | None = None) -> str:
     """Return the URL at which a socket is reached.
 
     Parameters
@@ -50,20 +89,15 @@ def address_of(listener: socket.socket, host: str, scheme: str = "http") -> str:
         Address, as it was asked for.
     listener : socket.socket
         Bound; it knows the port.
-    scheme : str
-        ``http`` or ``https``.
+    tls : Tls, optional
+        Makes it ``https``.
     """
+    scheme = "http" if tls is None else "https"
     name = f"[{host}]" if ":" in host else host
     return f"{scheme}://{name}:{listener.getsockname()[1]}"
 
 
-def serve(
-    app: ASGIApp,
-    listener: socket.socket,
-    draining: threading.Event,
-    certfile: Path | None = None,
-    keyfile: Path | None = None,
-) -> None:
+def serve(app: ASGIApp, listener: socket.socket, draining: threading.Event, tls: Tls | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
 
     The first signal closes the listening socket at once and sets `draining`, at which endless answers end by
@@ -76,9 +110,10 @@ def serve(
     listener : socket
         As `listen` returns it.
     draining : threading.Event
-    certfile, keyfile : pathlib.Path, optional
-        For TLS.
+    tls : Tls, optional
+        What it encrypts with; without, it speaks plain HTTP.
     """
+    certfile, keyfile = (tls.certfile, tls.keyfile) if tls else (None, None)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30,
         limit_concurrency=_CONNECTIONS, h11_max_incomplete_event_size=65_536, proxy_headers=False,

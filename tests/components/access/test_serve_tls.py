@@ -1,4 +1,4 @@
-"""`apbatch serve --certfile`: commands reach it by https where its certificate is trusted, and nobody by http."""
+"""`apbatch serve --certfile`, of all or of one site: reached by https with a trusted certificate, by nobody by http."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 import urllib3
 
+from apbatch.cli.main import application, run_command
 from apbatch.index.sql.sqlite import SqliteCatalogue
+from apbatch.ingest.remote.client import Agent
+from tests.agents import site
+from tests.components.access.test_services import started
 from tests.service import fill
 from tests.waits import PATIENCE_S, until
 
@@ -27,6 +31,7 @@ class Encrypted:
 
     url: str
     certificate: Path
+    key: Path
     environment: dict[str, str]
 
 
@@ -53,7 +58,7 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encrypted]:
         until(lambda: address.search(log.read_text()) or server.poll() is not None, "it does not listen")
         listening = address.search(log.read_text())
         assert listening, log.read_text()
-        yield Encrypted(listening[1], certificate, environment)
+        yield Encrypted(listening[1], certificate, key, environment)
     finally:
         server.terminate()
         assert server.wait(PATIENCE_S) == 0
@@ -77,3 +82,30 @@ def test_nobody_is_answered_without_encryption(encrypted: Encrypted) -> None:
     plain = encrypted.url.replace("https://", "http://")
     with pytest.raises(urllib3.exceptions.HTTPError):
         urllib3.request("GET", f"{plain}/api/v1", retries=False, timeout=PATIENCE_S)
+
+
+def test_an_agent_is_reached_by_https_alone(
+    encrypted: Encrypted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with site(tmp_path) as taiga:
+        taiga.add("f", b"0123456789")
+        with started(
+            tmp_path, "serve", "--site", "taiga", "--port", "0", "--policy", str(taiga.policy),
+            "--certfile", str(encrypted.certificate), "--keyfile", str(encrypted.key),
+            APBATCH_HOME=str(tmp_path / "home"), APBATCH_CATALOGUE=f"sqlite:///{tmp_path}/catalogue.sqlite",
+            APBATCH_SITE_SECRET_FILE=str(taiga.secrets),
+        ) as agent:  # fmt: skip
+            assert agent.url.startswith("https://")
+            with pytest.raises(urllib3.exceptions.HTTPError):
+                urllib3.request("GET", agent.url.replace("https://", "http://"), retries=False, timeout=PATIENCE_S)
+            monkeypatch.setenv("SSL_CERT_FILE", str(encrypted.certificate))
+            assert Agent(agent.url).block("/taiga/taiga/f", 0, 10) == b"0123456789"
+
+
+@pytest.mark.parametrize("more", [[], ["--site", "taiga"]])
+def test_a_certificate_without_its_key_is_refused(
+    encrypted: Encrypted, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["serve", *more, "--port", "0", "--certfile", str(encrypted.certificate)]
+    assert run_command(application(), arguments=arguments) == 2
+    assert "TLS needs a certificate and its key" in capsys.readouterr().err
