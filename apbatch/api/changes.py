@@ -55,11 +55,11 @@ async def changes(
         # The first page is read here, so that a reader who was away for too long gets a problem, not a broken stream.
         first = await run_sync(lambda: door.changes_read(after, MANY, from_start=from_start))
 
-        def look(place: int) -> tuple[list[Change], int]:
+        def read_on(place: int) -> tuple[list[Change], int]:
             service.identity.check_still(request.headers, door.who)
             return door.changes_read(place, MANY, from_start=from_start)
 
-        return StreamingResponse(_events(look, service, first, after), 200, None, _EVENTS)
+        return StreamingResponse(_events(read_on, service, first, after), 200, None, _EVENTS)
     representation = wanted_form(request.headers.get("accept", ""), form)
     if representation.name == "json":
         places = service_of(request).feed_places
@@ -115,7 +115,7 @@ def _after(last_event_id: str | None, since: int) -> int:
 
 
 async def _events(
-    look: Callable[[int], tuple[list[Change], int]], service: Service, first: tuple[list[Change], int], since: int
+    read_on: Callable[[int], tuple[list[Change], int]], service: Service, first: tuple[list[Change], int], since: int
 ) -> AsyncIterator[bytes]:
     with service.followers:
         page, last = first
@@ -134,7 +134,7 @@ async def _events(
                     silence = 0.0
                     yield b": still here\n\n"
             try:
-                page, last = await run_sync(look, since)
+                page, last = await run_sync(read_on, since)
             except ApbatchError as error:
                 yield f"event: problem\ndata: {json.dumps(error_problem(error))}\n\n".encode()
                 return

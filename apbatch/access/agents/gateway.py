@@ -147,7 +147,7 @@ class Gateway:
     @contextmanager
     def _content(self, checksum: str) -> Iterator[OpenFile]:
         """Give a content, opened once for many blocks; it stays open as long as somebody reads it."""
-        content = self._taken(checksum) or self._opened(checksum)
+        content = self._kept_content(checksum) or self._open_content(checksum)
         try:
             yield content.file
         finally:
@@ -157,7 +157,7 @@ class Gateway:
             if not is_kept:
                 _close_unused([content])
 
-    def _taken(self, checksum: str) -> _Content | None:
+    def _kept_content(self, checksum: str) -> _Content | None:
         with self._lock:
             content = self._contents.get(checksum)
             if content is not None:
@@ -165,7 +165,7 @@ class Gateway:
                 content.users += 1
             return content
 
-    def _opened(self, checksum: str) -> _Content:
+    def _open_content(self, checksum: str) -> _Content:
         records = list(self._owner.select(q.Compare("checksum", "=", checksum), limit=_PLACES))
         if not records:
             raise nothing()

@@ -248,16 +248,16 @@ class Server:
             self._followers.release()
             raise
 
-        def look(place: int) -> tuple[list[Change], int]:
+        def read_on(place: int) -> tuple[list[Change], int]:
             if self._identify(request.headers) != guard.who:
                 raise AccessError("the token is another's by now")
             return guard.changes_read(place, PAGE, from_start=from_start)
 
-        stream = self._stream(look, first, since)
+        stream = self._stream(read_on, first, since)
         return StreamingResponse(stream, 200, {**_private(), "x-accel-buffering": "no"}, "text/event-stream")
 
     async def _stream(
-        self, look: Callable[[int], tuple[list[Change], int]], first: tuple[list[Change], int], since: int
+        self, read_on: Callable[[int], tuple[list[Change], int]], first: tuple[list[Change], int], since: int
     ) -> AsyncIterator[bytes]:
         (changes, last), silence = first, 0.0
         try:
@@ -273,7 +273,7 @@ class Server:
                     if silence >= _SILENCE_S:
                         yield b": still here\n\n"
                         silence = 0.0
-                changes, last = await run_sync(look, since)
+                changes, last = await run_sync(read_on, since)
         except ApbatchError:
             return  # who follows asks again, and is then told
         finally:
