@@ -6,6 +6,7 @@ chunk that can't be decompressed costs its own rows only. Data kept in other fil
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -138,15 +139,22 @@ def tables_with(file: Any, columns: Collection[str]) -> list[tuple[str, Any]]:
     return tables
 
 
-def columns_of(group: Any) -> dict[str, Any]:
-    """Return the low-level data sets of one dimension in a group by name; links to elsewhere are left out."""
+def columns_of(group: Any, rank: int = 1) -> dict[str, Any]:
+    """Return the low-level data sets in a group by name; links to elsewhere are left out.
+
+    Parameters
+    ----------
+    group : h5py.Group
+    rank : int
+        Dimensions: 2 of columns that hold several values a row.
+    """
     import h5py
 
     columns: dict[str, Any] = {}
     for name in group:
         if isinstance(group.get(name, getlink=True), h5py.HardLink):
             item = h5py.h5o.open(group.id, name.encode())
-            if isinstance(item, h5py.h5d.DatasetID) and item.rank == 1:
+            if isinstance(item, h5py.h5d.DatasetID) and item.rank == rank:
                 columns[name] = item
     return columns
 
@@ -184,7 +192,7 @@ def blocks(
     path : str
         Of the table, for messages.
     table : h5py.h5d.DatasetID
-        Of one dimension.
+        Of one dimension and those that `dtype` has.
     dtype : dtype
         As which rows are read.
     memory_type : h5py.h5t.TypeID, optional
@@ -198,19 +206,19 @@ def blocks(
     import h5py
 
     dtype = np.dtype(dtype)
-    memory_type = h5py.h5t.py_create(dtype) if memory_type is None else memory_type
+    memory_type = h5py.h5t.py_create(dtype.base) if memory_type is None else memory_type
 
     def read(start: int, stop: int) -> npt.NDArray[Any]:
         space = table.get_space()
-        space.select_hyperslab((start,), (stop - start,))
+        space.select_hyperslab((start, *(0 for _ in dtype.shape)), (stop - start, *dtype.shape))
         block = np.zeros(stop - start, dtype)
-        table.read(h5py.h5s.create_simple((stop - start,)), space, block, memory_type)
+        table.read(h5py.h5s.create_simple(block.shape), space, block, memory_type)
         return block
 
     if reason := _lacking_filter(table):
         hdf5.problems.add(0, f"{path} can't be read: {reason}")
         return
-    for piece in _pieces(hdf5, path, table):
+    for piece in _pieces(hdf5, path, table, dtype.shape):
         for start in range(piece.start, piece.stop, _ROWS):
             stop = min(start + _ROWS, piece.stop)
             try:
@@ -226,16 +234,15 @@ def blocks(
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A data set that is one column of a table, with a value a row.
+    """A data set that is one column of a table.
 
     Attributes
     ----------
     path : str
         In the file, for messages.
     data : h5py.h5d.DatasetID
-        Of one dimension.
     dtype : dtype
-        As which values are read.
+        As which values are read; with a shape where a row has several.
     needed : bool
         Whether a row without its value is none.
     """
@@ -278,7 +285,7 @@ def joined(
         values, read = {}, {}
         for name, column in columns.items():
             values[name] = np.zeros(end - begin, column.dtype)
-            if column.dtype.kind == "f":
+            if column.dtype.base.kind == "f":
                 values[name].fill(np.nan)
             read[name] = np.zeros(end - begin, bool)
             while (place := waiting[name]) is not None and place[0] < end:
@@ -296,13 +303,15 @@ def joined(
         hdf5.problems.add(0, f"columns have from {min(lengths.values())} to {max(lengths.values())} rows")
 
 
-def _pieces(hdf5: Hdf5, path: str, table: Any) -> list[_Piece]:
-    """Return the rows of a table that have bytes within the file, as they lie together."""
+def _pieces(hdf5: Hdf5, path: str, table: Any, shape: tuple[int, ...] = ()) -> list[_Piece]:
+    """Return the rows of a table, each of this shape, that have bytes within the file, as they lie together."""
     import h5py
 
-    if table.rank != 1:
+    if table.rank > 1 and not shape:
         raise FormatError(f"{path} has {table.rank} dimensions, a table has one", where=hdf5.name)
-    claimed, width = int(table.shape[0]), int(table.get_type().get_size())
+    if table.shape[1:] != shape:
+        raise FormatError(f"a row of {path} has the shape {table.shape[1:]}, not {shape}", where=hdf5.name)
+    claimed, width = int(table.shape[0]), int(table.get_type().get_size()) * math.prod(shape)
     settings = table.get_create_plist()
     layout = settings.get_layout()
     if settings.get_external_count() or layout not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
@@ -315,7 +324,7 @@ def _pieces(hdf5: Hdf5, path: str, table: Any) -> list[_Piece]:
         if offset is not None:
             pieces = [_Piece(0, max(min(claimed, (hdf5.size - offset) // max(width, 1)), 0), int(offset))]
     else:
-        pieces = _chunks(hdf5, table, claimed, width, int(settings.get_chunk()[0]), bool(settings.get_nfilters()))
+        pieces = _chunks(hdf5, table)
     pieces = [piece for piece in pieces if piece.start < piece.stop]
     stored = sum(piece.stop - piece.start for piece in pieces)
     if stored < claimed:
@@ -323,17 +332,26 @@ def _pieces(hdf5: Hdf5, path: str, table: Any) -> list[_Piece]:
     return pieces
 
 
-def _chunks(hdf5: Hdf5, table: Any, claimed: int, width: int, rows: int, filtered: bool) -> list[_Piece]:
+def _chunks(hdf5: Hdf5, table: Any) -> list[_Piece]:
+    """Return the rows of a table in chunks; chunks may cut the values of a row, which needs all of its own."""
+    settings = table.get_create_plist()
+    claimed, (rows, *across) = int(table.shape[0]), (int(count) for count in settings.get_chunk())
+    chunk_bytes = rows * math.prod(across) * int(table.get_type().get_size())
+    side_by_side = math.prod(-(-int(count) // part) for count, part in zip(table.shape[1:], across, strict=True))
     stored: list[Any] = []
     table.chunk_iter(stored.append)
-    pieces: dict[int, _Piece] = {}
+    pieces: dict[int, dict[tuple[int, ...], int]] = {}
     for chunk in stored:
         start, size = int(chunk.chunk_offset[0]), int(chunk.size)
-        most = max(_FREE, MOST_EXPANSION * size) if filtered else size
+        most = max(_FREE, MOST_EXPANSION * size) if settings.get_nfilters() else size
         within = chunk.byte_offset is not None and chunk.byte_offset + size <= hdf5.size
-        if within and 0 <= start < claimed and rows * width <= min(most, _LARGEST_CHUNK):
-            pieces[start] = _Piece(start, min(start + rows, claimed), int(chunk.byte_offset))
-    return [pieces[start] for start in sorted(pieces)]
+        if within and 0 <= start < claimed and chunk_bytes <= min(most, _LARGEST_CHUNK):
+            pieces.setdefault(start, {})[tuple(chunk.chunk_offset[1:])] = int(chunk.byte_offset)
+    return [
+        _Piece(start, min(start + rows, claimed), min(pieces[start].values()))
+        for start in sorted(pieces)
+        if len(pieces[start]) == side_by_side
+    ]
 
 
 def _lacking_filter(table: Any) -> str | None:

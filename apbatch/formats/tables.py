@@ -29,6 +29,7 @@ from apbatch.formats.event_columns import (
     station_of,
 )
 from apbatch.formats.fact import image_parameters as fact
+from apbatch.formats.fact.nights import night_of
 from apbatch.formats.hdf5 import MAGIC, Hdf5, blocks, columns_of, opened, stored_rows, tables_with, with_file
 from apbatch.formats.reader import Attribute, Metadata, Reader, Scalar
 from apbatch.formats.signatures import names_word
@@ -127,25 +128,38 @@ class FactHillasReader(_Hdf5Reader):
         return fact.is_table(file)
 
     def _described(self, hdf5: Hdf5) -> Metadata:
-        events, energy = 0, [math.inf, -math.inf]
-        runs, particles = set[int](), set[int]()
+        events, energy, times = 0, [math.inf, -math.inf], [1 << 62, -1]
+        runs, nights, particles = set[int](), set[int](), set[int]()
         for rows in fact.rows_of(hdf5):
             events += len(rows[fact.RUN])
-            for different, column in ((runs, fact.RUN), (particles, fact.PARTICLE)):
+            for different, column in ((runs, fact.RUN), (nights, fact.NIGHT), (particles, fact.PARTICLE)):
                 values = np.unique(rows.get(column, np.empty(0)))
                 different.update(values[np.isfinite(values)].astype(np.int64).tolist()[: _MOST_VALUES - len(different)])
             energies = rows.get(fact.ENERGY, np.empty(0))
             energies = energies[np.isfinite(energies)]
             if len(energies):
                 energy = [min(energy[0], float(energies.min())), max(energy[1], float(energies.max()))]
-        columns = len(columns_of(hdf5.file[fact.GROUP]))
+            moments = rows.get(fact.TIME, np.empty(0, np.int64))
+            moments = moments[moments >= 0]
+            if len(moments):
+                times = [min(times[0], int(moments.min())), max(times[1], int(moments.max()))]
+        columns = sum(len(columns_of(hdf5.file[fact.GROUP], rank)) for rank in (1, 2))
         attributes: dict[str, Scalar] = {"runs": len(runs), "columns": columns}
         if energy[0] <= energy[1]:
             attributes |= {"energy_min": energy[0] / fact.GEV_PER_TEV, "energy_max": energy[1] / fact.GEV_PER_TEV}
         if particles:
             attributes["primary"] = ",".join(sorted(map(_particle, particles)))
         run = next(iter(runs)) if len(runs) == 1 else None
-        return Metadata(run=run, telescope=1, events=events, attributes=attributes)
+        timed = times[1] >= 0
+        return Metadata(
+            run=run,
+            night=night_of(next(iter(nights))) if len(nights) == 1 else None,
+            time_start=time_of(times[0]) if timed else None,
+            time_end=time_of(times[1]) if timed else None,
+            telescope=1,
+            events=events,
+            attributes=attributes,
+        )
 
     def events(self, stream: BinaryIO, name: str, problems: Problems | None = None) -> Iterator[pa.RecordBatch]:
         """Yield image parameters, millimetres turned into degrees in the sky, and of simulations the truth."""
@@ -160,7 +174,8 @@ class FactHillasReader(_Hdf5Reader):
                     columns["primary"] = [
                         _particle(int(one)) if math.isfinite(one) else None for one in columns["primary"].tolist()
                     ]
-                yield event_batch(rows[fact.RUN], rows[fact.EVENT], columns, telescope=1, cleaning="fact-tools")
+                keys = rows[fact.RUN], rows[fact.EVENT]
+                yield event_batch(*keys, columns, telescope=1, cleaning="fact-tools", time_ns=rows.get(fact.TIME))
 
 
 def _particle(number: int) -> str:

@@ -9,7 +9,7 @@ from functools import lru_cache
 RUNS_A_NIGHT = 1000
 _DAY_NS = 86_400 * 10**9
 #: Years that can be of data taking.
-_FIRST_YEAR, _LAST_YEAR = 2000, 2099
+FIRST_YEAR, LAST_YEAR = 2000, 2099
 
 
 @lru_cache(maxsize=4096)
@@ -25,7 +25,7 @@ def night_of(number: int) -> date | None:
         night = date(number // 10_000, number // 100 % 100, number % 100)
     except ValueError:
         return None
-    return night if _FIRST_YEAR <= night.year <= _LAST_YEAR else None
+    return night if FIRST_YEAR <= night.year <= LAST_YEAR else None
 
 
 @lru_cache(maxsize=4096)

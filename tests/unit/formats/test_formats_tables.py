@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from apbatch.errors import FormatError
 from apbatch.formats.fact.image_parameters import COLUMNS
+from apbatch.formats.fact.photons import FactPhotonsReader
 from apbatch.formats.kascade import KascadeReader
 from apbatch.formats.reader import Metadata, Reader
 from apbatch.formats.tables import FactHillasReader, HisparcReader, UciMagicReader
@@ -191,6 +193,135 @@ def test_rows_shifted_by_inserted_bytes_are_passed_over(data: Path, tmp_path: Pa
     assert found.events == table.num_rows and 125 <= table.num_rows < 140
     assert problems.count == 1000 - table.num_rows and found.problems[0].reason.startswith("row 125 of events: ")
     assert 10_000 < table["run"].to_numpy().min() <= table["run"].to_numpy().max() < 15_000
+
+
+NOON = 1_383_307_200  # of 2013-11-01
+SECONDS = NOON + 43_000 + np.repeat([0, 86_400], 1500) + np.arange(3000) % 1500
+
+
+def observation(path: Path, **columns: npt.NDArray[Any]) -> None:
+    """Write two nights of one number of run, each with events from 0, as the collaboration's DL2 files have them."""
+    import h5py
+
+    night = np.repeat([20131101, 20131102], 1500)
+    table_of_fact(path, night=night, run_id=np.full(3000, 160), event_num=np.arange(3000) % 1500, **columns)
+    with h5py.File(path, "a") as file:
+        del file[f"events/{ENERGY}"]
+
+
+def times_as(kind: str) -> dict[str, npt.NDArray[Any]]:
+    if kind == "unix_time_utc":
+        return {kind: np.stack([SECONDS, np.full(3000, 250)], axis=1).astype("i4")}
+    if kind == "unix_time_utc_0":
+        return {kind: SECONDS, "unix_time_utc_1": np.full(3000, 250)}
+    texts = [f"{datetime.fromtimestamp(int(second), UTC):%Y-%m-%dT%H:%M:%S}.000250" for second in SECONDS]
+    return {"timestamp": np.array([text + ("Z" if kind == "zoned" else "") for text in texts], "S")}
+
+
+@pytest.mark.parametrize("kind", ["unix_time_utc", "unix_time_utc_0", "timestamp", "zoned"])
+def test_events_of_an_observation_have_night_and_time(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("h5py")
+    path = tmp_path / "crab.hdf5"
+    observation(path, **times_as(kind))
+    table, problems = events_of(path)
+    keys = set(zip(table["run"].to_pylist(), table["event"].to_pylist(), strict=True))
+    assert keys == {(run, event) for run in (20131101160, 20131102160) for event in range(1500)}
+    assert table["time"].cast(pa.int64()).to_pylist() == (SECONDS * 10**9 + 250_000).tolist()
+    found = FactHillasReader().metadata(io.BytesIO(path.read_bytes()), path.name)
+    assert (found.events, found.run, found.night, found.attributes["runs"]) == (3000, None, None, 2)
+    assert found.time_start == datetime.fromtimestamp(int(SECONDS[0]), UTC).replace(microsecond=250)
+    assert found.time_end == datetime.fromtimestamp(int(SECONDS[-1]), UTC).replace(microsecond=250)
+    assert not problems.count and not found.problems
+
+
+def test_an_observation_has_the_keys_of_its_photons(tmp_path: Path) -> None:
+    import h5py
+
+    path = tmp_path / "crab.hdf5"
+    observation(path, **times_as("unix_time_utc"))
+    with h5py.File(path, "a") as file:
+        file["events/night"][1500:] = 20131101
+        file["events/run_id"][1500:] = 160
+        file["events/event_num"][:] = np.arange(3000)
+        file["events/unix_time_utc"][:, 0] = NOON + 40_000
+    line = {"Night": 20131101, "Run": 160, "Event": 7, "UnixTime_s_us": [NOON + 40_000, 250], "Trigger": 4, "Az_deg": 0,
+            "Zd_deg": 30, "PhotonArrivals_500ps": [[]] * 1440, "SaturatedPixels": []}  # fmt: skip
+    photons = FactPhotonsReader().metadata(io.BytesIO(json.dumps(line).encode() + b"\n"), "x.phs.jsonl")
+    found = FactHillasReader().metadata(io.BytesIO(path.read_bytes()), path.name)
+    for name in ("run", "night", "telescope", "time_start"):
+        assert getattr(found, name) == getattr(photons, name) is not None
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("night", 20131301, "20131301 is not a date of data taking"),
+        ("night", 20131104, "a time that is not of night 20131104"),
+        ("run_id", 1000, "a night has no run 1000"),
+        ("unix_time_utc", (0, 0), "a time that is not of night 20131101"),
+        ("unix_time_utc", (SECONDS[3], 10**6), "a time that is not of night 20131101"),
+        ("timestamp", b"rubbish", "a time that is not of night 20131101"),
+        ("timestamp", b"9999-12-31T00:00:00", "a time that is not of night 20131101"),
+    ],
+)
+def test_nights_runs_and_times_that_contradict_are_no_events(
+    tmp_path: Path, column: str, value: Any, reason: str
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "crab.hdf5"
+    observation(path, **times_as("timestamp" if column == "timestamp" else "unix_time_utc"))
+    with h5py.File(path, "a") as file:
+        file[f"events/{column}"][3] = value
+    table, problems = events_of(path)
+    found = FactHillasReader().metadata(io.BytesIO(path.read_bytes()), path.name)
+    assert table.num_rows == found.events == 2999
+    for kept in (problems.result(), found.problems):
+        assert [problem.reason for problem in kept] == [f"row 3 of events: {reason}"]
+
+
+def test_damaged_times_leave_the_events_without_one(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    path = tmp_path / "crab.hdf5"
+    observation(path, **times_as("unix_time_utc"))
+    break_chunk(path, "unix_time_utc", 2000)
+    table, _ = events_of(path)
+    times = table["time"].cast(pa.int64()).to_pylist()
+    assert times == [*(SECONDS[:2000] * 10**9 + 250_000).tolist(), *[None] * 1000]
+    found = FactHillasReader().metadata(io.BytesIO(path.read_bytes()), path.name)
+    assert found.time_end == datetime.fromtimestamp(int(SECONDS[1999]), UTC).replace(microsecond=250)
+
+
+@pytest.mark.parametrize("chunks", [(1000, 1), (700, 2), None])
+def test_times_are_read_however_they_are_cut(tmp_path: Path, chunks: tuple[int, int] | None) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "crab.hdf5"
+    observation(path)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("events/unix_time_utc", data=times_as("unix_time_utc")["unix_time_utc"], chunks=chunks)
+    times = events_of(path)[0]["time"].cast(pa.int64()).to_pylist()
+    assert times == (SECONDS * 10**9 + 250_000).tolist()
+
+
+def test_a_row_without_one_of_its_two_numbers_has_no_time(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "crab.hdf5"
+    observation(path)
+    with h5py.File(path, "a") as file:
+        column = file.create_dataset("events/unix_time_utc", (3000, 2), "i4", chunks=(1000, 1))
+        column[:, 0], column[:1000, 1], column[2000:, 1] = SECONDS, 250, 250
+    table, problems = events_of(path)
+    right = (SECONDS * 10**9 + 250_000).tolist()
+    assert table["time"].cast(pa.int64()).to_pylist() == [*right[:1000], *[None] * 1000, *right[2000:]]
+    assert problems.kept[0].reason == "events/unix_time_utc claims 3000 rows and has bytes for 2000"
+
+
+def test_simulations_keep_their_runs(tmp_path: Path) -> None:
+    path = tmp_path / "gamma.hdf5"
+    table_of_fact(path, night=np.full(3000, 20131101), timestamp=np.full(3000, b"2013-11-01T23:00:00"))
+    table, _ = events_of(path)
+    assert set(table["run"].to_pylist()) == {7} and "time" not in table.column_names
+    found = FactHillasReader().metadata(io.BytesIO(path.read_bytes()), path.name)
+    assert (found.run, found.night, found.time_start) == (7, None, None)
 
 
 def test_a_row_of_kascade_is_named_by_its_number_behind_a_damaged_chunk(tmp_path: Path) -> None:
