@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,15 @@ class Form(StrEnum):
     CVMFS = "cvmfs"
 
 
+#: Options that mean something for some forms alone.
+_FORMS_OF = {
+    "--url": (Form.MANIFEST, Form.BAGIT, Form.ROCRATE),
+    "--mount": (Form.LINKS,),
+    "--name": (Form.ROCRATE, Form.CVMFS),
+    "--license": (Form.ROCRATE,),
+}
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     app.command("export")(export)
@@ -49,9 +58,15 @@ def export(
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Export what may be read of a part of the merged tree. It is there whole or not at all."""
+    from apbatch.errors import UsageError
+
+    if group and not user:
+        raise UsageError("'--group' goes with '--user NAME'")
+    for option, value in {"--url": url, "--mount": mount, "--name": name, "--license": license}.items():
+        if value and form not in _FORMS_OF[option]:
+            raise UsageError(f"'{option}' means nothing for '--as {form}'", remedy=f"leave {option} out")
     if form is Form.CVMFS:
         from apbatch.cli.cvmfs import publish_repository
-        from apbatch.errors import UsageError
 
         if user or to == "-":
             raise UsageError("a repository is a folder, for anyone who reaches its server", remedy="leave --user out")
@@ -71,7 +86,6 @@ def export(
     from apbatch.client.remote import RemoteTransport
     from apbatch.client.transport import is_server
     from apbatch.config import load_settings
-    from apbatch.errors import UsageError
     from apbatch.index.backends import open_catalogue
 
     if to == "-" and form is not Form.TAR:
@@ -127,11 +141,27 @@ def _local_path(item: Item) -> str | None:
     from apbatch.ingest.opening import site_of
 
     for record in item.sources:
-        try:
-            return os.fsdecode(site_of(record).local_path(record.source))
-        except NotFoundError:
-            continue
+        with suppress(NotFoundError):
+            site = site_of(record)
+            if not site.is_remote:
+                return os.fsdecode(site.local_path(record.source))
     return None
+
+
+def _agents_urls(item: Item) -> list[str]:
+    """Return the URLs of a file at sites that agents serve."""
+    from urllib.parse import quote
+
+    from apbatch.errors import NotFoundError
+    from apbatch.ingest.opening import site_of
+
+    urls = []
+    for record in item.sources:
+        with suppress(NotFoundError):
+            site = site_of(record)
+            if site.is_remote:
+                urls.append(f"{site.root}/f{quote(record.place)}")
+    return urls
 
 
 def _served_urls(server: str, item: Item) -> list[str]:
@@ -142,10 +172,14 @@ def _served_urls(server: str, item: Item) -> list[str]:
 
 
 def _own_urls(guard: Guard, item: Item) -> list[str]:
-    """Return URLs of a file without an agent: of its place on this machine, and of its replicas."""
+    """Return URLs of a file: of its place on this machine, at agents, and of its replicas."""
     from urllib.parse import quote
 
     path = _local_path(item)
     replicas = guard.replicas([record.path for record in item.sources])
     places = [] if path is None else [f"file://{quote(path)}"]
-    return places + [quote(one.url, safe=":/?=&@%") for many in replicas.values() for one in many if one.url]
+    return (
+        places
+        + _agents_urls(item)
+        + [quote(one.url, safe=":/?=&@%") for many in replicas.values() for one in many if one.url]
+    )

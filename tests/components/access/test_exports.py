@@ -9,6 +9,8 @@ import os
 import random
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -27,9 +29,10 @@ from apbatch.access.policy import Policy
 from apbatch.access.principals import ANYONE, OWNER, Principal
 from apbatch.access.reader import Reader
 from apbatch.access.sources import Source, at_site
+from apbatch.cli.main import application, run_command
 from apbatch.errors import ApbatchError, NotFoundError, UsageError
 from apbatch.index.contents import BLOCK, LARGE_PIECE
-from apbatch.index.files import FileRecord
+from apbatch.index.files import FileRecord, Replica
 from apbatch.ingest.patterns import decode_path
 from apbatch.storage.store import Ranges
 from tests.agents import Site, site
@@ -220,3 +223,57 @@ def test_a_stream_goes_to_standard_output(taiga: Site, guard: Guard, monkeypatch
     with tarfile.open(fileobj=io.BytesIO(Out.buffer.getvalue())) as archive:
         assert archive.getnames() == ["top"]
     assert Principal("x") != ANYONE
+
+
+AGENT, COPY = "http://127.0.0.1:9", "https://copies.example.org/far"
+
+
+@pytest.fixture
+def far(taiga: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileRecord:
+    """A file of a site that an agent serves, beside those of the site of this machine, and a replica of it."""
+    monkeypatch.setenv("APBATCH_CATALOGUE", f"sqlite:///{tmp_path}/catalogue.sqlite")
+    (tmp_path / "home" / "sites" / "far.yaml").write_text(f"name: far\nexperiment: TAIGA\nroot: {AGENT}\n")
+    near = taiga.add("near", b"near", place="/t/far/near")
+    record = replace(near, path="/taiga/far/f", site="far", source="f", place="/t/far/f 1", checksum="f" * 64)
+    taiga.catalogue.upsert([record])
+    taiga.catalogue.add_replicas([Replica(record.path, COPY, "http", record.checksum, datetime.now(UTC))])
+    return record
+
+
+def exported(form: str, to: Path, *more: str) -> int:
+    return run_command(application(), arguments=["export", "/t/far", "--as", form, "--to", str(to), *more])
+
+
+def test_links_leave_out_what_an_agent_serves_and_say_so(
+    far: FileRecord, taiga: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exported("links", tmp_path / "links") == 0
+    assert "/t/far/f 1 has no place on this machine" in capsys.readouterr().err
+    (link,) = (tmp_path / "links").iterdir()
+    assert (link.name, link.readlink()) == ("near", taiga.root / "near")
+
+
+def test_a_manifest_names_the_agent_and_the_replicas_of_a_file(far: FileRecord, taiga: Site, tmp_path: Path) -> None:
+    assert exported("manifest", tmp_path / "out.jsonl") == 0
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert {line["name"]: line["urls"] for line in lines} == {
+        "f 1": [f"{AGENT}/f/t/far/f%201", COPY], "near": [f"file://{taiga.root}/near"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("form", "more"),
+    [
+        ("manifest", ["--group", "experts"]),  # the owner's export would hold everything
+        ("tar", ["--url", BASE]),
+        ("tar", ["--mount", "/mnt"]),
+        ("links", ["--name", "x"]),
+        ("bagit", ["--license", "https://example.org"]),
+        ("cvmfs", ["--url", BASE]),
+    ],
+)
+def test_an_option_that_would_mean_nothing_is_refused(
+    far: FileRecord, tmp_path: Path, form: str, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exported(form, tmp_path / "out", *more) == 2 and f"'{more[0]}'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
