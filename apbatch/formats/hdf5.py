@@ -48,21 +48,13 @@ class Hdf5:
     name: str
     size: int
     problems: Problems
-    _claims: set[str] = field(default_factory=set)
+    _notes: set[str] = field(default_factory=set)
 
-    def note_claim(self, path: str, claimed: int, stored: int) -> None:
-        """Note, once, that a table has fewer rows than it claims.
-
-        Parameters
-        ----------
-        path : str
-            Path of the table in the file.
-        claimed, stored : int
-            Rows by the header, and rows with bytes.
-        """
-        if path not in self._claims:
-            self._claims.add(path)
-            self.problems.add(0, f"{path} claims {claimed} rows and has bytes for {stored}")
+    def note_once(self, reason: str) -> None:
+        """Note what is wrong with a table, once however often the table is looked at."""
+        if reason not in self._notes:
+            self._notes.add(reason)
+            self.problems.add(0, reason)
 
 
 def with_file(stream: BinaryIO, name: str, work: Callable[[Hdf5], Result]) -> Result:
@@ -304,18 +296,21 @@ def joined(
 
 
 def _pieces(hdf5: Hdf5, path: str, table: Any, shape: tuple[int, ...] = ()) -> list[_Piece]:
-    """Return the rows of a table, each of this shape, that have bytes within the file, as they lie together."""
+    """Return the rows of a table, each of this shape, that have bytes within the file, as they lie together.
+
+    What is no such table has none, with a problem: it leaves other tables of the file.
+    """
     import h5py
 
-    if table.rank > 1 and not shape:
-        raise FormatError(f"{path} has {table.rank} dimensions, a table has one", where=hdf5.name)
-    if table.shape[1:] != shape:
-        raise FormatError(f"a row of {path} has the shape {table.shape[1:]}, not {shape}", where=hdf5.name)
+    if table.rank != 1 + len(shape) or table.shape[1:] != shape:
+        hdf5.note_once(f"{path} has {table.rank} dimensions, a table has one")
+        return []
     claimed, width = int(table.shape[0]), int(table.get_type().get_size()) * math.prod(shape)
     settings = table.get_create_plist()
     layout = settings.get_layout()
     if settings.get_external_count() or layout not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
-        raise FormatError(f"the rows of {path} are kept in other files", where=hdf5.name, remedy="h5repack")
+        hdf5.note_once(f"the rows of {path} are kept in other files (h5repack brings them together)")
+        return []
     pieces = []
     if layout == h5py.h5d.COMPACT:
         pieces = [_Piece(0, min(claimed, hdf5.size // max(width, 1)), 0)]
@@ -328,7 +323,7 @@ def _pieces(hdf5: Hdf5, path: str, table: Any, shape: tuple[int, ...] = ()) -> l
     pieces = [piece for piece in pieces if piece.start < piece.stop]
     stored = sum(piece.stop - piece.start for piece in pieces)
     if stored < claimed:
-        hdf5.note_claim(path, claimed, stored)
+        hdf5.note_once(f"{path} claims {claimed} rows and has bytes for {stored}")
     return pieces
 
 

@@ -330,11 +330,8 @@ def _blocks_of_tables(
     if not tables:
         raise FormatError("no table with the columns of KASCADE events", where=hdf5.name)
     for path, table in tables:
-        try:
-            for first, block in blocks(hdf5, path, table, *_memory_type(table, others)):
-                yield path, first, block
-        except FormatError as error:  # one table that can't be read leaves the others
-            hdf5.problems.add(0, error.what)
+        for first, block in blocks(hdf5, path, table, *_memory_type(table, others)):
+            yield path, first, block
 
 
 def _rows_of_block(block: npt.NDArray[Any]) -> tuple[_Rows, npt.NDArray[np.int64]]:

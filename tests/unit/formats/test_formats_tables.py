@@ -391,6 +391,31 @@ def test_times_of_a_hisparc_station_are_read_where_they_can_be() -> None:
     assert found.time_end == datetime(2017, 7, 14, 2, 40, 5, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        ((), "has 0 dimensions, a table has one"),
+        ((1, 3), "has 2 dimensions, a table has one"),
+        (None, "in other files"),
+    ],
+)
+def test_a_table_of_another_shape_or_elsewhere_leaves_the_others(shape: tuple[int, ...] | None, reason: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    stream = io.BytesIO()
+    rows = np.zeros(3, [("event_id", "u4"), ("ext_timestamp", "u8"), ("pulseheights", "i2", 4)])
+    rows["ext_timestamp"] = 1_500_000_018_000_000_000
+    with h5py.File(stream, "w") as file:
+        if shape is None:
+            file.create_dataset("a/events", (3,), rows.dtype, external=[("elsewhere.bin", 0, rows.nbytes)])
+        else:
+            file["a/events"] = rows[0] if shape == () else rows.reshape(shape)
+        file["b/station_7/events"] = rows
+    found, problems = HisparcReader().metadata(stream, "x"), Problems()
+    assert sum(batch.num_rows for batch in HisparcReader().events(stream, "x", problems)) == found.events == 3
+    for kept in (problems.result(), found.problems):
+        assert len(kept) == 1 and "a/events" in kept[0].reason and reason in kept[0].reason
+
+
 @pytest.mark.parametrize("file", ["fact_hillas/gamma.hdf5", "airshower/hisparc_process_events.h5"])
 def test_damaged_hdf5_raises_no_other_error(data: Path, file: str) -> None:
     pytest.importorskip("h5py")
