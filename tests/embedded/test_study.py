@@ -56,11 +56,11 @@ def test_a_killed_study_goes_on_and_ends_in_a_report(tmp_path: Path) -> None:
     methods = {row["method"] for row in study["rows"]}
     assert methods == {"box"} | {
         name + mean
-        for name in ("trees", "forest", "talk-cnn", "hex-cnn", "halo-trees", "halo-net", "halo")
+        for name in ("trees", "forest", "talk-cnn", "hex-cnn", "halo-trees", "halo-net", "halo", "ensemble")
         for mean in ("", "+")
     }
     assert {row["treatment"] for row in study["rows"]} == {
-        "none", "soft", "standard", "none@2", "none+time+partners"
+        "none", "soft", "standard", "none@2", "none+partners", "none+time+partners"
     }  # fmt: skip
-    assert study["night_sky"] == 3.5
+    assert study["night_sky"] == pytest.approx(3.5)
     assert "simple 2-D technique" in out and str(report.with_suffix(".html")) in out
