@@ -258,6 +258,32 @@ def test_an_ingest_loads_events_once_and_replaces_those_of_a_changed_file(
     assert "2 events were replaced by those of another file" in capsys.readouterr().err
 
 
+def test_a_load_again_forgets_events_that_the_reader_gives_no_more(
+    home: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "a.dat").write_bytes((data / "kascade" / "kascade.dat").read_bytes())
+    site(home, root)
+    reader = readers()["kascade"]
+    current = type(reader).events
+
+    def earlier(self: Reader, *given: Any) -> Any:
+        for batch in current(self, *given):
+            yield batch.set_column(batch.schema.get_field_index("run"), "run", pa.array([1] * batch.num_rows))
+            yield batch.slice(0, 1)
+
+    monkeypatch.setattr(type(reader), "events", earlier)
+    assert apbatch("ingest", str(tmp_path / "s.yaml"), "--events", monkeypatch=monkeypatch) == 0
+    with open_events(load_settings().events) as store:
+        assert store.count() == {None: 11}
+    monkeypatch.setattr(type(reader), "events", current)
+    assert apbatch("ingest", str(tmp_path / "s.yaml"), "--events", "--again", monkeypatch=monkeypatch) == 0
+    with open_events(load_settings().events) as store:
+        rows = [row for batch in store.select() for row in batch.to_pylist()]
+    assert len(rows) == 10 and 1 not in {row["run"] for row in rows}
+
+
 def test_a_file_whose_parser_dies_stops_no_other(
     home: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
