@@ -27,6 +27,8 @@ def gateway(
         Path | None, typer.Option("--policy", help="Policy file; default: of the settings, or of the catalogue.")
     ] = None,
     secrets: Annotated[Path | None, typer.Option("--secrets", help="Secrets; default: the environment's.")] = None,
+    certfile: Annotated[Path | None, typer.Option("--certfile", help="Certificate for TLS.")] = None,
+    keyfile: Annotated[Path | None, typer.Option("--keyfile", help="Its key.")] = None,
 ) -> None:
     """Follow agents' feeds into this catalogue, and serve blocks and files of all that it holds, or of a part.
 
@@ -38,6 +40,7 @@ def gateway(
 
     try:
         from apbatch.access.agents.agent import serve_gateway
+        from apbatch.access.serving.draining import Tls
         from apbatch.api.identity import identity_of
     except ImportError as error:
         raise MissingSoftwareError(
@@ -54,5 +57,5 @@ def gateway(
         agents[site] = url
     serve_gateway(
         agents, host, port, view=View(select, below), policy=policy, secrets=secrets, announce=note,
-        identify=identity_of(load_settings().service).principal,
+        identify=identity_of(load_settings().service).principal, tls=Tls.of(certfile, keyfile),
     )  # fmt: skip

@@ -114,6 +114,7 @@ def serve_gateway(
     policy: Path | None = None,
     secrets: Path | None = None,
     identify: Identify = nobody,
+    tls: Tls | None = None,
     announce: Callable[[str], None] = say,
 ) -> None:
     """Follow agents' feeds into the catalogue and serve what it holds, until SIGTERM or SIGINT.
@@ -124,7 +125,7 @@ def serve_gateway(
         Address of the agent by name of the site.
     view : View
         The part of the tree that is served.
-    host, port, policy, secrets, identify, announce
+    host, port, policy, secrets, identify, tls, announce
         As `serve_site` takes them; the secrets are the gateway's own, the same for all its copies.
 
     Raises
@@ -154,7 +155,7 @@ def serve_gateway(
             thread.start()
             stack.callback(thread.join, 60)
         stack.callback(ended.set)
-        run(server, host, port, announce, "the merged tree")
+        run(server, host, port, announce, "the merged tree", tls)
 
 
 def run(

@@ -84,13 +84,14 @@ def test_nobody_is_answered_without_encryption(encrypted: Encrypted) -> None:
         urllib3.request("GET", f"{plain}/api/v1", retries=False, timeout=PATIENCE_S)
 
 
-def test_an_agent_is_reached_by_https_alone(
-    encrypted: Encrypted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", [["serve", "--site", "taiga"], ["gateway"]], ids=["agent", "gateway"])
+def test_an_agent_and_a_gateway_are_reached_by_https_alone(
+    encrypted: Encrypted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     with site(tmp_path) as taiga:
         taiga.add("f", b"0123456789")
         with started(
-            tmp_path, "serve", "--site", "taiga", "--port", "0", "--policy", str(taiga.policy),
+            tmp_path, *command, "--port", "0", "--policy", str(taiga.policy),
             "--certfile", str(encrypted.certificate), "--keyfile", str(encrypted.key),
             APBATCH_HOME=str(tmp_path / "home"), APBATCH_CATALOGUE=f"sqlite:///{tmp_path}/catalogue.sqlite",
             APBATCH_SITE_SECRET_FILE=str(taiga.secrets),
@@ -102,10 +103,10 @@ def test_an_agent_is_reached_by_https_alone(
             assert Agent(agent.url).block("/taiga/taiga/f", 0, 10) == b"0123456789"
 
 
-@pytest.mark.parametrize("more", [[], ["--site", "taiga"]])
+@pytest.mark.parametrize("command", [["serve"], ["serve", "--site", "taiga"], ["gateway"]])
 def test_a_certificate_without_its_key_is_refused(
-    encrypted: Encrypted, more: list[str], capsys: pytest.CaptureFixture[str]
+    encrypted: Encrypted, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["serve", *more, "--port", "0", "--certfile", str(encrypted.certificate)]
+    arguments = [*command, "--port", "0", "--certfile", str(encrypted.certificate)]
     assert run_command(application(), arguments=arguments) == 2
     assert "TLS needs a certificate and its key" in capsys.readouterr().err
