@@ -147,7 +147,7 @@ def test_a_file_that_changes_while_it_is_exported_leaves_no_archive(taiga: Site,
         pytest.raises(ApbatchError, match=r"block [12] can't be had.*changed"),
     ):
         export_tar(select(guard, "/t/large"), tmp_path / "out.tar", reader)
-    assert read == [2 * BLOCK + 5]
+    assert set(read) == {2 * BLOCK + 5}  # twice where the next block was asked for ahead, after the first had failed
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
