@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from apbatch.access.guard import Guard
 from apbatch.errors import UsageError
 from apbatch.formats.reader import Attribute
 from apbatch.index.query import Query
@@ -27,46 +26,30 @@ def is_many_valued(attribute: Attribute) -> bool:
     return attribute.type in ("number", "time") or attribute.name in _MANY_VALUED
 
 
-def file_counts(door: Guard, where: Query, attribute: Attribute) -> dict[Any, int]:
-    """Return the number of files that match by the values of an attribute.
+def counts_by(
+    attribute: Attribute,
+    where: Query,
+    count: Callable[[Query, str], dict[Any, int]],
+    batches: Callable[[Query, list[str]], Iterable[pa.RecordBatch]],
+) -> dict[Any, int]:
+    """Return the number of files or events that match by the values of an attribute.
 
     Parameters
     ----------
-    door : Guard
-    where : Query
     attribute : Attribute
+    where : Query
+    count, batches : callable
+        Methods of a guard: they count by an attribute of few values, and give the values of one of many.
 
     Raises
     ------
     UsageError
         If there are more than `MOST_VALUES` values.
     """
+    name = attribute.name
     if not is_many_valued(attribute):
-        return few(door.count(where, attribute.name), "by")
-    return _by_value(door.batches(where, [attribute.name]), attribute)
-
-
-def event_counts(door: Guard, where: Query, attribute: Attribute) -> dict[Any, int]:
-    """Return the number of events that match by the values of an attribute.
-
-    Parameters
-    ----------
-    door : Guard
-    where : Query
-    attribute : Attribute
-
-    Raises
-    ------
-    UsageError
-        As of `file_counts`.
-    """
-    if not is_many_valued(attribute):
-        return few(door.events_count(where, attribute.name), "by")
-    return _by_value(door.events_batches(where, [attribute.name]), attribute)
-
-
-def _by_value(batches: Iterable[pa.RecordBatch], attribute: Attribute) -> dict[Any, int]:
-    return {key[0]: number for key, number in counts_of(batches, (attribute.name,), "by").items()}
+        return few(count(where, name), "by")
+    return {key[0]: number for key, number in counts_of(batches(where, [name]), (name,), "by").items()}
 
 
 def counts_of(batches: Iterable[pa.RecordBatch], columns: tuple[str, ...], where: str) -> dict[tuple[Any, ...], int]:

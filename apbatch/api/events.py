@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from apbatch.access.described import columns_of, event_batches, events_page, limited
-from apbatch.api.counting import event_counts
+from apbatch.api.counting import counts_by
 from apbatch.api.files import counted
 from apbatch.api.histogram import histogram_of
 from apbatch.api.openapi import ANSWERS, TABLES
@@ -66,7 +66,11 @@ def count(request: Request, door: EventsDoor, q: Condition = "", by: By = "") ->
     """Return one number, or one for each value of an attribute."""
     attributes = door.event_attributes()
     where = parse_search(q, attributes).where
-    counts = event_counts(door, where, known_attribute(by, attributes)) if by else door.events_count(where)
+    counts = (
+        counts_by(known_attribute(by, attributes), where, door.events_count, door.events_batches)
+        if by
+        else door.events_count(where)
+    )
     return json_response(request, counted(counts, by))
 
 
@@ -76,7 +80,9 @@ def histogram(request: Request, door: EventsDoor, attribute: Attribute, q: Condi
     attributes = door.event_attributes()
     where, one = parse_search(q, attributes).where, known_attribute(attribute, attributes)
     values = (batch.column(one.name) for batch in door.events_batches(where, [one.name]))
-    return json_response(request, histogram_of(one, bins, values, lambda: event_counts(door, where, one)))
+    return json_response(
+        request, histogram_of(one, bins, values, lambda: counts_by(one, where, door.events_count, door.events_batches))
+    )
 
 
 @router.get("/display", summary="What one event looked like")

@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from apbatch.access.described import columns_of, file_batches, limited
 from apbatch.access.guard import Guard
 from apbatch.access.serving.ranges import requested_range
-from apbatch.api.counting import file_counts
+from apbatch.api.counting import counts_by
 from apbatch.api.histogram import histogram_of
 from apbatch.api.openapi import ANSWERS, TABLES
 from apbatch.api.service import (
@@ -89,7 +89,7 @@ def count(
     """Return one number, or one for each value of an attribute."""
     attributes = door.attributes()
     where = parse_search(q, attributes).where
-    counts = file_counts(door, where, known_attribute(by, attributes)) if by else door.count(where)
+    counts = counts_by(known_attribute(by, attributes), where, door.count, door.batches) if by else door.count(where)
     return json_response(request, counted(counts, by))
 
 
@@ -107,7 +107,9 @@ def histogram(request: Request, door: Door, attribute: Attribute, q: Condition =
     attributes = door.attributes()
     where, one = parse_search(q, attributes).where, known_attribute(attribute, attributes)
     values = (batch.column(0) for batch in door.batches(Search(where), [one.name]))
-    return json_response(request, histogram_of(one, bins, values, lambda: file_counts(door, where, one)))
+    return json_response(
+        request, histogram_of(one, bins, values, lambda: counts_by(one, where, door.count, door.batches))
+    )
 
 
 @router.get("/files/explain", summary="How a query would be answered, and what that costs")
@@ -272,7 +274,7 @@ def complete(
     one = known_attribute(attribute, attributes)
     if one.name in ("path", "place", "source", "checksum", "adler32", "reason"):
         raise UsageError(f"values of '{one.name}' are not listed", remedy="search with like")
-    counts = file_counts(door, parse_search(q, attributes).where, one)
+    counts = counts_by(one, parse_search(q, attributes).where, door.count, door.batches)
     values = [(value, number) for value, number in counts.items() if value is not None and str(value).startswith(begin)]
     values.sort(key=lambda item: (-item[1], str(item[0])))
     return json_response(
